@@ -1,0 +1,131 @@
+//! Where an image lives: the caller's memory, whatever kind it is.
+
+use core::{cell::UnsafeCell, fmt, ptr::NonNull};
+
+/// Memory for one image, supplied by the kernel: inline, boxed, a page, a slice.
+///
+/// # Safety
+///
+/// Whoever implements this promises:
+///
+/// * **A1** while the value is not moved, [`base`](Self::base) and [`len`](Self::len) return the
+///   same, and that many bytes are readable and writable through the pointer.
+/// * **A2** nothing but this value's user reaches those bytes while the value lives.
+///
+/// ```
+/// use fpu_core::{Area, SaveArea};
+/// let area = Area::<2752>::new();
+/// assert_eq!((area.base().as_ptr() as usize % 64, area.len()), (0, 2752));
+/// ```
+pub unsafe trait SaveArea {
+    /// The first byte.
+    fn base(&self) -> NonNull<u8>;
+    /// How many bytes.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// `N` bytes, aligned to 64, zeroed: put it inside the task, in a box, or in a static.
+///
+/// ```
+/// static IDLE_AREA: fpu_core::Area<576> = fpu_core::Area::new();
+/// # let _ = &IDLE_AREA;
+/// ```
+#[repr(C, align(64))]
+pub struct Area<const N: usize>(UnsafeCell<[u8; N]>);
+
+impl<const N: usize> Area<N> {
+    /// Zeroed memory; [`TaskFpu::new`](crate::TaskFpu::new) writes the initial image.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new([0; N]))
+    }
+}
+
+impl<const N: usize> Default for Area<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: the bytes are reached only through `base`, an unsafe matter of whoever uses the pointer
+// (A2 gives them to one user); the type itself has no operation on them.
+unsafe impl<const N: usize> Sync for Area<N> {}
+
+// SAFETY: A1: the bytes are the value itself. A2: they are private, and no method reads them.
+unsafe impl<const N: usize> SaveArea for Area<N> {
+    fn base(&self) -> NonNull<u8> {
+        NonNull::from(&self.0).cast()
+    }
+    fn len(&self) -> usize {
+        N
+    }
+}
+
+impl<const N: usize> fmt::Debug for Area<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Area<{N}>")
+    }
+}
+
+/// Memory known by address only: a page, a slab object, a static buffer of the kernel.
+///
+/// ```
+/// use core::ptr::NonNull;
+/// use fpu_core::{RawArea, SaveArea};
+/// #[repr(align(64))]
+/// struct Page([u8; 4096]);
+/// let mut page = Page([0; 4096]);
+/// let base = NonNull::from(&mut page.0).cast();
+/// // SAFETY: `page` outlives `area` and is not touched meanwhile.
+/// let area = unsafe { RawArea::new(base, 4096) };
+/// assert_eq!(area.len(), 4096);
+/// ```
+#[derive(Debug)]
+pub struct RawArea {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl RawArea {
+    /// `len` bytes at `base`.
+    ///
+    /// # Safety
+    ///
+    /// * **A3** the bytes are readable and writable for as long as the value lives, and nothing else
+    ///   accesses them.
+    #[must_use]
+    pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
+        Self { base, len }
+    }
+}
+
+// SAFETY: the bytes belong to this value alone (A3), so they go where it goes.
+unsafe impl Send for RawArea {}
+// SAFETY: as for `Area`.
+unsafe impl Sync for RawArea {}
+
+// SAFETY: A1 and A2 are A3, promised at construction.
+unsafe impl SaveArea for RawArea {
+    fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+// SAFETY: A1, A2: those of the boxed area, which nobody else can reach and which does not even move
+// with the box.
+#[cfg(feature = "alloc")]
+unsafe impl<T: SaveArea> SaveArea for alloc::boxed::Box<T> {
+    fn base(&self) -> NonNull<u8> {
+        (**self).base()
+    }
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+}

@@ -1,0 +1,215 @@
+//! What an architecture supplies: primitive steps, no policy.
+
+use core::{fmt, ptr::NonNull};
+
+/// The primitive steps on one CPU's registers and one save area.
+///
+/// A value describes one layout (which registers, what format, how many bytes); it knows nothing
+/// of tasks, of CPUs, or of what is valid where. The protocol on top is the same for every
+/// implementation. Run `fpu_hosted_test::conformance` on a new one.
+///
+/// Compare `lock_api::RawMutex`. Two implementations stand in this workspace: `fpu-x86` and the
+/// simulated CPU of `fpu-hosted-test`.
+///
+/// # Safety
+///
+/// Whoever implements this promises:
+///
+/// * **B1** [`area_len`](Self::area_len) and [`area_align`](Self::area_align) never change, the
+///   alignment is a power of two, and no method reads or writes outside that many bytes.
+/// * **B2** [`save`](Self::save) writes every register that any task can hold (XCR0 | IA32_XSS on
+///   x86) and changes none.
+/// * **B3** [`restore`](Self::restore) sets every such register, those absent from the image to
+///   their initial value, so that nothing of the previous holder is left.
+/// * **B4** a restore that cannot be completed returns `Err` and does not fault; the registers may
+///   then hold anything, the image is unchanged.
+/// * **B5** a restore of what [`save`](Self::save), [`write_initial`](Self::write_initial),
+///   [`copy_for_child`](Self::copy_for_child) or the safe methods of
+///   [`ImageMut`](Self::ImageMut) wrote succeeds.
+/// * **B6** no method allocates, panics, waits, or touches another CPU.
+/// * **B7** an optimisation that leaves out of a save what "has not changed since the restore from
+///   this address" is allowed only if it is right whenever the last restore on this CPU from this
+///   address loaded what is in memory now (that is what the protocol guarantees).
+///
+/// # Examples
+///
+/// A CPU with a single 8-byte register:
+///
+/// ```
+/// use core::{cell::Cell, ptr::NonNull};
+/// use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+///
+/// struct OneRegister(Cell<u64>);
+///
+/// // SAFETY: B1-B7: the one register is one word, moved whole; nothing is left out, nothing faults.
+/// unsafe impl RawFpu for OneRegister {
+///     type Image<'a> = &'a u64;
+///     type ImageMut<'a> = &'a mut u64;
+///     fn area_len(&self) -> usize { 8 }
+///     fn area_align(&self) -> usize { 8 }
+///     unsafe fn write_initial(&self, area: NonNull<u8>) {
+///         // SAFETY: the caller's S1.
+///         unsafe { area.cast::<u64>().as_ptr().write(0) }
+///     }
+///     unsafe fn save(&self, area: NonNull<u8>) {
+///         // SAFETY: the caller's S1.
+///         unsafe { area.cast::<u64>().as_ptr().write(self.0.get()) }
+///     }
+///     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+///         // SAFETY: the caller's S1.
+///         self.0.set(unsafe { area.cast::<u64>().as_ptr().read() });
+///         Ok(())
+///     }
+///     unsafe fn kernel_defaults(&self, _: KernelUnits) { self.0.set(0) }
+///     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> &'a u64 {
+///         // SAFETY: the caller's S1 and S3.
+///         unsafe { area.cast::<u64>().as_ref() }
+///     }
+///     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> &'a mut u64 {
+///         // SAFETY: the caller's S1 and S3.
+///         unsafe { area.cast::<u64>().as_mut() }
+///     }
+/// }
+/// let cpu = OneRegister(Cell::new(7));
+/// let mut area = 0u64;
+/// // SAFETY: S1: an aligned u64 of our own; S2: the register is a cell.
+/// unsafe { cpu.save(NonNull::from(&mut area).cast()) };
+/// assert_eq!(area, 7);
+/// ```
+pub unsafe trait RawFpu {
+    /// A read-only view of an image in memory.
+    type Image<'a>
+    where
+        Self: 'a;
+    /// A view of an image through which it can be changed, by safe methods only into something that
+    /// [`restore`](Self::restore) accepts (B5).
+    type ImageMut<'a>
+    where
+        Self: 'a;
+
+    /// Bytes a save area must have.
+    fn area_len(&self) -> usize;
+
+    /// Alignment a save area must have, in bytes, a power of two (64 for XSAVE).
+    fn area_align(&self) -> usize;
+
+    /// A word handed to assembly with every [plan](crate::UserPlan), without meaning to the core:
+    /// for XSAVE the requested-feature bitmap that belongs in EDX:EAX.
+    fn plan_mask(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// Writes the architectural initial state into an area, whatever was in it before.
+    ///
+    /// # Safety
+    ///
+    /// * **S1** `area` is valid for reads and writes of [`area_len`](Self::area_len) bytes, aligned
+    ///   to [`area_align`](Self::area_align), and nothing else accesses it meanwhile.
+    unsafe fn write_initial(&self, area: NonNull<u8>);
+
+    /// Writes all registers into `area`; the registers stay as they are.
+    ///
+    /// # Safety
+    ///
+    /// * **S1** as for [`write_initial`](Self::write_initial), and what is in the area was written by
+    ///   this backend.
+    /// * **S2** the caller may run on this CPU's registers: it is pinned, and the code around the
+    ///   call keeps nothing of its own in them.
+    unsafe fn save(&self, area: NonNull<u8>);
+
+    /// Loads all registers from `area`.
+    ///
+    /// # Errors
+    ///
+    /// The hardware refused the image; the registers are undefined (B4).
+    ///
+    /// # Safety
+    ///
+    /// S1 and S2 as for [`save`](Self::save), reading only.
+    unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
+
+    /// Puts the control words that compiled kernel code expects into the registers (x87: FNINIT;
+    /// SIMD: MXCSR = 0x1F80), for the units asked for.
+    ///
+    /// # Safety
+    ///
+    /// S2 as for [`save`](Self::save), and the registers hold nothing that anybody needs.
+    unsafe fn kernel_defaults(&self, units: KernelUnits);
+
+    /// Copies an image for a child task, leaving out what a child does not inherit (AMX on x86).
+    ///
+    /// # Safety
+    ///
+    /// S1 for both areas, which do not overlap; `from` holds an image.
+    unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
+        // SAFETY: S1 of both, not overlapping, by the caller.
+        unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), self.area_len()) }
+    }
+
+    /// The typed view of an area.
+    ///
+    /// # Safety
+    ///
+    /// * S1 as for [`write_initial`](Self::write_initial), and the area holds an image.
+    /// * **S3** nobody writes the area while the view lives.
+    unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Self::Image<'a>;
+
+    /// The typed view of an area, for changing it.
+    ///
+    /// # Safety
+    ///
+    /// As for [`image`](Self::image), and nobody else reads the area either while the view lives.
+    unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> Self::ImageMut<'a>;
+}
+
+/// Why the hardware refused an image; the number is the backend's (x86: the exception vector, 13 for
+/// general protection, 14 for a page fault).
+///
+/// ```
+/// assert_eq!(fpu_core::RestoreFault(13).to_string(), "fault 13");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreFault(
+    /// The backend's number.
+    pub u32,
+);
+
+impl fmt::Display for RestoreFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fault {}", self.0)
+    }
+}
+
+/// Which units a kernel FPU section wants with sane control words.
+///
+/// ```
+/// use fpu_core::KernelUnits;
+/// assert!(KernelUnits::ALL.x87() && KernelUnits::ALL.simd());
+/// assert!(!KernelUnits::SIMD.x87());
+/// ```
+#[doc(alias = "KFPU_387")]
+#[doc(alias = "KFPU_MXCSR")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelUnits(u8);
+
+impl KernelUnits {
+    /// None: the section sets up what it needs by itself.
+    pub const NONE: Self = Self(0);
+    /// The x87 stack, empty, with the default control word.
+    pub const X87: Self = Self(1);
+    /// The SIMD control and status word.
+    pub const SIMD: Self = Self(2);
+    /// Both.
+    pub const ALL: Self = Self(3);
+
+    /// Is the x87 unit asked for?
+    #[must_use]
+    pub const fn x87(self) -> bool {
+        self.0 & Self::X87.0 != 0
+    }
+    /// Is the SIMD unit asked for?
+    #[must_use]
+    pub const fn simd(self) -> bool {
+        self.0 & Self::SIMD.0 != 0
+    }
+}

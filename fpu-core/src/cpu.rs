@@ -1,0 +1,169 @@
+//! A CPU's two words, and its coming and going.
+
+use core::fmt;
+
+use crate::{
+    residency::{self, gate, next_stamp, offline_word, online_word, set_gate, set_resident},
+    sync::{fault, AtomicU64, Fault, Ordering},
+    CpuWords, Error, Event, EventKind, Pinned,
+};
+
+/// The per-CPU state, for kernels whose per-CPU data can hold a struct. 16 bytes, all zero at first.
+///
+/// The fields' offsets are [`RESIDENT_OFFSET`](Self::RESIDENT_OFFSET) and
+/// [`GATE_OFFSET`](Self::GATE_OFFSET), for [assembly](crate::raw).
+///
+/// ```
+/// static CPU0: fpu_core::CpuFpu = fpu_core::CpuFpu::new();
+/// # let _ = &CPU0;
+/// ```
+#[repr(C, align(16))]
+pub struct CpuFpu {
+    resident: AtomicU64,
+    gate: AtomicU64,
+}
+
+impl CpuFpu {
+    /// Offset in bytes of the word that is compared.
+    pub const RESIDENT_OFFSET: usize = 0;
+    /// Offset in bytes of the gate.
+    pub const GATE_OFFSET: usize = 8;
+
+    /// A CPU that was never online.
+    #[cfg(not(fpu_loom))]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { resident: AtomicU64::new(0), gate: AtomicU64::new(0) }
+    }
+    /// A CPU that was never online. (Loom's atomics are not `const`.)
+    #[cfg(fpu_loom)]
+    #[must_use]
+    pub fn new() -> Self {
+        Self { resident: AtomicU64::new(0), gate: AtomicU64::new(0) }
+    }
+}
+
+impl Default for CpuFpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for CpuFpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CpuFpu {{ resident: {:#x}, gate: {} }}", self.resident(), self.gate())
+    }
+}
+
+// SAFETY: W1: plain words, never reset by this type. W2: a relaxed 8-byte access is one instruction.
+// Relaxed is enough: only the CPU whose words they are accesses them (P2).
+unsafe impl CpuWords for CpuFpu {
+    #[inline(always)]
+    fn resident(&self) -> u64 {
+        self.resident.load(Ordering::Relaxed)
+    }
+    #[inline(always)]
+    unsafe fn set_resident(&self, word: u64) {
+        self.resident.store(word, Ordering::Relaxed);
+    }
+    #[inline(always)]
+    fn gate(&self) -> u64 {
+        self.gate.load(Ordering::Relaxed)
+    }
+    #[inline(always)]
+    unsafe fn set_gate(&self, word: u64) {
+        self.gate.store(word, Ordering::Relaxed);
+    }
+}
+
+/// A CPU's coming and going. Implemented for every [`Pinned`] witness.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// use fpu_core::CpuLifecycle;
+/// # let mut cpu = offline_cpu();
+/// // SAFETY: O1, O2: the only CPU there is, number 0, its words new.
+/// unsafe { cpu.fpu_online(0)? };
+/// cpu.fpu_offline()?;            // last thing on the CPU, after its last task was switched out
+/// // SAFETY: O1, O2: the same number as before, the words kept.
+/// unsafe { cpu.fpu_online(0)? }; // no claim of before survives
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+pub trait CpuLifecycle: Pinned {
+    /// Lets this CPU hold contexts. Registers, control registers and masks are set up before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CpuOnline`]; [`Error::InvalidCpu`] for a number of [`MAX_CPUS`](crate::MAX_CPUS) or
+    /// more; [`Error::Exhausted`] if the number has been used up.
+    ///
+    /// # Safety
+    ///
+    /// * **O1** no other CPU has, or ever had, this number.
+    /// * **O2** if this CPU had the number before, its words are as they were left then (W1).
+    #[doc(alias = "fpu__init_cpu")]
+    unsafe fn fpu_online(&mut self, number: u32) -> Result<(), Error> {
+        let cpu = self.words();
+        if cpu.gate() != gate::OFFLINE {
+            return Err(Error::CpuOnline);
+        }
+        let resident = online_word(cpu.resident(), number)?;
+        residency::reopen(cpu, resident);
+        self.observe(Event { kind: EventKind::Invalidated, context: 0 });
+        Ok(())
+    }
+
+    /// Ends it: no claim on these registers survives, kernel FPU use and restores are refused.
+    ///
+    /// A task that is live here at this moment has not been saved; its next use reports
+    /// [`Error::Lost`] or [`Error::LiveElsewhere`]. Switch it out first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session.
+    #[doc(alias = "fpu__disable_cpu")]
+    fn fpu_offline(&mut self) -> Result<(), Error> {
+        let cpu = self.words();
+        match cpu.gate() {
+            gate::OFFLINE => return Err(Error::CpuOffline),
+            gate::OPEN => {}
+            _ => return Err(Error::Busy),
+        }
+        // From here on sections are refused, so the word is stable.
+        set_gate(cpu, gate::OFFLINE);
+        crate::sync::compiler_fence(Ordering::SeqCst);
+        if !fault(Fault::OfflineKeepsOpen) {
+            set_resident(cpu, offline_word(cpu.resident()));
+        }
+        self.observe(Event { kind: EventKind::Invalidated, context: 0 });
+        Ok(())
+    }
+
+    /// Drops whatever claim stands on this CPU's registers: they are about to be, or have been,
+    /// overwritten by something that is not a task of this crate.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`].
+    #[doc(alias = "__cpu_invalidate_fpregs_state")]
+    fn invalidate_registers(&mut self) -> Result<(), Error> {
+        let resident = residency::close(self.words(), gate::SESSION)?;
+        let next = if fault(Fault::ResumeKeepsStamp) { Ok(resident) } else { next_stamp(resident) };
+        residency::reopen(self.words(), *next.as_ref().unwrap_or(&resident));
+        next?;
+        self.observe(Event { kind: EventKind::Invalidated, context: 0 });
+        Ok(())
+    }
+
+    /// After suspend: the registers have lost their contents, the words have not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`invalidate_registers`](Self::invalidate_registers).
+    #[doc(alias = "fpu__resume_cpu")]
+    fn fpu_resume(&mut self) -> Result<(), Error> {
+        self.invalidate_registers()
+    }
+}
+
+impl<C: Pinned> CpuLifecycle for C {}

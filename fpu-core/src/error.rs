@@ -1,0 +1,107 @@
+//! Every way an operation can be refused. Refused means: nothing changed but what the text says.
+
+use core::fmt;
+
+use crate::RestoreFault;
+
+/// Why an operation on a task's registers was refused.
+///
+/// Except for [`Error::RestoreFailed`] nothing has changed when one of these comes back.
+///
+/// ```
+/// use fpu_core::Error;
+/// let why = Error::LiveElsewhere { cpu: 3 };
+/// assert_eq!(why.to_string(), "the task's state is live in the registers of CPU 3");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// This CPU was never brought online, or was taken offline.
+    CpuOffline,
+    /// The CPU is online already.
+    CpuOnline,
+    /// The CPU number does not fit the word ([`MAX_CPUS`](crate::MAX_CPUS)).
+    InvalidCpu,
+    /// A kernel FPU section or a session is open on this CPU: use a path without FPU, or wait.
+    Busy,
+    /// Kernel FPU use in a non-maskable interrupt is always refused.
+    Nmi,
+    /// The task's only valid state is in another CPU's registers: it was switched in here without
+    /// having been switched out there. A bug of the kernel; nothing was restored.
+    LiveElsewhere {
+        /// The CPU whose registers hold the state.
+        cpu: u32,
+    },
+    /// The task's only valid state was in this CPU's registers, and they were given away unsaved
+    /// (the CPU was taken offline or resumed under it, or a section was told of another task).
+    /// [`TaskFpu::reset`](crate::TaskFpu::reset) makes the context usable again.
+    Lost,
+    /// The image could not be loaded. The registers are undefined and belong to nobody; the image
+    /// and its task are as before. End the task, or [reset](crate::TaskFpu::reset) it.
+    RestoreFailed(RestoreFault),
+    /// This CPU has issued all 2^48 stamps of its number. It is never given one twice: take it
+    /// offline and online again with a number that no CPU has had.
+    Exhausted,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::CpuOffline => f.write_str("this CPU is not online for FPU use"),
+            Error::CpuOnline => f.write_str("this CPU is online for FPU use already"),
+            Error::InvalidCpu => write!(f, "CPU number above {}", crate::MAX_CPUS - 1),
+            Error::Busy => f.write_str("a section or session is open on this CPU"),
+            Error::Nmi => f.write_str("the FPU cannot be used in a non-maskable interrupt"),
+            Error::LiveElsewhere { cpu } => {
+                write!(f, "the task's state is live in the registers of CPU {cpu}")
+            }
+            Error::Lost => f.write_str("the registers were given away before the task was saved"),
+            Error::RestoreFailed(fault) => write!(f, "restoring the image failed: {fault}"),
+            Error::Exhausted => f.write_str("this CPU number has issued all its stamps"),
+        }
+    }
+}
+
+/// Why a save area was refused; the area comes back with it.
+///
+/// ```
+/// use fpu_core::AreaError;
+/// let why = AreaError::TooSmall { need: 2696, have: 512 };
+/// assert_eq!(why.to_string(), "the save area has 512 bytes, 2696 are needed");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AreaError {
+    /// Too few bytes for what the backend saves.
+    TooSmall {
+        /// Bytes the backend writes.
+        need: usize,
+        /// Bytes the area has.
+        have: usize,
+    },
+    /// The first byte is not aligned as the backend's instructions require.
+    Misaligned {
+        /// The alignment required, in bytes.
+        need: usize,
+    },
+}
+
+impl fmt::Display for AreaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AreaError::TooSmall { need, have } => {
+                write!(f, "the save area has {have} bytes, {need} are needed")
+            }
+            AreaError::Misaligned { need } => {
+                write!(f, "the save area is not aligned to {need} bytes")
+            }
+        }
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
+impl core::error::Error for Error {}
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // as above
+impl core::error::Error for AreaError {}

@@ -1,0 +1,177 @@
+//! What a kernel supplies: two words a CPU, and witnesses of what it has locked.
+//!
+//! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
+//! crate cite. A kernel writes each `impl` once.
+
+use crate::{Event, RawFpu};
+
+/// One CPU's two words, initially 0, as get and set: a `Cell` behind GS, an OSTD
+/// `cpu_local_cell!`, a static indexed by CPU. [`CpuFpu`](crate::CpuFpu) is one ready made.
+///
+/// # Safety
+///
+/// Whoever implements this promises:
+///
+/// * **W1** a get returns what the last set on this CPU stored, or 0 if there was none; the words
+///   survive the CPU's going offline and coming back.
+/// * **W2** each access is a single load or store with regard to interrupts on this CPU.
+///
+/// ```
+/// use core::cell::Cell;
+/// struct PerCpu { fpu_resident: Cell<u64>, fpu_gate: Cell<u64> }
+/// // SAFETY: W1, W2: plain cells of 8 bytes in this CPU's own block.
+/// unsafe impl fpu_core::CpuWords for PerCpu {
+///     fn resident(&self) -> u64 { self.fpu_resident.get() }
+///     unsafe fn set_resident(&self, word: u64) { self.fpu_resident.set(word) }
+///     fn gate(&self) -> u64 { self.fpu_gate.get() }
+///     unsafe fn set_gate(&self, word: u64) { self.fpu_gate.set(word) }
+/// }
+/// ```
+pub unsafe trait CpuWords {
+    /// The word that says whom the registers hold.
+    fn resident(&self) -> u64;
+    /// Stores it.
+    ///
+    /// # Safety
+    ///
+    /// For this crate only: a word that it did not choose can make stale registers look valid.
+    unsafe fn set_resident(&self, word: u64);
+    /// The word that says whether a section or session is open.
+    fn gate(&self) -> u64;
+    /// Stores it.
+    ///
+    /// # Safety
+    ///
+    /// For this crate only, as [`set_resident`](Self::set_resident).
+    unsafe fn set_gate(&self, word: u64);
+}
+
+/// Proof of being on one CPU and staying there: the kernel builds it from whatever it holds
+/// (interrupts off, a preemption guard, a lock level).
+///
+/// # Safety
+///
+/// Whoever implements this promises that, while a value lives:
+///
+/// * **P1** its holder stays on one CPU and is not preempted by another task; the value does not
+///   leave that CPU.
+/// * **P2** [`words`](Self::words) are that CPU's own, the same for all its values.
+/// * **P3** [`backend`](Self::backend) is the backend with which every context used with this kernel
+///   was made, on every CPU (same layout, same components enabled).
+/// * **P4** a context is handed to methods with this value only by the CPU on which its task is
+///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
+///   now), and whatever passes a task from one CPU to the next (a run-queue lock) orders what
+///   the first did before what the second does. The crate reports violations it
+///   can see ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)); it cannot see all.
+/// * **P5** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
+///   interrupts off.
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` does not prove that this code stays on its CPU",
+        label = "not a proof of being pinned",
+        note = "disable preemption first and pass the kernel's guard type, for which it implements `fpu_core::Pinned`"
+    )
+)]
+pub unsafe trait Pinned {
+    /// The kernel's backend.
+    type Backend: RawFpu;
+    /// Its per-CPU words.
+    type Words: CpuWords;
+
+    /// The backend, the same everywhere.
+    fn backend(&self) -> &Self::Backend;
+    /// This CPU's words.
+    fn words(&self) -> &Self::Words;
+
+    /// Where the code runs; asked by kernel FPU sections only.
+    fn level(&self) -> Level {
+        Level::Task
+    }
+
+    /// Told of everything that happens to registers and images; inlined to nothing if not
+    /// overridden. It is called when words, registers and memory agree; it must not call back into
+    /// the crate with the same CPU (it would be refused).
+    #[inline(always)]
+    fn observe(&self, event: Event) {
+        let _ = event;
+    }
+}
+
+/// Further proof: no kernel FPU section can begin on this CPU while the value lives. Interrupts are
+/// off, or this kernel never uses the FPU in interrupts.
+///
+/// Needed where a decision must hold until the instruction that relies on it: a save, and the way to
+/// user mode.
+///
+/// # Safety
+///
+/// * **E1** while a value lives, nothing on this CPU that is not its holder calls into this crate
+///   (a non-maskable interrupt may, and is refused: P5).
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` does not exclude interrupts, which may use the FPU",
+        label = "a kernel FPU section could begin between the decision and its use",
+        note = "disable interrupts and pass the guard type for which the kernel implements `fpu_core::Exclusive`"
+    )
+)]
+pub unsafe trait Exclusive: Pinned {}
+
+/// Further proof: the kernel's own code leaves the registers alone outside kernel FPU sections (it is
+/// compiled soft-float, or its disassembly is checked).
+///
+/// A kernel compiled *with* vector instructions, and any hosted program, cannot promise this. It uses
+/// the [plan form](crate::UserPlan), whose instructions its assembly executes.
+///
+/// # Safety
+///
+/// * **F1** between any two calls into this crate on a CPU, code of the kernel outside a section does
+///   not read or write the registers that the backend manages.
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` does not promise that kernel code leaves the FPU registers alone",
+        label = "registers could be changed by compiled code before or after this call",
+        note = "a kernel compiled with vector instructions uses `plan_user` and `plan_switch_out`; a soft-float one implements `fpu_core::SoftFloat`"
+    )
+)]
+pub unsafe trait SoftFloat: Pinned {}
+
+/// Proof that a task does not run and cannot be woken: what a debugger holds.
+///
+/// # Safety
+///
+/// While a value lives:
+///
+/// * **T1** the task it is used with is switched out (its
+///   [`switch_prepare`](crate::TaskFpu::switch_prepare) is done, and ordered before this value) and
+///   will not be switched in; dropping the value is ordered before its next switch-in.
+/// * **T2** there is one such value per task.
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` does not prove that the task is stopped",
+        label = "the task could run, and change its registers, meanwhile",
+        note = "stop the task first and pass the guard type for which the kernel implements `fpu_core::Stopped`"
+    )
+)]
+pub unsafe trait Stopped {}
+
+/// Where kernel code runs that wants to use the FPU.
+///
+/// | level | a section here |
+/// |---|---|
+/// | `Task`, `SoftIrq`, `HardIrq` | allowed unless one, or a session, is open: then `Busy` |
+/// | `Nmi` | always refused |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// A task, or the idle loop.
+    Task,
+    /// Deferred interrupt work.
+    SoftIrq,
+    /// An interrupt handler.
+    HardIrq,
+    /// A non-maskable interrupt, a machine check: anything that comes with interrupts off.
+    Nmi,
+}

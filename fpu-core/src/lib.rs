@@ -1,0 +1,43 @@
+#![doc = include_str!("../README.md")]
+#![no_std]
+#![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(any(feature = "alloc", test))]
+extern crate alloc;
+#[cfg(any(fpu_loom, test))]
+extern crate std;
+
+mod area;
+mod backend;
+mod cpu;
+mod error;
+mod kernel;
+mod kernel_fpu;
+mod observer;
+mod plan;
+pub mod raw;
+mod residency;
+mod session;
+mod state;
+mod stopped;
+mod sync;
+mod task;
+
+pub use area::{Area, RawArea, SaveArea};
+pub use backend::{KernelUnits, RawFpu, RestoreFault};
+pub use cpu::{CpuFpu, CpuLifecycle};
+pub use error::{AreaError, Error};
+pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
+pub use kernel_fpu::{KernelFpu, Section};
+pub use observer::{Counters, Event, EventKind, Totals};
+pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
+pub use residency::MAX_CPUS;
+pub use session::{ReadSession, Session, TaskState};
+pub use state::{Both, MemoryOnly, MemoryValid, RegistersOnly, RegistersStale, State};
+pub use stopped::{StoppedImageMut, StoppedTask};
+pub use task::{FpuRef, TaskFpu, UserReady};
+
+#[cfg(fpu_loom)]
+#[doc(hidden)]
+pub use sync::seam;

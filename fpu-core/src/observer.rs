@@ -1,0 +1,132 @@
+//! What happened, for trace points and counters; nothing of it exists unless asked for.
+
+use core::cell::Cell;
+
+/// Something that happened to a context's registers or memory.
+///
+/// ```
+/// use fpu_core::{Event, EventKind};
+/// let event = Event { kind: EventKind::Restored, context: 0x1000 };
+/// assert_eq!(event.kind, EventKind::Restored);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// What.
+    pub kind: EventKind,
+    /// To whom: the address of its [`TaskFpu`](crate::TaskFpu), 0 for the CPU as a whole.
+    pub context: usize,
+}
+
+/// What can happen.
+///
+/// | kind | Linux trace point |
+/// |---|---|
+/// | `Saved` | `x86_fpu_after_save` |
+/// | `Restored` | `x86_fpu_after_restore` |
+/// | `Skipped` | none: the restore that was not needed |
+/// | `Loaded` | `x86_fpu_regs_activated` |
+/// | `Unloaded` | `x86_fpu_regs_deactivated` |
+/// | `Invalidated` | none |
+/// | `Failed` | `x86_fpu_xstate_check_failed` |
+///
+/// ```
+/// use fpu_core::{Counters, EventKind};
+/// let counters = Counters::new();
+/// counters.record(EventKind::Skipped);
+/// assert_eq!(counters.totals().skipped, 1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// Registers were written to memory.
+    #[doc(alias = "x86_fpu_after_save")]
+    Saved,
+    /// Memory was loaded into registers.
+    #[doc(alias = "x86_fpu_after_restore")]
+    Restored,
+    /// A restore was not needed: the registers still held the context.
+    Skipped,
+    /// The registers became the only valid copy (after `Restored` or `Skipped`).
+    #[doc(alias = "x86_fpu_regs_activated")]
+    Loaded,
+    /// The registers stopped being the only valid copy (after `Saved`).
+    #[doc(alias = "x86_fpu_regs_deactivated")]
+    Unloaded,
+    /// A claim on registers was dropped: of one context (its memory changes), or of whoever was in
+    /// a CPU's registers (`context` 0).
+    Invalidated,
+    /// A restore was refused by the hardware.
+    #[doc(alias = "x86_fpu_xstate_check_failed")]
+    Failed,
+}
+
+/// Ready-made counters, one value per CPU: override [`Pinned::observe`](crate::Pinned::observe) with
+/// `self.counters.record(event.kind)`.
+///
+/// Plain loads and stores, so for one CPU only; not `Sync`.
+#[derive(Debug, Default)]
+pub struct Counters {
+    totals: Cell<Totals>,
+}
+
+/// What a [`Counters`] has seen.
+///
+/// ```
+/// assert_eq!(fpu_core::Totals::default().saved, 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Registers written to memory.
+    pub saved: u64,
+    /// Memory loaded into registers.
+    pub restored: u64,
+    /// Restores not needed.
+    pub skipped: u64,
+    /// Times the registers became the only valid copy.
+    pub loaded: u64,
+    /// Times they stopped being it.
+    pub unloaded: u64,
+    /// Claims dropped.
+    pub invalidated: u64,
+    /// Restores refused by the hardware.
+    pub failed: u64,
+}
+
+impl Counters {
+    /// All zero.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            totals: Cell::new(Totals {
+                saved: 0,
+                restored: 0,
+                skipped: 0,
+                loaded: 0,
+                unloaded: 0,
+                invalidated: 0,
+                failed: 0,
+            }),
+        }
+    }
+    /// Counts one event.
+    #[inline]
+    pub fn record(&self, kind: EventKind) {
+        let mut t = self.totals.get();
+        let counter = match kind {
+            EventKind::Saved => &mut t.saved,
+            EventKind::Restored => &mut t.restored,
+            EventKind::Skipped => &mut t.skipped,
+            EventKind::Loaded => &mut t.loaded,
+            EventKind::Unloaded => &mut t.unloaded,
+            EventKind::Invalidated => &mut t.invalidated,
+            EventKind::Failed => &mut t.failed,
+        };
+        *counter = counter.wrapping_add(1);
+        self.totals.set(t);
+    }
+    /// What has been counted so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.totals.get()
+    }
+}

@@ -1,0 +1,226 @@
+//! The plan form: what is due, executed by the kernel's own assembly.
+
+use core::marker::PhantomData;
+
+use crate::{
+    residency::{in_due, out_due, InDue, OutDue, MEMORY},
+    Error, Event, EventKind, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
+};
+
+/// The steps of one trip to user mode and back, for assembly. Two optional instructions and two stores:
+///
+/// ```text
+/// on the way out, last   if restore_from != 0 { XRSTOR64 [restore_from], mask }
+///                        mov [word], live
+/// user mode
+/// on entry, first        XSAVE64 [save_to], mask
+///                        mov [word], saved
+/// ```
+///
+/// A kernel that saves only when switching does the second half from a
+/// [`SaveSteps`] instead.
+///
+/// ```
+/// assert_eq!(core::mem::offset_of!(fpu_core::UserSteps, live), 32);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct UserSteps {
+    /// Offset 0: the area to load, or null if the registers still hold the task.
+    pub restore_from: *const u8,
+    /// Offset 8: the area to save to.
+    pub save_to: *mut u8,
+    /// Offset 16: the backend's [`plan_mask`](RawFpu::plan_mask), for EDX:EAX.
+    pub mask: u64,
+    /// Offset 24: the task's word.
+    pub word: *mut u64,
+    /// Offset 32: its value once the registers hold the task (the commit of the restore).
+    pub live: u64,
+    /// Offset 40: its value once they are saved (the commit of the save).
+    pub saved: u64,
+}
+
+/// The steps of one switch-out, for assembly: save to `save_to`, then store `saved` to `word`.
+///
+/// ```
+/// assert_eq!(core::mem::offset_of!(fpu_core::SaveSteps, saved), 24);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SaveSteps {
+    /// Offset 0: the area to save to.
+    pub save_to: *mut u8,
+    /// Offset 8: the backend's [`plan_mask`](RawFpu::plan_mask), for EDX:EAX.
+    pub mask: u64,
+    /// Offset 16: the task's word.
+    pub word: *mut u64,
+    /// Offset 24: its value once the registers are saved (the commit).
+    pub saved: u64,
+}
+
+/// What is due before user mode, decided but not done.
+///
+/// If a restore is due the CPU's registers are nobody's from the moment this exists; dropping it
+/// undone leaves the task in memory only.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// let plan = task.plan_user(&mut cpu)?;
+/// assert!(!plan.steps().restore_from.is_null()); // its first time here
+/// let steps = *plan.steps();
+/// # sim_round_trip(&cpu_registers, &steps);
+/// // assembly here: load, `mov [word], live`, user mode, save, `mov [word], saved`
+/// // SAFETY: L1, L3: the assembly did all of it.
+/// unsafe { plan.round_trip_done() };
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "nothing is done until the steps are executed"]
+#[derive(Debug)]
+pub struct UserPlan<'t, C: Pinned> {
+    steps: UserSteps,
+    cpu: &'t mut C,
+    task: PhantomData<(&'t (), *mut ())>,
+}
+
+/// What leaving this CPU takes, decided but not done.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// assert!(task.plan_switch_out(&mut cpu)?.is_none()); // it never ran
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "nothing is done until the steps are executed"]
+#[derive(Debug)]
+pub struct OutPlan<'t, C: Pinned> {
+    steps: SaveSteps,
+    cpu: &'t mut C,
+    task: PhantomData<(&'t (), *mut ())>,
+}
+
+impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
+    /// [`switch_return`](Self::switch_return) as a plan: for kernels whose own code may use the
+    /// registers, so that the restore must be the last step before user mode.
+    ///
+    /// # Errors
+    ///
+    /// As for [`switch_return`](Self::switch_return), but for `RestoreFailed`, which is then the
+    /// assembly's to see: it must not store `live`.
+    #[inline]
+    pub fn plan_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<UserPlan<'t, C>, Error>
+    where
+        C: Exclusive + Pinned<Backend = B>,
+    {
+        let area = self.base().as_ptr();
+        let (restore_from, live) = match in_due(&self.word, cpu.words())? {
+            InDue::Nothing => (core::ptr::null(), self.word.load()),
+            InDue::Mark { live } => (core::ptr::null(), live),
+            InDue::Restore { live } => (area.cast_const(), live),
+        };
+        let steps = UserSteps {
+            restore_from,
+            save_to: area,
+            mask: cpu.backend().plan_mask(),
+            word: self.word.as_ptr(),
+            live,
+            saved: live | MEMORY,
+        };
+        Ok(UserPlan { steps, cpu, task: PhantomData })
+    }
+
+    /// [`switch_prepare`](Self::switch_prepare) as a plan; `None` if nothing is due.
+    ///
+    /// # Errors
+    ///
+    /// As for [`switch_prepare`](Self::switch_prepare).
+    #[inline]
+    pub fn plan_switch_out<'t, C>(&'t self, cpu: &'t mut C) -> Result<Option<OutPlan<'t, C>>, Error>
+    where
+        C: Exclusive + Pinned<Backend = B>,
+    {
+        let OutDue::Save { saved } = out_due(&self.word, cpu.words())? else { return Ok(None) };
+        let (save_to, mask, word) =
+            (self.base().as_ptr(), cpu.backend().plan_mask(), self.word.as_ptr());
+        let steps = SaveSteps { save_to, mask, word, saved };
+        Ok(Some(OutPlan { steps, cpu, task: PhantomData }))
+    }
+}
+
+impl<'t, C: Exclusive> UserPlan<'t, C> {
+    /// What the assembly executes.
+    #[must_use]
+    pub fn steps(&self) -> &UserSteps {
+        &self.steps
+    }
+
+    fn tell(&self, kinds: [EventKind; 2]) {
+        for kind in kinds {
+            self.cpu.observe(Event { kind, context: self.steps.word as usize });
+        }
+    }
+    fn tell_loaded(&self) {
+        let skipped = self.steps.restore_from.is_null();
+        self.tell([
+            if skipped { EventKind::Skipped } else { EventKind::Restored },
+            EventKind::Loaded,
+        ]);
+    }
+
+    /// Commits the first half: the registers hold the task.
+    ///
+    /// # Safety
+    ///
+    /// * **L1** if `restore_from` is not null, the backend's restore from it was executed, did not
+    ///   fault, and nothing has changed the registers since.
+    /// * **L2** if it is null, nothing has changed the registers since they were the task's.
+    pub unsafe fn restored(self) -> UserReady<'t, C> {
+        // SAFETY: the word of the context that the plan borrows; stores go through the atomic type.
+        unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }
+            .mark_live(self.steps.live);
+        self.tell_loaded();
+        UserReady { _cpu: self.cpu, not_send: PhantomData }
+    }
+
+    /// The assembly has executed and committed all steps, out and back: tells the observer.
+    ///
+    /// # Safety
+    ///
+    /// L1, L2, and
+    ///
+    /// * **L3** `live` was stored before user mode; on the way back the backend's save was executed
+    ///   before anything changed the registers, and `saved` stored after it.
+    pub unsafe fn round_trip_done(self) {
+        self.tell_loaded();
+        self.tell([EventKind::Saved, EventKind::Unloaded]);
+    }
+
+    /// The restore faulted; `live` was not stored. The registers are nobody's.
+    #[must_use]
+    pub fn failed(self, why: RestoreFault) -> Error {
+        self.cpu.observe(Event { kind: EventKind::Failed, context: self.steps.word as usize });
+        Error::RestoreFailed(why)
+    }
+}
+
+impl<C: Exclusive> OutPlan<'_, C> {
+    /// What the assembly executes.
+    #[must_use]
+    pub fn steps(&self) -> &SaveSteps {
+        &self.steps
+    }
+
+    /// Commits: memory holds the task, and the registers still do.
+    ///
+    /// # Safety
+    ///
+    /// * **L4** the backend's save to `save_to` was executed, and from the plan until then nothing had
+    ///   changed the registers.
+    pub unsafe fn saved(self) {
+        // SAFETY: the word of the context that the plan borrows; stores go through the atomic type.
+        unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }.publish(self.steps.saved);
+        for kind in [EventKind::Saved, EventKind::Unloaded] {
+            self.cpu.observe(Event { kind, context: self.steps.word as usize });
+        }
+    }
+}

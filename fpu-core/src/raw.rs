@@ -1,0 +1,132 @@
+//! The layer for assembly: no generics, no references, the C calling convention, one number back.
+//!
+//! A switch path written in assembly needs two addresses: the task's word (the first 8 bytes of its
+//! [`TaskFpu`](crate::TaskFpu)) and its CPU's [`CpuFpu`]. It can call the functions here with `sym`
+//! operands, or do the comparisons itself:
+//!
+//! ```text
+//! switch out                          return to user mode
+//!   test byte [task], 1                 mov  rax, [cpu + RESIDENT]
+//!   jz   1f        ; save due           cmp  rax, [task]
+//!   ; nothing due                       jne  2f        ; not live here
+//! 1: ...call switch_out                 ; nothing due
+//! ```
+//!
+//! The rules are those of the typed layer, as duties.
+//!
+//! # Safety
+//!
+//! Of every function here:
+//!
+//! * **R1** `task` is the word of a live context and `cpu` this CPU's state, both as made by this
+//!   crate; the caller is pinned with sections excluded ([`Exclusive`](crate::Exclusive)) from the
+//!   call until the last step that its answer asks for.
+//! * **R2** the answer is obeyed: [`SAVE`] is followed by a save to the context's area and then
+//!   [`saved`]; [`RESTORE`] by a restore from it and then, only if it did not fault, [`restored`].
+//!   After [`REFUSED`] or more, user mode is not entered.
+//! * **R3** P4 and F1 hold for the code in between.
+//!
+//! ```
+//! use fpu_core::{raw, CpuFpu, CpuWords};
+//! let cpu = CpuFpu::new();
+//! let word = raw::TaskWord::new();
+//! // SAFETY: R1: both are ours. R2: nothing follows, as nothing is due.
+//! unsafe {
+//!     assert_eq!(raw::switch_out(&word, &cpu), raw::NOTHING);
+//!     assert_eq!(raw::switch_return(&word, &cpu), raw::OFFLINE);
+//! }
+//! ```
+
+use crate::{
+    residency::{in_due, out_due, InDue, OutDue, MEMORY},
+    CpuFpu, CpuWords, Error,
+};
+
+pub use crate::residency::TaskWord;
+
+/// Nothing is to be done.
+pub const NOTHING: u32 = 0;
+/// Nothing is to be done: the registers still held the task, and now are its only copy.
+pub const MARKED: u32 = 1;
+/// Restore from the area, then [`restored`].
+pub const RESTORE: u32 = 2;
+/// Save to the area, then [`saved`].
+pub const SAVE: u32 = 3;
+/// This and above: an error, nothing has changed.
+pub const REFUSED: u32 = 16;
+/// [`Error::CpuOffline`].
+pub const OFFLINE: u32 = 16;
+/// [`Error::Busy`].
+pub const BUSY: u32 = 17;
+/// [`Error::LiveElsewhere`].
+pub const LIVE_ELSEWHERE: u32 = 18;
+/// [`Error::Lost`].
+pub const LOST: u32 = 19;
+/// [`Error::Exhausted`].
+pub const EXHAUSTED: u32 = 20;
+
+fn code(why: Error) -> u32 {
+    match why {
+        Error::Busy => BUSY,
+        Error::LiveElsewhere { .. } => LIVE_ELSEWHERE,
+        Error::Lost => LOST,
+        Error::Exhausted => EXHAUSTED,
+        _ => OFFLINE,
+    }
+}
+
+/// The task leaves this CPU: [`NOTHING`], [`SAVE`], or an error.
+///
+/// # Safety
+///
+/// R1, R2, R3 of [this module](self).
+#[doc(alias = "switch_fpu_prepare")]
+pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
+    // SAFETY: R1: both point to live values.
+    match unsafe { out_due(&*task, &*cpu) } {
+        Ok(OutDue::Nothing) => NOTHING,
+        Ok(OutDue::Save { .. }) => SAVE,
+        Err(why) => code(why),
+    }
+}
+
+/// The save has been done.
+///
+/// # Safety
+///
+/// R1 and R3, after [`SAVE`] and the save itself.
+pub unsafe extern "C" fn saved(task: *const TaskWord) {
+    // SAFETY: R1.
+    let task = unsafe { &*task };
+    task.publish(task.load() | MEMORY);
+}
+
+/// The task enters user mode here: [`NOTHING`], [`MARKED`], [`RESTORE`], or an error.
+///
+/// # Safety
+///
+/// R1, R2, R3 of [this module](self).
+#[doc(alias = "switch_fpu_return")]
+pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
+    // SAFETY: R1.
+    let (task, cpu) = unsafe { (&*task, &*cpu) };
+    match in_due(task, cpu) {
+        Ok(InDue::Nothing) => NOTHING,
+        Ok(InDue::Mark { live }) => {
+            task.mark_live(live);
+            MARKED
+        }
+        Ok(InDue::Restore { .. }) => RESTORE,
+        Err(why) => code(why),
+    }
+}
+
+/// The restore has been done, and did not fault.
+///
+/// # Safety
+///
+/// R1 and R3, after [`RESTORE`] and the restore itself.
+pub unsafe extern "C" fn restored(task: *const TaskWord, cpu: *const CpuFpu) {
+    // SAFETY: R1. The CPU's word is the stamp that `switch_return` issued for this restore.
+    unsafe { (*task).mark_live((*cpu).resident()) };
+}

@@ -1,0 +1,338 @@
+//! The typestate session: one current task's state, with this CPU closed to everybody else.
+
+use core::marker::PhantomData;
+
+use crate::{
+    residency::{close, gate, next_stamp, refusal, reopen, CLOSED, MEMORY, NOWHERE},
+    residency::{set_resident, TaskWord},
+    state::{Both, MemoryOnly, MemoryValid, RegistersOnly, RegistersStale, State},
+    sync::{fault, Fault},
+    Error, EventKind, Exclusive, FpuRef, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, UserReady,
+};
+
+/// A CPU on which nobody else can use the registers, until drop. A forgotten one leaves the CPU
+/// refusing with [`Error::Busy`], nothing worse.
+pub(crate) struct ClosedCpu<'c, C: Pinned> {
+    cpu: &'c mut C,
+    /// The word to reopen with.
+    resident: u64,
+}
+
+impl<'c, C: Pinned> ClosedCpu<'c, C> {
+    #[inline]
+    pub(crate) fn new(cpu: &'c mut C) -> Result<Self, Error> {
+        let resident = close(cpu.words(), gate::SESSION)?;
+        Ok(Self { cpu, resident })
+    }
+    pub(crate) fn cpu(&self) -> &C {
+        self.cpu
+    }
+    /// Opens, and gives the witness back.
+    fn into_cpu(self) -> &'c mut C {
+        reopen(self.cpu.words(), self.resident);
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: moves the reference out of a value that is neither dropped nor used again.
+        unsafe { core::ptr::read(&this.cpu) }
+    }
+}
+
+impl<C: Pinned> Drop for ClosedCpu<'_, C> {
+    #[inline]
+    fn drop(&mut self) {
+        reopen(self.cpu.words(), self.resident);
+    }
+}
+
+/// The current task's state, opened: exactly one handle, and on it only what is right.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// match task.open(&mut cpu)? {
+///     TaskState::RegistersOnly(s) => drop(s.make_memory_valid_read()),
+///     TaskState::Both(s) => drop(s),
+///     TaskState::MemoryOnly(s) => drop(s),
+/// }
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
+pub enum TaskState<'s, C: Pinned> {
+    /// State 1.
+    RegistersOnly(Session<'s, C, RegistersOnly>),
+    /// State 2a.
+    Both(Session<'s, C, Both>),
+    /// State 2b.
+    MemoryOnly(Session<'s, C, MemoryOnly>),
+}
+
+/// The current task's state in state `S`. While it lives, kernel FPU sections on this CPU are refused
+/// with [`Error::Busy`], in interrupts too: keep it short. Drop ends it.
+///
+/// The transitions are those of [`State`].
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// // A signal frame: read the image, whatever the state.
+/// let session = task.open(&mut cpu)?.make_memory_valid_read();
+/// let frame = session.image();
+/// # let _ = frame;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
+pub struct Session<'s, C: Pinned, S: State> {
+    task: FpuRef<'s, C::Backend>,
+    closed: ClosedCpu<'s, C>,
+    state: PhantomData<(S, *mut ())>,
+}
+
+impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
+    /// Opens the current task's state on this CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: the CPU cannot be closed.
+    /// [`Error::LiveElsewhere`], [`Error::Lost`]: the state is not to be had here.
+    /// Nothing has changed then.
+    #[inline]
+    pub fn open<'s, C>(&'s self, cpu: &'s mut C) -> Result<TaskState<'s, C>, Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+    {
+        let closed = ClosedCpu::new(cpu)?;
+        let (task, state) = (self.as_ref(), PhantomData);
+        let w = self.word.load();
+        if w == closed.resident {
+            Ok(TaskState::RegistersOnly(Session { task, closed, state }))
+        } else if w == closed.resident | MEMORY {
+            Ok(TaskState::Both(Session { task, closed, state: PhantomData }))
+        } else if w & MEMORY != 0 {
+            Ok(TaskState::MemoryOnly(Session { task, closed, state: PhantomData }))
+        } else {
+            let cpu = closed.into_cpu();
+            Err(refusal(w, cpu.words()))
+        }
+    }
+}
+
+impl<'s, C: SoftFloat> TaskState<'s, C> {
+    /// Saves if the registers are the only copy; then the image can be read.
+    #[doc(alias = "fpu_sync_fpstate")]
+    #[doc(alias = "user_fpregs_copy_to_memory")]
+    pub fn make_memory_valid_read(self) -> ReadSession<'s, C> {
+        match self {
+            TaskState::RegistersOnly(s) => ReadSession::Both(s.make_memory_valid_read()),
+            TaskState::Both(s) => ReadSession::Both(s),
+            TaskState::MemoryOnly(s) => ReadSession::MemoryOnly(s),
+        }
+    }
+    /// Saves if the registers are the only copy, and drops their claim; then the image can be written.
+    #[doc(alias = "fpu_force_restore")]
+    #[doc(alias = "user_fpregs_move_to_memory")]
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
+        match self {
+            TaskState::RegistersOnly(s) => s.make_memory_valid_write(),
+            TaskState::Both(s) => s.make_memory_valid_write(),
+            TaskState::MemoryOnly(s) => s,
+        }
+    }
+    /// Restores if the registers do not hold the state; then they do, in user mode or out of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::make_registers_valid`].
+    #[doc(alias = "user_fpregs_copy_to_cpu")]
+    pub fn make_registers_valid(self) -> Result<(), Error> {
+        match self {
+            TaskState::RegistersOnly(_) | TaskState::Both(_) => Ok(()),
+            TaskState::MemoryOnly(s) => s.make_registers_valid().map(drop),
+        }
+    }
+    /// The thread's name of the state that was found.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            TaskState::RegistersOnly(_) => RegistersOnly::NAME,
+            TaskState::Both(_) => Both::NAME,
+            TaskState::MemoryOnly(_) => MemoryOnly::NAME,
+        }
+    }
+    pub(crate) fn cpu(&self) -> &C {
+        match self {
+            TaskState::RegistersOnly(s) => s.closed.cpu(),
+            TaskState::Both(s) => s.closed.cpu(),
+            TaskState::MemoryOnly(s) => s.closed.cpu(),
+        }
+    }
+}
+
+/// A state in which the image can be read, 2a or 2b.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// let session = task.open(&mut cpu)?.make_memory_valid_read();
+/// let image = session.image();
+/// # let _ = image;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
+pub enum ReadSession<'s, C: Pinned> {
+    /// State 2a.
+    Both(Session<'s, C, Both>),
+    /// State 2b.
+    MemoryOnly(Session<'s, C, MemoryOnly>),
+}
+
+impl<'s, C: SoftFloat> ReadSession<'s, C> {
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> <C::Backend as RawFpu>::Image<'_> {
+        match self {
+            ReadSession::Both(s) => s.image(),
+            ReadSession::MemoryOnly(s) => s.image(),
+        }
+    }
+    /// Drops the registers' claim, if any; then the image can be written.
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
+        match self {
+            ReadSession::Both(s) => s.make_memory_valid_write(),
+            ReadSession::MemoryOnly(s) => s,
+        }
+    }
+    pub(crate) fn cpu(&self) -> &C {
+        match self {
+            ReadSession::Both(s) => s.closed.cpu(),
+            ReadSession::MemoryOnly(s) => s.closed.cpu(),
+        }
+    }
+}
+
+impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
+    fn word(&self) -> &TaskWord {
+        self.task.word
+    }
+    fn become_state<T: State>(self) -> Session<'s, C, T> {
+        Session { task: self.task, closed: self.closed, state: PhantomData }
+    }
+
+    /// The image in memory.
+    #[doc(alias = "get_xsave_field_ptr")]
+    #[must_use]
+    pub fn image(&self) -> <C::Backend as RawFpu>::Image<'_>
+    where
+        S: MemoryValid,
+    {
+        // SAFETY: S1: checked in `new`. S3: this CPU is closed, so nothing saves, and `image_mut`
+        // needs the session exclusively.
+        unsafe { self.closed.cpu().backend().image(self.task.area) }
+    }
+
+    /// The image in memory, to be changed: what is written is what the task has in its registers next.
+    #[must_use]
+    pub fn image_mut(&mut self) -> <C::Backend as RawFpu>::ImageMut<'_>
+    where
+        S: RegistersStale,
+    {
+        // SAFETY: S1: checked in `new`. S3 and no readers: this CPU is closed, and the session is
+        // borrowed exclusively.
+        unsafe { self.closed.cpu().backend().image_mut(self.task.area) }
+    }
+
+    /// Loads the registers from memory: state 2b becomes 2a.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RestoreFailed`]: the registers are undefined and nobody's; the image is as before.
+    /// [`Error::Exhausted`]: nothing has changed.
+    pub fn make_registers_valid(mut self) -> Result<Session<'s, C, Both>, Error>
+    where
+        S: RegistersStale,
+    {
+        let live = next_stamp(self.closed.resident)?;
+        self.closed.resident = live;
+        set_resident(self.closed.cpu().words(), live | CLOSED);
+        // SAFETY: S1: checked in `new`. S2: pinned (P1), F1; this CPU is closed, and its registers are
+        // nobody's under the new word.
+        if let Err(why) = unsafe { self.closed.cpu().backend().restore(self.task.area) } {
+            self.task.tell(self.closed.cpu(), EventKind::Failed);
+            return Err(Error::RestoreFailed(why));
+        }
+        self.word().publish(live | MEMORY);
+        self.task.tell(self.closed.cpu(), EventKind::Restored);
+        Ok(self.become_state())
+    }
+}
+
+impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
+    fn save(&self, word: u64) {
+        if !fault(Fault::WriteSkipsSave) {
+            // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned (P1), F1;
+            // the CPU has been closed since the word was compared, so the registers are the task's.
+            unsafe { self.closed.cpu().backend().save(self.task.area) };
+        }
+        self.word().publish(word);
+        self.task.tell(self.closed.cpu(), EventKind::Saved);
+    }
+
+    /// Saves: the image can be read, the registers are still valid.
+    pub fn make_memory_valid_read(self) -> Session<'s, C, Both> {
+        self.save(self.closed.resident | MEMORY);
+        self.become_state()
+    }
+
+    /// Saves and drops the registers' claim: the image can be written.
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
+        let keep = fault(Fault::WriteKeepsClaim);
+        self.save(if keep { self.closed.resident | MEMORY } else { NOWHERE });
+        self.task.tell(self.closed.cpu(), EventKind::Invalidated);
+        self.become_state()
+    }
+
+    /// Saves and ends the session: the task can be switched out, the registers still hold it.
+    pub fn switch_prepare(self) {
+        self.save(self.closed.resident | MEMORY);
+        self.task.tell(self.closed.cpu(), EventKind::Unloaded);
+    }
+}
+
+impl<'s, C: SoftFloat> Session<'s, C, Both> {
+    /// Drops the registers' claim, *before* memory is written.
+    #[doc(alias = "__fpu_invalidate_fpregs_state")]
+    pub fn invalidate_registers(self) -> Session<'s, C, MemoryOnly> {
+        if !fault(Fault::WriteKeepsClaim) {
+            self.word().publish(NOWHERE);
+        }
+        self.task.tell(self.closed.cpu(), EventKind::Invalidated);
+        self.become_state()
+    }
+
+    /// The same, under the name of its purpose: the image can be written.
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
+        self.invalidate_registers()
+    }
+
+    /// Ends the session and goes to user mode: the registers are valid.
+    pub fn switch_return(self) -> UserReady<'s, C>
+    where
+        C: Exclusive,
+    {
+        self.word().mark_live(self.closed.resident);
+        self.task.tell(self.closed.cpu(), EventKind::Loaded);
+        UserReady { _cpu: self.closed.into_cpu(), not_send: PhantomData }
+    }
+}
+
+impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
+    /// Ends the session, loads the registers and goes to user mode.
+    ///
+    /// # Errors
+    ///
+    /// As for [`make_registers_valid`](Self::make_registers_valid).
+    pub fn switch_return(self) -> Result<UserReady<'s, C>, Error>
+    where
+        C: Exclusive,
+    {
+        Ok(self.make_registers_valid()?.switch_return())
+    }
+}

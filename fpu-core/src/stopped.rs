@@ -1,0 +1,113 @@
+//! A task that does not run, reached by somebody else: a debugger, a core dump.
+
+use core::{fmt, marker::PhantomData};
+
+use crate::{
+    residency::{MEMORY, NOWHERE},
+    sync::{fault, Fault},
+    Error, FpuRef, RawFpu, SaveArea, Stopped, TaskFpu,
+};
+
+/// A stopped task's image, to be read; or, after
+/// [`make_memory_valid_write`](Self::make_memory_valid_write), to be changed.
+///
+/// There is no "registers only": a task that stopped was switched out, and so saved. Registers of
+/// some CPU may still hold its state; writing drops that claim first, without asking the CPU.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (cpu, task) = cpu_and_task();
+/// # let mut proof = stop();
+/// let stopped = task.stopped(&mut proof, cpu.backend())?;
+/// let before = stopped.image();
+/// # let _ = before;
+/// let mut writable = stopped.make_memory_valid_write();
+/// let image = writable.image_mut();
+/// # let _ = image;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "does nothing by itself"]
+pub struct StoppedTask<'s, B: RawFpu> {
+    task: FpuRef<'s, B>,
+    backend: &'s B,
+    not_send: PhantomData<*mut ()>,
+}
+
+/// A stopped task's image in memory, with no registers claiming to hold the state.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (cpu, task) = cpu_and_task();
+/// # let mut proof = stop();
+/// let mut image = task.stopped(&mut proof, cpu.backend())?.make_memory_valid_write();
+/// let image = image.image_mut();
+/// # let _ = image;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the registers' claim is dropped for nothing"]
+pub struct StoppedImageMut<'s, B: RawFpu>(StoppedTask<'s, B>);
+
+impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
+    /// Reaches a task that is stopped. `backend` is the kernel's one backend (P3).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LiveElsewhere`]: the task's state is in a CPU's registers; it was not switched out, so
+    /// it is not stopped, whatever the proof says.
+    pub fn stopped<'s, P: Stopped>(
+        &'s self,
+        proof: &'s mut P,
+        backend: &'s B,
+    ) -> Result<StoppedTask<'s, B>, Error> {
+        let _ = proof; // borrowed exclusively for as long as the image is (T2)
+        let w = self.word.load();
+        if w & MEMORY == 0 && !fault(Fault::StoppedIgnoresLive) {
+            return Err(crate::residency::live_elsewhere(w));
+        }
+        Ok(StoppedTask { task: self.as_ref(), backend, not_send: PhantomData })
+    }
+}
+
+impl<'s, B: RawFpu> StoppedTask<'s, B> {
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> B::Image<'_> {
+        // SAFETY: S1: checked in `new` against this backend (P3). S3: the task is stopped and memory is
+        // valid, so nothing saves to it (T1), and only this proof's holder is here (T2).
+        unsafe { self.backend.image(self.task.area) }
+    }
+
+    /// Drops whatever claim some CPU's registers have: the image can be written, and what is written is
+    /// what the task runs with next.
+    pub fn make_memory_valid_write(self) -> StoppedImageMut<'s, B> {
+        if !fault(Fault::StoppedWriteKeepsClaim) {
+            self.task.word.publish(NOWHERE);
+        }
+        StoppedImageMut(self)
+    }
+}
+
+impl<B: RawFpu> StoppedImageMut<'_, B> {
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> B::Image<'_> {
+        self.0.image()
+    }
+    /// The image, to be changed.
+    #[must_use]
+    pub fn image_mut(&mut self) -> B::ImageMut<'_> {
+        // SAFETY: as in `image`, and the handle is borrowed exclusively.
+        unsafe { self.0.backend.image_mut(self.0.task.area) }
+    }
+}
+
+impl<B: RawFpu> fmt::Debug for StoppedTask<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoppedTask {{ word: {:#x} }}", self.task.word.load())
+    }
+}
+impl<B: RawFpu> fmt::Debug for StoppedImageMut<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoppedImageMut")
+    }
+}

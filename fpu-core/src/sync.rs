@@ -1,0 +1,99 @@
+//! The only file that names atomics: the real ones, or the model checker's.
+//!
+//! Built with `--cfg fpu_loom` (our own name, so that a user's `--cfg loom` does not change this
+//! crate) the words become loom's, and the seam below lets the models switch off one step of the
+//! protocol at run time and run an interrupt at every access. In every other build [`fault`] is a
+//! constant `false` and [`step`] is empty.
+
+#[cfg(not(fpu_loom))]
+pub(crate) use core::sync::atomic::{compiler_fence, AtomicU64, Ordering};
+#[cfg(fpu_loom)]
+pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+
+/// Loom explores one interrupt order at a time and does not model the compiler; see docs/theory.md.
+#[cfg(fpu_loom)]
+pub(crate) fn compiler_fence(_: Ordering) {}
+
+/// One step of the protocol that a model can take away, to show that it would be missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(fpu_loom), allow(dead_code))]
+#[allow(missing_docs)] // described, one by one, in the table of docs/faults.md
+pub enum Fault {
+    PrepareSkipsSave,
+    PrepareForgetsMemory,
+    PrepareMarksBeforeSave,
+    PrepareMarkRelaxed,
+    PrepareIgnoresElsewhere,
+    ReturnLoadRelaxed,
+    ReturnIgnoresElsewhere,
+    ReturnTrustsStale,
+    ReturnSkipsMark,
+    ReturnClaimsBeforeRestore,
+    ReturnReusesStamp,
+    ReturnClaimsAfterFailure,
+    ReturnKeepsCpuStamp,
+    SectionSkipsSave,
+    SectionKeepsStamp,
+    SectionSkipsGate,
+    SectionNests,
+    SectionReopensEarly,
+    PersistentTrustsStale,
+    PersistentSkipsSave,
+    WriteKeepsClaim,
+    WriteSkipsSave,
+    SessionSkipsGate,
+    StoppedWriteKeepsClaim,
+    StoppedIgnoresLive,
+    OnlineResetsCounter,
+    OfflineKeepsOpen,
+    ResumeKeepsStamp,
+    ForkSkipsSave,
+    ForkCopiesClaim,
+    ResetKeepsClaim,
+    CounterWraps,
+}
+
+/// True if the models have switched this step off; constant `false` in every other build.
+#[cfg(not(fpu_loom))]
+#[inline(always)]
+pub(crate) const fn fault(_: Fault) -> bool {
+    false
+}
+/// A point between two accesses at which an interrupt can be injected.
+#[cfg(not(fpu_loom))]
+#[inline(always)]
+pub(crate) const fn step() {}
+
+#[cfg(fpu_loom)]
+pub(crate) use seam::{fault, step};
+
+/// What the models reach in with.
+#[cfg(fpu_loom)]
+pub mod seam {
+    pub use super::Fault;
+    use std::{boxed::Box, cell::Cell, cell::RefCell, rc::Rc, thread_local};
+
+    type Hook = Rc<dyn Fn()>;
+    thread_local! {
+        static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+        static STEP: RefCell<Option<Hook>> = const { RefCell::new(None) };
+    }
+
+    /// Switches one step off (`None`: all on). Of this thread only, so that tests run side by side.
+    pub fn set_fault(fault: Option<Fault>) {
+        FAULT.with(|f| f.set(fault));
+    }
+    /// Runs `hook` at every access to a task's word (`None`: nothing).
+    pub fn set_step(hook: Option<Box<dyn Fn()>>) {
+        STEP.with(|s| *s.borrow_mut() = hook.map(Rc::from));
+    }
+    pub(crate) fn fault(fault: Fault) -> bool {
+        FAULT.with(|f| f.get() == Some(fault))
+    }
+    pub(crate) fn step() {
+        let hook = STEP.with(|s| s.borrow().clone());
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}

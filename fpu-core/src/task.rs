@@ -1,0 +1,293 @@
+//! The context in a task, and the two calls of the hot path.
+
+use core::{fmt, marker::PhantomData, ptr::NonNull};
+
+use crate::{
+    residency::{in_due, out_due, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
+    sync::{fault, Fault},
+    AreaError, CpuWords, Error, Event, EventKind, Exclusive, Pinned, RawFpu, SaveArea, SoftFloat,
+};
+
+/// One task's FPU state: 8 bytes of protocol, and the area it is saved to.
+///
+/// The kernel puts it into its task struct. The state is a run-time matter of the value; typestate
+/// covers only the short [session](Self::open) borrowed from it. Dropping it touches nothing, on
+/// no CPU: registers that still hold its state are nobody's from then on.
+///
+/// | to | call |
+/// |---|---|
+/// | switch out | [`switch_prepare`](Self::switch_prepare) |
+/// | enter user mode | [`switch_return`](Self::switch_return) |
+/// | read or write the current task's state | [`open`](Self::open) |
+/// | read or write a stopped task's state | [`stopped`](Self::stopped) |
+/// | use the FPU in the kernel | [`KernelFpu::kernel_fpu`](crate::KernelFpu::kernel_fpu) |
+/// | fork, exec, exit | [`fork_into`](Self::fork_into), [`reset`](Self::reset), drop |
+/// | do it from assembly | [`plan_user`](Self::plan_user), [`raw`](crate::raw) |
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// use fpu_core::TaskFpu;
+/// # let mut cpu = online_cpu();
+/// let task = TaskFpu::new(cpu.backend(), Area::new()).map_err(|(why, _)| why)?;
+/// task.switch_return(&mut cpu)?;      // loads the initial state
+/// task.switch_prepare(&cpu)?;         // saves; the registers keep it
+/// task.switch_return(&mut cpu)?;      // nothing is loaded: they still hold it
+/// assert_eq!((cpu.totals().restored, cpu.totals().skipped), (1, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "fpu")]
+#[doc(alias = "task_struct")]
+#[repr(C)]
+pub struct TaskFpu<B, A> {
+    pub(crate) word: TaskWord,
+    pub(crate) area: A,
+    backend: PhantomData<fn(&B)>,
+}
+
+// SAFETY: shared use is what P4 and T1 regulate: only the CPU on which the task is current, or the
+// holder of the proof that it is stopped, touches the area; the word is atomic.
+unsafe impl<B, A: SaveArea + Send> Sync for TaskFpu<B, A> {}
+
+impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
+    /// A context in the architectural initial state, in memory only.
+    ///
+    /// # Errors
+    ///
+    /// The area is too small or misaligned for the backend; it comes back untouched.
+    pub fn new(backend: &B, area: A) -> Result<Self, (AreaError, A)> {
+        let (need, align) = (backend.area_len(), backend.area_align());
+        if area.len() < need {
+            return Err((AreaError::TooSmall { need, have: area.len() }, area));
+        }
+        let task = Self { word: TaskWord::new(), area, backend: PhantomData };
+        if task.base().as_ptr() as usize & (align - 1) != 0 {
+            return Err((AreaError::Misaligned { need: align }, task.area));
+        }
+        // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
+        unsafe { backend.write_initial(task.base()) };
+        Ok(task)
+    }
+
+    #[inline(always)]
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.area.base()
+    }
+
+    /// The context without its area's type, as kernel FPU sections take it.
+    #[inline(always)]
+    #[must_use]
+    pub fn as_ref(&self) -> FpuRef<'_, B> {
+        FpuRef { word: &self.word, area: self.base(), backend: PhantomData }
+    }
+
+    /// Gives the area back. Its contents are the last image saved, if the context's registers were
+    /// [saved](Self::switch_prepare) at all.
+    #[must_use]
+    pub fn into_area(self) -> A {
+        self.area
+    }
+
+    /// Do this CPU's registers hold this context's state (states 1 and 2a)?
+    ///
+    /// One load and one comparison; the answer holds as long as `cpu` excludes sections.
+    #[doc(alias = "fpregs_state_valid")]
+    #[inline]
+    pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
+        self.word.load() & !MEMORY == cpu.words().resident()
+    }
+
+    /// Switching out: saves the registers if they are the only valid copy, and leaves them alone.
+    ///
+    /// State 1 becomes 2a; in 2a and 2b nothing is done. Call it for the task that leaves, while it
+    /// is still current; a kernel thread has no context, so there is nothing to call.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LiveElsewhere`], [`Error::Lost`]: see there. [`Error::CpuOffline`],
+    /// [`Error::Busy`]: the registers are not this task's now.
+    #[doc(alias = "switch_fpu_prepare")]
+    #[doc(alias = "switch_fpu")]
+    #[inline]
+    pub fn switch_prepare<C>(&self, cpu: &C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = B>,
+    {
+        match out_due(&self.word, cpu.words())? {
+            OutDue::Nothing => Ok(()),
+            OutDue::Save { saved } => {
+                if fault(Fault::PrepareMarksBeforeSave) {
+                    self.word.publish(saved);
+                }
+                if !fault(Fault::PrepareSkipsSave) {
+                    // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned
+                    // (P1) and F1; between the comparison and here nothing ran on this CPU (E1).
+                    unsafe { cpu.backend().save(self.base()) };
+                }
+                if !fault(Fault::PrepareForgetsMemory) {
+                    self.word.publish(saved);
+                }
+                self.tell(cpu, EventKind::Saved);
+                self.tell(cpu, EventKind::Unloaded);
+                Ok(())
+            }
+        }
+    }
+
+    /// On the way to user mode: makes the registers this task's, loading them only if they are not.
+    ///
+    /// There is no `switch_finish`: whether a load is due is read off the words, not stored. The
+    /// value returned is what the kernel's `enter_user` should ask for; while it lives, nothing else
+    /// can be done with `cpu`, so nothing comes between the decision and user mode.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LiveElsewhere`], [`Error::Lost`]: nothing was loaded. [`Error::CpuOffline`],
+    /// [`Error::Busy`], [`Error::Exhausted`]: this CPU cannot hold a task now.
+    /// [`Error::RestoreFailed`]: the registers are undefined and nobody's. User mode must not be
+    /// entered after any of them.
+    #[doc(alias = "switch_fpu_return")]
+    #[doc(alias = "switch_fpu_finish")]
+    #[doc(alias = "fpregs_restore_userregs")]
+    #[doc(alias = "TIF_NEED_FPU_LOAD")]
+    #[inline]
+    pub fn switch_return<'c, C>(&self, cpu: &'c mut C) -> Result<UserReady<'c, C>, Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = B>,
+    {
+        match in_due(&self.word, cpu.words())? {
+            InDue::Nothing => {}
+            InDue::Mark { live } => {
+                if !fault(Fault::ReturnSkipsMark) {
+                    self.word.mark_live(live);
+                }
+                self.tell(cpu, EventKind::Skipped);
+                self.tell(cpu, EventKind::Loaded);
+            }
+            InDue::Restore { live } => {
+                if fault(Fault::ReturnClaimsBeforeRestore) {
+                    self.word.mark_live(live);
+                }
+                // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: as for the
+                // save; the registers are nobody's since `in_due` moved the CPU's word.
+                if let Err(why) = unsafe { cpu.backend().restore(self.base()) } {
+                    if fault(Fault::ReturnClaimsAfterFailure) {
+                        self.word.publish(live | MEMORY);
+                    }
+                    self.tell(cpu, EventKind::Failed);
+                    return Err(Error::RestoreFailed(why));
+                }
+                self.word.mark_live(live);
+                self.tell(cpu, EventKind::Restored);
+                self.tell(cpu, EventKind::Loaded);
+            }
+        }
+        Ok(UserReady { _cpu: cpu, not_send: PhantomData })
+    }
+
+    /// Back to the initial state, whatever was before (exec, or a context that reported
+    /// [`Error::Lost`] or [`Error::RestoreFailed`]): memory only, loaded at the next return.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: nothing has changed.
+    #[doc(alias = "fpu_flush_thread")]
+    #[doc(alias = "fpu__clear_user_states")]
+    pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
+        let closed = crate::session::ClosedCpu::new(cpu)?;
+        if !fault(Fault::ResetKeepsClaim) {
+            self.word.publish(NOWHERE);
+        }
+        // SAFETY: S1: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
+        // and no other CPU uses a context whose task is current here (P4).
+        unsafe { closed.cpu().backend().write_initial(self.base()) };
+        self.tell(closed.cpu(), EventKind::Invalidated);
+        Ok(())
+    }
+
+    /// Fork: `child` becomes a copy of this, the current task's, state; it is resident nowhere.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open); the child is then unchanged.
+    #[doc(alias = "fpu_clone")]
+    pub fn fork_into<C, A2>(&self, cpu: &mut C, child: &mut TaskFpu<B, A2>) -> Result<(), Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+        A2: SaveArea,
+    {
+        let state = self.open(cpu)?;
+        if fault(Fault::ForkSkipsSave) {
+            // The child gets what memory holds, valid or not.
+            // SAFETY: as below.
+            unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
+            return Ok(());
+        }
+        let state = state.make_memory_valid_read();
+        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
+        // borrowed exclusively and is another value, so they do not overlap (A2).
+        unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
+        let word = if fault(Fault::ForkCopiesClaim) { self.word.load() } else { NOWHERE };
+        child.word.publish(word);
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn tell<C: Pinned>(&self, cpu: &C, kind: EventKind) {
+        cpu.observe(Event { kind, context: self.word.as_ptr() as usize });
+    }
+}
+
+impl<B, A> fmt::Debug for TaskFpu<B, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskFpu {{ word: {:#x} }}", self.word.load())
+    }
+}
+
+/// A context without the type of its area: what a section saves, or what it runs as.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// let current = Some(task.as_ref());
+/// cpu.with_kernel_fpu(current, KernelUnits::ALL, || { /* vector code */ })?;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FpuRef<'t, B> {
+    pub(crate) word: &'t TaskWord,
+    pub(crate) area: NonNull<u8>,
+    pub(crate) backend: PhantomData<fn(&B)>,
+}
+
+impl<B> Clone for FpuRef<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B> Copy for FpuRef<'_, B> {}
+
+impl<B> FpuRef<'_, B> {
+    pub(crate) fn tell<C: Pinned>(&self, cpu: &C, kind: EventKind) {
+        cpu.observe(Event { kind, context: self.word.as_ptr() as usize });
+    }
+}
+
+/// The registers are the task's, and stay so while this value lives: the only thing a kernel's
+/// `enter_user` should accept.
+///
+/// It borrows the witness exclusively: nothing else of this crate can run on the CPU before user
+/// mode, and interrupts stay off ([`Exclusive`]).
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// fn enter_user(_ready: fpu_core::UserReady<'_, Cpu>) { /* iretq */ }
+/// # let (mut cpu, task) = cpu_and_task();
+/// enter_user(task.switch_return(&mut cpu)?);
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the registers are the task's only until something else happens on this CPU: enter user mode with it"]
+#[derive(Debug)]
+pub struct UserReady<'c, C> {
+    pub(crate) _cpu: &'c mut C,
+    pub(crate) not_send: PhantomData<*mut ()>,
+}
