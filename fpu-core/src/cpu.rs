@@ -5,7 +5,7 @@ use core::fmt;
 use crate::{
     residency::{self, gate, next_stamp, offline_word, online_word, set_gate, set_resident},
     sync::{fault, AtomicU64, Fault, Ordering},
-    CpuWords, Error, Event, EventKind, Pinned,
+    CpuWords, Error, Event, EventKind, Level, Pinned,
 };
 
 /// The per-CPU state, for kernels whose per-CPU data can hold a struct. 16 bytes, all zero at first.
@@ -120,9 +120,16 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session.
+    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session;
+    /// [`Error::Nmi`]. Nothing has changed.
     #[doc(alias = "fpu__disable_cpu")]
-    fn fpu_offline(&mut self) -> Result<(), Error> {
+    fn fpu_offline(&mut self) -> Result<(), Error>
+    where
+        Self: Sized,
+    {
+        if self.level() == Level::Nmi {
+            return Err(Error::Nmi);
+        }
         let cpu = self.words();
         match cpu.gate() {
             gate::OFFLINE => return Err(Error::CpuOffline),
@@ -144,10 +151,13 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`].
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed.
     #[doc(alias = "__cpu_invalidate_fpregs_state")]
-    fn invalidate_registers(&mut self) -> Result<(), Error> {
-        let resident = residency::close(self.words(), gate::SESSION)?;
+    fn invalidate_registers(&mut self) -> Result<(), Error>
+    where
+        Self: Sized,
+    {
+        let resident = residency::close(self, gate::SESSION)?;
         let next = if fault(Fault::ResumeKeepsStamp) { Ok(resident) } else { next_stamp(resident) };
         residency::reopen(self.words(), *next.as_ref().unwrap_or(&resident));
         next?;
@@ -161,7 +171,10 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// As for [`invalidate_registers`](Self::invalidate_registers).
     #[doc(alias = "fpu__resume_cpu")]
-    fn fpu_resume(&mut self) -> Result<(), Error> {
+    fn fpu_resume(&mut self) -> Result<(), Error>
+    where
+        Self: Sized,
+    {
         self.invalidate_registers()
     }
 }

@@ -24,7 +24,7 @@ pub enum Error {
     InvalidCpu,
     /// A kernel FPU section or a session is open on this CPU: use a path without FPU, or wait.
     Busy,
-    /// Kernel FPU use in a non-maskable interrupt is always refused.
+    /// A non-maskable interrupt may not touch the registers or the words.
     Nmi,
     /// The task's only valid state is in another CPU's registers: it was switched in here without
     /// having been switched out there. A bug of the kernel; nothing was restored.

@@ -84,7 +84,7 @@ pub unsafe trait Pinned {
     /// This CPU's words.
     fn words(&self) -> &Self::Words;
 
-    /// Where the code runs; asked by kernel FPU sections only.
+    /// Where the code runs; asked by everything but the hot path.
     fn level(&self) -> Level {
         Level::Task
     }
@@ -106,8 +106,8 @@ pub unsafe trait Pinned {
 ///
 /// # Safety
 ///
-/// * **E1** while a value lives, nothing on this CPU that is not its holder calls into this crate
-///   (a non-maskable interrupt may, and is refused: P5).
+/// * **E1** while a value lives, nothing on this CPU that is not its holder calls into this crate,
+///   but for a non-maskable interrupt that says so (P5) and is refused.
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -148,6 +148,10 @@ pub unsafe trait SoftFloat: Pinned {}
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) is done, and ordered before this value) and
 ///   will not be switched in; dropping the value is ordered before its next switch-in.
 /// * **T2** there is one such value per task.
+///
+/// And always:
+///
+/// * **T3** [`backend`](Self::backend) is the kernel's one backend, as in P3.
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -156,7 +160,12 @@ pub unsafe trait SoftFloat: Pinned {}
         note = "stop the task first and pass the guard type for which the kernel implements `fpu_core::Stopped`"
     )
 )]
-pub unsafe trait Stopped {}
+pub unsafe trait Stopped {
+    /// The kernel's backend.
+    type Backend: RawFpu;
+    /// The backend, the same as [`Pinned::backend`].
+    fn backend(&self) -> &Self::Backend;
+}
 
 /// Where kernel code runs that wants to use the FPU.
 ///

@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use crate::{
     residency::{close, gate, next_stamp, refusal, reopen, set_resident, CLOSED, MEMORY},
     sync::{fault, Fault},
-    Error, Event, EventKind, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
+    Error, Event, EventKind, FpuRef, KernelUnits, Pinned, RawFpu, SoftFloat,
 };
 
 /// Kernel FPU sections. Implemented for every [`SoftFloat`] witness.
@@ -142,11 +142,8 @@ fn begin<C: SoftFloat>(
     cpu: &C,
     current: Option<FpuRef<'_, C::Backend>>,
 ) -> Result<(u64, u64), Error> {
-    if cpu.level() == Level::Nmi {
-        return Err(Error::Nmi);
-    }
     let words = cpu.words();
-    let resident = close(words, gate::SECTION)?;
+    let resident = close(cpu, gate::SECTION)?;
     let next = match next_stamp(resident) {
         Ok(next) => next,
         Err(why) => {

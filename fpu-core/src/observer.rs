@@ -66,7 +66,13 @@ pub enum EventKind {
 /// Plain loads and stores, so for one CPU only; not `Sync`.
 #[derive(Debug, Default)]
 pub struct Counters {
-    totals: Cell<Totals>,
+    saved: Cell<u64>,
+    restored: Cell<u64>,
+    skipped: Cell<u64>,
+    loaded: Cell<u64>,
+    unloaded: Cell<u64>,
+    invalidated: Cell<u64>,
+    failed: Cell<u64>,
 }
 
 /// What a [`Counters`] has seen.
@@ -97,36 +103,40 @@ impl Counters {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            totals: Cell::new(Totals {
-                saved: 0,
-                restored: 0,
-                skipped: 0,
-                loaded: 0,
-                unloaded: 0,
-                invalidated: 0,
-                failed: 0,
-            }),
+            saved: Cell::new(0),
+            restored: Cell::new(0),
+            skipped: Cell::new(0),
+            loaded: Cell::new(0),
+            unloaded: Cell::new(0),
+            invalidated: Cell::new(0),
+            failed: Cell::new(0),
         }
     }
     /// Counts one event.
     #[inline]
     pub fn record(&self, kind: EventKind) {
-        let mut t = self.totals.get();
         let counter = match kind {
-            EventKind::Saved => &mut t.saved,
-            EventKind::Restored => &mut t.restored,
-            EventKind::Skipped => &mut t.skipped,
-            EventKind::Loaded => &mut t.loaded,
-            EventKind::Unloaded => &mut t.unloaded,
-            EventKind::Invalidated => &mut t.invalidated,
-            EventKind::Failed => &mut t.failed,
+            EventKind::Saved => &self.saved,
+            EventKind::Restored => &self.restored,
+            EventKind::Skipped => &self.skipped,
+            EventKind::Loaded => &self.loaded,
+            EventKind::Unloaded => &self.unloaded,
+            EventKind::Invalidated => &self.invalidated,
+            EventKind::Failed => &self.failed,
         };
-        *counter = counter.wrapping_add(1);
-        self.totals.set(t);
+        counter.set(counter.get().wrapping_add(1));
     }
     /// What has been counted so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        self.totals.get()
+        Totals {
+            saved: self.saved.get(),
+            restored: self.restored.get(),
+            skipped: self.skipped.get(),
+            loaded: self.loaded.get(),
+            unloaded: self.unloaded.get(),
+            invalidated: self.invalidated.get(),
+            failed: self.failed.get(),
+        }
     }
 }

@@ -23,7 +23,7 @@
 
 use crate::{
     sync::{compiler_fence, fault, step, AtomicU64, Fault, Ordering},
-    CpuWords, Error,
+    CpuWords, Error, Level, Pinned,
 };
 
 pub(crate) const MEMORY: u64 = 1;
@@ -211,8 +211,16 @@ pub(crate) fn next_stamp(resident: u64) -> Result<u64, Error> {
 ///
 /// An interrupt can run a whole section before the gate is set; one that comes after is refused.
 /// So the word is read behind the gate, and a plain load and store are enough.
+///
+/// A non-maskable interrupt is refused: it could be between a comparison and a save.
 #[inline]
-pub(crate) fn close<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
+pub(crate) fn close<C: Pinned>(cpu: &C, by: u64) -> Result<u64, Error> {
+    if cpu.level() == Level::Nmi {
+        return Err(Error::Nmi);
+    }
+    close_words(cpu.words(), by)
+}
+fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
     let skip_gate = (fault(Fault::SectionSkipsGate) && by == gate::SECTION)
         || (fault(Fault::SessionSkipsGate) && by == gate::SESSION);
     match cpu.gate() {
@@ -335,7 +343,7 @@ mod tests {
         assert_eq!(last, CLOSED - STEP + id);
         for _ in 0..3 {
             assert!(matches!(in_due(&nowhere, &cpu), Err(Error::Exhausted)));
-            assert!(matches!(close(&cpu, gate::SECTION), Err(Error::Exhausted)));
+            assert!(matches!(close_words(&cpu, gate::SECTION), Err(Error::Exhausted)));
             assert_eq!((cpu.resident(), cpu.gate()), (last, gate::OPEN));
         }
         let off = offline_word(last);
@@ -349,7 +357,7 @@ mod tests {
         for count in [0, 1, (1 << 47), (1 << 48) - 4, (1 << 48) - 3] {
             let cpu = online(7);
             set_resident(&cpu, cpu.resident() + count * STEP);
-            let Ok(open) = close(&cpu, gate::SESSION) else {
+            let Ok(open) = close_words(&cpu, gate::SESSION) else {
                 assert!(cpu.resident() >= LIMIT);
                 continue;
             };

@@ -21,7 +21,7 @@ pub(crate) struct ClosedCpu<'c, C: Pinned> {
 impl<'c, C: Pinned> ClosedCpu<'c, C> {
     #[inline]
     pub(crate) fn new(cpu: &'c mut C) -> Result<Self, Error> {
-        let resident = close(cpu.words(), gate::SESSION)?;
+        let resident = close(cpu, gate::SESSION)?;
         Ok(Self { cpu, resident })
     }
     pub(crate) fn cpu(&self) -> &C {
@@ -91,7 +91,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: the CPU cannot be closed.
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: the CPU cannot be
+    /// closed.
     /// [`Error::LiveElsewhere`], [`Error::Lost`]: the state is not to be had here.
     /// Nothing has changed then.
     #[inline]

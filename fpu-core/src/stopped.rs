@@ -18,7 +18,7 @@ use crate::{
 /// # use fpu_hosted_test::doc::*;
 /// # let (cpu, task) = cpu_and_task();
 /// # let mut proof = stop();
-/// let stopped = task.stopped(&mut proof, cpu.backend())?;
+/// let stopped = task.stopped(&mut proof)?;
 /// let before = stopped.image();
 /// # let _ = before;
 /// let mut writable = stopped.make_memory_valid_write();
@@ -39,7 +39,7 @@ pub struct StoppedTask<'s, B: RawFpu> {
 /// # use fpu_hosted_test::doc::*;
 /// # let (cpu, task) = cpu_and_task();
 /// # let mut proof = stop();
-/// let mut image = task.stopped(&mut proof, cpu.backend())?.make_memory_valid_write();
+/// let mut image = task.stopped(&mut proof)?.make_memory_valid_write();
 /// let image = image.image_mut();
 /// # let _ = image;
 /// # Ok::<(), fpu_core::Error>(())
@@ -48,18 +48,18 @@ pub struct StoppedTask<'s, B: RawFpu> {
 pub struct StoppedImageMut<'s, B: RawFpu>(StoppedTask<'s, B>);
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
-    /// Reaches a task that is stopped. `backend` is the kernel's one backend (P3).
+    /// Reaches a task that is stopped.
     ///
     /// # Errors
     ///
     /// [`Error::LiveElsewhere`]: the task's state is in a CPU's registers; it was not switched out, so
     /// it is not stopped, whatever the proof says.
-    pub fn stopped<'s, P: Stopped>(
-        &'s self,
-        proof: &'s mut P,
-        backend: &'s B,
-    ) -> Result<StoppedTask<'s, B>, Error> {
-        let _ = proof; // borrowed exclusively for as long as the image is (T2)
+    pub fn stopped<'s, P>(&'s self, proof: &'s mut P) -> Result<StoppedTask<'s, B>, Error>
+    where
+        P: Stopped<Backend = B>,
+    {
+        // Borrowed exclusively for as long as the image is (T2).
+        let backend = P::backend(proof);
         let w = self.word.load();
         if w & MEMORY == 0 && !fault(Fault::StoppedIgnoresLive) {
             return Err(crate::residency::live_elsewhere(w));
@@ -72,7 +72,7 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// The image.
     #[must_use]
     pub fn image(&self) -> B::Image<'_> {
-        // SAFETY: S1: checked in `new` against this backend (P3). S3: the task is stopped and memory is
+        // SAFETY: S1: checked in `new` against this backend (T3). S3: the task is stopped and memory is
         // valid, so nothing saves to it (T1), and only this proof's holder is here (T2).
         unsafe { self.backend.image(self.task.area) }
     }

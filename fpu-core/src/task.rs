@@ -189,7 +189,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: nothing has changed.
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: nothing has
+    /// changed.
     #[doc(alias = "fpu_flush_thread")]
     #[doc(alias = "fpu__clear_user_states")]
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
