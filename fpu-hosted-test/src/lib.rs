@@ -1,1 +1,14 @@
-//! Hosted tests.
+#![doc = include_str!("../README.md")]
+#![deny(missing_docs)]
+
+// The simulated CPU and what runs on it need the core's real atomics; the models replace them.
+#[cfg(not(fpu_loom))]
+pub mod conformance;
+#[cfg(not(fpu_loom))]
+pub mod doc;
+#[cfg(fpu_loom)]
+pub mod model;
+#[cfg(not(fpu_loom))]
+pub mod real;
+#[cfg(not(fpu_loom))]
+pub mod sim;

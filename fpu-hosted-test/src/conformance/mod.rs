@@ -1,0 +1,1 @@
+//! One check per duty of a backend, generic over the backend.

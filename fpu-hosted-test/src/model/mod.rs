@@ -1,0 +1,1 @@
+//! The models: every interleaving of the protocol over ghost registers.
