@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use crate::{
-    residency::{close, gate, next_stamp, refusal, reopen, set_resident, CLOSED, MEMORY},
+    residency::{close, closed, gate, next_stamp, refusal, reopen, set_resident, MEMORY},
     sync::{fault, Fault},
     Error, Event, EventKind, FpuRef, KernelUnits, Pinned, RawFpu, SoftFloat,
 };
@@ -53,7 +53,7 @@ pub trait KernelFpu: SoftFloat {
     {
         let (resident, next) = begin(self, current)?;
         let vacant = if fault(Fault::SectionKeepsStamp) { resident } else { next };
-        set_resident(self.words(), vacant | CLOSED);
+        set_resident(self.words(), closed(vacant));
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
         // is saved, and the word holds no stamp that anybody has.
@@ -110,7 +110,7 @@ pub trait KernelFpu: SoftFloat {
             persistent.tell(end.cpu, EventKind::Skipped);
         } else {
             end.resident = next;
-            set_resident(end.cpu.words(), end.resident | CLOSED);
+            set_resident(end.cpu.words(), closed(end.resident));
             // SAFETY: S1: the context was made with this backend (P3) and is used by this CPU now (P4).
             // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
             if let Err(why) = unsafe { end.cpu.backend().restore(persistent.area) } {

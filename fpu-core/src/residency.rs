@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! a CPU's word `resident`            a task's word
-//! bit 63      closed                 bit 63      0
-//! bits 15..62 count of stamps        bits 15..62 count  } of the stamp under which
-//! bits 1..14  CPU number + 1         bits 1..14  number } it was last loaded, 0 = nowhere
+//! bit 63      open                   bit 63      1      }
+//! bits 15..62 count of stamps        bits 15..62 count  } of the stamp under which it was last
+//! bits 1..14  CPU number + 1         bits 1..14  number } loaded; 0, 0, all ones = nowhere
 //! bit 0       0                      bit 0       memory is valid
 //! ```
 //!
@@ -18,8 +18,9 @@
 //! | other, bit 0 clear | - | live in other registers, or lost: an error |
 //!
 //! Stamps are issued by adding to `r`, so none is issued twice, and no two CPUs share a range. A
-//! closed CPU's word equals no task's word, and adding to it leaves it negative: one sign test
-//! covers "offline", "section open", "session open" and "all stamps issued".
+//! CPU's word that is not open (0, at first) equals no task's word, and adding to it does not open
+//! it; adding to the last open one carries out of it. So one sign test covers "never online",
+//! "offline", "section open", "session open" and "all stamps issued".
 
 use crate::{
     sync::{compiler_fence, fault, step, AtomicU64, Fault, Ordering},
@@ -27,15 +28,22 @@ use crate::{
 };
 
 pub(crate) const MEMORY: u64 = 1;
-/// The word of a context that no registers hold.
-pub(crate) const NOWHERE: u64 = MEMORY;
 pub(crate) const STEP: u64 = 1 << 15;
-pub(crate) const CLOSED: u64 = 1 << 63;
+const OPEN: u64 = 1 << 63;
 const ID_MASK: u64 = (STEP - 1) & !MEMORY;
-/// CPUs that can be told apart: numbers 0 to 16,382.
-pub const MAX_CPUS: u32 = (1 << 14) - 1;
-/// Only hot claims go further, so that a closed word has room for one more step.
-const LIMIT: u64 = CLOSED - 2 * STEP;
+/// The word of a context that no registers hold: memory is valid, of a CPU that cannot be.
+pub(crate) const NOWHERE: u64 = ID_MASK | MEMORY;
+/// CPUs that can be told apart: numbers 0 to 16,381.
+pub const MAX_CPUS: u32 = (1 << 14) - 2;
+/// The last words from which a closed path takes a step. Only hot claims go further, so that a word
+/// which is not open has room for one more.
+const LIMIT: u64 = 0u64.wrapping_sub(3 * STEP);
+
+/// The same count, but matching nobody and refusing every claim.
+#[inline(always)]
+pub(crate) const fn closed(word: u64) -> u64 {
+    word & !OPEN
+}
 
 /// States of a CPU's gate.
 pub(crate) mod gate {
@@ -148,7 +156,7 @@ pub(crate) fn in_due<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<InDue, Err
         return Err(refuse_differing(differ, cpu));
     }
     let live = if fault(Fault::ReturnReusesStamp) { r } else { r.wrapping_add(STEP) };
-    if (live as i64) < 0 {
+    if (live as i64) >= 0 {
         return Err(refuse_differing(differ, cpu));
     }
     // Before the registers change: from here on they are nobody's. A restore that fails needs
@@ -201,10 +209,10 @@ pub(crate) fn live_elsewhere(w: u64) -> Error {
 /// A stamp that nobody holds, for the closed paths.
 #[inline]
 pub(crate) fn next_stamp(resident: u64) -> Result<u64, Error> {
-    match resident.wrapping_add(STEP) {
-        s if s >= LIMIT => Err(Error::Exhausted),
-        s => Ok(s),
+    if resident >= LIMIT {
+        return Err(Error::Exhausted);
     }
+    Ok(resident.wrapping_add(STEP))
 }
 
 /// Shuts this CPU to every other user of the registers and returns its open word.
@@ -230,18 +238,17 @@ fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
         _ => return Err(Error::Busy),
     }
     if skip_gate {
-        return Ok(cpu.resident() & !CLOSED);
+        return Ok(cpu.resident() | OPEN);
     }
     set_gate(cpu, by);
     compiler_fence(Ordering::SeqCst);
     let resident = cpu.resident();
-    if resident >= LIMIT && !fault(Fault::SectionNests) {
+    if resident >= LIMIT {
         set_gate(cpu, gate::OPEN);
         return Err(Error::Exhausted);
     }
-    let resident = resident & !CLOSED;
-    set_resident(cpu, resident | CLOSED);
-    Ok(resident)
+    set_resident(cpu, closed(resident));
+    Ok(resident | OPEN)
 }
 
 /// Opens it again with the word it shall have.
@@ -261,17 +268,16 @@ pub(crate) fn online_word(old: u64, number: u32) -> Result<u64, Error> {
         return Err(Error::InvalidCpu);
     }
     let id = u64::from(number + 1) << 1;
-    let old = old & !CLOSED;
     if old & ID_MASK != id || fault(Fault::OnlineResetsCounter) {
-        return Ok(id);
+        return Ok(OPEN | id);
     }
-    next_stamp(old)
+    next_stamp(OPEN | old)
 }
 
 /// The word of a CPU that goes offline: a stamp nobody holds, closed, with room for one step. Where
 /// none is left, one that [`online_word`] refuses.
 pub(crate) fn offline_word(resident: u64) -> u64 {
-    next_stamp(resident).unwrap_or((LIMIT - STEP) | (resident & ID_MASK)) | CLOSED
+    closed(next_stamp(resident).unwrap_or(LIMIT | (resident & ID_MASK)))
 }
 
 #[cfg(all(test, not(fpu_loom)))]
@@ -311,7 +317,7 @@ mod tests {
             (NOWHERE, "restore"),
             ((r - STEP) | MEMORY, "restore"),
             (r - STEP, "Lost"),
-            ((5 << 1) | STEP, "LiveElsewhere { cpu: 4 }"),
+            (OPEN | (5 << 1) | STEP, "LiveElsewhere { cpu: 4 }"),
         ] {
             set_resident(&cpu, r);
             let got = match in_due(&TaskWord(AtomicU64::new(w)), &cpu) {
@@ -334,22 +340,22 @@ mod tests {
     fn exhaustion_is_refused_and_never_reissues() {
         let cpu = online(0);
         let id = cpu.resident();
-        set_resident(&cpu, CLOSED - 2 * STEP + id); // the last but one
+        set_resident(&cpu, 0u64.wrapping_sub(2 * STEP) + (id & ID_MASK)); // the last but one
         let nowhere = TaskWord::new();
         let last = match in_due(&nowhere, &cpu) {
             Ok(InDue::Restore { live }) => live,
             _ => panic!("one stamp is left"),
         };
-        assert_eq!(last, CLOSED - STEP + id);
+        assert_eq!(last, 0u64.wrapping_sub(STEP) + (id & ID_MASK));
         for _ in 0..3 {
             assert!(matches!(in_due(&nowhere, &cpu), Err(Error::Exhausted)));
             assert!(matches!(close_words(&cpu, gate::SECTION), Err(Error::Exhausted)));
             assert_eq!((cpu.resident(), cpu.gate()), (last, gate::OPEN));
         }
         let off = offline_word(last);
-        assert!((off.wrapping_add(STEP) as i64) < 0, "a claim on it must be seen as refused");
+        assert!((off.wrapping_add(STEP) as i64) >= 0, "a claim on it must be seen as refused");
         assert_eq!(online_word(off, 0), Err(Error::Exhausted));
-        assert_eq!(online_word(off, 1), Ok(2 << 1));
+        assert_eq!(online_word(off, 1), Ok(OPEN | (2 << 1)));
     }
 
     #[test]
@@ -362,7 +368,7 @@ mod tests {
                 continue;
             };
             let before = cpu.resident();
-            for w in [open, open | MEMORY, NOWHERE, STEP | 2] {
+            for w in [open, open | MEMORY, NOWHERE, OPEN | STEP | 2] {
                 assert!(matches!(in_due(&TaskWord(AtomicU64::new(w)), &cpu), Err(Error::Busy)));
                 assert_eq!(cpu.resident(), before);
             }
@@ -372,16 +378,27 @@ mod tests {
     }
 
     #[test]
+    fn a_cpu_that_was_never_online_holds_nobody() {
+        let cpu = Words::default();
+        for w in [NOWHERE, OPEN | STEP | 2, OPEN | STEP | 2 | MEMORY] {
+            assert!(matches!(in_due(&TaskWord(AtomicU64::new(w)), &cpu), Err(Error::CpuOffline)));
+            let out = out_due(&TaskWord(AtomicU64::new(w)), &cpu);
+            assert!(matches!(out, Ok(OutDue::Nothing) | Err(Error::CpuOffline)));
+        }
+        assert_eq!((cpu.resident(), cpu.gate()), (0, gate::OFFLINE));
+    }
+
+    #[test]
     fn numbers_out_of_range_are_refused() {
         assert_eq!(online_word(0, MAX_CPUS), Err(Error::InvalidCpu));
         assert_eq!(online_word(0, u32::MAX), Err(Error::InvalidCpu));
-        assert_eq!(online_word(0, MAX_CPUS - 1), Ok(ID_MASK));
+        assert_eq!(online_word(0, MAX_CPUS - 1), Ok(OPEN | (ID_MASK - 2)));
     }
 
     #[test]
     fn coming_back_continues_the_count() {
         let first = online_word(0, 3).unwrap();
         let later = first + 100 * STEP;
-        assert_eq!(online_word(later | CLOSED, 3), Ok(later + STEP));
+        assert_eq!(online_word(closed(later), 3), Ok(later + STEP));
     }
 }

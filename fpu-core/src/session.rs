@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use crate::{
-    residency::{close, gate, next_stamp, refusal, reopen, CLOSED, MEMORY, NOWHERE},
+    residency::{close, closed, gate, next_stamp, refusal, reopen, MEMORY, NOWHERE},
     residency::{set_resident, TaskWord},
     state::{Both, MemoryOnly, MemoryValid, RegistersOnly, RegistersStale, State},
     sync::{fault, Fault},
@@ -252,7 +252,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     {
         let live = next_stamp(self.closed.resident)?;
         self.closed.resident = live;
-        set_resident(self.closed.cpu().words(), live | CLOSED);
+        set_resident(self.closed.cpu().words(), closed(live));
         // SAFETY: S1: checked in `new`. S2: pinned (P1), F1; this CPU is closed, and its registers are
         // nobody's under the new word.
         if let Err(why) = unsafe { self.closed.cpu().backend().restore(self.task.area) } {
