@@ -1,1 +1,21 @@
-//! This machine's own registers, in user mode.
+//! The real registers of the CPU this runs on: files of them, and assembly that moves them.
+//!
+//! Compiled Rust uses vector registers as it likes, so nothing can be said about them between two
+//! statements. Everything that needs them to hold still is therefore one assembly sequence, or code
+//! that is made of scalar accesses only (names beginning with `quiet_`, whose object code can be
+//! checked), and the result is looked at afterwards in memory.
+
+mod classes;
+mod name;
+mod regfile;
+
+pub use classes::Classes;
+pub use name::RegisterName;
+pub use regfile::RegFile;
+
+#[cfg(target_arch = "x86_64")]
+mod asm;
+#[cfg(target_arch = "x86_64")]
+pub use asm::{
+    call_preserving, dump_registers, load_registers, run_between, sane_registers, Thunk,
+};
