@@ -109,7 +109,7 @@ pub trait KernelFpu: SoftFloat {
         if w == before | MEMORY || fault(Fault::PersistentTrustsStale) {
             persistent.tell(end.cpu, EventKind::Skipped);
         } else {
-            end.resident = next;
+            end.resident = if fault(Fault::PersistentKeepsStamp) { before } else { next };
             set_resident(end.cpu.words(), closed(end.resident));
             // SAFETY: S1: the context was made with this backend (P3) and is used by this CPU now (P4).
             // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
@@ -155,6 +155,9 @@ fn begin<C: SoftFloat>(
     let w = task.word.load();
     if w == resident {
         if !fault(Fault::SectionSkipsSave) {
+            if fault(Fault::SectionMarksBeforeSave) {
+                task.word.publish(w | MEMORY);
+            }
             // SAFETY: S1: made with this backend (P3), used by this CPU only (P4). S2: pinned (P1), F1;
             // the CPU is closed, and the word has just said that the registers are this task's.
             unsafe { cpu.backend().save(task.area) };
@@ -163,7 +166,9 @@ fn begin<C: SoftFloat>(
         task.tell(cpu, EventKind::Saved);
         task.tell(cpu, EventKind::Unloaded);
     } else if w & MEMORY == 0 {
-        reopen(words, resident);
+        if !fault(Fault::SectionRefusedStaysClosed) {
+            reopen(words, resident);
+        }
         return Err(refusal(w, words));
     }
     Ok((resident, next))

@@ -156,12 +156,13 @@ pub(crate) fn in_due<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<InDue, Err
         return Err(refuse_differing(differ, cpu));
     }
     let live = if fault(Fault::ReturnReusesStamp) { r } else { r.wrapping_add(STEP) };
+    let live = if fault(Fault::CounterWraps) { live | (r & OPEN) } else { live };
     if (live as i64) >= 0 {
         return Err(refuse_differing(differ, cpu));
     }
     // Before the registers change: from here on they are nobody's. A restore that fails needs
     // nothing undone.
-    if !fault(Fault::ReturnKeepsCpuStamp) {
+    if !fault(Fault::ReturnKeepsCpuStamp) && !fault(Fault::ReturnMovesCpuLate) {
         set_resident(cpu, live);
     }
     Ok(InDue::Restore { live })
@@ -240,9 +241,10 @@ fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
     if skip_gate {
         return Ok(cpu.resident() | OPEN);
     }
+    let early = fault(Fault::CloseReadsBeforeGate).then(|| cpu.resident());
     set_gate(cpu, by);
     compiler_fence(Ordering::SeqCst);
-    let resident = cpu.resident();
+    let resident = early.unwrap_or_else(|| cpu.resident());
     if resident >= LIMIT {
         set_gate(cpu, gate::OPEN);
         return Err(Error::Exhausted);

@@ -250,7 +250,9 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: RegistersStale,
     {
-        let live = next_stamp(self.closed.resident)?;
+        let keep = fault(Fault::SessionReloadKeepsStamp);
+        let next = next_stamp(self.closed.resident)?;
+        let live = if keep { self.closed.resident } else { next };
         self.closed.resident = live;
         set_resident(self.closed.cpu().words(), closed(live));
         // SAFETY: S1: checked in `new`. S2: pinned (P1), F1; this CPU is closed, and its registers are
@@ -318,7 +320,9 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     where
         C: Exclusive,
     {
-        self.word().mark_live(self.closed.resident);
+        if !fault(Fault::SessionReturnSkipsMark) {
+            self.word().mark_live(self.closed.resident);
+        }
         self.task.tell(self.closed.cpu(), EventKind::Loaded);
         UserReady { _cpu: self.closed.into_cpu(), not_send: PhantomData }
     }

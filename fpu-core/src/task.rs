@@ -3,7 +3,7 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
-    residency::{in_due, out_due, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
+    residency::{in_due, out_due, set_resident, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
     sync::{fault, Fault},
     AreaError, CpuWords, Error, Event, EventKind, Exclusive, Pinned, RawFpu, SaveArea, SoftFloat,
 };
@@ -63,8 +63,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         if task.base().as_ptr() as usize & (align - 1) != 0 {
             return Err((AreaError::Misaligned { need: align }, task.area));
         }
-        // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
-        unsafe { backend.write_initial(task.base()) };
+        if !fault(Fault::NewSkipsInitial) {
+            // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
+            unsafe { backend.write_initial(task.base()) };
+        }
         Ok(task)
     }
 
@@ -175,6 +177,9 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
                     }
                     self.tell(cpu, EventKind::Failed);
                     return Err(Error::RestoreFailed(why));
+                }
+                if fault(Fault::ReturnMovesCpuLate) {
+                    set_resident(cpu.words(), live);
                 }
                 self.word.mark_live(live);
                 self.tell(cpu, EventKind::Restored);
