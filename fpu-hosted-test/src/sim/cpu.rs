@@ -1,0 +1,283 @@
+//! One simulated CPU, and the witnesses of what its kernel has locked.
+
+use super::{line::Line, Flaw, Injection, Interrupt, SimFpu};
+use core::marker::PhantomData;
+use fpu_core::{
+    Counters, CpuLifecycle, CpuWords, Event, Exclusive, Level, Pinned, SoftFloat, Stopped, Totals,
+};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+/// The two words; every access is a step.
+#[derive(Default)]
+pub struct SimWords {
+    resident: Cell<u64>,
+    gate: Cell<u64>,
+    line: Rc<Line>,
+}
+
+// SAFETY: W1: cells that only the core writes, kept for as long as the CPU. W2: the interrupt line
+// strikes between accesses only.
+unsafe impl CpuWords for SimWords {
+    fn resident(&self) -> u64 {
+        self.line.step();
+        self.resident.get()
+    }
+    unsafe fn set_resident(&self, word: u64) {
+        self.line.step();
+        self.resident.set(word);
+    }
+    fn gate(&self) -> u64 {
+        self.line.step();
+        self.gate.get()
+    }
+    unsafe fn set_gate(&self, word: u64) {
+        self.line.step();
+        self.gate.set(word);
+    }
+}
+
+/// A simulated CPU: registers, words, counters, interrupt line.
+///
+/// ```
+/// use fpu_core::{KernelFpu, KernelUnits};
+/// use fpu_hosted_test::sim::{Interrupt, SimCpu};
+/// let cpu = SimCpu::online(0);
+/// // An interrupt that uses vector registers, at the second step of a section of ours.
+/// let handler = || {
+///     let refused = cpu.interrupted().with_kernel_fpu(None, KernelUnits::ALL, || ()).is_err();
+///     assert!(!refused); // the gate is not taken yet
+/// };
+/// let (ours, injection) = cpu.inject(2, Interrupt::Maskable, &handler, || {
+///     cpu.preempt_off().with_kernel_fpu(None, KernelUnits::ALL, || ())
+/// });
+/// assert!(ours.is_ok() && injection.delivered);
+/// ```
+pub struct SimCpu {
+    fpu: SimFpu,
+    words: SimWords,
+    counters: Counters,
+    events: RefCell<Option<Vec<Event>>>,
+}
+
+impl SimCpu {
+    /// A CPU that was never online.
+    #[must_use]
+    pub fn offline() -> Self {
+        Self::over(SimFpu::new())
+    }
+    /// The same with a broken backend.
+    #[must_use]
+    pub fn broken(flaw: Flaw) -> Self {
+        Self::over(SimFpu::with_flaw(flaw))
+    }
+    fn over(fpu: SimFpu) -> Self {
+        let words = SimWords { line: Rc::clone(&fpu.line), ..SimWords::default() };
+        Self { fpu, words, counters: Counters::new(), events: RefCell::new(None) }
+    }
+    /// A CPU that is online, with a number that the caller gives to no other.
+    ///
+    /// # Panics
+    ///
+    /// If the number is not below [`MAX_CPUS`](fpu_core::MAX_CPUS).
+    #[must_use]
+    pub fn online(number: u32) -> Self {
+        let cpu = Self::offline();
+        // SAFETY: O1: by the caller; a number given twice shows up as a failing test, not as undefined
+        // behaviour, since the registers are simulated. O2: the words are new.
+        if let Err(why) = unsafe { cpu.irqs_off().fpu_online(number) } {
+            panic!("CPU {number}: {why}");
+        }
+        cpu
+    }
+
+    /// The registers.
+    #[must_use]
+    pub fn fpu(&self) -> &SimFpu {
+        &self.fpu
+    }
+    /// The words.
+    #[must_use]
+    pub fn words(&self) -> &SimWords {
+        &self.words
+    }
+    /// What has happened so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.counters.totals()
+    }
+    /// Begins to note events.
+    pub fn record_events(&self) {
+        *self.events.borrow_mut() = Some(Vec::new());
+    }
+    /// The events noted since [`record_events`](Self::record_events) or the last call.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<Event> {
+        self.events.borrow_mut().as_mut().map(core::mem::take).unwrap_or_default()
+    }
+    /// Runs `operation` with an interrupt at its step `at` (1: the first), which runs `handler`.
+    ///
+    /// # Panics
+    ///
+    /// If called from an operation that another injection runs.
+    pub fn inject<R>(
+        &self,
+        at: u64,
+        interrupt: Interrupt,
+        handler: &dyn Fn(),
+        operation: impl FnOnce() -> R,
+    ) -> (R, Injection) {
+        self.fpu.line.inject(at, interrupt, handler, operation)
+    }
+
+    /// Preemption off, interrupts on.
+    #[must_use]
+    pub fn preempt_off(&self) -> Witness<'_, Preempt> {
+        Witness::new(self)
+    }
+    /// Preemption and interrupts off; what is pending is delivered when it is dropped.
+    #[must_use]
+    pub fn irqs_off(&self) -> Witness<'_, IrqsOff> {
+        Witness::new(self)
+    }
+    /// What an interrupt handler holds.
+    #[must_use]
+    pub fn interrupted(&self) -> Witness<'_, Interrupted> {
+        Witness::new(self)
+    }
+    /// What the handler of a non-maskable interrupt holds.
+    #[must_use]
+    pub fn nmi(&self) -> Witness<'_, Nmi> {
+        Witness::new(self)
+    }
+}
+
+/// What a witness stands for.
+pub trait Kind {
+    /// Where the code runs.
+    const LEVEL: Level;
+    /// Are interrupts off?
+    const MASKS: bool;
+}
+/// Preemption off.
+pub enum Preempt {}
+/// Interrupts off.
+pub enum IrqsOff {}
+/// In an interrupt handler, interrupts off.
+pub enum Interrupted {}
+/// In the handler of a non-maskable interrupt.
+pub enum Nmi {}
+impl Kind for Preempt {
+    const LEVEL: Level = Level::Task;
+    const MASKS: bool = false;
+}
+impl Kind for IrqsOff {
+    const LEVEL: Level = Level::Task;
+    const MASKS: bool = true;
+}
+impl Kind for Interrupted {
+    const LEVEL: Level = Level::HardIrq;
+    const MASKS: bool = true;
+}
+impl Kind for Nmi {
+    const LEVEL: Level = Level::Nmi;
+    const MASKS: bool = true;
+}
+
+/// Proof of holding a simulated CPU.
+///
+/// ```
+/// use fpu_core::{Level, Pinned};
+/// let cpu = fpu_hosted_test::sim::SimCpu::offline();
+/// assert_eq!(cpu.interrupted().level(), Level::HardIrq);
+/// ```
+pub struct Witness<'c, K: Kind> {
+    cpu: &'c SimCpu,
+    kind: PhantomData<(K, *mut ())>,
+}
+
+impl<'c, K: Kind> Witness<'c, K> {
+    fn new(cpu: &'c SimCpu) -> Self {
+        if K::MASKS {
+            cpu.fpu.line.mask();
+        }
+        Self { cpu, kind: PhantomData }
+    }
+    /// The CPU.
+    #[must_use]
+    pub fn cpu(&self) -> &'c SimCpu {
+        self.cpu
+    }
+}
+
+impl<K: Kind> Drop for Witness<'_, K> {
+    fn drop(&mut self) {
+        if K::MASKS {
+            self.cpu.fpu.line.unmask();
+        }
+    }
+}
+
+// SAFETY: P1: one thread, no migration. P2: the CPU's own. P3: the layout is the same constant for every
+// `SimFpu`. P4: whoever drives the simulation; a violation gives wrong values in simulated registers,
+// never undefined behaviour, since all of it runs on one thread. P5: the kind's constant.
+unsafe impl<K: Kind> Pinned for Witness<'_, K> {
+    type Backend = SimFpu;
+    type Words = SimWords;
+    fn backend(&self) -> &SimFpu {
+        &self.cpu.fpu
+    }
+    fn words(&self) -> &SimWords {
+        &self.cpu.words
+    }
+    fn level(&self) -> Level {
+        K::LEVEL
+    }
+    fn observe(&self, event: Event) {
+        self.cpu.fpu.line.step();
+        self.cpu.counters.record(event.kind);
+        if let Some(events) = self.cpu.events.borrow_mut().as_mut() {
+            events.push(event);
+        }
+    }
+}
+// SAFETY: E1: the line holds interrupts back while the value lives; only non-maskable ones come.
+unsafe impl Exclusive for Witness<'_, IrqsOff> {}
+// SAFETY: E1: a handler runs with interrupts off.
+unsafe impl Exclusive for Witness<'_, Interrupted> {}
+// SAFETY: F1: simulated registers change only when told to.
+unsafe impl<K: Kind> SoftFloat for Witness<'_, K> {}
+
+/// Proof that a task is stopped, as far as the test that makes it sees to that.
+///
+/// ```
+/// use fpu_core::TaskFpu;
+/// use fpu_hosted_test::sim::{Registers, SimArea, SimFpu, SimStopped};
+/// let task = TaskFpu::new(&SimFpu::new(), SimArea::new()).map_err(|(why, _)| why)?;
+/// let mut proof = SimStopped::new();
+/// assert_eq!(task.stopped(&mut proof)?.image().registers(), Registers::initial());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SimStopped(SimFpu);
+
+impl SimStopped {
+    /// The caller has switched the task out and will not switch it in while the value lives.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(SimFpu::new())
+    }
+}
+impl Default for SimStopped {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+// SAFETY: T1, T2: one thread, and whoever drives the simulation; see `Witness`. T3: the same layout.
+unsafe impl Stopped for SimStopped {
+    type Backend = SimFpu;
+    fn backend(&self) -> &SimFpu {
+        &self.0
+    }
+}

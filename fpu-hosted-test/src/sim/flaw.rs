@@ -1,0 +1,63 @@
+//! Ways in which a backend can be wrong, to show that the conformance suite sees them.
+
+/// One thing that a broken simulated backend does wrong.
+///
+/// ```
+/// use fpu_hosted_test::sim::{Flaw, SimFpu};
+/// assert_eq!(SimFpu::with_flaw(Flaw::SaveClobbers).flaw(), Some(Flaw::SaveClobbers));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// The size it asks for grows.
+    LengthGrows,
+    /// The alignment it asks for is no power of two.
+    OddAlignment,
+    /// A save writes one word too many.
+    WritesBeyond,
+    /// An initial image is written from eight bytes before the area.
+    WritesBefore,
+    /// A save changes a register.
+    SaveClobbers,
+    /// A save leaves out the last component.
+    SaveSkipsComponent,
+    /// A save does not write the header.
+    SaveForgetsHeader,
+    /// A restore leaves a component alone that the image does not have.
+    RestoreLeavesResidue,
+    /// A restore loads the bytes of a component that the image does not have.
+    RestoreLoadsOldBytes,
+    /// A restore leaves out the first component.
+    RestoreSkipsComponent,
+    /// A restore says that an illegal image was loaded.
+    RestoreIgnoresFault,
+    /// A refused restore repairs the image.
+    RestoreWritesImage,
+    /// A restore refuses an image in the initial state.
+    RestoreRefusesInitial,
+    /// A restore that was refused makes all that follow refused.
+    RestoreStaysBroken,
+    /// An initial image keeps the header that was there.
+    InitialKeepsHeader,
+    /// An initial image has zero control words.
+    InitialZeroControl,
+    /// A child inherits everything.
+    ChildInheritsAll,
+    /// A child gets the header only.
+    ChildGetsHeaderOnly,
+    /// A section finds the user's control words.
+    DefaultsMissing,
+    /// A section that asked for no unit finds its registers changed.
+    DefaultsForAll,
+    /// The view shows the bytes of a component that the image does not have.
+    ImageShowsOldBytes,
+    /// A write through the view does not make the component present.
+    ImageWriteForgetsHeader,
+    /// A save leaves out what was not written since a restore from *another* address.
+    ModifiedIgnoresAddress,
+    /// A restore from an address counts as done if the last one came from there.
+    RestoreSkipsSameAddress,
+    /// Every save allocates.
+    SaveAllocates,
+    /// A save panics if a component is not in use.
+    SavePanics,
+}

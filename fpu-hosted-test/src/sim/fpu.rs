@@ -1,0 +1,343 @@
+//! The registers of one simulated CPU, and the backend over them.
+
+use super::{
+    layout::{ALL, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT},
+    line::Line,
+    Flaw, Random, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
+};
+use core::ptr::NonNull;
+use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use std::{
+    cell::{Cell, RefCell},
+    hint::black_box,
+    rc::Rc,
+};
+
+/// The number of the fault for an illegal image (x86: general protection).
+pub(super) const ILLEGAL: RestoreFault = RestoreFault(13);
+/// The number of an injected fault (x86: page fault).
+pub(super) const INJECTED: RestoreFault = RestoreFault(14);
+
+/// One CPU's registers. The layout is the same for all values, so any of them is "the backend".
+///
+/// ```
+/// use fpu_hosted_test::sim::{Registers, SimFpu};
+/// assert_eq!(SimFpu::new().registers(), Registers::initial());
+/// ```
+pub struct SimFpu {
+    registers: RefCell<Registers>,
+    /// XINUSE.
+    in_use: Cell<u64>,
+    /// XMODIFIED: written since the last restore, whatever was written.
+    modified: Cell<u64>,
+    /// XRSTOR_INFO: where that restore came from, 0 if it failed.
+    restored_from: Cell<usize>,
+    fail_in: Cell<Option<u64>>,
+    flaw: Option<Flaw>,
+    broken: Cell<bool>,
+    calls: Cell<usize>,
+    pub(super) line: Rc<Line>,
+}
+
+impl Default for SimFpu {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimFpu {
+    /// Registers in their initial state.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            registers: RefCell::new(Registers::initial()),
+            in_use: Cell::new(0),
+            modified: Cell::new(ALL),
+            restored_from: Cell::new(0),
+            fail_in: Cell::new(None),
+            flaw: None,
+            broken: Cell::new(false),
+            calls: Cell::new(0),
+            line: Rc::default(),
+        }
+    }
+    /// A backend that does one thing wrong.
+    #[must_use]
+    pub fn with_flaw(flaw: Flaw) -> Self {
+        Self { flaw: Some(flaw), ..Self::new() }
+    }
+    /// What it does wrong.
+    #[must_use]
+    pub fn flaw(&self) -> Option<Flaw> {
+        self.flaw
+    }
+    fn is(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    /// What the registers hold.
+    #[must_use]
+    pub fn registers(&self) -> Registers {
+        self.registers.borrow().clone()
+    }
+    /// Code writes all registers. Components that it brings to their initial state are no longer in
+    /// use, as after VZEROALL or TILERELEASE.
+    pub fn load(&self, registers: &Registers) {
+        *self.registers.borrow_mut() = registers.clone();
+        self.in_use.set(registers.in_use());
+        self.modified.set(ALL);
+    }
+    /// Code writes one component's first word and leaves everything else alone.
+    pub fn write_one(&self, component: usize, word: usize, value: u64) {
+        self.registers.borrow_mut().component_mut(component)[word] = value;
+        self.in_use.set(self.in_use.get() | 1 << component);
+        self.modified.set(self.modified.get() | 1 << component);
+    }
+    /// Vector code: every register changes.
+    pub fn scribble(&self, seed: u64) {
+        self.load(&Registers::pattern(!seed, ALL));
+    }
+    /// The `nth` restore from now (1: the next) fails half way.
+    pub fn fail_restore(&self, nth: u64) {
+        self.fail_in.set(Some(nth));
+    }
+    /// Sleep states lose the registers, and what the CPU remembers of its last restore.
+    pub fn lose_power(&self) {
+        self.scribble(0x10_57);
+        self.restored_from.set(0);
+    }
+
+    /// Registers that are neither what they were nor what the image holds.
+    fn undefined(&self, seed: u64) {
+        let mut all = self.registers.borrow_mut();
+        let mut random = Random::new(seed ^ 0xBAD);
+        for component in 1..COMPONENTS {
+            all.component_mut(component).iter_mut().for_each(|word| *word ^= random.word());
+        }
+        self.in_use.set(ALL);
+        self.modified.set(ALL);
+        self.restored_from.set(0);
+    }
+}
+
+fn word(area: NonNull<u8>, index: usize) -> *mut u64 {
+    area.cast::<u64>().as_ptr().wrapping_add(index)
+}
+/// # Safety
+///
+/// S1, and `index` inside the area.
+unsafe fn get(area: NonNull<u8>, index: usize) -> u64 {
+    // SAFETY: the caller's S1.
+    unsafe { word(area, index).read() }
+}
+/// # Safety
+///
+/// S1, and `index` inside the area.
+unsafe fn put(area: NonNull<u8>, index: usize, value: u64) {
+    // SAFETY: the caller's S1.
+    unsafe { word(area, index).write(value) }
+}
+/// # Safety
+///
+/// S1.
+unsafe fn illegal(area: NonNull<u8>) -> bool {
+    // SAFETY: the caller's S1; the header is inside the area.
+    let header: [u64; HEADER_WORDS] = core::array::from_fn(|i| unsafe { get(area, i) });
+    header[PRESENT] & !ALL != 0
+        || header[FORMAT] != FORMAT_VALUE
+        || header[2..].iter().any(|&reserved| reserved != 0)
+        || LAYOUT.iter().enumerate().any(|(index, component)| {
+            // SAFETY: the caller's S1; every component is inside the area.
+            let first = unsafe { get(area, component.offset / 8) };
+            header[PRESENT] >> index & 1 != 0 && first & !component.legal != 0
+        })
+}
+
+// SAFETY: B1: constants; the layout ends at `AREA_LEN`, which a test checks. B2, B3: every component is
+// either moved or counted as initial. B4: an illegal image is refused before anything is read from it,
+// and none is written by a restore. B5: the checks of `illegal` are what saves, initial images, copies
+// and `SimImageMut` keep. B6: cells and copies; stepping calls a test's handler, which is an
+// interrupt. B7: `modified` is set by every write of a register and cleared only by a restore, and
+// counts only for the address of the last one. With a `Flaw` one of them is broken, for tests that
+// expect it.
+unsafe impl RawFpu for SimFpu {
+    type Image<'a> = SimImage<'a>;
+    type ImageMut<'a> = SimImageMut<'a>;
+
+    fn area_len(&self) -> usize {
+        if self.is(Flaw::LengthGrows) {
+            self.calls.set(self.calls.get() + 8);
+        }
+        AREA_LEN + self.calls.get()
+    }
+    fn area_align(&self) -> usize {
+        if self.is(Flaw::OddAlignment) {
+            return 48;
+        }
+        AREA_ALIGN
+    }
+    fn plan_mask(&self) -> u64 {
+        ALL
+    }
+
+    unsafe fn write_initial(&self, area: NonNull<u8>) {
+        self.line.step();
+        let zero_control = self.is(Flaw::InitialZeroControl);
+        // SAFETY: the caller's S1; the header, and what is written for a flaw, is inside the area but
+        // for `WritesBefore`, whose test has room there.
+        unsafe {
+            if !self.is(Flaw::InitialKeepsHeader) {
+                put(area, PRESENT, u64::from(zero_control));
+            }
+            if zero_control {
+                put(area, LAYOUT[0].offset / 8, 0);
+            }
+            if self.is(Flaw::WritesBefore) {
+                put(area, 0usize.wrapping_sub(1), 0);
+            }
+            put(area, FORMAT, FORMAT_VALUE);
+            (2..HEADER_WORDS).for_each(|reserved| put(area, reserved, 0));
+        }
+        self.line.step();
+    }
+
+    unsafe fn save(&self, area: NonNull<u8>) {
+        self.line.step();
+        let same_place = self.restored_from.get() == area.as_ptr() as usize
+            || self.is(Flaw::ModifiedIgnoresAddress);
+        let skip = if same_place { !self.modified.get() } else { 0 };
+        assert!(!(self.is(Flaw::SavePanics) && self.in_use.get() != ALL), "broken on purpose");
+        for (index, component) in LAYOUT.iter().enumerate() {
+            self.line.step();
+            if self.in_use.get() & !skip & 1 << index == 0
+                || (self.is(Flaw::SaveSkipsComponent) && index == COMPONENTS - 1)
+            {
+                continue;
+            }
+            let all = self.registers.borrow();
+            for (nth, &value) in all.component(index).iter().enumerate() {
+                // SAFETY: the caller's S1; the component is inside the area.
+                unsafe { put(area, component.offset / 8 + nth, value) };
+            }
+        }
+        self.line.step();
+        // SAFETY: the caller's S1; the header is inside the area; the word behind it is not, and the
+        // test of `WritesBeyond` has room there.
+        unsafe {
+            if !self.is(Flaw::SaveForgetsHeader) {
+                put(area, PRESENT, self.in_use.get());
+            }
+            put(area, FORMAT, FORMAT_VALUE);
+            if self.is(Flaw::WritesBeyond) {
+                put(area, AREA_LEN / 8, 0);
+            }
+        }
+        if self.is(Flaw::SaveClobbers) {
+            self.write_one(2, 1, 0);
+        }
+        if self.is(Flaw::SaveAllocates) {
+            drop(black_box(Box::new(self.in_use.get())));
+        }
+        self.line.step();
+    }
+
+    unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        self.line.step();
+        let from = area.as_ptr() as usize;
+        if self.is(Flaw::RestoreSkipsSameAddress) && self.restored_from.get() == from {
+            return Ok(());
+        }
+        self.restored_from.set(0);
+        // SAFETY: the caller's S1.
+        let (refused, present) = unsafe { (illegal(area), get(area, PRESENT)) };
+        if (refused && !self.is(Flaw::RestoreIgnoresFault))
+            || self.broken.get()
+            || (self.is(Flaw::RestoreRefusesInitial) && present == 0)
+        {
+            self.broken.set(self.is(Flaw::RestoreStaysBroken));
+            if self.is(Flaw::RestoreWritesImage) {
+                // SAFETY: the caller's S1.
+                unsafe { put(area, PRESENT, present & ALL) };
+            }
+            self.undefined(from as u64);
+            return Err(ILLEGAL);
+        }
+        let fails = match self.fail_in.get() {
+            Some(nth) => {
+                self.fail_in.set(nth.checked_sub(1).filter(|&left| left != 0));
+                nth == 1
+            }
+            None => false,
+        };
+        let initial = Registers::initial();
+        for (index, component) in LAYOUT.iter().enumerate() {
+            self.line.step();
+            if fails && index == COMPONENTS / 2 {
+                self.undefined(from as u64);
+                return Err(INJECTED);
+            }
+            if self.is(Flaw::RestoreSkipsComponent) && index == 0 {
+                continue;
+            }
+            let there = present >> index & 1 != 0;
+            if !there && self.is(Flaw::RestoreLeavesResidue) {
+                continue;
+            }
+            let load = there || self.is(Flaw::RestoreLoadsOldBytes);
+            let mut all = self.registers.borrow_mut();
+            for (nth, word) in all.component_mut(index).iter_mut().enumerate() {
+                *word = if load {
+                    // SAFETY: the caller's S1; the component is inside the area.
+                    unsafe { get(area, component.offset / 8 + nth) }
+                } else {
+                    initial.component(index)[nth]
+                };
+            }
+        }
+        self.in_use.set(present & ALL);
+        self.modified.set(0);
+        self.restored_from.set(from);
+        self.line.step();
+        Ok(())
+    }
+
+    unsafe fn kernel_defaults(&self, units: KernelUnits) {
+        self.line.step();
+        if self.is(Flaw::DefaultsMissing) {
+            return;
+        }
+        let initial = Registers::initial();
+        if units.x87() || self.is(Flaw::DefaultsForAll) {
+            for (nth, &value) in initial.component(0).iter().enumerate() {
+                self.write_one(0, nth, value);
+            }
+        }
+        if units.simd() {
+            self.write_one(1, 0, initial.component(1)[0]);
+        }
+        self.line.step();
+    }
+
+    unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
+        self.line.step();
+        let words = if self.is(Flaw::ChildGetsHeaderOnly) { HEADER_WORDS } else { AREA_LEN / 8 };
+        let kept = LAYOUT
+            .iter()
+            .enumerate()
+            .filter(|(_, component)| component.inherited || self.is(Flaw::ChildInheritsAll))
+            .fold(0, |set, (index, _)| set | 1 << index);
+        // SAFETY: the caller's S1 for both, which do not overlap.
+        unsafe {
+            word(to, 0).copy_from_nonoverlapping(word(from, 0), words);
+            put(to, PRESENT, get(from, PRESENT) & kept);
+        }
+        self.line.step();
+    }
+
+    unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> SimImage<'a> {
+        SimImage::new(area, self.flaw)
+    }
+    unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> SimImageMut<'a> {
+        SimImageMut::new(SimImage::new(area, self.flaw))
+    }
+}

@@ -1,0 +1,107 @@
+//! The typed views of an image.
+
+use super::{
+    layout::{ALL, PRESENT},
+    Flaw, Registers, COMPONENTS, LAYOUT,
+};
+use core::{marker::PhantomData, ptr::NonNull};
+
+/// Reads an image: a component that is absent has its initial value, whatever the bytes say.
+///
+/// ```
+/// use fpu_core::TaskFpu;
+/// use fpu_hosted_test::sim::{Registers, SimArea, SimCpu};
+/// let cpu = SimCpu::online(0);
+/// let task = TaskFpu::new(cpu.fpu(), SimArea::new()).map_err(|(why, _)| why)?;
+/// let session = task.open(&mut cpu.preempt_off())?.make_memory_valid_read();
+/// assert_eq!(session.image().registers(), Registers::initial());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct SimImage<'a> {
+    area: NonNull<u8>,
+    flaw: Option<Flaw>,
+    borrowed: PhantomData<&'a ()>,
+}
+
+impl SimImage<'_> {
+    /// The caller has S1 and S3 for the lifetime.
+    pub(super) fn new(area: NonNull<u8>, flaw: Option<Flaw>) -> Self {
+        Self { area, flaw, borrowed: PhantomData }
+    }
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: S1 and S3 of `image`: aligned words inside the area, which nobody writes.
+        unsafe { self.area.cast::<u64>().as_ptr().add(index).read() }
+    }
+    /// The components that are present.
+    #[must_use]
+    pub fn present(&self) -> u64 {
+        self.word(PRESENT)
+    }
+    /// All registers.
+    #[must_use]
+    pub fn registers(&self) -> Registers {
+        let mut all = Registers::initial();
+        let shown = if self.flaw == Some(Flaw::ImageShowsOldBytes) { ALL } else { self.present() };
+        for (index, component) in LAYOUT.iter().enumerate().filter(|(c, _)| shown >> c & 1 != 0) {
+            for (nth, word) in all.component_mut(index).iter_mut().enumerate() {
+                *word = self.word(component.offset / 8 + nth);
+            }
+        }
+        all
+    }
+}
+
+/// Changes an image, only into one that can be loaded.
+///
+/// ```
+/// use fpu_core::TaskFpu;
+/// use fpu_hosted_test::sim::{Registers, SimArea, SimCpu};
+/// let cpu = SimCpu::online(0);
+/// let task = TaskFpu::new(cpu.fpu(), SimArea::new()).map_err(|(why, _)| why)?;
+/// let wanted = Registers::pattern(3, 0b0110);
+/// task.open(&mut cpu.preempt_off())?.make_memory_valid_write().image_mut().set(&wanted);
+/// task.switch_return(&mut cpu.irqs_off())?;
+/// assert_eq!(cpu.fpu().registers(), wanted);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SimImageMut<'a>(SimImage<'a>);
+
+impl<'a> SimImageMut<'a> {
+    pub(super) fn new(image: SimImage<'a>) -> Self {
+        Self(image)
+    }
+    /// For reading.
+    #[must_use]
+    pub fn as_image(&self) -> SimImage<'_> {
+        self.0
+    }
+    fn put(&mut self, index: usize, value: u64) {
+        // SAFETY: S1 and "nobody reads" of `image_mut`: an aligned word inside the area.
+        unsafe { self.0.area.cast::<u64>().as_ptr().add(index).write(value) }
+    }
+    /// Gives one component these words (illegal bits of control words are cleared); shorter slices
+    /// leave the rest as it was.
+    pub fn set_component(&mut self, index: usize, words: &[u64]) {
+        let Some(component) = LAYOUT.get(index) else { return };
+        let now = self.0.registers();
+        for (nth, &old) in now.component(index).iter().enumerate() {
+            let value = words.get(nth).copied().unwrap_or(old);
+            let legal = if nth == 0 { component.legal } else { u64::MAX };
+            self.put(component.offset / 8 + nth, value & legal);
+        }
+        if self.0.flaw != Some(Flaw::ImageWriteForgetsHeader) {
+            self.put(PRESENT, self.0.present() | 1 << index);
+        }
+    }
+    /// Gives all components these values; those that are initial become absent.
+    pub fn set(&mut self, registers: &Registers) {
+        for index in 0..COMPONENTS {
+            if registers.in_use() >> index & 1 != 0 {
+                self.set_component(index, registers.component(index));
+            } else {
+                self.put(PRESENT, self.0.present() & !(1 << index));
+            }
+        }
+    }
+}

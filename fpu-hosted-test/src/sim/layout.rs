@@ -1,0 +1,132 @@
+//! The register file and where an image keeps it.
+
+use super::Random;
+use std::fmt;
+
+/// One part of the register file that is present in an image or absent, as a whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Component {
+    /// Its name.
+    pub name: &'static str,
+    /// Words of 8 bytes.
+    pub words: usize,
+    /// Where it is in an image, in bytes.
+    pub offset: usize,
+    /// Its first word in the initial state; the others are 0.
+    pub first: u64,
+    /// Bits of the first word that may be set.
+    pub legal: u64,
+    /// Does a child task inherit it?
+    pub inherited: bool,
+}
+
+/// How many components there are.
+pub const COMPONENTS: usize = 4;
+/// Bytes of an image.
+pub const AREA_LEN: usize = 512;
+/// Alignment of an image.
+pub const AREA_ALIGN: usize = 64;
+
+/// The components. The header is the first 64 bytes: which are present, the format, zeros.
+pub const LAYOUT: [Component; COMPONENTS] = [
+    component("x87", 6, 64, 0x037F, true),
+    component("sse", 8, 448, 0x1F80, true),
+    component("avx", 8, 384, 0, true),
+    component("tile", 32, 128, 0, false),
+];
+
+const fn component(
+    name: &'static str,
+    words: usize,
+    offset: usize,
+    first: u64,
+    inherited: bool,
+) -> Component {
+    let legal = if first == 0 { u64::MAX } else { 0xFFFF };
+    Component { name, words, offset, first, legal, inherited }
+}
+
+/// Which components are present.
+pub(super) const PRESENT: usize = 0;
+/// What XCOMP_BV is to XSAVEC.
+pub(super) const FORMAT: usize = 1;
+pub(super) const FORMAT_VALUE: u64 = 1 << 63 | ALL;
+pub(super) const HEADER_WORDS: usize = 8;
+pub(super) const ALL: u64 = (1 << COMPONENTS) - 1;
+const MOST_WORDS: usize = 32;
+
+/// The contents of all registers.
+///
+/// ```
+/// use fpu_hosted_test::sim::Registers;
+/// assert_eq!(Registers::pattern(5, 0), Registers::initial());
+/// assert_ne!(Registers::pattern(5, 1), Registers::pattern(6, 1));
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Registers([[u64; MOST_WORDS]; COMPONENTS]);
+
+impl Registers {
+    /// The architectural initial state.
+    #[must_use]
+    pub fn initial() -> Self {
+        let mut all = [[0; MOST_WORDS]; COMPONENTS];
+        for (words, component) in all.iter_mut().zip(&LAYOUT) {
+            words[0] = component.first;
+        }
+        Self(all)
+    }
+    /// The components in `present` hold what only this seed gives, the others are initial.
+    #[must_use]
+    pub fn pattern(seed: u64, present: u64) -> Self {
+        let mut all = Self::initial();
+        let mut random = Random::new(seed);
+        for (index, component) in LAYOUT.iter().enumerate() {
+            for word in all.component_mut(index) {
+                let value = random.word();
+                if present >> index & 1 != 0 {
+                    *word = value;
+                }
+            }
+            if present >> index & 1 != 0 {
+                // Legal, and never the initial value.
+                let first = &mut all.0[index][0];
+                *first = (*first & component.legal) ^ (seed & component.legal);
+                all.0[index][1] |= 1;
+            }
+        }
+        all
+    }
+    /// One component's words.
+    #[must_use]
+    pub fn component(&self, index: usize) -> &[u64] {
+        &self.0[index][..LAYOUT[index].words]
+    }
+    /// One component's words, to be changed.
+    pub fn component_mut(&mut self, index: usize) -> &mut [u64] {
+        &mut self.0[index][..LAYOUT[index].words]
+    }
+    /// The components that are not in their initial state.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        let initial = Self::initial();
+        (0..COMPONENTS)
+            .filter(|&c| self.component(c) != initial.component(c))
+            .fold(0, |set, c| set | 1 << c)
+    }
+}
+
+impl fmt::Debug for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let initial = Self::initial();
+        let mut map = f.debug_map();
+        for (index, component) in LAYOUT.iter().enumerate() {
+            let words = self.component(index);
+            if words == initial.component(index) {
+                map.entry(&component.name, &"initial");
+            } else {
+                map.entry(&component.name, &format_args!("{:x?}..", &words[..2]));
+            }
+        }
+        map.finish()
+    }
+}
