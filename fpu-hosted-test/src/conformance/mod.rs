@@ -1,1 +1,26 @@
 //! One check per duty of a backend, generic over the backend.
+//!
+//! A backend author writes a [`Harness`] and calls [`check`]; the README of this crate has a complete
+//! one for a CPU with a single register. Every check names the duty of [`fpu_core::RawFpu`] that it
+//! holds the backend to.
+//!
+//! ```
+//! use fpu_hosted_test::{conformance, sim::{Flaw, SimHarness}};
+//! let report = conformance::check(&mut SimHarness::new());
+//! assert!(report.passed(), "{report}");
+//! let report = conformance::check(&mut SimHarness::with_flaw(Flaw::SaveClobbers));
+//! assert!(report.failed("save-keeps-registers"));
+//! ```
+
+mod checks;
+mod harness;
+mod memory;
+mod report;
+
+pub use harness::{call, Action, Call, Harness, Outcome, Step};
+pub use report::{Check, Report, Verdict};
+
+/// Runs every check.
+pub fn check<H: Harness>(harness: &mut H) -> Report {
+    checks::all(harness)
+}

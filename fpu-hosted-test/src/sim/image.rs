@@ -13,7 +13,8 @@ use core::{marker::PhantomData, ptr::NonNull};
 /// use fpu_hosted_test::sim::{Registers, SimArea, SimCpu};
 /// let cpu = SimCpu::online(0);
 /// let task = TaskFpu::new(cpu.fpu(), SimArea::new()).map_err(|(why, _)| why)?;
-/// let session = task.open(&mut cpu.preempt_off())?.make_memory_valid_read();
+/// let mut pinned = cpu.preempt_off();
+/// let session = task.open(&mut pinned)?.make_memory_valid_read();
 /// assert_eq!(session.image().registers(), Registers::initial());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -25,6 +25,7 @@
 mod cpu;
 mod flaw;
 mod fpu;
+mod harness;
 mod image;
 mod layout;
 mod line;
@@ -33,6 +34,7 @@ mod random;
 pub use cpu::{Interrupted, IrqsOff, Kind, Nmi, Preempt, SimCpu, SimStopped, SimWords, Witness};
 pub use flaw::Flaw;
 pub use fpu::SimFpu;
+pub use harness::SimHarness;
 pub use image::{SimImage, SimImageMut};
 pub use layout::{Component, Registers, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT};
 pub use line::{Injection, Interrupt};

@@ -1,0 +1,384 @@
+//! The checks. Each takes a fresh seed, so that nothing left by another looks like its own.
+
+use super::{memory::Memory, Check, Harness, Outcome, Report, Step, Verdict};
+use core::ptr::NonNull;
+use fpu_core::{KernelUnits, RawFpu};
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+type Answer = Result<(), String>;
+type Body<H> = fn(&mut Bench<'_, H>) -> Result<(), Why>;
+
+/// Why a check did not pass.
+enum Why {
+    Failed(String),
+    Skipped(&'static str),
+}
+impl From<String> for Why {
+    fn from(why: String) -> Self {
+        Why::Failed(why)
+    }
+}
+
+/// The harness with the areas and seeds of one check.
+struct Bench<'h, H: Harness> {
+    harness: &'h mut H,
+    seed: u64,
+    len: usize,
+    align: usize,
+}
+
+pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
+    let checks: [(&'static str, &'static str, Body<H>); 17] = [
+        ("size-is-constant", "B1", size_is_constant),
+        ("stays-inside", "B1", stays_inside),
+        ("save-writes-everything", "B2", save_writes_everything),
+        ("save-keeps-registers", "B2", save_keeps_registers),
+        ("restore-loads-everything", "B3", restore_loads_everything),
+        ("restore-clears-absent", "B3", restore_clears_absent),
+        ("old-bytes-stay-unseen", "B3", old_bytes_stay_unseen),
+        ("initial-over-anything", "B3", initial_over_anything),
+        ("refused-image-unchanged", "B4", refused_image_unchanged),
+        ("good-image-after-refused", "B4", good_image_after_refused),
+        ("own-images-accepted", "B5", own_images_accepted),
+        ("no-allocation-no-panic", "B6", no_allocation_no_panic),
+        ("unchanged-since-restore", "B7", unchanged_since_restore),
+        ("child-inherits-the-right", "B5", child_inherits_the_right),
+        ("kernel-defaults", "I5", kernel_defaults),
+        ("view-shows-registers", "I8", view_shows_registers),
+        ("view-write-is-loaded", "B5", view_write_is_loaded),
+    ];
+    let mut report = Report::default();
+    for (nth, (name, duty, body)) in checks.into_iter().enumerate() {
+        let (len, align) = (harness.fpu().area_len(), harness.fpu().area_align());
+        let mut bench = Bench { harness, seed: 1000 * (nth as u64 + 1), len, align };
+        let verdict = match catch_unwind(AssertUnwindSafe(|| body(&mut bench))) {
+            Ok(Ok(())) => Verdict::Passed,
+            Ok(Err(Why::Failed(why))) => Verdict::Failed(why),
+            Ok(Err(Why::Skipped(why))) => Verdict::Skipped(why),
+            Err(_) => Verdict::Failed("it panicked (B6)".into()),
+        };
+        report.checks.push(Check { name, duty, verdict });
+    }
+    report
+}
+
+impl<H: Harness> Bench<'_, H> {
+    fn seed(&mut self) -> u64 {
+        self.seed += 1;
+        self.seed
+    }
+    fn every(&self) -> u64 {
+        (1 << self.harness.components()) - 1
+    }
+    /// Component sets worth trying: all of them if they are few, else none, all, each one, all but one.
+    fn sets(&self) -> Vec<u64> {
+        let every = self.every();
+        if self.harness.components() <= 4 {
+            return (0..=every).collect();
+        }
+        let each = (0..self.harness.components()).flat_map(|c| [1 << c, every & !(1 << c)]);
+        [0, every].into_iter().chain(each).collect()
+    }
+    fn memory(&self, poison: u8) -> Memory {
+        Memory::new(self.len, self.align, poison)
+    }
+    /// An area with the initial image.
+    fn fresh(&self) -> Memory {
+        let mut memory = self.memory(0x5A);
+        // SAFETY: S1: `Memory` is long enough, aligned and ours.
+        unsafe { self.harness.fpu().write_initial(memory.base()) };
+        memory
+    }
+    fn pattern(&mut self, present: u64) -> H::Registers {
+        let seed = self.seed();
+        self.harness.pattern(seed, present)
+    }
+    /// Executes steps whose areas are all of `Memory` with an image in them.
+    fn run(&mut self, steps: &[Step<'_, H::Registers>]) -> Outcome<H::Registers> {
+        // SAFETY: S1: the areas are as described.
+        unsafe { self.harness.run(steps) }
+    }
+    /// An area with this image, saved.
+    fn saved(&mut self, registers: &H::Registers) -> Memory {
+        let mut memory = self.fresh();
+        self.run(&[Step::Load(registers), Step::Save(memory.base())]);
+        memory
+    }
+    /// What a restore over other contents gives.
+    fn restored(&mut self, area: NonNull<u8>) -> Result<H::Registers, String> {
+        let other = self.pattern(self.every());
+        let Outcome { restored, registers } = self.run(&[Step::Load(&other), Step::Restore(area)]);
+        match restored {
+            Ok(()) => Ok(registers),
+            Err(why) => Err(format!("an image of the backend's own was refused: {why}")),
+        }
+    }
+    /// Is this what a restore gives?
+    fn restores(&mut self, area: NonNull<u8>, expect: &H::Registers, what: &str) -> Answer {
+        same(&self.restored(area)?, expect, what)
+    }
+    fn view(&self, memory: &mut Memory) -> Option<H::Registers> {
+        // SAFETY: S1 as in `fresh`, and an image is in it; S3: nobody else has the memory.
+        self.harness.view(unsafe { self.harness.fpu().image(memory.base()) })
+    }
+    fn write(&self, memory: &mut Memory, registers: &H::Registers) -> bool {
+        // SAFETY: as in `view`.
+        self.harness.write(unsafe { self.harness.fpu().image_mut(memory.base()) }, registers)
+    }
+}
+
+fn same<R: PartialEq + std::fmt::Debug>(got: &R, expect: &R, what: &str) -> Answer {
+    if got == expect {
+        return Ok(());
+    }
+    Err(format!("{what}: got {got:?}, expected {expect:?}"))
+}
+
+fn size_is_constant<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    if !b.align.is_power_of_two() {
+        return Err(format!("an alignment of {}", b.align).into());
+    }
+    for set in b.sets() {
+        let now = (b.harness.fpu().area_len(), b.harness.fpu().area_align());
+        same(&now, &(b.len, b.align), "length and alignment")?;
+        let registers = b.pattern(set);
+        drop(b.saved(&registers));
+    }
+    Ok(())
+}
+
+fn stays_inside<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let registers = b.pattern(set);
+        let mut memory = b.saved(&registers);
+        memory.canaries()?;
+        b.restored(memory.base())?;
+        let mut child = b.memory(0xFF);
+        // SAFETY: S1 for both, which are two values.
+        unsafe { b.harness.fpu().copy_for_child(memory.base(), child.base()) };
+        child.canaries()?;
+        b.write(&mut memory, &registers);
+        memory.canaries()?;
+    }
+    Ok(())
+}
+
+fn save_writes_everything<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let registers = b.pattern(set);
+        let mut memory = b.saved(&registers);
+        b.restores(memory.base(), &registers, &format!("components {set:#b}"))?;
+    }
+    Ok(())
+}
+
+fn save_keeps_registers<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let (registers, mut memory) = (b.pattern(set), b.fresh());
+        let after = b.run(&[Step::Load(&registers), Step::Save(memory.base())]).registers;
+        same(&after, &registers, &format!("registers after a save, components {set:#b}"))?;
+    }
+    Ok(())
+}
+
+fn restore_loads_everything<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let registers = b.pattern(set);
+        let mut memory = b.saved(&registers);
+        for before in b.sets() {
+            let other = b.pattern(before);
+            let steps = [Step::Load(&other), Step::Restore(memory.base())];
+            let after = b.run(&steps).registers;
+            same(&after, &registers, &format!("{set:#b} over {before:#b}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn restore_clears_absent<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    let (initial, mut memory) = (b.pattern(0), b.fresh());
+    b.restores(memory.base(), &initial, "residue of the previous holder")?;
+    Ok(())
+}
+
+fn old_bytes_stay_unseen<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let (full, registers) = (b.pattern(b.every()), b.pattern(set));
+        let mut memory = b.saved(&full);
+        b.run(&[Step::Load(&registers), Step::Save(memory.base())]);
+        b.restores(memory.base(), &registers, &format!("{set:#b} saved over everything"))?;
+    }
+    Ok(())
+}
+
+fn initial_over_anything<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    let (initial, full) = (b.pattern(0), b.pattern(b.every()));
+    for mut memory in [b.memory(0xFF), b.memory(0), b.memory(0x5A), b.saved(&full)] {
+        // SAFETY: S1: as in `fresh`.
+        unsafe { b.harness.fpu().write_initial(memory.base()) };
+        b.restores(memory.base(), &initial, "the initial image")?;
+        memory.canaries()?;
+    }
+    Ok(())
+}
+
+/// A spoiled image of `registers`.
+fn spoiled<H: Harness>(b: &mut Bench<'_, H>, registers: &H::Registers) -> Option<Memory> {
+    let mut memory = b.saved(registers);
+    b.harness.spoil(memory.image()).then_some(memory)
+}
+
+const REFUSES_NONE: Why = Why::Skipped("the hardware refuses no image");
+
+fn refused_image_unchanged<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    let full = b.pattern(b.every());
+    let mut memory = spoiled(b, &full).ok_or(REFUSES_NONE)?;
+    let before = memory.image().to_vec();
+    let other = b.pattern(b.every());
+    let answer = b.run(&[Step::Load(&other), Step::Restore(memory.base())]).restored;
+    same(&answer.is_err(), &true, "an illegal image is refused")?;
+    if memory.image() != before {
+        return Err("the refused image was changed".to_string().into());
+    }
+    Ok(())
+}
+
+fn good_image_after_refused<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    let full = b.pattern(b.every());
+    let mut bad = spoiled(b, &full).ok_or(REFUSES_NONE)?;
+    for set in b.sets() {
+        let registers = b.pattern(set);
+        let mut good = b.saved(&registers);
+        b.run(&[Step::Restore(bad.base())]);
+        let after = b.run(&[Step::Restore(bad.base()), Step::Restore(good.base())]);
+        same(&(after.restored, after.registers), &(Ok(()), registers), "after a refused one")?;
+        // A save to the refused image's address must not believe that anything was loaded.
+        let (next, mut again) = (b.pattern(b.every()), b.fresh());
+        let steps = [Step::Restore(bad.base()), Step::Load(&next), Step::Save(again.base())];
+        b.run(&steps);
+        b.restores(again.base(), &next, "saved after a refused restore")?;
+    }
+    Ok(())
+}
+
+fn own_images_accepted<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let registers = b.pattern(set);
+        let (mut first, mut child) = (b.saved(&registers), b.memory(0xFF));
+        // SAFETY: S1 for both, which are two values.
+        unsafe { b.harness.fpu().copy_for_child(first.base(), child.base()) };
+        b.write(&mut first, &registers);
+        for memory in [&mut b.fresh(), &mut first, &mut child] {
+            b.restored(memory.base())?;
+        }
+    }
+    Ok(())
+}
+
+fn no_allocation_no_panic<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let (registers, mut memory) = (b.pattern(set), b.fresh());
+        let before = b.harness.allocations();
+        b.run(&[
+            Step::Load(&registers),
+            Step::Save(memory.base()),
+            Step::Restore(memory.base()),
+            Step::Defaults(KernelUnits::ALL),
+        ]);
+        match (before, b.harness.allocations()) {
+            (Some(before), Some(after)) if before != after => {
+                return Err(format!("{} allocations", after - before).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn unchanged_since_restore<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let (one, two, three) = (b.pattern(b.every()), b.pattern(set), b.pattern(b.every()));
+        // Nothing, then everything, then the first contents again since the restore.
+        let mut a = b.saved(&one);
+        b.run(&[Step::Restore(a.base()), Step::Save(a.base())]);
+        b.restores(a.base(), &one, "saved where it came from, untouched")?;
+        let (to, back) = (Step::Load(&two), Step::Load(&one));
+        b.run(&[Step::Restore(a.base()), to, Step::Save(a.base())]);
+        b.restores(a.base(), &two, "saved where it came from, changed")?;
+        let mut a = b.saved(&one);
+        let (at, to) = (a.base(), Step::Load(&two));
+        b.run(&[Step::Restore(at), to, Step::Save(at), back, Step::Save(at)]);
+        b.restores(at, &one, "changed, saved, changed back, saved")?;
+        // Another restore in between.
+        let (mut a, mut c) = (b.saved(&one), b.saved(&three));
+        b.run(&[Step::Restore(a.base()), Step::Restore(c.base()), Step::Save(a.base())]);
+        b.restores(a.base(), &three, "saved to an earlier restore's address")?;
+        // Memory changed in between, so the second restore from there is needed.
+        let mut a = b.saved(&one);
+        b.run(&[Step::Restore(a.base())]);
+        if b.write(&mut a, &two) {
+            let after = b.run(&[Step::Restore(a.base())]).registers;
+            same(&after, &two, "restored again after the image was written")?;
+            b.run(&[Step::Restore(a.base()), Step::Save(a.base())]);
+            b.restores(a.base(), &two, "and saved there")?;
+        }
+    }
+    Ok(())
+}
+
+fn child_inherits_the_right<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let seed = b.seed();
+        let parent = b.harness.pattern(seed, set);
+        let expect = b.harness.pattern(seed, set & b.harness.inherited());
+        let (mut from, mut to) = (b.saved(&parent), b.memory(0xFF));
+        // SAFETY: S1 for both, which are two values.
+        unsafe { b.harness.fpu().copy_for_child(from.base(), to.base()) };
+        b.restores(to.base(), &expect, &format!("the child of {set:#b}"))?;
+        b.restores(from.base(), &parent, "the parent")?;
+    }
+    Ok(())
+}
+
+fn kernel_defaults<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for units in [KernelUnits::X87, KernelUnits::SIMD, KernelUnits::ALL] {
+        let user = b.pattern(b.every());
+        let after = b.run(&[Step::Load(&user), Step::Defaults(units)]).registers;
+        if !b.harness.defaults_hold(&after, units) {
+            return Err(format!("{units:?}: {after:?}").into());
+        }
+    }
+    let user = b.pattern(b.every());
+    let after = b.run(&[Step::Load(&user), Step::Defaults(KernelUnits::NONE)]).registers;
+    same(&after, &user, "no unit asked for")?;
+    Ok(())
+}
+
+fn view_shows_registers<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    let (initial, mut fresh) = (b.pattern(0), b.fresh());
+    let shown = b.view(&mut fresh).ok_or(Why::Skipped("the view does not show registers"))?;
+    same(&shown, &initial, "the initial image")?;
+    for set in b.sets() {
+        let (full, registers) = (b.pattern(b.every()), b.pattern(set));
+        let mut memory = b.saved(&full);
+        b.run(&[Step::Load(&registers), Step::Save(memory.base())]);
+        let shown = b.view(&mut memory).ok_or("shown once, then not".to_string())?;
+        same(&shown, &registers, &format!("components {set:#b} over everything"))?;
+    }
+    Ok(())
+}
+
+fn view_write_is_loaded<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    for set in b.sets() {
+        let registers = b.pattern(set);
+        for before in b.sets() {
+            let old = b.pattern(before);
+            let mut memory = b.saved(&old);
+            if !b.write(&mut memory, &registers) {
+                return Err(Why::Skipped("the view cannot be written"));
+            }
+            b.restores(memory.base(), &registers, "written through the view")?;
+        }
+    }
+    Ok(())
+}

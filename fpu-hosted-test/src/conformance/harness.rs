@@ -1,0 +1,145 @@
+//! What a backend author supplies to have the backend checked.
+
+use core::ptr::NonNull;
+use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use std::fmt;
+
+/// One step on the registers. Nothing may come between two steps that changes a register.
+#[derive(Debug)]
+pub enum Step<'r, R> {
+    /// All registers get these values.
+    Load(&'r R),
+    /// [`RawFpu::save`].
+    Save(NonNull<u8>),
+    /// [`RawFpu::restore`].
+    Restore(NonNull<u8>),
+    /// [`RawFpu::kernel_defaults`].
+    Defaults(KernelUnits),
+}
+
+/// What came of some steps.
+#[derive(Debug)]
+pub struct Outcome<R> {
+    /// The last restore's answer, `Ok` if there was none.
+    pub restored: Result<(), RestoreFault>,
+    /// What the registers held after the last step.
+    pub registers: R,
+}
+
+/// A backend, and what is needed to see what it does to registers.
+///
+/// In a program that is itself compiled with vector instructions, registers keep their values inside
+/// assembly only: [`run`](Self::run) is then one assembly loop that calls a list of `extern "C"`
+/// functions with one pointer each, where the backend's steps are [`call`] with a [`Call`].
+pub trait Harness {
+    /// The backend.
+    type Fpu: RawFpu;
+    /// The contents of all registers that the backend moves.
+    type Registers: Clone + PartialEq + fmt::Debug;
+
+    /// The backend.
+    fn fpu(&self) -> &Self::Fpu;
+    /// How many components an image can have or not have, at most 16.
+    fn components(&self) -> u32;
+    /// The components that a child task inherits, one bit each.
+    fn inherited(&self) -> u64 {
+        u64::MAX
+    }
+    /// Contents that only this seed gives in the components of `present`, and the initial state in the
+    /// others.
+    fn pattern(&self, seed: u64, present: u64) -> Self::Registers;
+    /// Executes the steps and then reads the registers, with nothing in between.
+    ///
+    /// # Safety
+    ///
+    /// S1 of [`RawFpu`] holds for every area in the steps.
+    unsafe fn run(&mut self, steps: &[Step<'_, Self::Registers>]) -> Outcome<Self::Registers>;
+    /// Are the control words of these units as [`RawFpu::kernel_defaults`] promises?
+    fn defaults_hold(&self, registers: &Self::Registers, units: KernelUnits) -> bool;
+    /// What the view shows; `None` if the backend's view does not show registers.
+    fn view(&self, image: <Self::Fpu as RawFpu>::Image<'_>) -> Option<Self::Registers> {
+        drop(image);
+        None
+    }
+    /// Gives the image these contents through the view; `false` if the view cannot.
+    fn write(
+        &self,
+        image: <Self::Fpu as RawFpu>::ImageMut<'_>,
+        registers: &Self::Registers,
+    ) -> bool {
+        drop((image, registers));
+        false
+    }
+    /// Makes a legal image one that the hardware refuses; `false` if it refuses none.
+    fn spoil(&self, image: &mut [u8]) -> bool {
+        let _: &mut [u8] = image;
+        false
+    }
+    /// Allocations made so far by the backend's own steps in [`run`](Self::run), if they are counted.
+    fn allocations(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// One of the backend's steps, for [`call`].
+#[derive(Clone, Copy, Debug)]
+pub enum Action {
+    /// [`RawFpu::save`].
+    Save(NonNull<u8>),
+    /// [`RawFpu::restore`].
+    Restore(NonNull<u8>),
+    /// [`RawFpu::kernel_defaults`].
+    Defaults(KernelUnits),
+}
+
+/// A step and its answer, for assembly to pass by pointer.
+///
+/// ```
+/// use core::ptr::NonNull;
+/// use fpu_core::RawFpu;
+/// use fpu_hosted_test::{conformance::{call, Action, Call}, sim::{Registers, SimFpu, AREA_LEN}};
+/// #[repr(align(64))]
+/// struct Memory([u8; AREA_LEN]);
+/// let (fpu, mut memory) = (SimFpu::new(), Memory([0; AREA_LEN]));
+/// let area = NonNull::from(&mut memory.0).cast();
+/// // SAFETY: S1: aligned, long enough, ours.
+/// unsafe { fpu.write_initial(area) };
+/// fpu.scribble(1);
+/// let mut restore = Call::new(&fpu, Action::Restore(area));
+/// // SAFETY: as above; S2: simulated registers.
+/// unsafe { call::<SimFpu>(&mut restore) };
+/// assert_eq!((restore.answer, fpu.registers()), (Ok(()), Registers::initial()));
+/// ```
+#[repr(C)]
+#[derive(Debug)]
+pub struct Call<F> {
+    fpu: *const F,
+    action: Action,
+    /// A restore's answer.
+    pub answer: Result<(), RestoreFault>,
+}
+
+impl<F: RawFpu> Call<F> {
+    /// The step, not executed. The backend must outlive it.
+    pub fn new(fpu: &F, action: Action) -> Self {
+        Self { fpu, action, answer: Ok(()) }
+    }
+}
+
+/// Executes a step of the backend; what the assembly of a harness calls.
+///
+/// # Safety
+///
+/// `call` points to a value made by [`Call::new`] whose backend is alive; S1 and S2 of [`RawFpu`] hold.
+pub unsafe extern "C" fn call<F: RawFpu>(call: *mut Call<F>) {
+    // SAFETY: the caller's promise: both are alive, and nobody else uses `call`.
+    let (call, fpu) = unsafe { (&mut *call, &*(*call).fpu) };
+    // SAFETY: S1, S2 by the caller.
+    unsafe {
+        match call.action {
+            Action::Save(area) => fpu.save(area),
+            Action::Restore(area) => call.answer = fpu.restore(area),
+            Action::Defaults(units) => fpu.kernel_defaults(units),
+        }
+    }
+}

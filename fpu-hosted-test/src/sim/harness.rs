@@ -1,0 +1,97 @@
+//! The simulated CPU as the conformance suite sees it.
+
+use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
+use crate::conformance::{Harness, Outcome, Step};
+use fpu_core::{KernelUnits, RawFpu};
+
+/// The simulated backend, sound or not.
+///
+/// ```
+/// use fpu_hosted_test::{conformance, sim::SimHarness};
+/// assert!(conformance::check(&mut SimHarness::new()).passed());
+/// ```
+pub struct SimHarness {
+    fpu: SimFpu,
+    count: fn() -> Option<u64>,
+    allocations: u64,
+}
+
+impl SimHarness {
+    /// The sound one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { fpu: SimFpu::new(), count: || None, allocations: 0 }
+    }
+    /// A broken one.
+    #[must_use]
+    pub fn with_flaw(flaw: Flaw) -> Self {
+        Self { fpu: SimFpu::with_flaw(flaw), ..Self::new() }
+    }
+    /// With a way to tell how often this thread has allocated.
+    #[must_use]
+    pub fn counting(self, count: fn() -> Option<u64>) -> Self {
+        Self { count, ..self }
+    }
+}
+impl Default for SimHarness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Harness for SimHarness {
+    type Fpu = SimFpu;
+    type Registers = Registers;
+
+    fn fpu(&self) -> &SimFpu {
+        &self.fpu
+    }
+    fn components(&self) -> u32 {
+        COMPONENTS as u32
+    }
+    fn inherited(&self) -> u64 {
+        (0..COMPONENTS).filter(|&c| LAYOUT[c].inherited).fold(0, |set, c| set | 1 << c)
+    }
+    fn pattern(&self, seed: u64, present: u64) -> Registers {
+        Registers::pattern(seed, present & ALL)
+    }
+    unsafe fn run(&mut self, steps: &[Step<'_, Registers>]) -> Outcome<Registers> {
+        let mut restored = Ok(());
+        for step in steps {
+            let before = (self.count)();
+            // SAFETY: S1 by the caller; S2: simulated registers.
+            unsafe {
+                match *step {
+                    Step::Load(registers) => self.fpu.load(registers),
+                    Step::Save(area) => self.fpu.save(area),
+                    Step::Restore(area) => restored = self.fpu.restore(area),
+                    Step::Defaults(units) => self.fpu.kernel_defaults(units),
+                }
+            }
+            if let (Some(before), Some(after)) = (before, (self.count)()) {
+                self.allocations += after - before;
+            }
+        }
+        Outcome { restored, registers: self.fpu.registers() }
+    }
+    fn defaults_hold(&self, registers: &Registers, units: KernelUnits) -> bool {
+        let initial = Registers::initial();
+        (!units.x87() || registers.component(0) == initial.component(0))
+            && (!units.simd() || registers.component(1)[0] == initial.component(1)[0])
+    }
+    fn view(&self, image: SimImage<'_>) -> Option<Registers> {
+        Some(image.registers())
+    }
+    fn write(&self, mut image: SimImageMut<'_>, registers: &Registers) -> bool {
+        image.set(registers);
+        true
+    }
+    fn spoil(&self, image: &mut [u8]) -> bool {
+        // A bit in the header that no component has.
+        image[7] |= 0x80;
+        true
+    }
+    fn allocations(&self) -> Option<u64> {
+        (self.count)().map(|_| self.allocations)
+    }
+}

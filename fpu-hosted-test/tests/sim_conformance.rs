@@ -1,0 +1,98 @@
+//! The conformance suite passes on the simulated backend and sees every way in which it can be broken.
+#![cfg(not(fpu_loom))]
+
+use fpu_hosted_test::{
+    conformance::{self, Verdict},
+    sim::{Flaw, SimHarness, AREA_LEN, LAYOUT},
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+struct Counting;
+thread_local!(static ALLOCATIONS: Cell<u64> = const { Cell::new(0) });
+// SAFETY: the system's allocator; the counter is a cell of this thread that needs no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations() -> Option<u64> {
+    Some(ALLOCATIONS.with(Cell::get))
+}
+
+#[test]
+fn the_simulated_backend_conforms() {
+    let report = conformance::check(&mut SimHarness::new().counting(allocations));
+    println!("{report}");
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.counts(), (report.checks.len(), 0, 0), "none may be skipped: {report}");
+}
+
+#[test]
+fn every_flaw_is_seen_by_the_check_of_its_duty() {
+    let table = [
+        (Flaw::LengthGrows, "size-is-constant"),
+        (Flaw::OddAlignment, "size-is-constant"),
+        (Flaw::WritesBeyond, "stays-inside"),
+        (Flaw::WritesBefore, "stays-inside"),
+        (Flaw::SaveClobbers, "save-keeps-registers"),
+        (Flaw::SaveSkipsComponent, "save-writes-everything"),
+        (Flaw::SaveForgetsHeader, "save-writes-everything"),
+        (Flaw::RestoreLeavesResidue, "restore-clears-absent"),
+        (Flaw::RestoreLoadsOldBytes, "old-bytes-stay-unseen"),
+        (Flaw::RestoreSkipsComponent, "restore-loads-everything"),
+        (Flaw::RestoreIgnoresFault, "refused-image-unchanged"),
+        (Flaw::RestoreWritesImage, "refused-image-unchanged"),
+        (Flaw::RestoreRefusesInitial, "own-images-accepted"),
+        (Flaw::RestoreStaysBroken, "good-image-after-refused"),
+        (Flaw::InitialKeepsHeader, "initial-over-anything"),
+        (Flaw::InitialZeroControl, "initial-over-anything"),
+        (Flaw::ChildInheritsAll, "child-inherits-the-right"),
+        (Flaw::ChildGetsHeaderOnly, "child-inherits-the-right"),
+        (Flaw::DefaultsMissing, "kernel-defaults"),
+        (Flaw::DefaultsForAll, "kernel-defaults"),
+        (Flaw::ImageShowsOldBytes, "view-shows-registers"),
+        (Flaw::ImageWriteForgetsHeader, "view-write-is-loaded"),
+        (Flaw::ModifiedIgnoresAddress, "unchanged-since-restore"),
+        (Flaw::RestoreSkipsSameAddress, "unchanged-since-restore"),
+        (Flaw::SaveAllocates, "no-allocation-no-panic"),
+        (Flaw::SavePanics, "no-allocation-no-panic"),
+    ];
+    std::panic::set_hook(Box::new(|_| {})); // one flaw panics in most checks
+    let mut missed = Vec::new();
+    for (flaw, check) in table {
+        let report = conformance::check(&mut SimHarness::with_flaw(flaw).counting(allocations));
+        let seen: Vec<_> = report
+            .checks
+            .iter()
+            .filter(|c| matches!(c.verdict, Verdict::Failed(_)))
+            .map(|c| c.name)
+            .collect();
+        println!("{:24} {check:24} ({} checks fail)", format!("{flaw:?}"), seen.len());
+        if !seen.contains(&check) {
+            missed.push(format!("{flaw:?} is not seen by {check}, but by {seen:?}"));
+        }
+    }
+    drop(std::panic::take_hook());
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn the_layout_lies_inside_the_area_and_does_not_overlap() {
+    let mut parts: Vec<_> = LAYOUT.iter().map(|c| (c.offset, c.offset + 8 * c.words)).collect();
+    parts.push((0, 64));
+    parts.sort_unstable();
+    assert!(parts.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{parts:?}");
+    assert!(parts.iter().all(|part| part.1 <= AREA_LEN), "{parts:?}");
+}
