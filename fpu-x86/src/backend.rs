@@ -1,0 +1,187 @@
+//! The plan as a backend, and its detection in ring 3.
+
+use core::ptr::NonNull;
+
+use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use raw_cpuid::CpuIdReaderNative;
+
+use crate::{
+    cpuid::Facts,
+    image::{self, Image, ImageMut},
+    insn, layout, Components, Plan, PlanError, Rung,
+};
+
+/// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6).
+const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
+
+/// FXSAVE tells it, and nothing else does.
+fn mxcsr_mask() -> u32 {
+    #[repr(C, align(64))]
+    struct Legacy([u8; 512]);
+    let mut area = Legacy([0; 512]);
+    // SAFETY: N1: every 64-bit CPU has FXSAVE, and the area is a local of the right size.
+    unsafe { insn::fxsave(area.0.as_mut_ptr()) };
+    match image::u32_at(&area.0, image::MXCSR_MASK) {
+        0 => OLDEST_MXCSR_MASK,
+        mask => mask,
+    }
+}
+
+fn facts() -> Result<Facts, PlanError> {
+    // SAFETY: N3: `read` calls it only where OSXSAVE is set.
+    Facts::read(CpuIdReaderNative, || unsafe { insn::xgetbv0() }, mxcsr_mask())
+}
+
+impl Plan {
+    /// The plan for ring 3 on this machine: what the operating system has enabled, with the best
+    /// instruction.
+    ///
+    /// Every enabled component that a task can hold is saved (B2), so `wanted` has to cover them;
+    /// pass [`Components::all`] if in doubt. PKRU is the exception: it decides over the kernel's own
+    /// accesses to user memory and is switched eagerly, apart from this. It is neither saved nor
+    /// restored.
+    ///
+    /// AMX is included where enabled, although its tiles are of no use before the process has asked
+    /// its system for permission: whether it will cannot be seen here, and saving tiles that
+    /// are initial costs memory, not time. [`detect_user_without`](Self::detect_user_without) leaves it
+    /// out.
+    ///
+    /// # Errors
+    ///
+    /// Any of [`PlanError`] but `Unavailable` and `TooNarrow`.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan, PlanError};
+    /// assert!(Plan::detect_user(Components::all()).is_ok());
+    /// assert!(matches!(Plan::detect_user(Components::X87), Err(PlanError::Uncovered { .. })));
+    /// ```
+    pub fn detect_user(wanted: Components) -> Result<Self, PlanError> {
+        Self::user(facts()?, wanted, Components::empty())
+    }
+
+    /// The same for programs that know that some components stay unused: a smaller area, and FXSAVE
+    /// on a CPU that has more.
+    ///
+    /// # Safety
+    ///
+    /// * **X1** while contexts of this plan are in use, nothing on the CPUs concerned changes the
+    ///   components in `left_out` from their initial state; or whoever does puts them back before
+    ///   another task runs.
+    ///
+    /// # Errors
+    ///
+    /// As for [`detect_user`](Self::detect_user).
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// // SAFETY: X1: this program never asks for permission to use tiles.
+    /// let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
+    /// assert!(!plan.components().intersects(Components::AMX));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub unsafe fn detect_user_without(left_out: Components) -> Result<Self, PlanError> {
+        Self::user(facts()?, Components::all(), left_out)
+    }
+}
+
+fn refused(vector: u32) -> Result<(), RestoreFault> {
+    match vector {
+        0 => Ok(()),
+        vector => Err(RestoreFault(vector)),
+    }
+}
+
+// SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
+// whose places `Layout` computed and `check_described` confined. B2: the mask is XCR0 but for PKRU
+// (switched apart) and what X1 excludes; FXSAVE is taken only if that is x87 and SSE; no save changes a
+// register. B3: XRSTOR and FXRSTOR set every component of the mask, the absent ones to their initial
+// state (SDM vol. 1, 13.8). B4: the only instruction that can fault on an image returns its vector
+// through `fixup`, which the embedder serves (the crate documentation makes that a condition of
+// use); it does not write memory. B5: saves write what the CPU itself made; `write_initial` writes a
+// header with no reserved bit, and MXCSR 0x1F80; the setters of `ImageMut` are proven one by one there.
+// B6: no loop, wait or allocation; indexing is by constants within arrays of fixed size. B7:
+// XSAVEOPT's modified optimisation compares the address of the last restore on this CPU (SDM vol. 1,
+// 13.9), which is the condition of B7 itself.
+unsafe impl RawFpu for Plan {
+    type Image<'a> = Image<'a>;
+    type ImageMut<'a> = ImageMut<'a>;
+
+    fn area_len(&self) -> usize {
+        self.layout.len as usize
+    }
+    fn area_align(&self) -> usize {
+        layout::ALIGN
+    }
+    #[inline]
+    fn plan_mask(&self) -> u64 {
+        self.mask
+    }
+
+    unsafe fn write_initial(&self, area: NonNull<u8>) {
+        // SAFETY: S1: the bytes are ours alone and writable. Zeroed before a slice of them exists.
+        unsafe { area.as_ptr().write_bytes(0, self.layout.len as usize) };
+        // SAFETY: S1; they have just been written.
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len as usize) };
+        image::write_initial(bytes, self);
+    }
+
+    #[inline]
+    unsafe fn save(&self, area: NonNull<u8>) {
+        let (area, mask) = (area.as_ptr(), self.mask);
+        match self.rung {
+            // SAFETY: N1: the rung is offered (`offers`), and S1. So for all four.
+            Rung::Xsavec => unsafe { insn::xsavec(area, mask) },
+            // SAFETY: as above.
+            Rung::Xsaveopt => unsafe { insn::xsaveopt(area, mask) },
+            // SAFETY: as above.
+            Rung::Xsave => unsafe { insn::xsave(area, mask) },
+            // SAFETY: as above.
+            Rung::Fxsave => unsafe { insn::fxsave(area) },
+        }
+    }
+
+    #[inline]
+    unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        refused(match self.rung {
+            // SAFETY: N1: S1. N2: S2.
+            Rung::Fxsave => unsafe { insn::fxrstor(area.as_ptr()) },
+            // SAFETY: N1: every other rung has XRSTOR, for its own format; S1. N2: S2.
+            _ => unsafe { insn::xrstor(area.as_ptr(), self.mask) },
+        })
+    }
+
+    #[inline]
+    unsafe fn kernel_defaults(&self, units: KernelUnits) {
+        if units.x87() {
+            // SAFETY: N2: the caller's S2.
+            unsafe { insn::fninit() };
+        }
+        if units.simd() {
+            // SAFETY: N2: the caller's S2; all exceptions masked is legal everywhere.
+            unsafe { insn::ldmxcsr(image::INITIAL_MXCSR) };
+        }
+    }
+
+    unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
+        let len = self.layout.len as usize;
+        // SAFETY: S1 of both, not overlapping.
+        unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
+        // SAFETY: S1 of `to`, which has just been written.
+        let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_ptr(), len) };
+        image::disinherit(bytes, self);
+    }
+
+    unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
+        // SAFETY: S1, S3: readable, initialised by `write_initial`, and unwritten while the view lives.
+        let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.layout.len as usize) };
+        Image { bytes, plan: self }
+    }
+
+    unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
+        // SAFETY: S1, S3, and nobody else reads.
+        let bytes =
+            unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len as usize) };
+        ImageMut { bytes, plan: self }
+    }
+}

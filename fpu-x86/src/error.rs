@@ -1,0 +1,175 @@
+//! Why a plan or a write to an image was refused.
+
+use core::fmt;
+
+use crate::{Components, Format, Rung};
+
+/// Why no plan could be made. The CPU's state is as before.
+///
+/// ```
+/// use fpu_x86::{Components, PlanError};
+/// let why = PlanError::Uncovered { missing: Components::AVX };
+/// assert_eq!(why.to_string(), "usable but not saved: AVX");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The CPU has no FXSAVE or no SSE; no 64-bit CPU is like that.
+    NoFxsave,
+    /// CPUID says XSAVE, but has no leaf 0xD.
+    NoXsaveLeaf,
+    /// CPUID says XSAVE, but leaf 0xD is all zero.
+    EmptyXsaveLeaf,
+    /// XCR0 is not a value that XSETBV would have accepted.
+    IllegalXcr0(Components),
+    /// XCR0 has components enabled that CPUID does not list.
+    NotEnumerated(Components),
+    /// Components that this crate does not know are enabled: neither what their initial state is nor
+    /// whether a restore can refuse them.
+    Unsupported(Components),
+    /// Tasks can hold components that would not be saved.
+    Uncovered {
+        /// Which ones.
+        missing: Components,
+    },
+    /// A component is enabled, but CPUID describes it with size 0 or as a supervisor component.
+    Undescribed(Components),
+    /// A component's size is not that of its registers.
+    WrongSize {
+        /// The component.
+        component: Components,
+        /// The size CPUID gives it.
+        size: u32,
+    },
+    /// A component's offset lies in the legacy area or header, in another component, or is not
+    /// aligned as its description demands.
+    Misplaced {
+        /// The component.
+        component: Components,
+        /// The offset CPUID gives it.
+        offset: u32,
+    },
+    /// The sum of the components is not the size that CPUID gives for the same set.
+    SizeMismatch {
+        /// The format in question.
+        format: Format,
+        /// Bytes by the components' descriptions.
+        computed: u32,
+        /// Bytes by CPUID(0xD,0).EBX or CPUID(0xD,1).EBX.
+        reported: u32,
+    },
+    /// The CPU, or its operating system, does not offer this instruction.
+    Unavailable(Rung),
+    /// FXSAVE cannot hold all that is enabled.
+    TooNarrow {
+        /// What would be lost.
+        missing: Components,
+    },
+}
+
+/// Flag names, or bit numbers where there is no name.
+struct List(Components);
+
+impl fmt::Display for List {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for bit in (0..64).filter(|bit| self.0.bits() >> bit & 1 != 0) {
+            let one = Components::from_bits_retain(1 << bit);
+            match Components::all().iter_names().find(|(_, flag)| *flag == one) {
+                Some((name, _)) => write!(f, "{separator}{name}")?,
+                None => write!(f, "{separator}component {bit}")?,
+            }
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NoFxsave => f.write_str("the CPU has no FXSAVE or no SSE"),
+            Self::NoXsaveLeaf => f.write_str("CPUID says XSAVE and has no leaf 0xD"),
+            Self::EmptyXsaveLeaf => f.write_str("CPUID says XSAVE and leaf 0xD is all zero"),
+            Self::IllegalXcr0(bits) => {
+                write!(f, "XCR0 {:#x} is no legal set of components", bits.bits())
+            }
+            Self::NotEnumerated(bits) => write!(f, "enabled but not in CPUID: {}", List(bits)),
+            Self::Unsupported(bits) => write!(f, "enabled but not known here: {}", List(bits)),
+            Self::Uncovered { missing } => write!(f, "usable but not saved: {}", List(missing)),
+            Self::Undescribed(bits) => {
+                write!(f, "CPUID does not describe as user state: {}", List(bits))
+            }
+            Self::WrongSize { component, size } => {
+                write!(f, "CPUID gives {} a size of {size} bytes", List(component))
+            }
+            Self::Misplaced { component, offset } => {
+                write!(f, "CPUID places {} at offset {offset}", List(component))
+            }
+            Self::SizeMismatch { format, computed, reported } => write!(
+                f,
+                "the {format:?} area has {computed} bytes by its components, {reported} by CPUID"
+            ),
+            Self::Unavailable(rung) => write!(f, "{rung:?} is not available on this CPU"),
+            Self::TooNarrow { missing } => write!(f, "FXSAVE does not save {}", List(missing)),
+        }
+    }
+}
+
+/// Why a write to an image was refused; the image is unchanged.
+///
+/// ```
+/// use fpu_x86::ImageError;
+/// let why = ImageError::ReservedMxcsr { bits: 1 << 16 };
+/// assert_eq!(why.to_string(), "MXCSR bits 0x10000 are reserved on this CPU");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ImageError {
+    /// There is no register of that number, or no byte at that place.
+    OutOfRange,
+    /// The component is not part of the plan.
+    NotManaged,
+    /// The component has values that a restore refuses, or has an accessor of its own.
+    NotWritable,
+    /// MXCSR bits that a restore refuses.
+    ReservedMxcsr {
+        /// Which.
+        bits: u32,
+    },
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfRange => f.write_str("no such register or byte"),
+            Self::NotManaged => f.write_str("the component is not part of the plan"),
+            Self::NotWritable => f.write_str("the component cannot be written as bytes"),
+            Self::ReservedMxcsr { bits } => {
+                write!(f, "MXCSR bits {bits:#x} are reserved on this CPU")
+            }
+        }
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
+impl core::error::Error for PlanError {}
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // as above
+impl core::error::Error for ImageError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn unnamed_bits_are_named_by_number() {
+        let bits = Components::from_bits_retain(1 << 62) | Components::TILEDATA;
+        assert_eq!(
+            PlanError::Unsupported(bits).to_string(),
+            "enabled but not known here: TILEDATA, component 62"
+        );
+    }
+}

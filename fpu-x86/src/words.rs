@@ -1,0 +1,349 @@
+//! Plans made from CPUID words: made up to be wrong in one way each, and recorded from real CPUs.
+
+use raw_cpuid::CpuIdResult;
+use std::{
+    collections::BTreeMap,
+    format, fs,
+    path::Path,
+    println,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::{cpuid::Facts, Components, Format, Plan, PlanError, Rung};
+
+/// Words by leaf and subleaf; all others read as zero.
+#[derive(Clone, Default)]
+struct Words {
+    cpuid: BTreeMap<(u32, u32), [u32; 4]>,
+    xcr0: u64,
+}
+
+const FXSR_SSE: u32 = 1 << 24 | 1 << 25;
+const XSAVE: u32 = 1 << 26;
+const OSXSAVE: u32 = 1 << 27;
+
+impl Words {
+    fn facts(&self) -> Result<Facts, PlanError> {
+        let words = self.cpuid.clone();
+        let reader = move |leaf, subleaf| {
+            let [eax, ebx, ecx, edx] = words.get(&(leaf, subleaf)).copied().unwrap_or_default();
+            CpuIdResult { eax, ebx, ecx, edx }
+        };
+        Facts::read(reader, || self.xcr0, 0xFFFF)
+    }
+    fn plan(&self) -> Result<Plan, PlanError> {
+        Plan::user(self.facts()?, Components::all(), Components::empty())
+    }
+    fn with(mut self, leaf: u32, subleaf: u32, words: [u32; 4]) -> Self {
+        self.cpuid.insert((leaf, subleaf), words);
+        self
+    }
+    fn xcr0(mut self, xcr0: u64) -> Self {
+        self.xcr0 = xcr0;
+        self
+    }
+}
+
+/// An AVX-512 server part with PKRU, XSAVEC and XSAVES, whose system enables no supervisor state.
+fn server() -> Words {
+    Words::default()
+        .with(0, 0, [0x16, 0, 0, 0])
+        .with(1, 0, [0, 0, XSAVE | OSXSAVE, FXSR_SSE])
+        .with(0xD, 0, [0x2E7, 2696, 2696, 0])
+        .with(0xD, 1, [0xF, 2440, 0x100, 0])
+        .with(0xD, 2, [256, 576, 0, 0])
+        .with(0xD, 5, [64, 1088, 0, 0])
+        .with(0xD, 6, [512, 1152, 0, 0])
+        .with(0xD, 7, [1024, 1664, 0, 0])
+        .with(0xD, 8, [128, 0, 1, 0])
+        .with(0xD, 9, [8, 2688, 0, 0])
+        .xcr0(0x2E7)
+}
+
+/// With AMX, whose components are aligned in the compacted format.
+fn tiles() -> Words {
+    server()
+        .with(0xD, 0, [0x6_02E7, 11008, 11008, 0])
+        .with(0xD, 1, [0xF, 10752, 0, 0])
+        .with(0xD, 17, [64, 2752, 2, 0])
+        .with(0xD, 18, [8192, 2816, 6, 0])
+        .xcr0(0x6_02E7)
+}
+
+#[test]
+fn the_plan_is_what_is_enabled_but_for_pkru() {
+    let plan = server().plan().unwrap();
+    assert_eq!((plan.components().bits(), plan.rung()), (0xE7, Rung::Xsavec));
+    let places = |plan: &Plan| {
+        [Components::AVX, Components::OPMASK, Components::ZMM_HI256, Components::HI16_ZMM]
+            .map(|component| plan.place(component).unwrap().0)
+    };
+    assert_eq!((places(&plan), plan.area_len()), ([576, 832, 896, 1408], 2432));
+    let plan = plan.with_rung(Rung::Xsaveopt).unwrap();
+    assert_eq!((places(&plan), plan.area_len()), ([576, 1088, 1152, 1664], 2688));
+    assert_eq!(plan.place(Components::PKRU), None);
+    assert_eq!(plan.place(Components::SSE), None);
+    assert_eq!(plan.place(Components::AVX512), None);
+    let missing = Components::AVX | Components::AVX512;
+    assert_eq!(plan.with_rung(Rung::Fxsave), Err(PlanError::TooNarrow { missing }));
+}
+
+#[test]
+fn aligned_components_begin_at_64_in_the_compacted_format() {
+    // PKRU is enabled but not in the plan, so only CPUID's own size has its 8 bytes and the 56 of
+    // the gap behind it.
+    let plan = tiles().plan().unwrap();
+    assert_eq!(plan.place(Components::TILECFG), Some((2432, 64)));
+    assert_eq!(plan.place(Components::TILEDATA), Some((2496, 8192)));
+    assert_eq!(plan.area_len(), 10688);
+    let odd = server().with(0xD, 2, [256, 576, 2, 0]).plan();
+    assert!(odd.is_ok(), "576 is a multiple of 64");
+}
+
+#[test]
+fn offsets_need_not_rise_with_the_numbers() {
+    let plan = server()
+        .with(0xD, 2, [256, 2432, 0, 0])
+        .with(0xD, 5, [64, 576, 0, 0])
+        .with(0xD, 6, [512, 640, 0, 0])
+        .with(0xD, 7, [1024, 1152, 0, 0])
+        .plan()
+        .and_then(|plan| plan.with_rung(Rung::Xsave))
+        .unwrap();
+    assert_eq!((plan.place(Components::AVX), plan.area_len()), (Some((2432, 256)), 2688));
+}
+
+#[test]
+fn wrong_words_are_named() {
+    let avx = Components::AVX;
+    let opmask = Components::OPMASK;
+    let size = |format, computed, reported| {
+        Err::<(), _>(PlanError::SizeMismatch { format, computed, reported })
+    };
+    let cases = [
+        ("no FXSAVE", server().with(1, 0, [0, 0, XSAVE | OSXSAVE, 1 << 25]), PlanError::NoFxsave),
+        ("no SSE", server().with(1, 0, [0, 0, XSAVE | OSXSAVE, 1 << 24]), PlanError::NoFxsave),
+        ("no leaf", server().with(0, 0, [0xC, 0, 0, 0]), PlanError::NoXsaveLeaf),
+        (
+            "zero leaf",
+            server().with(0xD, 0, [0; 4]).with(0xD, 1, [0; 4]),
+            PlanError::EmptyXsaveLeaf,
+        ),
+        ("AVX without SSE", server().xcr0(0x5), PlanError::IllegalXcr0(Components::X87 | avx)),
+        (
+            "a part of AVX-512",
+            server().xcr0(0x27),
+            PlanError::IllegalXcr0(Components::from_bits_retain(0x27)),
+        ),
+        (
+            "not listed",
+            server().with(0xD, 0, [0x7, 832, 832, 0]),
+            PlanError::NotEnumerated(Components::from_bits_retain(0x2E0)),
+        ),
+        (
+            "a supervisor bit in XCR0",
+            server().xcr0(0x3E7),
+            PlanError::Unsupported(Components::from_bits_retain(0x100)),
+        ),
+        (
+            "LWP",
+            server().xcr0(1 << 62 | 7),
+            PlanError::Unsupported(Components::from_bits_retain(1 << 62)),
+        ),
+        ("no SSE in XCR0", server().xcr0(1), PlanError::Uncovered { missing: Components::SSE }),
+        ("no subleaf", server().with(0xD, 5, [0; 4]), PlanError::Undescribed(opmask)),
+        ("supervisor", server().with(0xD, 5, [64, 1088, 1, 0]), PlanError::Undescribed(opmask)),
+        (
+            "half an AVX",
+            server().with(0xD, 2, [128, 576, 0, 0]),
+            PlanError::WrongSize { component: avx, size: 128 },
+        ),
+        (
+            "huge PKRU",
+            server().with(0xD, 9, [u32::MAX, 2688, 0, 0]),
+            PlanError::WrongSize { component: Components::PKRU, size: u32::MAX },
+        ),
+        (
+            "in the header",
+            server().with(0xD, 2, [256, 512, 0, 0]),
+            PlanError::Misplaced { component: avx, offset: 512 },
+        ),
+        (
+            "far out",
+            server().with(0xD, 2, [256, u32::MAX - 100, 0, 0]),
+            PlanError::Misplaced { component: avx, offset: u32::MAX - 100 },
+        ),
+        (
+            "one in another",
+            server().with(0xD, 5, [64, 800, 0, 0]),
+            PlanError::Misplaced { component: opmask, offset: 800 },
+        ),
+        (
+            "aligned, at an odd place",
+            tiles().with(0xD, 17, [64, 2744, 2, 0]),
+            PlanError::Misplaced { component: Components::TILECFG, offset: 2744 },
+        ),
+    ];
+    for (name, words, why) in cases {
+        assert_eq!(words.plan(), Err(why), "{name}");
+        assert!(!why.to_string().is_empty());
+    }
+    let standard = server().with(0xD, 0, [0x2E7, 832, 2696, 0]).plan();
+    assert_eq!(standard.map(drop), size(Format::Standard, 2696, 832));
+    // 128 bytes of supervisor state may be enabled or not; 129 cannot be.
+    for (reported, good) in [(2439, false), (2440, true), (2568, true), (2569, false)] {
+        let words = server().with(0xD, 1, [0xF, reported, 0x100, 0]);
+        let expect = if good { Ok(()) } else { size(Format::Compacted, 2440, reported) };
+        assert_eq!(words.plan().map(drop), expect);
+    }
+    // Without XSAVES there is none, and the size is exact; without XSAVEC there is no size.
+    let words = server().with(0xD, 1, [0x3, 2568, 0x100, 0]);
+    assert_eq!(words.plan().map(drop), size(Format::Compacted, 2440, 2568));
+    let words = server().with(0xD, 1, [0x1, 0, 0, 0]);
+    assert_eq!(words.plan().unwrap().rung(), Rung::Xsaveopt);
+}
+
+#[test]
+fn what_is_wanted_must_cover_what_is_enabled() {
+    let facts = server().facts().unwrap();
+    let wanted = Components::LEGACY | Components::AVX;
+    assert_eq!(
+        Plan::user(facts.clone(), wanted, Components::empty()),
+        Err(PlanError::Uncovered { missing: Components::AVX512 })
+    );
+    let plan = Plan::user(facts.clone(), wanted, Components::AVX512).unwrap();
+    assert_eq!((plan.components(), plan.area_len()), (wanted, 832));
+    for legacy in [Components::X87, Components::SSE] {
+        assert_eq!(
+            Plan::user(facts.clone(), Components::all(), legacy),
+            Err(PlanError::Uncovered { missing: legacy })
+        );
+    }
+    let plan = Plan::user(facts, Components::all(), !Components::LEGACY).unwrap();
+    let plan = plan.with_rung(Rung::Fxsave).unwrap();
+    assert_eq!((plan.area_len(), plan.format()), (512, Format::Legacy));
+}
+
+#[test]
+fn rungs_follow_cpuid() {
+    let old = Words::default().with(0, 0, [2, 0, 0, 0]).with(1, 0, [0, 0, 0, FXSR_SSE]);
+    let disabled = server().with(1, 0, [0, 0, XSAVE, FXSR_SSE]);
+    for words in [old, disabled] {
+        let plan = words.plan().unwrap();
+        assert_eq!((plan.rung(), plan.area_len()), (Rung::Fxsave, 512));
+        assert_eq!(plan.components(), Components::LEGACY);
+        for rung in [Rung::Xsave, Rung::Xsaveopt, Rung::Xsavec] {
+            assert_eq!(plan.clone().with_rung(rung), Err(PlanError::Unavailable(rung)));
+        }
+    }
+    for (flags, best) in [(0, Rung::Xsave), (1, Rung::Xsaveopt), (2, Rung::Xsavec)] {
+        let plan = server().with(0xD, 1, [flags, 2440, 0, 0]).plan().unwrap();
+        assert_eq!(plan.rung(), best);
+        assert_eq!(
+            plan.with_rung(Rung::Xsaveopt).is_ok(),
+            flags & 1 != 0,
+            "XSAVEC does not imply XSAVEOPT"
+        );
+    }
+}
+
+/// `"key":"value"` or `"key":[...]` of one line of JSON, as text.
+fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let at = line.find(&format!("\"{key}\":"))? + key.len() + 3;
+    let rest = &line[at..];
+    let end = match rest.as_bytes().first()? {
+        b'"' => rest[1..].find('"')? + 2,
+        b'[' => rest.find(']')? + 1,
+        _ => rest.find([',', '}'])?,
+    };
+    Some(rest[..end].trim_matches(['"', '[', ']']))
+}
+fn hex(text: &str) -> u64 {
+    u64::from_str_radix(text.trim_matches('"').trim_start_matches("0x"), 16).unwrap()
+}
+
+fn recorded(line: &str) -> Words {
+    let mut words = Words::default();
+    let keys = [(0, 0), (1, 0)].into_iter().chain((0..63).map(|sub| (0xD, sub)));
+    for (leaf, sub) in keys {
+        if let Some(four) = field(line, &format!("0x{leaf:x}.{sub}")) {
+            let four: Vec<u32> = four.split(',').map(|word| hex(word) as u32).collect();
+            words = words.with(leaf, sub, four.try_into().unwrap());
+        }
+    }
+    words
+}
+
+/// Reads lines that lie beside a checkout of the project, not in it.
+fn lines(name: &str) -> Option<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cpuid").join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Some(text.lines().map(String::from).collect()),
+        Err(why) => {
+            println!("SKIP: recorded CPUID words, {}: {why}", path.display());
+            None
+        }
+    }
+}
+
+#[test]
+fn recorded_cpus_with_xsave() {
+    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let (mut planned, mut refused) = (0, 0);
+    for line in &lines {
+        let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
+        let words = recorded(line);
+        let enabled = field(line, "xcr0").filter(|text| *text != "null").map_or(0, hex);
+        let words = words.xcr0(enabled);
+        let plan = words.plan();
+        let dormant = words.cpuid[&(1, 0)][2] & OSXSAVE == 0;
+        match field(line, "status").unwrap() {
+            // A part with junk in leaf 1.
+            _ if words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE => {
+                assert_eq!(plan, Err(PlanError::NoFxsave), "{name}");
+            }
+            _ if dormant => assert_eq!(plan.unwrap().rung(), Rung::Fxsave, "{name}"),
+            "zero_leaf_d" => assert_eq!(plan, Err(PlanError::EmptyXsaveLeaf), "{name}"),
+            "no_leaf_d" => assert_eq!(plan, Err(PlanError::NoXsaveLeaf), "{name}"),
+            "complete" if enabled & 0b11 == 0b11 => {
+                let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
+                let supported = words.cpuid[&(0xD, 0)];
+                assert_eq!(plan.components().bits(), enabled & !0x200, "{name}");
+                assert!(plan.area_len() <= supported[2] as usize, "{name}");
+                if enabled & 0x200 == 0 {
+                    let standard = plan.with_rung(Rung::Xsave).unwrap();
+                    assert_eq!(standard.area_len(), supported[1] as usize, "{name}");
+                }
+                planned += 1;
+            }
+            "complete" => assert!(plan.is_err(), "{name}: XCR0 {enabled:#x}"),
+            // A faulty tool's words: whatever comes of them, it is an answer.
+            _ => refused += usize::from(plan.is_err()),
+        }
+    }
+    println!("{} recorded, {planned} planned, {refused} damaged ones refused", lines.len());
+    assert!(planned >= 30, "only {planned} of {}", lines.len());
+}
+
+#[test]
+fn recorded_cpus_without_xsave() {
+    let Some(lines) = lines("no_xsave.jsonl") else { return };
+    let mut legacy = 0;
+    for line in &lines {
+        let brand = field(line, "brand").unwrap();
+        let has = |key| field(line, key) == Some("1");
+        match recorded(line).plan() {
+            Ok(plan) => {
+                assert!(has("fxsr") && has("sse"), "{brand}");
+                assert_eq!(plan.rung(), Rung::Fxsave, "{brand}");
+                legacy += 1;
+            }
+            Err(why) => {
+                assert_eq!(why, PlanError::NoFxsave, "{brand}");
+                assert!(!(has("fxsr") && has("sse")), "{brand}");
+            }
+        }
+    }
+    assert!(legacy >= 20, "only {legacy} of {}", lines.len());
+}
