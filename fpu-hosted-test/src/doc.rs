@@ -1,1 +1,203 @@
-//! What the documentation examples of `fpu-core` stand on: a small kernel over the simulated CPU.
+//! What the documentation examples of `fpu-core` stand on: a kernel of a few lines over one
+//! simulated CPU per thread.
+//!
+//! ```
+//! use fpu_hosted_test::doc::*;
+//! let (mut cpu, task) = cpu_and_task();
+//! drop(task.switch_return(&mut cpu)?);
+//! cpu.set_avx0(7); // user mode
+//! task.switch_prepare(&cpu)?;
+//! assert_eq!((cpu.avx0(), cpu.totals().saved), (7, 1));
+//! # Ok::<(), fpu_core::Error>(())
+//! ```
+
+use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
+use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
+use fpu_core::{
+    CpuFpu, Event, Exclusive, RawFpu, RestoreFault, SaveSteps, SoftFloat, TaskFpu, Totals,
+    UserSteps,
+};
+pub use fpu_core::{CpuLifecycle, KernelFpu, KernelUnits, Pinned, TaskState};
+
+/// The backend.
+pub type Backend = SimFpu;
+/// Bytes of an image.
+pub const AREA: usize = AREA_LEN;
+/// Memory for one image.
+pub type Area = fpu_core::Area<AREA>;
+/// A task's context.
+pub type Task = TaskFpu<Backend, Area>;
+
+thread_local! {
+    static CPU: Cell<Option<&'static SimCpu>> = const { Cell::new(None) };
+    static WORDS: &'static CpuFpu = Box::leak(Box::new(CpuFpu::new()));
+}
+
+/// Proof of holding this thread's CPU, with interrupts off.
+#[derive(Debug)]
+pub struct Cpu(PhantomData<*mut ()>);
+
+fn this_cpu() -> &'static SimCpu {
+    CPU.with(|cpu| match cpu.get() {
+        Some(cpu) => cpu,
+        None => {
+            let new: &'static SimCpu = Box::leak(Box::new(SimCpu::offline()));
+            cpu.set(Some(new));
+            new
+        }
+    })
+}
+
+/// A new CPU for this thread, not online.
+#[must_use]
+pub fn offline_cpu() -> Cpu {
+    CPU.with(|cpu| cpu.set(None));
+    Cpu(PhantomData)
+}
+/// A new CPU for this thread, online as number 0.
+///
+/// # Panics
+///
+/// Never, as it is new.
+#[must_use]
+pub fn online_cpu() -> Cpu {
+    let mut cpu = offline_cpu();
+    // SAFETY: O1, O2: the only CPU of this thread's kernel, its words new.
+    match unsafe { cpu.fpu_online(0) } {
+        Ok(()) => cpu,
+        Err(why) => unreachable!("{why}"),
+    }
+}
+/// A new context in the initial state.
+///
+/// # Panics
+///
+/// Never, as the area fits.
+#[must_use]
+pub fn new_task() -> Task {
+    match TaskFpu::new(the_backend(), Area::new()) {
+        Ok(task) => task,
+        Err((why, _)) => unreachable!("{why}"),
+    }
+}
+/// Both.
+#[must_use]
+pub fn cpu_and_task() -> (Cpu, Task) {
+    (online_cpu(), new_task())
+}
+/// Proof that the example's task is stopped.
+#[must_use]
+pub fn stop() -> SimStopped {
+    SimStopped::new()
+}
+
+impl Cpu {
+    /// What has happened on this CPU.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        this_cpu().totals()
+    }
+    /// One register as an example of all.
+    #[must_use]
+    pub fn avx0(&self) -> u64 {
+        this_cpu().fpu().avx0()
+    }
+    /// Code writes that register.
+    pub fn set_avx0(&self, value: u64) {
+        this_cpu().fpu().set_avx0(value);
+    }
+    /// The next restore is refused.
+    pub fn fail_next_restore(&self) {
+        this_cpu().fpu().fail_restore(1);
+    }
+}
+
+// SAFETY: P1: a thread is a CPU here, and the value does not leave it. P2, P3: this CPU's words; one
+// layout. P4: one CPU. P5: no interrupts.
+unsafe impl Pinned for Cpu {
+    type Backend = Backend;
+    type Words = SimWords;
+    fn backend(&self) -> &Backend {
+        this_cpu().fpu()
+    }
+    fn words(&self) -> &SimWords {
+        this_cpu().words()
+    }
+    fn observe(&self, event: Event) {
+        this_cpu().count(event);
+    }
+}
+// SAFETY: E1: no interrupts.
+unsafe impl Exclusive for Cpu {}
+// SAFETY: F1: simulated registers change only when told to.
+unsafe impl SoftFloat for Cpu {}
+
+/// What assembly does with the steps of a [plan](fpu_core::UserPlan): out to user mode, where the
+/// task writes `avx0`, and back.
+///
+/// # Errors
+///
+/// The restore was refused; nothing was committed.
+///
+/// # Safety
+///
+/// The steps are those of a plan that is alive.
+pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), RestoreFault> {
+    if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
+        // SAFETY: S1: the plan's area. S2: simulated registers.
+        unsafe { this_cpu().fpu().restore(area) }?;
+    }
+    // SAFETY: the plan's word, a `u64` that nobody else accesses now.
+    unsafe { steps.word.write_volatile(steps.live) };
+    this_cpu().fpu().set_avx0(avx0);
+    if let Some(area) = NonNull::new(steps.save_to) {
+        // SAFETY: as for the restore.
+        unsafe { this_cpu().fpu().save(area) };
+    }
+    // SAFETY: as above.
+    unsafe { steps.word.write_volatile(steps.saved) };
+    Ok(())
+}
+/// What assembly does before user mode: the restore, if one is due.
+///
+/// # Errors
+///
+/// The restore was refused.
+///
+/// # Safety
+///
+/// The steps are those of a plan that is alive.
+pub unsafe fn sim_restore(steps: &UserSteps) -> Result<(), RestoreFault> {
+    match NonNull::new(steps.restore_from.cast_mut()) {
+        // SAFETY: S1: the plan's area. S2: simulated registers.
+        Some(area) => unsafe { this_cpu().fpu().restore(area) },
+        None => Ok(()),
+    }
+}
+/// What assembly does at a switch: the save.
+///
+/// # Safety
+///
+/// The steps are those of a plan that is alive.
+pub unsafe fn sim_save(steps: &SaveSteps) {
+    if let Some(area) = NonNull::new(steps.save_to) {
+        // SAFETY: S1: the plan's area. S2: simulated registers.
+        unsafe { this_cpu().fpu().save(area) };
+    }
+}
+
+/// The words of this thread's CPU, as a kernel's per-CPU data would hold them.
+#[must_use]
+pub fn this_cpu_fpu() -> &'static CpuFpu {
+    WORDS.with(|words| *words)
+}
+/// The kernel's backend.
+#[must_use]
+pub fn the_backend() -> &'static Backend {
+    this_cpu().fpu()
+}
+/// Are all registers in their initial state?
+#[must_use]
+pub fn registers_are_initial() -> bool {
+    the_backend().registers().in_use() == 0
+}

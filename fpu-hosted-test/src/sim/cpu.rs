@@ -108,6 +108,14 @@ impl SimCpu {
     pub fn totals(&self) -> Totals {
         self.counters.totals()
     }
+    /// Counts an event, and notes it if events are noted; a step.
+    pub fn count(&self, event: Event) {
+        self.fpu.line.step();
+        self.counters.record(event.kind);
+        if let Some(events) = self.events.borrow_mut().as_mut() {
+            events.push(event);
+        }
+    }
     /// Begins to note events.
     pub fn record_events(&self) {
         *self.events.borrow_mut() = Some(Vec::new());
@@ -236,11 +244,7 @@ unsafe impl<K: Kind> Pinned for Witness<'_, K> {
         K::LEVEL
     }
     fn observe(&self, event: Event) {
-        self.cpu.fpu.line.step();
-        self.cpu.counters.record(event.kind);
-        if let Some(events) = self.cpu.events.borrow_mut().as_mut() {
-            events.push(event);
-        }
+        self.cpu.count(event);
     }
 }
 // SAFETY: E1: the line holds interrupts back while the value lives; only non-maskable ones come.

@@ -1,7 +1,7 @@
 //! The registers of one simulated CPU, and the backend over them.
 
 use super::{
-    layout::{ALL, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT},
+    layout::{ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT},
     line::Line,
     Flaw, Random, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
 };
@@ -87,11 +87,20 @@ impl SimFpu {
         self.in_use.set(registers.in_use());
         self.modified.set(ALL);
     }
-    /// Code writes one component's first word and leaves everything else alone.
+    /// Code writes one word of one component and leaves everything else alone.
     pub fn write_one(&self, component: usize, word: usize, value: u64) {
         self.registers.borrow_mut().component_mut(component)[word] = value;
         self.in_use.set(self.in_use.get() | 1 << component);
         self.modified.set(self.modified.get() | 1 << component);
+    }
+    /// One register as an example of all: the first AVX word.
+    #[must_use]
+    pub fn avx0(&self) -> u64 {
+        self.registers.borrow().component(AVX)[0]
+    }
+    /// Code writes the first AVX word.
+    pub fn set_avx0(&self, value: u64) {
+        self.write_one(AVX, 0, value);
     }
     /// Vector code: every register changes.
     pub fn scribble(&self, seed: u64) {

@@ -1,7 +1,7 @@
 //! The typed views of an image.
 
 use super::{
-    layout::{ALL, PRESENT},
+    layout::{ALL, AVX, PRESENT},
     Flaw, Registers, COMPONENTS, LAYOUT,
 };
 use core::{marker::PhantomData, ptr::NonNull};
@@ -38,6 +38,11 @@ impl SimImage<'_> {
     #[must_use]
     pub fn present(&self) -> u64 {
         self.word(PRESENT)
+    }
+    /// One register as an example of all: the first AVX word.
+    #[must_use]
+    pub fn avx0(&self) -> u64 {
+        self.registers().component(AVX)[0]
     }
     /// All registers.
     #[must_use]
@@ -94,6 +99,10 @@ impl<'a> SimImageMut<'a> {
         if self.0.flaw != Some(Flaw::ImageWriteForgetsHeader) {
             self.put(PRESENT, self.0.present() | 1 << index);
         }
+    }
+    /// Gives the first AVX word a value.
+    pub fn set_avx0(&mut self, value: u64) {
+        self.set_component(AVX, &[value]);
     }
     /// Gives all components these values; those that are initial become absent.
     pub fn set(&mut self, registers: &Registers) {

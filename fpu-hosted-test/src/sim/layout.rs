@@ -46,6 +46,7 @@ const fn component(
     Component { name, words, offset, first, legal, inherited }
 }
 
+pub(super) const AVX: usize = 2;
 /// Which components are present.
 pub(super) const PRESENT: usize = 0;
 /// What XCOMP_BV is to XSAVEC.
