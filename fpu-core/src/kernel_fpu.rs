@@ -8,7 +8,7 @@ use crate::{
     Error, Event, EventKind, FpuRef, KernelUnits, Pinned, RawFpu, SoftFloat,
 };
 
-/// Kernel FPU sections. Implemented for every [`SoftFloat`] witness.
+/// Kernel FPU sections. Its methods exist for every [`SoftFloat`] witness.
 ///
 /// Which to use: [`with_kernel_fpu`](Self::with_kernel_fpu) if the code fits in a closure (it cannot
 /// be forgotten); [`kernel_fpu`](Self::kernel_fpu) for spans; [`run_persistent`](Self::run_persistent)
@@ -32,7 +32,7 @@ use crate::{
 /// assert_eq!((cpu.totals().saved, cpu.totals().restored), (1, 2));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
-pub trait KernelFpu: SoftFloat {
+pub trait KernelFpu: Pinned {
     /// Begins a section that ends on drop. `current` is the task this CPU runs or has interrupted,
     /// `None` for one without a context (a kernel thread, idle).
     ///
@@ -49,7 +49,7 @@ pub trait KernelFpu: SoftFloat {
         units: KernelUnits,
     ) -> Result<Section<'_, Self>, Error>
     where
-        Self: Sized,
+        Self: SoftFloat + Sized,
     {
         let (resident, next) = begin(self, current)?;
         let vacant = if fault(Fault::SectionKeepsStamp) { resident } else { next };
@@ -73,7 +73,7 @@ pub trait KernelFpu: SoftFloat {
         code: impl FnOnce() -> T,
     ) -> Result<T, Error>
     where
-        Self: Sized,
+        Self: SoftFloat + Sized,
     {
         let section = self.kernel_fpu(current, units)?;
         let value = code();
@@ -97,7 +97,7 @@ pub trait KernelFpu: SoftFloat {
         code: impl FnOnce() -> T,
     ) -> Result<T, Error>
     where
-        Self: Sized,
+        Self: SoftFloat + Sized,
     {
         let w = persistent.word.load();
         if w & MEMORY == 0 && current.map_or(true, |c| !core::ptr::eq(c.word, persistent.word)) {
@@ -134,7 +134,9 @@ pub trait KernelFpu: SoftFloat {
     }
 }
 
-impl<C: SoftFloat> KernelFpu for C {}
+// For every witness, with `SoftFloat` asked for by the methods: a witness without it is then told what
+// is missing, not that there is no such method.
+impl<C: Pinned> KernelFpu for C {}
 
 /// Closes the CPU and saves the current task if the registers are its only copy. Returns the CPU's
 /// open word and the next stamp. On `Err` nothing has changed.

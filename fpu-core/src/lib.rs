@@ -33,7 +33,9 @@ pub use observer::{Counters, Event, EventKind, Totals};
 pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use residency::MAX_CPUS;
 pub use session::{ReadSession, Session, TaskState};
-pub use state::{Both, MemoryOnly, MemoryValid, RegistersOnly, RegistersStale, State};
+pub use state::{
+    Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
+};
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
 

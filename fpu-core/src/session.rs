@@ -5,7 +5,9 @@ use core::marker::PhantomData;
 use crate::{
     residency::{close, closed, gate, next_stamp, refusal, reopen, MEMORY, NOWHERE},
     residency::{set_resident, TaskWord},
-    state::{Both, MemoryOnly, MemoryValid, RegistersOnly, RegistersStale, State},
+    state::{
+        Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
+    },
     sync::{fault, Fault},
     Error, EventKind, Exclusive, FpuRef, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, UserReady,
 };
@@ -209,6 +211,8 @@ impl<'s, C: SoftFloat> ReadSession<'s, C> {
     }
 }
 
+// Where a state is required it stands as a bound on the method, not on the block: only then does the
+// compiler print the text of `state.rs` that says which call is missing.
 impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     fn word(&self) -> &TaskWord {
         self.task.word
@@ -265,10 +269,11 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
         self.task.tell(self.closed.cpu(), EventKind::Restored);
         Ok(self.become_state())
     }
-}
 
-impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
-    fn save(&self, word: u64) {
+    fn save(&self, word: u64)
+    where
+        S: MemoryStale,
+    {
         if !fault(Fault::WriteSkipsSave) {
             // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned (P1), F1;
             // the CPU has been closed since the word was compared, so the registers are the task's.
@@ -279,11 +284,38 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     }
 
     /// Saves: the image can be read, the registers are still valid.
-    pub fn make_memory_valid_read(self) -> Session<'s, C, Both> {
+    pub fn make_memory_valid_read(self) -> Session<'s, C, Both>
+    where
+        S: MemoryStale,
+    {
         self.save(self.closed.resident | MEMORY);
         self.become_state()
     }
 
+    /// Saves and ends the session: the task can be switched out, the registers still hold it.
+    pub fn switch_prepare(self)
+    where
+        S: MemoryStale,
+    {
+        self.save(self.closed.resident | MEMORY);
+        self.task.tell(self.closed.cpu(), EventKind::Unloaded);
+    }
+
+    /// Drops the registers' claim, *before* memory is written.
+    #[doc(alias = "__fpu_invalidate_fpregs_state")]
+    pub fn invalidate_registers(self) -> Session<'s, C, MemoryOnly>
+    where
+        S: BothValid,
+    {
+        if !fault(Fault::WriteKeepsClaim) {
+            self.word().publish(NOWHERE);
+        }
+        self.task.tell(self.closed.cpu(), EventKind::Invalidated);
+        self.become_state()
+    }
+}
+
+impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     /// Saves and drops the registers' claim: the image can be written.
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
         let keep = fault(Fault::WriteKeepsClaim);
@@ -291,26 +323,11 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
         self.task.tell(self.closed.cpu(), EventKind::Invalidated);
         self.become_state()
     }
-
-    /// Saves and ends the session: the task can be switched out, the registers still hold it.
-    pub fn switch_prepare(self) {
-        self.save(self.closed.resident | MEMORY);
-        self.task.tell(self.closed.cpu(), EventKind::Unloaded);
-    }
 }
 
 impl<'s, C: SoftFloat> Session<'s, C, Both> {
-    /// Drops the registers' claim, *before* memory is written.
-    #[doc(alias = "__fpu_invalidate_fpregs_state")]
-    pub fn invalidate_registers(self) -> Session<'s, C, MemoryOnly> {
-        if !fault(Fault::WriteKeepsClaim) {
-            self.word().publish(NOWHERE);
-        }
-        self.task.tell(self.closed.cpu(), EventKind::Invalidated);
-        self.become_state()
-    }
-
-    /// The same, under the name of its purpose: the image can be written.
+    /// [`invalidate_registers`](Self::invalidate_registers) under the name of its purpose: the image
+    /// can be written.
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
         self.invalidate_registers()
     }

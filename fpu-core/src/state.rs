@@ -98,3 +98,37 @@ impl MemoryValid for MemoryOnly {}
 )]
 pub trait RegistersStale: State {}
 impl RegistersStale for MemoryOnly {}
+
+/// The state in which memory is stale, so that a save has something to do.
+///
+/// ```
+/// fn to_be_saved<S: fpu_core::MemoryStale>() {}
+/// to_be_saved::<fpu_core::RegistersOnly>();
+/// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "memory holds this task's state already: there is nothing to save",
+        label = "leave this call out: the image can be read, and the task switched out, as it is",
+        note = "dropping the session ends it"
+    )
+)]
+pub trait MemoryStale: State {}
+impl MemoryStale for RegistersOnly {}
+
+/// The state in which registers and memory agree, so that the registers' claim can be dropped.
+///
+/// ```
+/// fn droppable<S: fpu_core::BothValid>() {}
+/// droppable::<fpu_core::Both>();
+/// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "the registers' claim can be dropped only while memory holds the same state",
+        label = "not in state 2a: the registers hold the only copy, or no claim at all",
+        note = "from `RegistersOnly`, `make_memory_valid_write()` saves first; in `MemoryOnly` the image can be written as it is"
+    )
+)]
+pub trait BothValid: State {}
+impl BothValid for Both {}
