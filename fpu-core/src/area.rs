@@ -39,6 +39,12 @@ pub struct Area<const N: usize>(UnsafeCell<[u8; N]>);
 
 impl<const N: usize> Area<N> {
     /// Zeroed memory; [`TaskFpu::new`](crate::TaskFpu::new) writes the initial image.
+    ///
+    /// ```
+    /// let inline: fpu_core::Area<576> = fpu_core::Area::new();
+    /// let boxed = Box::new(fpu_core::Area::<8192>::new());
+    /// # let _ = (&inline, &boxed);
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self(UnsafeCell::new([0; N]))

@@ -101,6 +101,17 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// * **O1** no other CPU has, or ever had, this number.
     /// * **O2** if this CPU had the number before, its words are as they were left then (W1).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let mut cpu = offline_cpu();
+    /// // SAFETY: O1, O2: the only CPU, its words new.
+    /// unsafe { cpu.fpu_online(5)? };
+    /// // SAFETY: O1, O2: the same again.
+    /// let again = unsafe { cpu.fpu_online(5) };
+    /// assert_eq!(again, Err(fpu_core::Error::CpuOnline));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu__init_cpu")]
     unsafe fn fpu_online(&mut self, number: u32) -> Result<(), Error> {
         let cpu = self.words();
@@ -122,6 +133,14 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session;
     /// [`Error::Nmi`]. Nothing has changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// cpu.fpu_offline()?;
+    /// assert!(task.switch_return(&mut cpu).is_err());
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu__disable_cpu")]
     fn fpu_offline(&mut self) -> Result<(), Error>
     where
@@ -152,6 +171,15 @@ pub trait CpuLifecycle: Pinned {
     /// # Errors
     ///
     /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_registers_valid()?;
+    /// cpu.invalidate_registers()?; // firmware is about to use them
+    /// assert!(!task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "__cpu_invalidate_fpregs_state")]
     fn invalidate_registers(&mut self) -> Result<(), Error>
     where
@@ -170,6 +198,15 @@ pub trait CpuLifecycle: Pinned {
     /// # Errors
     ///
     /// As for [`invalidate_registers`](Self::invalidate_registers).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_registers_valid()?;
+    /// cpu.fpu_resume()?;
+    /// assert!(!task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu__resume_cpu")]
     fn fpu_resume(&mut self) -> Result<(), Error>
     where

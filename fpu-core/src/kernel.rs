@@ -65,6 +65,21 @@ pub unsafe trait CpuWords {
 ///   can see ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)); it cannot see all.
 /// * **P5** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
 ///   interrupts off.
+///
+/// ```
+/// use fpu_core::{CpuFpu, Pinned};
+/// # use fpu_hosted_test::doc::{Backend, the_backend, this_cpu_fpu};
+/// struct PreemptOff(core::marker::PhantomData<*mut ()>); // a guard: `!Send`
+/// // SAFETY: P1: the guard turned preemption off. P2, P3: per-CPU data and the one backend.
+/// // P4: run-queue locks. P5: NMI handlers use another type.
+/// unsafe impl Pinned for PreemptOff {
+///     type Backend = Backend;
+///     type Words = CpuFpu;
+///     fn backend(&self) -> &Backend { the_backend() }
+///     fn words(&self) -> &CpuFpu { this_cpu_fpu() }
+/// }
+/// # let _ = PreemptOff(core::marker::PhantomData);
+/// ```
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -108,6 +123,15 @@ pub unsafe trait Pinned {
 ///
 /// * **E1** while a value lives, nothing on this CPU that is not its holder calls into this crate,
 ///   but for a non-maskable interrupt that says so (P5) and is refused.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// fn on_the_way_to_user<C: fpu_core::Exclusive>(_cpu: &mut C) {}
+/// on_the_way_to_user(&mut cpu);
+/// # let _ = task;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -128,6 +152,15 @@ pub unsafe trait Exclusive: Pinned {}
 ///
 /// * **F1** between any two calls into this crate on a CPU, code of the kernel outside a section does
 ///   not read or write the registers that the backend manages.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// fn uses_sections<C: fpu_core::SoftFloat>(_cpu: &mut C) {}
+/// uses_sections(&mut cpu);
+/// # let _ = task;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -152,6 +185,19 @@ pub unsafe trait SoftFloat: Pinned {}
 /// And always:
 ///
 /// * **T3** [`backend`](Self::backend) is the kernel's one backend, as in P3.
+///
+/// ```
+/// use fpu_core::Stopped;
+/// # use fpu_hosted_test::doc::{Backend, the_backend};
+/// struct Traced(core::marker::PhantomData<*mut ()>);
+/// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
+/// // T3: the one backend.
+/// unsafe impl Stopped for Traced {
+///     type Backend = Backend;
+///     fn backend(&self) -> &Backend { the_backend() }
+/// }
+/// # let _ = Traced(core::marker::PhantomData);
+/// ```
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -173,6 +219,14 @@ pub unsafe trait Stopped {
 /// |---|---|
 /// | `Task`, `SoftIrq`, `HardIrq` | allowed unless one, or a session, is open: then `Busy` |
 /// | `Nmi` | always refused |
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let cpu = online_cpu();
+/// use fpu_core::{Level, Pinned};
+/// assert_eq!(cpu.level(), Level::Task);
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// A task, or the idle loop.

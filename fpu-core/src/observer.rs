@@ -64,6 +64,13 @@ pub enum EventKind {
 /// `self.counters.record(event.kind)`.
 ///
 /// Plain loads and stores, so for one CPU only; not `Sync`.
+///
+/// ```
+/// use fpu_core::{Counters, EventKind};
+/// let counters = Counters::new();
+/// counters.record(EventKind::Saved);
+/// assert_eq!(counters.totals().saved, 1);
+/// ```
 #[derive(Debug, Default)]
 pub struct Counters {
     saved: Cell<u64>,

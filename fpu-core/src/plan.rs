@@ -68,11 +68,13 @@ pub struct SaveSteps {
 /// # let (mut cpu, task) = cpu_and_task();
 /// let plan = task.plan_user(&mut cpu)?;
 /// assert!(!plan.steps().restore_from.is_null()); // its first time here
-/// let steps = *plan.steps();
-/// # sim_round_trip(&cpu_registers, &steps);
-/// // assembly here: load, `mov [word], live`, user mode, save, `mov [word], saved`
-/// // SAFETY: L1, L3: the assembly did all of it.
-/// unsafe { plan.round_trip_done() };
+/// // SAFETY: the plan is alive; L1, L3: the assembly did all of it.
+/// unsafe {
+///     // load, `mov [word], live`, user mode, save, `mov [word], saved`
+///     sim_round_trip(plan.steps(), 7).expect("a good image");
+///     plan.round_trip_done();
+/// }
+/// assert!(task.registers_valid(&cpu));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[must_use = "nothing is done until the steps are executed"]
@@ -107,6 +109,14 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// As for [`switch_return`](Self::switch_return), but for `RestoreFailed`, which is then the
     /// assembly's to see: it must not store `live`.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.plan_user(&mut cpu)?); // nothing done: the task stays in memory
+    /// assert!(!task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[inline]
     pub fn plan_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<UserPlan<'t, C>, Error>
     where
@@ -134,6 +144,21 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # Errors
     ///
     /// As for [`switch_prepare`](Self::switch_prepare).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
+    ///     // SAFETY: the plan is alive; L4: the save was executed just now.
+    ///     unsafe {
+    ///         sim_save(plan.steps()); // assembly
+    ///         plan.saved();
+    ///     }
+    /// }
+    /// assert!(task.plan_switch_out(&mut cpu)?.is_none());
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[inline]
     pub fn plan_switch_out<'t, C>(&'t self, cpu: &'t mut C) -> Result<Option<OutPlan<'t, C>>, Error>
     where
@@ -174,6 +199,20 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// * **L1** if `restore_from` is not null, the backend's restore from it was executed, did not
     ///   fault, and nothing has changed the registers since.
     /// * **L2** if it is null, nothing has changed the registers since they were the task's.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let plan = task.plan_user(&mut cpu)?;
+    /// // SAFETY: the plan is alive; L1: restored just now, and nothing has changed the registers.
+    /// let ready = unsafe {
+    ///     sim_restore(plan.steps()).expect("a good image"); // assembly
+    ///     plan.restored()
+    /// };
+    /// # drop(ready);
+    /// assert!(task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
         // SAFETY: the word of the context that the plan borrows; stores go through the atomic type.
         unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }
@@ -196,6 +235,19 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     }
 
     /// The restore faulted; `live` was not stored. The registers are nobody's.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// cpu.fail_next_restore();
+    /// let plan = task.plan_user(&mut cpu)?;
+    /// // SAFETY: the plan is alive.
+    /// if let Err(why) = unsafe { sim_restore(plan.steps()) } {
+    ///     assert_eq!(plan.failed(why), fpu_core::Error::RestoreFailed(why));
+    /// }
+    /// assert!(!task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn failed(self, why: RestoreFault) -> Error {
         self.cpu.observe(Event { kind: EventKind::Failed, context: self.steps.word as usize });

@@ -80,6 +80,18 @@ fn code(why: Error) -> u32 {
 /// # Safety
 ///
 /// R1, R2, R3 of [this module](self).
+///
+/// ```
+/// # use fpu_core::{raw, CpuLifecycle};
+/// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
+/// # let mut pinned = PerCpu::irqs_off();
+/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # unsafe { pinned.fpu_online(0)? };
+/// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
+/// // SAFETY: R1: both are alive. R2: nothing is due.
+/// assert_eq!(unsafe { raw::switch_out(&word, cpu) }, raw::NOTHING);
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 #[doc(alias = "switch_fpu_prepare")]
 pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: R1: both point to live values.
@@ -95,6 +107,24 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
 /// # Safety
 ///
 /// R1 and R3, after [`SAVE`] and the save itself.
+///
+/// ```
+/// # use fpu_core::{raw, CpuLifecycle};
+/// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
+/// # let mut pinned = PerCpu::irqs_off();
+/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # unsafe { pinned.fpu_online(0)? };
+/// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
+/// // SAFETY: R1. R2: the steps in between, of no registers, are done.
+/// unsafe {
+///     assert_eq!(raw::switch_return(&word, cpu), raw::RESTORE);
+///     raw::restored(&word, cpu);
+///     assert_eq!(raw::switch_out(&word, cpu), raw::SAVE);
+///     raw::saved(&word);
+///     assert_eq!(raw::switch_out(&word, cpu), raw::NOTHING);
+/// }
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 pub unsafe extern "C" fn saved(task: *const TaskWord) {
     // SAFETY: R1.
     let task = unsafe { &*task };
@@ -106,6 +136,22 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
 /// # Safety
 ///
 /// R1, R2, R3 of [this module](self).
+///
+/// ```
+/// # use fpu_core::{raw, CpuLifecycle};
+/// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
+/// # let mut pinned = PerCpu::irqs_off();
+/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # unsafe { pinned.fpu_online(0)? };
+/// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
+/// // SAFETY: R1. R2: the restore, of no registers, is done.
+/// unsafe {
+///     assert_eq!(raw::switch_return(&word, cpu), raw::RESTORE);
+///     raw::restored(&word, cpu);
+///     assert_eq!(raw::switch_return(&word, cpu), raw::NOTHING);
+/// }
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 #[doc(alias = "switch_fpu_return")]
 pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: R1.
@@ -126,6 +172,21 @@ pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu
 /// # Safety
 ///
 /// R1 and R3, after [`RESTORE`] and the restore itself.
+///
+/// ```
+/// # use fpu_core::{raw, CpuLifecycle};
+/// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
+/// # let mut pinned = PerCpu::irqs_off();
+/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # unsafe { pinned.fpu_online(0)? };
+/// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
+/// // SAFETY: R1. R2: the restore, of no registers, is done.
+/// unsafe {
+///     assert_eq!(raw::switch_return(&word, cpu), raw::RESTORE);
+///     raw::restored(&word, cpu); // not if it faulted
+/// }
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 pub unsafe extern "C" fn restored(task: *const TaskWord, cpu: *const CpuFpu) {
     // SAFETY: R1. The CPU's word is the stamp that `switch_return` issued for this restore.
     unsafe { (*task).mark_live((*cpu).resident()) };

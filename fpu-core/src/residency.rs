@@ -34,6 +34,15 @@ const ID_MASK: u64 = (STEP - 1) & !MEMORY;
 /// The word of a context that no registers hold: memory is valid, of a CPU that cannot be.
 pub(crate) const NOWHERE: u64 = ID_MASK | MEMORY;
 /// CPUs that can be told apart: numbers 0 to 16,381.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let mut cpu = offline_cpu();
+/// // SAFETY: O1, O2: the only CPU, its words new.
+/// let refused = unsafe { cpu.fpu_online(fpu_core::MAX_CPUS) };
+/// assert_eq!(refused, Err(fpu_core::Error::InvalidCpu));
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
 pub const MAX_CPUS: u32 = (1 << 14) - 2;
 /// The last words from which a closed path takes a step. Only hot claims go further, so that a word
 /// which is not open has room for one more.
@@ -55,6 +64,11 @@ pub(crate) mod gate {
 
 /// A context's word. Written only by the CPU on which the task is current, or under proof that it is
 /// stopped (P4, T1).
+///
+/// ```
+/// // Eight bytes, the first of every context.
+/// assert_eq!(core::mem::size_of::<fpu_core::raw::TaskWord>(), 8);
+/// ```
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct TaskWord(AtomicU64);

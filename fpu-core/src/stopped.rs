@@ -54,6 +54,18 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// [`Error::LiveElsewhere`]: the task's state is in a CPU's registers; it was not switched out, so
     /// it is not stopped, whatever the proof says.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// # let mut proof = stop();
+    /// drop(task.switch_return(&mut cpu)?); // live in registers: not stopped
+    /// let refused = task.stopped(&mut proof).err();
+    /// assert_eq!(refused, Some(fpu_core::Error::LiveElsewhere { cpu: 0 }));
+    /// task.switch_prepare(&cpu)?;
+    /// assert!(task.stopped(&mut proof).is_ok());
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn stopped<'s, P>(&'s self, proof: &'s mut P) -> Result<StoppedTask<'s, B>, Error>
     where
         P: Stopped<Backend = B>,
@@ -70,6 +82,14 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 
 impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// The image.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let task = new_task();
+    /// # let mut proof = stop();
+    /// assert_eq!(task.stopped(&mut proof)?.image().avx0(), 0);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn image(&self) -> B::Image<'_> {
         // SAFETY: S1: checked in `new` against this backend (T3). S3: the task is stopped and memory is
@@ -79,6 +99,16 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
 
     /// Drops whatever claim some CPU's registers have: the image can be written, and what is written is
     /// what the task runs with next.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// # let mut proof = stop();
+    /// task.stopped(&mut proof)?.make_memory_valid_write().image_mut().set_avx0(5);
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn make_memory_valid_write(self) -> StoppedImageMut<'s, B> {
         if !fault(Fault::StoppedWriteKeepsClaim) {
             self.task.word.publish(NOWHERE);
@@ -94,6 +124,16 @@ impl<B: RawFpu> StoppedImageMut<'_, B> {
         self.0.image()
     }
     /// The image, to be changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let task = new_task();
+    /// # let mut proof = stop();
+    /// let mut writable = task.stopped(&mut proof)?.make_memory_valid_write();
+    /// writable.image_mut().set_avx0(5);
+    /// assert_eq!(writable.image().avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn image_mut(&mut self) -> B::ImageMut<'_> {
         // SAFETY: as in `image`, and the handle is borrowed exclusively.

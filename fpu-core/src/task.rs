@@ -54,6 +54,17 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # Errors
     ///
     /// The area is too small or misaligned for the backend; it comes back untouched.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let cpu = online_cpu();
+    /// use fpu_core::{AreaError, RawFpu, TaskFpu};
+    /// let small = fpu_core::Area::<64>::new();
+    /// let refused = TaskFpu::new(cpu.backend(), small).err().map(|(why, _area)| why);
+    /// let need = cpu.backend().area_len();
+    /// assert_eq!(refused, Some(AreaError::TooSmall { need, have: 64 }));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn new(backend: &B, area: A) -> Result<Self, (AreaError, A)> {
         let (need, align) = (backend.area_len(), backend.area_align());
         if area.len() < need {
@@ -76,6 +87,15 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     }
 
     /// The context without its area's type, as kernel FPU sections take it.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.with_kernel_fpu(Some(task.as_ref()), KernelUnits::NONE, || ())?;
+    /// assert_eq!(cpu.totals().saved, 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[inline(always)]
     #[must_use]
     pub fn as_ref(&self) -> FpuRef<'_, B> {
@@ -84,6 +104,15 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 
     /// Gives the area back. Its contents are the last image saved, if the context's registers were
     /// [saved](Self::switch_prepare) at all.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let task = new_task();
+    /// use fpu_core::SaveArea;
+    /// let area = task.into_area(); // for the slab it came from
+    /// assert_eq!(area.len(), AREA);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn into_area(self) -> A {
         self.area
@@ -92,6 +121,15 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// Do this CPU's registers hold this context's state (states 1 and 2a)?
     ///
     /// One load and one comparison; the answer holds as long as `cpu` excludes sections.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// assert!(!task.registers_valid(&cpu));
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert!(task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpregs_state_valid")]
     #[inline]
     pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
@@ -107,6 +145,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// [`Error::LiveElsewhere`], [`Error::Lost`]: see there. [`Error::CpuOffline`],
     /// [`Error::Busy`]: the registers are not this task's now.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// task.switch_prepare(&cpu)?; // saves
+    /// task.switch_prepare(&cpu)?; // nothing to do
+    /// assert_eq!(cpu.totals().saved, 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "switch_fpu_prepare")]
     #[doc(alias = "switch_fpu")]
     #[inline]
@@ -147,6 +195,20 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// [`Error::Busy`], [`Error::Exhausted`]: this CPU cannot hold a task now.
     /// [`Error::RestoreFailed`]: the registers are undefined and nobody's. User mode must not be
     /// entered after any of them.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// {
+    ///     let _ready = task.switch_return(&mut cpu)?; // loads; `enter_user(ready)`
+    /// }
+    /// cpu.set_avx0(7); // the task, in user mode
+    /// {
+    ///     let _ready = task.switch_return(&mut cpu)?; // a system call later: nothing to do
+    /// }
+    /// assert_eq!((cpu.avx0(), cpu.totals().restored), (7, 1));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "switch_fpu_return")]
     #[doc(alias = "switch_fpu_finish")]
     #[doc(alias = "fpregs_restore_userregs")]
@@ -196,6 +258,17 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: nothing has
     /// changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_avx0(7);
+    /// task.reset(&mut cpu)?; // exec
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 0);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu_flush_thread")]
     #[doc(alias = "fpu__clear_user_states")]
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
@@ -215,6 +288,19 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # Errors
     ///
     /// As for [`open`](Self::open); the child is then unchanged.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_avx0(7);
+    /// let mut child = new_task();
+    /// task.fork_into(&mut cpu, &mut child)?;
+    /// assert!(task.registers_valid(&cpu) && !child.registers_valid(&cpu));
+    /// drop(child.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 7);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu_clone")]
     pub fn fork_into<C, A2>(&self, cpu: &mut C, child: &mut TaskFpu<B, A2>) -> Result<(), Error>
     where

@@ -186,6 +186,28 @@ pub unsafe fn sim_save(steps: &SaveSteps) {
     }
 }
 
+/// Proof of holding this thread's CPU for kernels whose per-CPU data holds [`this_cpu_fpu`].
+pub struct PerCpu(PhantomData<*mut ()>);
+
+impl PerCpu {
+    /// Interrupts are off.
+    #[must_use]
+    pub fn irqs_off() -> Self {
+        Self(PhantomData)
+    }
+}
+// SAFETY: as for `Cpu`, with the words of `this_cpu_fpu`.
+unsafe impl Pinned for PerCpu {
+    type Backend = Backend;
+    type Words = CpuFpu;
+    fn backend(&self) -> &Backend {
+        the_backend()
+    }
+    fn words(&self) -> &CpuFpu {
+        this_cpu_fpu()
+    }
+}
+
 /// The words of this thread's CPU, as a kernel's per-CPU data would hold them.
 #[must_use]
 pub fn this_cpu_fpu() -> &'static CpuFpu {
