@@ -9,6 +9,8 @@ use crate::{layout::HEADER, Components, Format, ImageError, Plan};
 const FCW: usize = 0;
 const FSW: usize = 2;
 const TAG: usize = 4;
+const FIP: usize = 8;
+const FDP: usize = 16;
 const MXCSR: usize = 24;
 pub(crate) const MXCSR_MASK: usize = 28;
 const ST: usize = 32;
@@ -152,6 +154,26 @@ impl<'a> Image<'a> {
     pub fn tags(&self) -> u8 {
         if self.has(Components::X87) {
             u16_at(self.bytes, TAG) as u8
+        } else {
+            0
+        }
+    }
+
+    /// The address of the last x87 instruction, all 64 bits of it.
+    #[must_use]
+    pub fn fip(&self) -> u64 {
+        if self.has(Components::X87) {
+            u64_at(self.bytes, FIP)
+        } else {
+            0
+        }
+    }
+
+    /// The address of the last x87 memory operand.
+    #[must_use]
+    pub fn fdp(&self) -> u64 {
+        if self.has(Components::X87) {
+            u64_at(self.bytes, FDP)
         } else {
             0
         }
@@ -322,6 +344,20 @@ impl ImageMut<'_> {
     pub fn set_fcw(&mut self, value: u16) {
         self.provide(Components::X87);
         set(self.bytes, FCW, value.to_le_bytes());
+    }
+
+    /// Sets the x87 status word. It holds the top of the stack, so this comes before
+    /// [`set_st`](Self::set_st). An exception flag whose mask is clear is reported by the next waiting
+    /// x87 instruction, not by the restore.
+    pub fn set_fsw(&mut self, value: u16) {
+        self.provide(Components::X87);
+        set(self.bytes, FSW, value.to_le_bytes());
+    }
+
+    /// Sets the abridged x87 tag word: one bit for each physical register that is not empty.
+    pub fn set_tags(&mut self, value: u8) {
+        self.provide(Components::X87);
+        set(self.bytes, TAG, u16::from(value).to_le_bytes());
     }
 
     /// Sets ST(`index`), 0 to 7, and marks it as not empty.

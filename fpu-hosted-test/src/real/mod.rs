@@ -19,3 +19,12 @@ mod asm;
 pub use asm::{
     call_preserving, dump_registers, load_registers, run_between, sane_registers, Thunk,
 };
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fault;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod harness;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub use {
+    fault::serve_fixups,
+    harness::{RealHarness, Seen},
+};

@@ -228,10 +228,18 @@ impl RegFile {
     pub fn fsw(&self) -> u16 {
         (self.fx[0] >> 16) as u16
     }
+    /// Sets it.
+    pub fn set_fsw(&mut self, fsw: u16) {
+        self.fx[0] = self.fx[0] & !0xFFFF_0000 | u64::from(fsw) << 16;
+    }
     /// The x87 tag byte, in the abridged form.
     #[must_use]
     pub fn ftw(&self) -> u8 {
         (self.fx[0] >> 32) as u8
+    }
+    /// Sets it.
+    pub fn set_ftw(&mut self, ftw: u8) {
+        self.fx[0] = self.fx[0] & !(0xFF << 32) | u64::from(ftw) << 32;
     }
     /// The SIMD control and status word.
     #[must_use]

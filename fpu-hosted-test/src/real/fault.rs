@@ -1,0 +1,50 @@
+//! What a kernel's exception handlers do for a refused restore, done by a signal handler.
+
+use std::{
+    ffi::{c_int, c_void},
+    mem, ptr,
+    sync::Once,
+};
+
+/// The signals that Linux makes of #GP, #PF, #SS, #AC and #UD.
+const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL];
+
+/// Installs, once for the process, a handler that lets a refused restore of `fpu-x86` return its
+/// error. Any other fault ends the process, as it would without.
+///
+/// ```
+/// fpu_hosted_test::real::serve_fixups();
+/// ```
+pub fn serve_fixups() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: all-zero is a valid `sigaction`: no flags, an empty mask.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        let handler: unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+        for signal in SIGNALS {
+            // SAFETY: the handler has the form that SA_SIGINFO asks for and calls nothing that is not
+            // safe in a signal handler.
+            let done = unsafe { libc::sigaction(signal, &action, ptr::null_mut()) };
+            assert_eq!(done, 0, "sigaction({signal})");
+        }
+    });
+}
+
+/// Linux starts handlers with the registers in their initial state, so compiled code is fine here
+/// although the fault came from the middle of a restore.
+unsafe extern "C" fn on_fault(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: with SA_SIGINFO the third argument is the interrupted context, ours to change.
+    let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let ip = registers[libc::REG_RIP as usize] as usize;
+    let vector = registers[libc::REG_TRAPNO as usize] as u8;
+    match fpu_x86::fixup(ip, vector) {
+        Some(next) => registers[libc::REG_RIP as usize] = next as i64,
+        // Not ours: the same instruction faults again, and then as if nobody had asked.
+        // SAFETY: async-signal-safe.
+        None => unsafe {
+            libc::signal(signal, libc::SIG_DFL);
+        },
+    }
+}

@@ -1,0 +1,49 @@
+//! The conformance suite on the real registers, for every save instruction that this CPU offers.
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+
+use fpu_hosted_test::{
+    conformance::{self, Harness},
+    real::RealHarness,
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+
+struct Counting;
+thread_local!(static ALLOCATIONS: Cell<u64> = const { Cell::new(0) });
+// SAFETY: the system's allocator; the counter is a cell of this thread that needs no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations() -> Option<u64> {
+    Some(ALLOCATIONS.with(Cell::get))
+}
+
+#[test]
+fn every_rung_of_this_cpu_conforms() {
+    let (rungs, skipped) = RealHarness::rungs();
+    for why in skipped {
+        println!("SKIP: {why}");
+    }
+    for harness in rungs {
+        let mut harness = harness.counting(allocations);
+        let plan = harness.fpu();
+        println!("{:?}, {:?}, {} bytes", plan.rung(), plan.components(), plan.area_len());
+        let report = conformance::check(&mut harness);
+        println!("{report}");
+        assert!(report.passed(), "{report}");
+        assert_eq!(report.counts(), (report.checks.len(), 0, 0), "none may be skipped: {report}");
+    }
+}
