@@ -11,6 +11,7 @@ mod area;
 mod backend;
 mod cpu;
 mod error;
+mod hints;
 mod kernel;
 mod kernel_fpu;
 mod observer;

@@ -1,0 +1,12 @@
+// error: E0505
+// expect: cannot move out of `session` because it is borrowed
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+fn set_register(mut session: Session<'_, IrqOff, MemoryOnly>) {
+    let image = session.image_mut();
+    drop(session);
+    *image = 1;
+}

@@ -1,0 +1,11 @@
+// error: E0277
+// expect: the registers' claim can be dropped only while memory holds the same state
+// expect: `make_memory_valid_write()`
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+fn forget(session: Session<'_, IrqOff, RegistersOnly>) {
+    drop(session.invalidate_registers());
+}

@@ -1,0 +1,11 @@
+// error: E0277
+// expect: `kernel::VectorKernel` does not promise that kernel code leaves the FPU registers alone
+// expect: a kernel compiled with vector instructions uses `plan_user` and `plan_switch_out`
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+fn switch(task: &Task, cpu: &VectorKernel) -> Result<(), Error> {
+    task.switch_prepare(cpu)
+}

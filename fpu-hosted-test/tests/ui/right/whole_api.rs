@@ -1,0 +1,41 @@
+//! The same kernel used rightly: it compiles, so the cases beside it fail for what they say.
+#[path = "../support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+pub fn exit_path(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
+    task.switch_prepare(cpu)?;
+    enter_user(task.switch_return(cpu)?);
+    Ok(())
+}
+
+pub fn set_register(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
+    let mut session = task.open(cpu)?.make_memory_valid_write();
+    *session.image_mut() = 1;
+    enter_user(session.switch_return()?);
+    Ok(())
+}
+
+pub fn each_state(task: &Task, cpu: &mut IrqOff) -> Result<u64, Error> {
+    Ok(match task.open(cpu)? {
+        TaskState::RegistersOnly(session) => *session.make_memory_valid_read().image(),
+        TaskState::Both(session) => *session.invalidate_registers().image(),
+        TaskState::MemoryOnly(session) => *session.make_registers_valid()?.image(),
+    })
+}
+
+pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
+    drop(cpu.kernel_fpu(Some(task.as_ref()), KernelUnits::SIMD)?);
+    cpu.with_kernel_fpu(None, KernelUnits::ALL, || ())
+}
+
+pub fn planned(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
+    Ok(task.plan_user(cpu)?.steps().live)
+}
+
+pub fn debugger(task: &Task, proof: &mut Debugger) -> Result<(), Error> {
+    let mut image = task.stopped(proof)?.make_memory_valid_write();
+    *image.image_mut() = 1;
+    Ok(())
+}

@@ -1,0 +1,11 @@
+// error: E0277
+// expect: memory holds this task's state already: there is nothing to save
+// expect: leave this call out
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+fn save(session: Session<'_, IrqOff, Both>) {
+    drop(session.make_memory_valid_read());
+}

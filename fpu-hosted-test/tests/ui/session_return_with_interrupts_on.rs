@@ -1,0 +1,11 @@
+// error: E0277
+// expect: `kernel::PreemptOff` does not exclude interrupts, which may use the FPU
+// expect: disable interrupts and pass the guard type
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+fn exit_path(session: Session<'_, PreemptOff, Both>) {
+    drop(session.switch_return());
+}

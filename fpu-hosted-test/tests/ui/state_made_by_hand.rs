@@ -1,0 +1,11 @@
+// error: E0277
+// expect: Sealed
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+struct Fresh;
+impl State for Fresh {
+    const NAME: &'static str = "fresh";
+}

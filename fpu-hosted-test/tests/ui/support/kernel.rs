@@ -1,0 +1,118 @@
+//! A kernel of types only: what the cases use rightly or wrongly. Nothing here is ever run.
+#![allow(dead_code)]
+
+use core::ptr::NonNull;
+use fpu_core::*;
+
+macro_rules! backend {
+    ($name:ident) => {
+        pub struct $name;
+        // SAFETY: never run.
+        unsafe impl RawFpu for $name {
+            type Image<'a> = &'a u64;
+            type ImageMut<'a> = &'a mut u64;
+            fn area_len(&self) -> usize {
+                64
+            }
+            fn area_align(&self) -> usize {
+                64
+            }
+            unsafe fn write_initial(&self, _: NonNull<u8>) {}
+            unsafe fn save(&self, _: NonNull<u8>) {}
+            unsafe fn restore(&self, _: NonNull<u8>) -> Result<(), RestoreFault> {
+                Ok(())
+            }
+            unsafe fn kernel_defaults(&self, _: KernelUnits) {}
+            unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> &'a u64 {
+                // SAFETY: never run.
+                unsafe { area.cast().as_ref() }
+            }
+            unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> &'a mut u64 {
+                // SAFETY: never run.
+                unsafe { area.cast().as_mut() }
+            }
+        }
+    };
+}
+backend!(Xsave);
+backend!(Fxsave);
+
+/// Interrupts off, in a kernel compiled soft-float.
+pub struct IrqOff(CpuFpu);
+impl IrqOff {
+    pub fn new() -> Self {
+        Self(CpuFpu::new())
+    }
+}
+// SAFETY: never run.
+unsafe impl Pinned for IrqOff {
+    type Backend = Xsave;
+    type Words = CpuFpu;
+    fn backend(&self) -> &Xsave {
+        &Xsave
+    }
+    fn words(&self) -> &CpuFpu {
+        &self.0
+    }
+}
+// SAFETY: never run.
+unsafe impl Exclusive for IrqOff {}
+// SAFETY: never run.
+unsafe impl SoftFloat for IrqOff {}
+
+/// Preemption off, interrupts on.
+pub struct PreemptOff(CpuFpu);
+impl PreemptOff {
+    pub fn new() -> Self {
+        Self(CpuFpu::new())
+    }
+}
+// SAFETY: never run.
+unsafe impl Pinned for PreemptOff {
+    type Backend = Xsave;
+    type Words = CpuFpu;
+    fn backend(&self) -> &Xsave {
+        &Xsave
+    }
+    fn words(&self) -> &CpuFpu {
+        &self.0
+    }
+}
+// SAFETY: never run.
+unsafe impl SoftFloat for PreemptOff {}
+
+/// Interrupts off, in a kernel compiled with vector instructions.
+pub struct VectorKernel(CpuFpu);
+impl VectorKernel {
+    pub fn new() -> Self {
+        Self(CpuFpu::new())
+    }
+}
+// SAFETY: never run.
+unsafe impl Pinned for VectorKernel {
+    type Backend = Xsave;
+    type Words = CpuFpu;
+    fn backend(&self) -> &Xsave {
+        &Xsave
+    }
+    fn words(&self) -> &CpuFpu {
+        &self.0
+    }
+}
+// SAFETY: never run.
+unsafe impl Exclusive for VectorKernel {}
+
+/// Proof that a task does not run.
+pub struct Debugger;
+// SAFETY: never run.
+unsafe impl Stopped for Debugger {
+    type Backend = Xsave;
+    fn backend(&self) -> &Xsave {
+        &Xsave
+    }
+}
+
+pub type Task = TaskFpu<Xsave, Area<64>>;
+
+/// The way to user mode.
+pub fn enter_user(_ready: UserReady<'_, IrqOff>) {}

@@ -1,0 +1,11 @@
+// error: E0277
+// expect: `()` does not prove that this code stays on its CPU
+// expect: disable preemption first and pass the kernel's guard type
+#[path = "support/kernel.rs"]
+mod kernel;
+use fpu_core::*;
+use kernel::*;
+
+fn is_here(task: &Task) -> bool {
+    task.registers_valid(&())
+}
