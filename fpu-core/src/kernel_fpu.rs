@@ -40,6 +40,15 @@ pub trait KernelFpu: Pinned {
     ///
     /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: use a path without
     /// FPU. [`Error::LiveElsewhere`], [`Error::Lost`]: `current` is not current here. Nothing has changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let mut cpu = online_cpu();
+    /// let section = cpu.kernel_fpu(None, KernelUnits::SIMD)?;
+    /// /* vector code */
+    /// drop(section);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "kernel_fpu_begin")]
     #[doc(alias = "kernel_fpu_end")]
     #[doc(alias = "irq_fpu_usable")]
@@ -66,6 +75,14 @@ pub trait KernelFpu: Pinned {
     /// # Errors
     ///
     /// As for [`kernel_fpu`](Self::kernel_fpu); `code` was not run.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let mut cpu = online_cpu();
+    /// let sum = cpu.with_kernel_fpu(None, KernelUnits::SIMD, || 40 + 2)?;
+    /// assert_eq!(sum, 42);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     fn with_kernel_fpu<T>(
         &mut self,
         current: Option<FpuRef<'_, Self::Backend>>,
@@ -89,6 +106,17 @@ pub trait KernelFpu: Pinned {
     ///
     /// As for [`kernel_fpu`](Self::kernel_fpu), for `persistent` too; and [`Error::RestoreFailed`]: the
     /// registers are nobody's. `code` was not run. It must not unwind.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let guest = new_task(); // a virtual CPU's context
+    /// for _ in 0..3 {
+    ///     cpu.run_persistent(guest.as_ref(), Some(task.as_ref()), || { /* VM entry */ })?;
+    /// }
+    /// assert_eq!((cpu.totals().restored, cpu.totals().skipped), (1, 2));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu_swap_kvm_fpstate")]
     fn run_persistent<T>(
         &mut self,
@@ -198,6 +226,15 @@ pub struct Section<'c, C: Pinned> {
 
 impl<C: Pinned> Section<'_, C> {
     /// The witness that the section holds, for reading.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let mut cpu = online_cpu();
+    /// use fpu_core::Level;
+    /// let section = cpu.kernel_fpu(None, KernelUnits::NONE)?;
+    /// assert_eq!(section.cpu().level(), Level::Task);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn cpu(&self) -> &C {
         self.cpu

@@ -97,6 +97,15 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// closed.
     /// [`Error::LiveElsewhere`], [`Error::Lost`]: the state is not to be had here.
     /// Nothing has changed then.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(task.open(&mut cpu)?.name(), "registers only");
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[inline]
     pub fn open<'s, C>(&'s self, cpu: &'s mut C) -> Result<TaskState<'s, C>, Error>
     where
@@ -120,6 +129,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 
 impl<'s, C: SoftFloat> TaskState<'s, C> {
     /// Saves if the registers are the only copy; then the image can be read.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_avx0(7);
+    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
+    /// assert_eq!(session.image().avx0(), 7);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu_sync_fpstate")]
     #[doc(alias = "user_fpregs_copy_to_memory")]
     pub fn make_memory_valid_read(self) -> ReadSession<'s, C> {
@@ -130,6 +149,15 @@ impl<'s, C: SoftFloat> TaskState<'s, C> {
         }
     }
     /// Saves if the registers are the only copy, and drops their claim; then the image can be written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_memory_valid_write().image_mut().set_avx0(5);
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "fpu_force_restore")]
     #[doc(alias = "user_fpregs_move_to_memory")]
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
@@ -144,6 +172,14 @@ impl<'s, C: SoftFloat> TaskState<'s, C> {
     /// # Errors
     ///
     /// As for [`Session::make_registers_valid`].
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_registers_valid()?;
+    /// assert!(task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "user_fpregs_copy_to_cpu")]
     pub fn make_registers_valid(self) -> Result<(), Error> {
         match self {
@@ -152,6 +188,13 @@ impl<'s, C: SoftFloat> TaskState<'s, C> {
         }
     }
     /// The thread's name of the state that was found.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -189,6 +232,14 @@ pub enum ReadSession<'s, C: Pinned> {
 
 impl<'s, C: SoftFloat> ReadSession<'s, C> {
     /// The image.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
+    /// assert_eq!(session.image().avx0(), 0);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn image(&self) -> <C::Backend as RawFpu>::Image<'_> {
         match self {
@@ -197,6 +248,15 @@ impl<'s, C: SoftFloat> ReadSession<'s, C> {
         }
     }
     /// Drops the registers' claim, if any; then the image can be written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
+    /// let old = session.image().avx0();
+    /// session.make_memory_valid_write().image_mut().set_avx0(old + 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
         match self {
             ReadSession::Both(s) => s.make_memory_valid_write(),
@@ -222,6 +282,14 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     }
 
     /// The image in memory.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let session = task.open(&mut cpu)?.make_memory_valid_write();
+    /// assert_eq!(session.image().avx0(), 0);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "get_xsave_field_ptr")]
     #[must_use]
     pub fn image(&self) -> <C::Backend as RawFpu>::Image<'_>
@@ -234,6 +302,17 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     }
 
     /// The image in memory, to be changed: what is written is what the task has in its registers next.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let mut session = task.open(&mut cpu)?.make_memory_valid_write();
+    /// session.image_mut().set_avx0(5);
+    /// drop(session);
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn image_mut(&mut self) -> <C::Backend as RawFpu>::ImageMut<'_>
     where
@@ -250,6 +329,16 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     ///
     /// [`Error::RestoreFailed`]: the registers are undefined and nobody's; the image is as before.
     /// [`Error::Exhausted`]: nothing has changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// cpu.fail_next_restore();
+    /// let failed = task.open(&mut cpu)?.make_memory_valid_write().make_registers_valid().err();
+    /// assert_eq!(failed, Some(fpu_core::Error::RestoreFailed(fpu_core::RestoreFault(14))));
+    /// assert!(!task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn make_registers_valid(mut self) -> Result<Session<'s, C, Both>, Error>
     where
         S: RegistersStale,
@@ -284,6 +373,18 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     }
 
     /// Saves: the image can be read, the registers are still valid.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// if let TaskState::RegistersOnly(session) = task.open(&mut cpu)? {
+    ///     let both = session.make_memory_valid_read();
+    ///     assert_eq!(both.image().avx0(), 0);
+    /// }
+    /// assert_eq!(cpu.totals().saved, 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn make_memory_valid_read(self) -> Session<'s, C, Both>
     where
         S: MemoryStale,
@@ -293,6 +394,17 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     }
 
     /// Saves and ends the session: the task can be switched out, the registers still hold it.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// if let TaskState::RegistersOnly(session) = task.open(&mut cpu)? {
+    ///     session.switch_prepare();
+    /// }
+    /// assert_eq!(cpu.totals().saved, 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn switch_prepare(self)
     where
         S: MemoryStale,
@@ -302,6 +414,17 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     }
 
     /// Drops the registers' claim, *before* memory is written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_registers_valid()?;
+    /// if let TaskState::Both(session) = task.open(&mut cpu)? {
+    ///     drop(session.invalidate_registers());
+    /// }
+    /// assert!(!task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "__fpu_invalidate_fpregs_state")]
     pub fn invalidate_registers(self) -> Session<'s, C, MemoryOnly>
     where
@@ -317,6 +440,18 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
 
 impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     /// Saves and drops the registers' claim: the image can be written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// if let TaskState::MemoryOnly(session) = task.open(&mut cpu)? {
+    ///     let both = session.make_registers_valid()?;
+    ///     both.make_memory_valid_write().image_mut().set_avx0(5);
+    /// }
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
         let keep = fault(Fault::WriteKeepsClaim);
         self.save(if keep { self.closed.resident | MEMORY } else { NOWHERE });
@@ -333,6 +468,18 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     }
 
     /// Ends the session and goes to user mode: the registers are valid.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// if let TaskState::MemoryOnly(session) = task.open(&mut cpu)? {
+    ///     let ready = session.make_registers_valid()?.switch_return();
+    ///     # drop(ready);
+    ///     // enter_user(ready)
+    /// }
+    /// assert!(task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn switch_return(self) -> UserReady<'s, C>
     where
         C: Exclusive,
