@@ -1,0 +1,78 @@
+//! What may cross threads, and what must not: a guard stands for one CPU.
+#![cfg(not(fpu_loom))]
+
+use fpu_core::{
+    Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, OutPlan, RawArea,
+    ReadSession, RegistersOnly, Section, Session, StoppedImageMut, StoppedTask, TaskFpu, TaskState,
+    Totals, UserPlan, UserReady,
+};
+use fpu_hosted_test::{
+    doc::Cpu,
+    sim::{IrqsOff, SimFpu, Witness},
+};
+use static_assertions::{assert_impl_all, assert_not_impl_any};
+
+macro_rules! stay_on_their_cpu {
+    ($($guard:ty),* $(,)?) => {$( assert_not_impl_any!($guard: Send, Sync, Clone); )*};
+}
+
+// The witness here is itself neither `Send` nor `Sync`, ...
+stay_on_their_cpu!(Witness<'static, IrqsOff>, Cpu);
+
+/// ... so the guards are looked at over a witness that is both: they must not be, by themselves.
+mod everywhere {
+    use super::*;
+    use fpu_core::{Exclusive, Pinned, SoftFloat};
+
+    pub struct AnyThread(CpuFpu);
+    // SAFETY: P1-P5: no value is ever made.
+    unsafe impl Pinned for AnyThread {
+        type Backend = SimFpu;
+        type Words = CpuFpu;
+        fn backend(&self) -> &SimFpu {
+            unreachable!("no value is ever made")
+        }
+        fn words(&self) -> &CpuFpu {
+            &self.0
+        }
+    }
+    // SAFETY: E1: as above.
+    unsafe impl Exclusive for AnyThread {}
+    // SAFETY: F1: as above.
+    unsafe impl SoftFloat for AnyThread {}
+
+    assert_impl_all!(AnyThread: Send, Sync);
+    stay_on_their_cpu!(
+        UserReady<'static, AnyThread>,
+        Section<'static, AnyThread>,
+        TaskState<'static, AnyThread>,
+        ReadSession<'static, AnyThread>,
+        Session<'static, AnyThread, RegistersOnly>,
+        Session<'static, AnyThread, Both>,
+        Session<'static, AnyThread, MemoryOnly>,
+        UserPlan<'static, AnyThread>,
+        OutPlan<'static, AnyThread>,
+        StoppedTask<'static, SimFpu>,
+        StoppedImageMut<'static, SimFpu>,
+    );
+}
+
+assert_not_impl_any!(FpuRef<'static, SimFpu>: Send, Sync);
+// A task's context goes with its task; whether the backend can does not matter.
+assert_not_impl_any!(SimFpu: Sync);
+assert_impl_all!(TaskFpu<SimFpu, Area<512>>: Send, Sync);
+assert_impl_all!(TaskFpu<SimFpu, RawArea>: Send, Sync);
+assert_impl_all!(TaskFpu<SimFpu, Box<Area<512>>>: Send, Sync);
+assert_impl_all!(CpuFpu: Send, Sync);
+assert_impl_all!(Counters: Send);
+assert_not_impl_any!(Counters: Sync);
+assert_impl_all!(Error: Send, Sync, Copy);
+assert_impl_all!(Event: Send, Sync, Copy);
+assert_impl_all!(Totals: Send, Sync, Copy);
+assert_impl_all!(KernelUnits: Send, Sync, Copy);
+
+#[test]
+fn a_context_is_one_word_and_its_area() {
+    assert_eq!(core::mem::size_of::<TaskFpu<SimFpu, RawArea>>(), 8 + 16);
+    assert_eq!(core::mem::size_of::<CpuFpu>(), 16);
+}

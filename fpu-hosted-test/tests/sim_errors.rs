@@ -1,0 +1,354 @@
+//! Every refusal: the right error, and nothing changed but what the error says.
+#![cfg(not(fpu_loom))]
+
+use fpu_core::{
+    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, RawArea, RawFpu,
+    RestoreFault, SaveArea, TaskFpu, MAX_CPUS,
+};
+use fpu_hosted_test::{
+    doc::{new_task, Task},
+    sim::{Registers, SimArea, SimCpu, SimStopped, AREA_LEN},
+};
+
+type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
+
+/// Every operation that can be refused, each with the weakest witness it takes.
+const OPERATIONS: [Operation; 12] = [
+    ("switch_prepare", |cpu, task| task.switch_prepare(&cpu.irqs_off())),
+    ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
+    ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
+    ("plan_user", |cpu, task| task.plan_user(&mut cpu.irqs_off()).map(drop)),
+    ("open", |cpu, task| task.open(&mut cpu.preempt_off()).map(drop)),
+    ("fork", |cpu, task| task.fork_into(&mut cpu.preempt_off(), &mut new_task())),
+    ("reset", |cpu, task| task.reset(&mut cpu.preempt_off())),
+    ("section", |cpu, task| {
+        let ran = cpu.preempt_off().with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || ());
+        ran
+    }),
+    ("persistent", |cpu, task| {
+        cpu.preempt_off().run_persistent(task.as_ref(), None, || unreachable!("it was refused"))
+    }),
+    ("invalidate", |cpu, _| cpu.preempt_off().invalidate_registers()),
+    ("resume", |cpu, _| cpu.preempt_off().fpu_resume()),
+    ("offline", |cpu, _| cpu.preempt_off().fpu_offline()),
+];
+
+/// All that an operation could change. (The image is looked at by what is loaded from it later.)
+#[derive(Debug, PartialEq)]
+struct Snapshot(u64, u64, String, Registers, fpu_core::Totals);
+
+fn snapshot(cpu: &SimCpu, task: &Task) -> Snapshot {
+    let words = cpu.words();
+    let (word, registers) = (format!("{task:?}"), cpu.fpu().registers());
+    Snapshot(words.resident(), words.gate(), word, registers, cpu.totals())
+}
+
+/// Tries every operation; those named in `fine` may succeed and are not tried, all others must be
+/// refused with `why` and change nothing.
+fn all_refused(cpu: &SimCpu, task: &Task, why: Error, fine: &[&str]) {
+    let before = snapshot(cpu, task);
+    let mut refused = 0;
+    for (name, operation) in OPERATIONS {
+        if fine.contains(&name) {
+            continue;
+        }
+        assert_eq!(operation(cpu, task), Err(why), "{name}");
+        assert_eq!(snapshot(cpu, task), before, "{name} changed something");
+        refused += 1;
+    }
+    assert_eq!(refused + fine.len(), OPERATIONS.len());
+}
+
+fn enter(cpu: &SimCpu, task: &Task) {
+    drop(task.switch_return(&mut cpu.irqs_off()).expect("the CPU is free"));
+}
+
+/// Puts a task into memory only, holding this seed's registers, and garbage into the CPU.
+fn put_away(cpu: &SimCpu, task: &Task, seed: u64) -> Registers {
+    let mine = Registers::pattern(seed, u64::MAX);
+    enter(cpu, task);
+    cpu.fpu().load(&mine);
+    task.switch_prepare(&cpu.irqs_off()).expect("it is live here");
+    cpu.preempt_off().invalidate_registers().expect("online");
+    cpu.fpu().scribble(seed);
+    mine
+}
+
+/// The task still has what it had, on this CPU or another.
+fn still_holds(cpu: &SimCpu, task: &Task, registers: &Registers) {
+    enter(cpu, task);
+    assert_eq!(cpu.fpu().registers(), *registers);
+}
+
+#[test]
+fn a_cpu_that_was_never_online() {
+    let (there, here, task) = (SimCpu::online(1), SimCpu::offline(), new_task());
+    let mine = put_away(&there, &task, 1);
+    // A task in memory needs nothing saved: nothing is asked of the CPU.
+    all_refused(&here, &task, Error::CpuOffline, &["switch_prepare", "plan_switch_out"]);
+    assert_eq!(task.switch_prepare(&here.irqs_off()), Ok(()));
+    still_holds(&there, &task, &mine);
+}
+
+#[test]
+fn a_cpu_that_went_offline() {
+    let (cpu, other, task) = (SimCpu::online(0), SimCpu::online(1), new_task());
+    let mine = put_away(&cpu, &task, 2);
+    cpu.irqs_off().fpu_offline().expect("online");
+    all_refused(&cpu, &task, Error::CpuOffline, &["switch_prepare", "plan_switch_out"]);
+    still_holds(&other, &task, &mine);
+}
+
+#[test]
+fn online_twice_and_numbers_out_of_range() {
+    let (cpu, task) = (SimCpu::online(0), new_task());
+    let before = snapshot(&cpu, &task);
+    for number in [0, 1, MAX_CPUS] {
+        // SAFETY: O1, O2: refused, so no number is given out.
+        let answer = unsafe { cpu.irqs_off().fpu_online(number) };
+        assert_eq!(answer, Err(Error::CpuOnline));
+    }
+    assert_eq!(snapshot(&cpu, &task), before);
+    let off = SimCpu::offline();
+    let before = snapshot(&off, &task);
+    for number in [MAX_CPUS, MAX_CPUS + 1, u32::MAX] {
+        // SAFETY: O1, O2: as above.
+        let answer = unsafe { off.irqs_off().fpu_online(number) };
+        assert_eq!(answer, Err(Error::InvalidCpu));
+        assert_eq!(snapshot(&off, &task), before);
+    }
+    // SAFETY: O1: no other CPU of this test has it. O2: new words.
+    assert_eq!(unsafe { off.irqs_off().fpu_online(MAX_CPUS - 1) }, Ok(()));
+}
+
+#[test]
+fn an_area_that_is_too_small_or_misaligned_comes_back_untouched() {
+    #[repr(align(128))]
+    struct Aligned([u8; 2 * AREA_LEN]);
+    let cpu = SimCpu::online(0);
+    let mut memory = Aligned([0xA5; 2 * AREA_LEN]);
+    let base = core::ptr::NonNull::from(&mut memory.0).cast::<u8>();
+    for (offset, len, expect) in [
+        (0, AREA_LEN - 1, AreaError::TooSmall { need: AREA_LEN, have: AREA_LEN - 1 }),
+        (0, 0, AreaError::TooSmall { need: AREA_LEN, have: 0 }),
+        (8, AREA_LEN, AreaError::Misaligned { need: 64 }),
+        (32, AREA_LEN + 64, AreaError::Misaligned { need: 64 }),
+        (1, AREA_LEN, AreaError::Misaligned { need: 64 }),
+    ] {
+        // SAFETY: the offset is inside the memory.
+        let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
+        // SAFETY: A3: inside the memory, which nothing else accesses until the area is back.
+        let area = unsafe { RawArea::new(start, len) };
+        let (why, area) = TaskFpu::new(cpu.fpu(), area).expect_err("it must be refused");
+        assert_eq!((why, area.base(), area.len()), (expect, start, len));
+    }
+    assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");
+    // SAFETY: A3: as above.
+    let area = unsafe { RawArea::new(base, AREA_LEN) };
+    assert!(TaskFpu::new(cpu.fpu(), area).is_ok());
+    let boxed = Box::new(Area::<{ AREA_LEN + 1 }>::new());
+    assert!(TaskFpu::new(cpu.fpu(), boxed).is_ok());
+}
+
+#[test]
+fn inside_a_section_everything_is_busy() {
+    let (cpu, task) = (SimCpu::online(0), new_task());
+    let mine = put_away(&cpu, &task, 3);
+    let mut outer = cpu.preempt_off();
+    let section = outer.kernel_fpu(None, KernelUnits::ALL).expect("free");
+    all_refused(&cpu, &task, Error::Busy, &["switch_prepare", "plan_switch_out"]);
+    let nested = cpu.interrupted().kernel_fpu(None, KernelUnits::NONE).err();
+    assert_eq!(nested, Some(Error::Busy));
+    drop(section);
+    still_holds(&cpu, &task, &mine);
+}
+
+#[test]
+fn inside_a_session_everything_is_busy() {
+    let (cpu, task, other) = (SimCpu::online(0), new_task(), new_task());
+    let mine = put_away(&cpu, &task, 4);
+    let mut outer = cpu.preempt_off();
+    let session = other.open(&mut outer).expect("free");
+    all_refused(&cpu, &task, Error::Busy, &["switch_prepare", "plan_switch_out"]);
+    drop(session);
+    still_holds(&cpu, &task, &mine);
+}
+
+#[test]
+fn the_hot_calls_inside_a_session_of_the_same_live_task_change_nothing() {
+    let (cpu, task) = (SimCpu::online(0), new_task());
+    enter(&cpu, &task);
+    let mine = Registers::pattern(5, u64::MAX);
+    cpu.fpu().load(&mine);
+    let mut outer = cpu.preempt_off();
+    let session = task.open(&mut outer).expect("free");
+    all_refused(&cpu, &task, Error::Busy, &[]);
+    drop(session);
+    // Nothing was lost: it is still live, and saved by the next switch.
+    task.switch_prepare(&cpu.irqs_off()).expect("it is live here");
+    cpu.fpu().lose_power();
+    cpu.irqs_off().fpu_resume().expect("online");
+    still_holds(&cpu, &task, &mine);
+}
+
+#[test]
+fn a_non_maskable_interrupt_is_refused_everywhere() {
+    let (cpu, task) = (SimCpu::online(0), new_task());
+    enter(&cpu, &task);
+    let before = snapshot(&cpu, &task);
+    let nmi = Err(Error::Nmi);
+    let section = cpu.nmi().with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || ());
+    assert_eq!(section, nmi);
+    assert_eq!(cpu.nmi().run_persistent(new_task().as_ref(), None, || ()), nmi);
+    assert_eq!(task.open(&mut cpu.nmi()).err(), nmi.err());
+    assert_eq!(task.reset(&mut cpu.nmi()), nmi);
+    assert_eq!(task.fork_into(&mut cpu.nmi(), &mut new_task()), nmi);
+    assert_eq!(cpu.nmi().invalidate_registers(), nmi);
+    assert_eq!(cpu.nmi().fpu_resume(), nmi);
+    assert_eq!(cpu.nmi().fpu_offline(), nmi);
+    assert_eq!(snapshot(&cpu, &task), before);
+}
+
+#[test]
+fn live_on_another_cpu() {
+    let (there, here, task) = (SimCpu::online(6), SimCpu::online(0), new_task());
+    enter(&there, &task);
+    let mine = Registers::pattern(6, u64::MAX);
+    there.fpu().load(&mine);
+    let why = Error::LiveElsewhere { cpu: 6 };
+    all_refused(&here, &task, why, &["reset", "invalidate", "resume", "offline"]);
+    assert_eq!(task.stopped(&mut SimStopped::new()).err(), Some(why));
+    task.switch_prepare(&there.irqs_off()).expect("it is live there");
+    still_holds(&here, &task, &mine);
+}
+
+#[test]
+fn lost_with_its_registers() {
+    let (cpu, task) = (SimCpu::online(0), new_task());
+    enter(&cpu, &task);
+    cpu.fpu().scribble(7);
+    cpu.irqs_off().invalidate_registers().expect("online"); // unsaved: the kernel's mistake
+    all_refused(&cpu, &task, Error::Lost, &["reset", "invalidate", "resume", "offline"]);
+    let stopped = task.stopped(&mut SimStopped::new()).err();
+    assert_eq!(stopped, Some(Error::LiveElsewhere { cpu: 0 }));
+    task.reset(&mut cpu.preempt_off()).expect("reset takes any context");
+    still_holds(&cpu, &task, &Registers::initial());
+}
+
+#[test]
+fn a_section_told_of_another_task_loses_the_right_one_and_says_so() {
+    let (cpu, current, wrong) = (SimCpu::online(0), new_task(), new_task());
+    enter(&cpu, &current);
+    cpu.preempt_off()
+        .with_kernel_fpu(Some(wrong.as_ref()), KernelUnits::ALL, || ())
+        .expect("nothing wrong can be seen yet");
+    assert_eq!(current.switch_prepare(&cpu.irqs_off()), Err(Error::Lost));
+}
+
+/// The last word from which a claim succeeds, by the documented encoding: one more, and the next would
+/// carry out of the word.
+fn almost_exhausted(cpu: &SimCpu) {
+    let id = cpu.words().resident() & 0x7FFE;
+    // SAFETY: a word of this CPU's own range that nobody has been given.
+    unsafe { cpu.words().set_resident(0u64.wrapping_sub(2 << 15) | id) };
+}
+
+#[test]
+fn all_stamps_issued() {
+    let (cpu, other) = (SimCpu::online(0), SimCpu::online(1));
+    let (task, last) = (new_task(), new_task());
+    let mine = put_away(&other, &task, 8);
+    almost_exhausted(&cpu);
+    enter(&cpu, &last); // the last stamp there is
+    let kept = Registers::pattern(9, u64::MAX);
+    cpu.fpu().load(&kept);
+    let fine = ["switch_prepare", "plan_switch_out", "offline"];
+    all_refused(&cpu, &task, Error::Exhausted, &fine);
+    // The task that has it can still be saved, come back, and leave.
+    last.switch_prepare(&cpu.irqs_off()).expect("live here");
+    enter(&cpu, &last);
+    last.switch_prepare(&cpu.irqs_off()).expect("live here");
+    still_holds(&other, &task, &mine);
+    task.switch_prepare(&other.irqs_off()).expect("live there");
+    still_holds(&other, &last, &kept);
+    // Offline and back under the same number is refused; under a new one it is as good as new.
+    cpu.irqs_off().fpu_offline().expect("online");
+    // SAFETY: O1, O2: the number it had, its words as left.
+    assert_eq!(unsafe { cpu.irqs_off().fpu_online(0) }, Err(Error::Exhausted));
+    // SAFETY: O1: a number that no CPU of this test has had.
+    assert_eq!(unsafe { cpu.irqs_off().fpu_online(2) }, Ok(()));
+    still_holds(&cpu, &task, &mine);
+}
+
+#[test]
+fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
+    type Load = fn(&SimCpu, &Task) -> Result<(), Error>;
+    let loads: [(&str, Load); 5] = [
+        ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
+        ("make_registers_valid", |cpu, task| {
+            task.open(&mut cpu.preempt_off())?.make_registers_valid()
+        }),
+        ("session switch_return", |cpu, task| {
+            let mut cpu = cpu.irqs_off();
+            let session = task.open(&mut cpu)?.make_memory_valid_write();
+            session.make_registers_valid().map(|both| drop(both.switch_return()))
+        }),
+        ("run_persistent", |cpu, task| {
+            let ran = || unreachable!("its registers are not loaded");
+            cpu.preempt_off().run_persistent(task.as_ref(), None, ran)
+        }),
+        ("plan_user", |cpu, task| {
+            let mut cpu = cpu.irqs_off();
+            let fpu = cpu.cpu().fpu();
+            let plan = task.plan_user(&mut cpu)?;
+            let from = core::ptr::NonNull::new(plan.steps().restore_from.cast_mut());
+            // SAFETY: S1: the plan's area. S2: simulated registers.
+            let answer = unsafe { fpu.restore(from.expect("a restore is due")) };
+            answer.map(|()| unreachable!("it was made to fail")).map_err(|why| plan.failed(why))
+        }),
+    ];
+    for (name, load) in loads {
+        let (cpu, task, resident) = (SimCpu::online(0), new_task(), new_task());
+        let mine = put_away(&cpu, &task, 10);
+        let theirs = Registers::pattern(11, u64::MAX);
+        enter(&cpu, &resident);
+        cpu.fpu().load(&theirs);
+        resident.switch_prepare(&cpu.irqs_off()).expect("live here");
+        let before = format!("{task:?}");
+        for again in 1..=2 {
+            cpu.fpu().fail_restore(1);
+            let answer = load(&cpu, &task);
+            assert_eq!(answer, Err(Error::RestoreFailed(RestoreFault(14))), "{name} {again}");
+            assert_eq!(format!("{task:?}"), before, "{name}: the task claims something");
+            assert_eq!(cpu.totals().failed, again, "{name}");
+            let valid = |task: &Task| task.registers_valid(&cpu.irqs_off());
+            assert!(!valid(&task) && !valid(&resident), "{name}: the registers have an owner");
+        }
+        // Whoever was there before is loaded again, not believed to be there.
+        still_holds(&cpu, &resident, &theirs);
+        resident.switch_prepare(&cpu.irqs_off()).expect("live here");
+        still_holds(&cpu, &task, &mine);
+    }
+}
+
+#[test]
+fn a_section_or_session_that_is_never_ended_leaves_the_cpu_busy_and_the_tasks_whole() {
+    for leak in ["section", "session"] {
+        let (cpu, other, task) = (SimCpu::online(0), SimCpu::online(1), new_task());
+        let mine = put_away(&cpu, &task, 12);
+        let mut held = cpu.preempt_off();
+        if leak == "section" {
+            core::mem::forget(held.kernel_fpu(None, KernelUnits::ALL).expect("free"));
+        } else {
+            core::mem::forget(task.open(&mut held).expect("free"));
+        }
+        all_refused(&cpu, &task, Error::Busy, &["switch_prepare", "plan_switch_out"]);
+        still_holds(&other, &task, &mine);
+    }
+}
+
+#[test]
+fn the_image_of_a_refused_area_has_the_layout_the_backend_asks_for() {
+    let cpu = SimCpu::online(0);
+    assert_eq!((SimArea::new().len(), cpu.fpu().area_len()), (AREA_LEN, AREA_LEN));
+}
