@@ -2,7 +2,7 @@
 
 use std::{arch::global_asm, ffi::c_void, fmt, ptr::addr_of_mut};
 
-use fpu_core::{KernelUnits, RawFpu};
+use fpu_core::KernelUnits;
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use super::{load_registers, run_between, serve_fixups, Classes, RegFile, Thunk};
@@ -246,7 +246,7 @@ impl Harness for RealHarness {
             list.push(match step_is {
                 Step::Load(file) => Entry {
                     function: Some(load),
-                    argument: std::ptr::from_ref(&file.0).cast_mut().cast(),
+                    argument: (&file.0 as *const RegFile).cast_mut().cast(),
                 },
                 _ => Entry { function: Some(step), argument: addr_of_mut!(*call).cast() },
             });

@@ -1,0 +1,495 @@
+//! What the x86 backend does to this CPU's real registers, instruction by instruction.
+//!
+//! The conformance suite asks the same of every backend; here is what only XSAVE has: the header, the
+//! MXCSR rules of the two formats, faults and their fixup, 64-bit pointers.
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+
+use core::{
+    arch::asm,
+    ffi::c_void,
+    ptr::{addr_of_mut, NonNull},
+};
+use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use fpu_hosted_test::{
+    conformance::{Harness, Outcome, Step},
+    real::{run_between, RealHarness, RegFile, Seen},
+};
+use fpu_x86::{Components, Format, ImageError, Plan, Rung};
+
+const HEADER: usize = 512;
+
+/// An area of more than any plan needs, with an initial image.
+#[repr(C, align(64))]
+struct Memory([u8; 16384]);
+
+impl Memory {
+    fn new(plan: &Plan) -> Box<Self> {
+        assert!(plan.area_len() <= 16384);
+        let mut memory = Box::new(Self([0x5A; 16384]));
+        // SAFETY: S1: aligned, long enough, ours.
+        unsafe { plan.write_initial(memory.base()) };
+        memory
+    }
+    fn base(&mut self) -> NonNull<u8> {
+        NonNull::from(&mut self.0).cast()
+    }
+    fn word(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.0[at..at + 8].try_into().unwrap())
+    }
+}
+
+/// Steps on areas that are all [`Memory`]: what the last restore answered, and the registers after.
+fn attempt(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> Outcome<Seen> {
+    // SAFETY: S1: see above.
+    unsafe { h.run(steps) }
+}
+/// The same for steps that succeed.
+#[track_caller]
+fn run(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> RegFile {
+    let Outcome { restored, registers } = attempt(h, steps);
+    assert_eq!(restored, Ok(()), "a legal image was refused");
+    registers.0
+}
+fn every(h: &RealHarness) -> u64 {
+    (1 << h.components()) - 1
+}
+#[track_caller]
+fn same(got: &RegFile, expect: &RegFile, what: &str) {
+    if let Some(register) = expect.first_difference(got) {
+        let (got, expect) = (register.value(got), register.value(expect));
+        panic!("{what}: {register} is {got:#x}, expected {expect:#x}");
+    }
+}
+/// An area with these registers saved.
+fn saved(h: &mut RealHarness, registers: &Seen) -> Box<Memory> {
+    let mut memory = Memory::new(h.fpu());
+    run(h, &[Step::Load(registers), Step::Save(memory.base())]);
+    memory
+}
+fn for_each_rung(mut test: impl FnMut(&mut RealHarness)) {
+    let (rungs, skipped) = RealHarness::rungs();
+    for why in skipped {
+        println!("SKIP: {why}");
+    }
+    assert!(rungs.iter().any(|h| h.fpu().rung() == Rung::Fxsave), "every CPU has it");
+    for mut harness in rungs {
+        test(&mut harness);
+    }
+}
+
+#[test]
+fn the_plan_is_of_this_cpu() {
+    let plan = Plan::detect_user(Components::all()).unwrap();
+    println!("{:?} {:?}, {} bytes", plan.rung(), plan.components(), plan.area_len());
+    for (there, component) in [
+        (is_x86_feature_detected!("avx"), Components::AVX),
+        (is_x86_feature_detected!("avx512f"), Components::AVX512),
+    ] {
+        assert_eq!(plan.components().contains(component), there, "{component:?}");
+        if !there {
+            println!("SKIP: this CPU or its system has no {component:?}");
+        }
+    }
+    let best = [
+        (is_x86_feature_detected!("xsavec"), Rung::Xsavec),
+        (is_x86_feature_detected!("xsaveopt"), Rung::Xsaveopt),
+        (is_x86_feature_detected!("xsave"), Rung::Xsave),
+        (true, Rung::Fxsave),
+    ];
+    assert_eq!(Some(plan.rung()), best.iter().find(|(there, _)| *there).map(|(_, rung)| *rung));
+    let unseen =
+        plan.components().difference(RealHarness::new(plan).parts().iter().copied().collect());
+    if !unseen.is_empty() {
+        println!("SKIP: registers of {unseen:?}: the register file does not hold them");
+    }
+}
+
+#[test]
+fn every_register_survives_every_rung() {
+    for_each_rung(|h| {
+        let what = format!("{:?}, {}", h.fpu().rung(), h.classes().describe());
+        println!("{what}");
+        for seed in 0..200 {
+            let (one, two) = (h.pattern(2 * seed, every(h)), h.pattern(2 * seed + 1, every(h)));
+            let (mut a, mut b) = (saved(h, &one), saved(h, &two));
+            let mut scratch = Memory::new(h.fpu());
+            for (at, expect) in [(a.base(), &one), (b.base(), &two), (a.base(), &one)] {
+                let after = run(h, &[Step::Restore(at), Step::Save(scratch.base())]);
+                same(&after, &expect.0, &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn bytes_of_absent_components_never_surface() {
+    for_each_rung(|h| {
+        if h.fpu().format() == Format::Legacy {
+            return println!("SKIP: FXSAVE has no absent components");
+        }
+        let full = h.pattern(1, every(h));
+        let other = h.pattern(2, every(h));
+        for (bit, component) in h.parts().to_vec().into_iter().enumerate() {
+            let mut memory = saved(h, &full);
+            assert_eq!(memory.word(HEADER) & component.bits(), component.bits());
+            // The bytes stay; only the header says that they are nothing.
+            memory.0[HEADER] &= !(component.bits() as u8);
+            let mut expect = h.pattern(1, every(h) & !(1 << bit)).0;
+            if component == Components::SSE && h.fpu().format() == Format::Standard {
+                expect.set_mxcsr(full.0.mxcsr()); // loaded from memory whatever the header says
+            }
+            let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
+            let what = format!("{:?} without {component:?}", h.fpu().rung());
+            same(&after, &expect, &what);
+            // SAFETY: S1, S3: an image, and nobody else has it.
+            let view = h.view(unsafe { h.fpu().image(memory.base()) }).unwrap();
+            same(&view.0, &expect, &format!("the view of {what}"));
+        }
+    });
+}
+
+#[test]
+fn the_initial_image_is_the_initial_state_over_any_bytes() {
+    for_each_rung(|h| {
+        let other = h.pattern(3, every(h));
+        for poison in [0x00, 0x5A, 0xFF] {
+            let mut memory = Memory([poison; 16384]);
+            // SAFETY: S1: aligned, long enough, ours.
+            unsafe { h.fpu().write_initial(memory.base()) };
+            let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
+            same(&after, &RegFile::initial(h.classes()), &format!("over {poison:#x}"));
+            let len = h.fpu().area_len();
+            assert!(memory.0[32..HEADER].iter().all(|byte| *byte == 0));
+            assert!(memory.0[len..].iter().all(|byte| *byte == poison));
+            if len > HEADER {
+                let compact = u64::from(h.fpu().format() == Format::Compacted);
+                let xcomp = compact * (1 << 63 | h.fpu().components().bits());
+                assert_eq!((memory.word(HEADER), memory.word(HEADER + 8)), (0, xcomp));
+                assert!(memory.0[HEADER + 16..len].iter().all(|byte| *byte == 0));
+            }
+        }
+    });
+}
+
+#[test]
+fn mxcsr_is_kept_when_all_vectors_are_initial() {
+    for_each_rung(|h| {
+        let mut registers = h.pattern(0, 0);
+        registers.0.set_mxcsr(0x7F80);
+        let other = h.pattern(4, every(h));
+        let mut memory = saved(h, &registers);
+        let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
+        same(&after, &registers.0, &format!("{:?}", h.fpu().rung()));
+        // SAFETY: S1, S3: an image, and nobody else has it.
+        assert_eq!(unsafe { h.fpu().image(memory.base()) }.mxcsr(), 0x7F80);
+    });
+}
+
+#[test]
+fn a_first_write_brings_the_rest_of_its_component_initial() {
+    for_each_rung(|h| {
+        if h.fpu().format() == Format::Legacy {
+            return println!("SKIP: FXSAVE has no absent components");
+        }
+        let parts = h.parts().to_vec();
+        for component in parts {
+            let mut memory = Memory::new(h.fpu());
+            let len = h.fpu().area_len();
+            // Old bytes wherever no header or MXCSR is.
+            memory.0[..24].fill(0xEE);
+            memory.0[32..HEADER].fill(0xEE);
+            memory.0[HEADER + 64..len].fill(0xEE);
+            let mut expect = RegFile::initial(h.classes());
+            // SAFETY: S1, S3: an image, and nobody else has it.
+            let mut image = unsafe { h.fpu().image_mut(memory.base()) };
+            match component {
+                Components::X87 => {
+                    image.set_fcw(0x27F);
+                    expect.set_fcw(0x27F);
+                }
+                Components::SSE => {
+                    image.set_xmm(5, [1; 16]).unwrap();
+                    expect.vector_mut(5)[..2].fill(0x0101_0101_0101_0101);
+                }
+                Components::AVX => {
+                    image.set_ymm_hi(5, [1; 16]).unwrap();
+                    expect.vector_mut(5)[2..4].fill(0x0101_0101_0101_0101);
+                }
+                Components::OPMASK => {
+                    image.set_opmask(5, 9).unwrap();
+                    *expect.mask_mut(5) = 9;
+                }
+                Components::ZMM_HI256 => {
+                    image.set_zmm_hi256(5, [1; 32]).unwrap();
+                    expect.vector_mut(5)[4..].fill(0x0101_0101_0101_0101);
+                }
+                _ => {
+                    image.set_zmm_hi16(21, [1; 64]).unwrap();
+                    expect.vector_mut(21).fill(0x0101_0101_0101_0101);
+                }
+            }
+            assert_eq!(image.as_image().present(), component);
+            let other = h.pattern(5, every(h));
+            let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
+            same(&after, &expect, &format!("{:?}, {component:?}", h.fpu().rung()));
+        }
+    });
+}
+
+#[test]
+fn writes_that_a_restore_would_refuse_are_refused() {
+    for_each_rung(|h| {
+        let mut memory = Memory::new(h.fpu());
+        let before = memory.0;
+        // SAFETY: S1, S3: an image, and nobody else has it.
+        let mut image = unsafe { h.fpu().image_mut(memory.base()) };
+        let mask = h.fpu().mxcsr_mask();
+        assert_eq!(mask & 0xFFBF, 0xFFBF);
+        // AMD has bit 17, so which bits are reserved is asked of the CPU.
+        assert_eq!(mask >> 31, 0);
+        for bits in (0..32).map(|bit| 1 << bit).filter(|bit| mask & bit == 0) {
+            assert_eq!(image.set_mxcsr(0x1F80 | bits), Err(ImageError::ReservedMxcsr { bits }));
+        }
+        assert_eq!(image.set_xmm(16, [1; 16]), Err(ImageError::OutOfRange));
+        assert_eq!(image.set_st(8, [1; 10]), Err(ImageError::OutOfRange));
+        for component in [Components::X87, Components::SSE, Components::PKRU, Components::AVX512] {
+            assert_eq!(image.write(component, 0, &[1]), Err(ImageError::NotWritable));
+        }
+        if h.fpu().components().contains(Components::AVX) {
+            assert_eq!(image.set_ymm_hi(16, [1; 16]), Err(ImageError::OutOfRange));
+            assert_eq!(image.write(Components::AVX, 255, &[1; 2]), Err(ImageError::OutOfRange));
+            let huge = image.write(Components::AVX, usize::MAX, &[1; 2]);
+            assert_eq!(huge, Err(ImageError::OutOfRange));
+        } else {
+            assert_eq!(image.set_ymm_hi(0, [1; 16]), Err(ImageError::NotManaged));
+        }
+        assert!(memory.0 == before, "a refused write changes nothing");
+        // Every bit that the mask allows is accepted by the CPU.
+        // SAFETY: as above.
+        unsafe { h.fpu().image_mut(memory.base()) }.set_mxcsr(mask).unwrap();
+        let after = run(h, &[Step::Restore(memory.base())]);
+        assert_eq!(after.mxcsr(), mask);
+    });
+}
+
+/// Ways to damage an image that every CPU refuses (SDM vol. 1, 13.8).
+fn damages(format: Format) -> Vec<(&'static str, usize, u64)> {
+    let mxcsr = ("a reserved bit of MXCSR", 24, 1 << 31);
+    let mut all = vec![mxcsr];
+    if format != Format::Legacy {
+        all.push(("a component that is not enabled", HEADER, 1 << 62));
+        all.push(("a reserved byte of the header", HEADER + 16, 1));
+        all.push(("XCOMP_BV that names another set", HEADER + 8, 1 << 61));
+    }
+    if format == Format::Compacted {
+        all.push(("XCOMP_BV without its own component", HEADER + 8, 1));
+        all.push(("a reserved byte at the end of the header", HEADER + 56, 1 << 63));
+    }
+    all
+}
+
+#[test]
+fn a_refused_image_is_an_error_and_the_next_one_loads() {
+    for_each_rung(|h| {
+        let (one, two) = (h.pattern(6, every(h)), h.pattern(7, every(h)));
+        let mut good = saved(h, &one);
+        for (what, at, bits) in damages(h.fpu().format()) {
+            let what = format!("{:?}, {what}", h.fpu().rung());
+            let mut bad = saved(h, &two);
+            let word = bad.word(at) ^ bits;
+            bad.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
+            let before = bad.0;
+            let answer = attempt(h, &[Step::Load(&one), Step::Restore(bad.base())]);
+            assert_eq!(answer.restored, Err(RestoreFault(13)), "{what}");
+            assert!(bad.0 == before, "{what}: the image was changed");
+            assert!(attempt(h, &[Step::Restore(bad.base())]).restored.is_err());
+            let steps = [Step::Restore(bad.base()), Step::Restore(good.base())];
+            let after = run(h, &steps);
+            same(&after, &one.0, &format!("after {what}"));
+            // A save to where a restore came from long ago, the last one having failed.
+            let steps = [Step::Restore(bad.base()), Step::Load(&two), Step::Save(good.base())];
+            assert!(attempt(h, &steps).restored.is_err());
+            let after = run(h, &[Step::Restore(good.base())]);
+            same(&after, &two.0, &format!("saved after {what}"));
+            good = saved(h, &one);
+        }
+    });
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error_too() {
+    for_each_rung(|h| {
+        // SAFETY: a new mapping of the kernel's choice.
+        let page = unsafe {
+            libc::mmap(
+                core::ptr::null_mut(),
+                16384,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(page, libc::MAP_FAILED);
+        let nowhere = NonNull::new(page.cast()).unwrap();
+        let one = h.pattern(8, every(h));
+        // Not S1, which is what is tried: the memory is this test's, only not readable.
+        let answer = attempt(h, &[Step::Load(&one), Step::Restore(nowhere)]);
+        assert_eq!(answer.restored, Err(RestoreFault(14)), "{:?}", h.fpu().rung());
+        let mut good = saved(h, &one);
+        let after = run(h, &[Step::Restore(good.base())]);
+        same(&after, &one.0, "after a page fault");
+        // SAFETY: the mapping made above.
+        assert_eq!(unsafe { libc::munmap(page, 16384) }, 0);
+    });
+}
+
+#[test]
+fn other_faults_still_end_the_process() {
+    fpu_hosted_test::real::serve_fixups();
+    // SAFETY: the child only does what is safe after fork: it faults.
+    match unsafe { libc::fork() } {
+        0 => {
+            // SAFETY: not at all: the fault is what the child is for. If nothing came of it, it would
+            // leave at once.
+            unsafe {
+                libc::alarm(10);
+                core::ptr::null::<u8>().wrapping_add(8).read_volatile();
+                libc::_exit(0)
+            }
+        }
+        child => {
+            assert!(child > 0, "fork");
+            let mut status = 0;
+            // SAFETY: our child; the status is a local.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert!(libc::WIFSIGNALED(status), "status {status:#x}");
+            assert_eq!(libc::WTERMSIG(status), libc::SIGSEGV);
+        }
+    }
+}
+
+/// XSAVEOPT may leave out what has not changed since the restore from the same address: under the
+/// protocol (a save only by whom the registers hold) nothing is lost, whatever happens in between.
+#[test]
+fn leaving_out_the_unmodified_loses_nothing() {
+    for_each_rung(|h| {
+        let what = format!("{:?}", h.fpu().rung());
+        for round in 0..50 {
+            let (one, two) = (h.pattern(9 + round, every(h)), h.pattern(1009 + round, every(h)));
+            let (mut a, mut b) = (saved(h, &one), saved(h, &two));
+            // Untouched since the restore, a save may leave everything out.
+            let steps = [Step::Restore(a.base()), Step::Save(a.base()), Step::Restore(b.base())];
+            run(h, &steps);
+            let after = run(h, &[Step::Restore(a.base())]);
+            same(&after, &one.0, &what);
+            // Every component alone is changed since the restore.
+            for (bit, component) in h.parts().to_vec().into_iter().enumerate() {
+                let changed = h.pattern(2009 + round, 1 << bit);
+                let mut a = saved(h, &one);
+                let at = a.base();
+                run(h, &[Step::Restore(at), Step::Load(&changed), Step::Save(at)]);
+                let after = run(h, &[Step::Load(&two), Step::Restore(at)]);
+                same(&after, &changed.0, &format!("{what}, {component:?}"));
+            }
+            // A section of the kernel in between: saved before it, restored after it.
+            let steps = [
+                Step::Restore(a.base()),
+                Step::Save(a.base()),
+                Step::Defaults(KernelUnits::ALL),
+                Step::Restore(a.base()),
+                Step::Save(a.base()),
+            ];
+            run(h, &steps);
+            let after = run(h, &[Step::Load(&two), Step::Restore(a.base())]);
+            same(&after, &one.0, &format!("{what}, a section in between"));
+        }
+        println!("{what}: {}", observe_modified_optimisation(h));
+    });
+}
+
+/// What the thunks below work on.
+struct Job<'a> {
+    plan: &'a Plan,
+    area: NonNull<u8>,
+    /// An XMM register's place in the area.
+    hole: NonNull<u64>,
+    ip: u64,
+}
+
+/// Restores, writes to memory behind the backend's back, and saves: against the protocol.
+unsafe extern "C" fn poison_between(job: *mut c_void) {
+    // SAFETY: a live job; S1: its area; S2: nothing but integers around.
+    unsafe {
+        let job = &*job.cast::<Job<'_>>();
+        if job.plan.restore(job.area).is_ok() {
+            job.hole.as_ptr().write_volatile(0xDEAD);
+            job.plan.save(job.area);
+        }
+    }
+}
+
+/// Says whether this CPU leaves out of a save what is unmodified, so that one knows what the test above
+/// was up against.
+fn observe_modified_optimisation(h: &mut RealHarness) -> &'static str {
+    let full = h.pattern(99, every(h));
+    for _ in 0..100 {
+        let mut memory = saved(h, &full);
+        let area = memory.base();
+        let hole = NonNull::from(&mut memory.0[160 + 16 * 3]).cast();
+        let mut job = Job { plan: h.fpu(), area, hole, ip: 0 };
+        let mut after = full.0.clone();
+        let job = addr_of_mut!(job).cast();
+        // SAFETY: H1: the harness's classes. H3: a live job, and integers only.
+        unsafe { run_between(&full.0, poison_between, job, &mut after) };
+        if memory.word(160 + 16 * 3) == 0xDEAD {
+            return "leaves out what is unmodified";
+        }
+    }
+    "saves what is unmodified too"
+}
+
+/// A division by zero at a known address, unmasked and so pending (some CPUs save the pointers only
+/// then), and a save.
+unsafe extern "C" fn divide_and_save(job: *mut c_void) {
+    // SAFETY: a live job; the harness resets the x87 unit afterwards, before anything waits for it; S1,
+    // S2 as above.
+    unsafe {
+        let job = &mut *job.cast::<Job<'_>>();
+        asm!(
+            "fninit",
+            "push 0x37B",
+            "fldcw [rsp]",
+            "pop {0}",
+            "fld1",
+            "fldz",
+            "lea {0}, [rip + 2f]",
+            "2: fdivp",
+            out(reg) job.ip,
+        );
+        job.plan.save(job.area);
+    }
+}
+
+#[test]
+fn the_x87_instruction_pointer_has_64_bits() {
+    for_each_rung(|h| {
+        let initial = h.pattern(0, 0);
+        let (mut memory, mut again) = (Memory::new(h.fpu()), Memory::new(h.fpu()));
+        let area = memory.base();
+        let mut job = Job { plan: h.fpu(), area, hole: area.cast(), ip: 0 };
+        let mut after = initial.0.clone();
+        let argument = addr_of_mut!(job).cast();
+        // SAFETY: H1: the harness's classes. H3: a live job, and no vector code.
+        unsafe { run_between(&initial.0, divide_and_save, argument, &mut after) };
+        let ip = job.ip;
+        assert!(ip > u64::from(u32::MAX), "the test is linked above 4 GiB");
+        run(h, &[Step::Restore(area), Step::Save(again.base())]);
+        for area in [area, again.base()] {
+            // SAFETY: S1, S3: an image, and nobody else has it.
+            let image = unsafe { h.fpu().image(area) };
+            assert_eq!(image.fip(), ip, "{:?}", h.fpu().rung());
+            assert_eq!((image.fcw(), image.fsw() & 0x84), (0x37B, 0x84), "pending");
+        }
+    });
+}
