@@ -9,6 +9,7 @@ extern crate std;
 
 mod area;
 mod backend;
+mod closed;
 mod cpu;
 mod error;
 mod hints;

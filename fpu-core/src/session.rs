@@ -3,47 +3,14 @@
 use core::marker::PhantomData;
 
 use crate::{
-    residency::{close, closed, gate, next_stamp, refusal, reopen, MEMORY, NOWHERE},
-    residency::{set_resident, TaskWord},
+    closed::ClosedCpu,
+    residency::{closed, next_stamp, refusal, set_resident, TaskWord, MEMORY, NOWHERE},
     state::{
         Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
     },
     sync::{fault, Fault},
     Error, EventKind, Exclusive, FpuRef, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, UserReady,
 };
-
-/// A CPU on which nobody else can use the registers, until drop. A forgotten one leaves the CPU
-/// refusing with [`Error::Busy`], nothing worse.
-pub(crate) struct ClosedCpu<'c, C: Pinned> {
-    cpu: &'c mut C,
-    /// The word to reopen with.
-    resident: u64,
-}
-
-impl<'c, C: Pinned> ClosedCpu<'c, C> {
-    #[inline]
-    pub(crate) fn new(cpu: &'c mut C) -> Result<Self, Error> {
-        let resident = close(cpu, gate::SESSION)?;
-        Ok(Self { cpu, resident })
-    }
-    pub(crate) fn cpu(&self) -> &C {
-        self.cpu
-    }
-    /// Opens, and gives the witness back.
-    fn into_cpu(self) -> &'c mut C {
-        reopen(self.cpu.words(), self.resident);
-        let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: moves the reference out of a value that is neither dropped nor used again.
-        unsafe { core::ptr::read(&this.cpu) }
-    }
-}
-
-impl<C: Pinned> Drop for ClosedCpu<'_, C> {
-    #[inline]
-    fn drop(&mut self) {
-        reopen(self.cpu.words(), self.resident);
-    }
-}
 
 /// The current task's state, opened: exactly one handle, and on it only what is right.
 ///

@@ -272,7 +272,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[doc(alias = "fpu_flush_thread")]
     #[doc(alias = "fpu__clear_user_states")]
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
-        let closed = crate::session::ClosedCpu::new(cpu)?;
+        let closed = crate::closed::ClosedCpu::new(cpu)?;
         if !fault(Fault::ResetKeepsClaim) {
             self.word.publish(NOWHERE);
         }
