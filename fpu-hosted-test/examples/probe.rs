@@ -2,7 +2,8 @@
 //!
 //! The backend's save and restore are one marked instruction each, so that what is counted is the
 //! protocol's own bookkeeping. The functions are what a kernel writes: on `Err` they go to a cold
-//! function that does not return, on `Ok` they return.
+//! function that does not return, on `Ok` they return. The suite's `object` check finds them by the
+//! beginnings of their names and judges each as `src/bin/suite/object` says.
 #![allow(missing_docs)]
 
 use core::{arch::asm, ptr::NonNull};
@@ -58,6 +59,26 @@ unsafe impl Exclusive for Cpu<'_> {}
 // SAFETY: F1: never run.
 unsafe impl SoftFloat for Cpu<'_> {}
 
+/// The same kernel with the real backend.
+pub struct RealCpu<'a>(&'a CpuFpu, &'a fpu_x86::Plan);
+// SAFETY: P1-P5: never run.
+unsafe impl Pinned for RealCpu<'_> {
+    type Backend = fpu_x86::Plan;
+    type Words = CpuFpu;
+    fn backend(&self) -> &fpu_x86::Plan {
+        self.1
+    }
+    fn words(&self) -> &CpuFpu {
+        self.0
+    }
+}
+// SAFETY: E1: never run.
+unsafe impl Exclusive for RealCpu<'_> {}
+// SAFETY: F1: never run.
+unsafe impl SoftFloat for RealCpu<'_> {}
+
+type RealTask = TaskFpu<fpu_x86::Plan, Area<4096>>;
+
 #[cold]
 #[inline(never)]
 fn refused(why: Error) -> ! {
@@ -78,8 +99,75 @@ pub extern "C" fn probe_switch_return(task: &TaskFpu<Marked, Area<512>>, cpu: &C
     }
 }
 
+/// Saves with the instruction that the plan names.
+#[no_mangle]
+pub extern "C" fn probe_real_switch_prepare(task: &RealTask, cpu: &CpuFpu, plan: &fpu_x86::Plan) {
+    if let Err(why) = task.switch_prepare(&RealCpu(cpu, plan)) {
+        refused(why)
+    }
+}
+
+/// Restores by the backend's assembly.
+#[no_mangle]
+pub extern "C" fn probe_real_switch_return(task: &RealTask, cpu: &CpuFpu, plan: &fpu_x86::Plan) {
+    if let Err(why) = task.switch_return(&mut RealCpu(cpu, plan)) {
+        refused(why)
+    }
+}
+
+/// A kernel FPU section around one instruction, both ends.
+#[no_mangle]
+pub extern "C" fn probe_section_task(task: &TaskFpu<Marked, Area<512>>, cpu: &CpuFpu) {
+    match Cpu(cpu).kernel_fpu(Some(task.as_ref()), KernelUnits::ALL) {
+        // SAFETY: marks where the kernel's vector code would stand.
+        Ok(section) => unsafe {
+            asm!("nop # SECTION", options(nostack, preserves_flags));
+            drop(section);
+        },
+        Err(why) => refused(why),
+    }
+}
+
+/// The same where the CPU runs no task with a context.
+#[no_mangle]
+pub extern "C" fn probe_section_idle(cpu: &CpuFpu) {
+    if let Err(why) = Cpu(cpu).kernel_fpu(None, KernelUnits::ALL) {
+        refused(why)
+    }
+}
+
+/// A session: opened, the image made readable, ended.
+#[no_mangle]
+pub extern "C" fn probe_session_read(task: &TaskFpu<Marked, Area<512>>, cpu: &CpuFpu) {
+    match task.open(&mut Cpu(cpu)) {
+        Ok(state) => drop(state.make_memory_valid_read()),
+        Err(why) => refused(why),
+    }
+}
+
+/// A session: opened, the image made writable, then on to user mode.
+#[no_mangle]
+pub extern "C" fn probe_session_write(task: &TaskFpu<Marked, Area<512>>, cpu: &CpuFpu) {
+    let mut cpu = Cpu(cpu);
+    let state = match task.open(&mut cpu) {
+        Ok(state) => state,
+        Err(why) => refused(why),
+    };
+    if let Err(why) = state.make_memory_valid_write().switch_return() {
+        refused(why)
+    }
+}
+
 fn main() {
-    let probes =
-        [probe_switch_prepare as *const () as usize, probe_switch_return as *const () as usize];
+    let probes = [
+        probe_switch_prepare as *const () as usize,
+        probe_switch_return as *const () as usize,
+        probe_real_switch_prepare as *const () as usize,
+        probe_real_switch_return as *const () as usize,
+        probe_section_task as *const () as usize,
+        probe_section_idle as *const () as usize,
+        probe_session_read as *const () as usize,
+        probe_session_write as *const () as usize,
+    ];
     println!("{probes:?} are for objdump, not for running");
 }

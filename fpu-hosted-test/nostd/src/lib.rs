@@ -1,0 +1,91 @@
+//! What a kernel does with the library crates, as a static library: everything generic is compiled, and
+//! whatever is left undefined is what the crates need from a kernel.
+#![no_std]
+#![allow(missing_docs)]
+
+use fpu_core::*;
+use fpu_x86::Plan;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// Interrupts are off, and the kernel is compiled soft-float.
+pub struct IrqOff<'k> {
+    words: &'k CpuFpu,
+    plan: &'k Plan,
+}
+
+// SAFETY: P1-P5: only compiled and linked, never run.
+unsafe impl Pinned for IrqOff<'_> {
+    type Backend = Plan;
+    type Words = CpuFpu;
+    fn backend(&self) -> &Plan {
+        self.plan
+    }
+    fn words(&self) -> &CpuFpu {
+        self.words
+    }
+}
+// SAFETY: E1: never run.
+unsafe impl Exclusive for IrqOff<'_> {}
+// SAFETY: F1: never run.
+unsafe impl SoftFloat for IrqOff<'_> {}
+
+type Task = TaskFpu<Plan, RawArea>;
+
+#[no_mangle]
+pub extern "C" fn nostd_switch(task: &Task, words: &CpuFpu, plan: &Plan) -> bool {
+    let mut cpu = IrqOff { words, plan };
+    task.switch_prepare(&cpu).is_ok() && task.switch_return(&mut cpu).is_ok()
+}
+
+#[no_mangle]
+pub extern "C" fn nostd_section(
+    task: &Task,
+    words: &CpuFpu,
+    plan: &Plan,
+    code: extern "C" fn(),
+) -> bool {
+    let current = Some(task.as_ref());
+    IrqOff { words, plan }.with_kernel_fpu(current, KernelUnits::ALL, || code()).is_ok()
+}
+
+#[no_mangle]
+pub extern "C" fn nostd_session(task: &Task, words: &CpuFpu, plan: &Plan) -> bool {
+    let mut cpu = IrqOff { words, plan };
+    let Ok(state) = task.open(&mut cpu) else { return false };
+    let session = state.make_memory_valid_write();
+    session.switch_return().is_ok()
+}
+
+#[no_mangle]
+pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool {
+    let mut cpu = IrqOff { words, plan };
+    // SAFETY: O1, O2: never run.
+    unsafe { cpu.fpu_online(number) }.is_ok()
+        && cpu.fpu_resume().is_ok()
+        && cpu.fpu_offline().is_ok()
+}
+
+/// # Safety
+///
+/// `base` is good for `len` bytes that nobody else uses.
+#[no_mangle]
+pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, len: usize) -> bool {
+    // SAFETY: A3: the caller's.
+    TaskFpu::new(plan, unsafe { RawArea::new(base, len) }).is_ok()
+}
+
+#[no_mangle]
+pub extern "C" fn nostd_plan(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
+    task.plan_user(&mut IrqOff { words, plan }).map_or(0, |plan| plan.steps().live)
+}
+
+#[no_mangle]
+pub extern "C" fn nostd_detect() -> bool {
+    Plan::detect_user(fpu_x86::Components::all()).is_ok()
+}

@@ -1,0 +1,99 @@
+//! What a reader of the repository would trip over.
+
+use std::path::Path;
+
+use crate::run::{Cmd, Outcome, Suite};
+
+/// All that may stand at the top.
+const TOP: &[&str] = &[
+    ".cargo",
+    ".ci",
+    ".gitignore",
+    "CHANGELOG.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "README.md",
+    "docs",
+    "examples",
+    "fpu-core",
+    "fpu-hosted-test",
+    "fpu-x86",
+    "rustfmt.toml",
+];
+const MAX_LINES: usize = 500;
+
+/// Put together here, so that this file does not hold them.
+fn leftovers() -> [String; 6] {
+    ["TO-DO", "FIX-ME", "todo-!", "unimplemented-!", "#[ignore-", "dbg-!"]
+        .map(|w| w.replace('-', ""))
+}
+
+pub fn check(suite: &Suite) -> Outcome {
+    let listed = Cmd::new("git").args(&["ls-files", "-z"]).dir(&suite.root).ok();
+    let files: Vec<String> = match listed {
+        Ok(text) => text.split('\0').filter(|f| !f.is_empty()).map(str::to_owned).collect(),
+        Err(_) => return Outcome::Skipped("not a git checkout, or no git: install git".into()),
+    };
+    let mut wrong = Vec::new();
+    for file in &files {
+        let top = file.split('/').next().unwrap_or(file);
+        if !TOP.contains(&top) {
+            wrong.push(format!("{file}: `{top}` has no place at the top"));
+        }
+        if file.ends_with(".rs") {
+            match std::fs::read_to_string(suite.root.join(file)) {
+                Ok(text) => wrong.extend(of_file(file, &text)),
+                // Deleted but not yet committed.
+                Err(_) if !suite.root.join(file).exists() => {}
+                Err(why) => wrong.push(format!("{file}: {why}")),
+            }
+        }
+    }
+    if wrong.is_empty() {
+        Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
+    } else {
+        wrong.sort();
+        wrong.dedup();
+        Outcome::Failed(wrong.join("\n"))
+    }
+}
+
+fn of_file(file: &str, text: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        wrong.push(format!("{file}: {lines} lines, {MAX_LINES} are allowed"));
+    }
+    for word in leftovers() {
+        for (number, line) in text.lines().enumerate() {
+            if line.contains(&word) {
+                wrong.push(format!("{file}:{}: `{word}`", number + 1));
+            }
+        }
+    }
+    wrong
+}
+
+/// The workspace: where this crate was built, or the directory it was started in.
+pub fn workspace_root() -> Option<std::path::PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
+    let started = std::env::current_dir().ok();
+    let is_root = |dir: &std::path::PathBuf| dir.join("fpu-core/Cargo.toml").is_file();
+    started.into_iter().chain(built).find(is_root)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_files_and_leftovers_are_named() {
+        let long = "\n".repeat(MAX_LINES + 1);
+        assert_eq!(of_file("a.rs", &long).len(), 1);
+        assert!(of_file("a.rs", &"\n".repeat(MAX_LINES)).is_empty());
+        for word in leftovers() {
+            let text = format!("fn f() {{}}\n// {word}\n");
+            assert_eq!(of_file("a.rs", &text), [format!("a.rs:2: `{word}`")]);
+        }
+    }
+}

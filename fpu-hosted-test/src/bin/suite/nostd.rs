@@ -1,0 +1,179 @@
+//! The library crates without the standard library, as a kernel would link them.
+
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use crate::{
+    object,
+    run::{Cmd, Outcome, Suite},
+};
+
+const TARGET: &str = "x86_64-unknown-none";
+
+/// What any kernel supplies; nothing else may be left undefined.
+const SUPPLIED: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp", "rust_eh_personality"];
+
+/// FPU instructions that the backend is made of; all else in our code must leave the registers alone.
+const OURS: &[&str] = &[
+    "xsave64",
+    "xsaveopt64",
+    "xsavec64",
+    "xrstor64",
+    "fxsave64",
+    "fxrstor64",
+    "fninit",
+    "ldmxcsr",
+];
+
+/// Is `x86_64-unknown-none` installed? Else the host's target stands in for it.
+fn bare_metal() -> bool {
+    let libdir = Cmd::new("rustc").args(&["--print", "target-libdir", "--target", TARGET]).ok();
+    libdir.is_ok_and(|dir| PathBuf::from(dir.trim()).is_dir())
+}
+
+/// What is checked on which target, for the list.
+pub fn abouts() -> (&'static str, &'static str) {
+    if bare_metal() {
+        (
+            "a small kernel's static library, for x86_64-unknown-none: nothing of std or alloc",
+            "the same library: no vector register outside of the backend's instructions",
+        )
+    } else {
+        (
+            "a small kernel's static library, #![no_std] for the host: nothing of std or alloc",
+            "the same for the host without SSE: no vector register outside of the backend's instructions",
+        )
+    }
+}
+
+/// Builds `fpu-hosted-test/nostd`, outside of the workspace but with its lock file, and returns the
+/// library.
+fn build(suite: &Suite, directory: &str, rustflags: &str) -> Result<PathBuf, String> {
+    let source = suite.root.join("fpu-hosted-test/nostd");
+    let copy = suite.target.join("nostd-source");
+    let target = suite.target.join(directory);
+    let io = |why: std::io::Error| format!("{}: {why}", copy.display());
+    let manifest = fs::read_to_string(source.join("Cargo.toml")).map_err(io)?;
+    let manifest = manifest.replace("../../", &format!("{}/", suite.root.display()));
+    fs::create_dir_all(copy.join("src")).map_err(io)?;
+    fs::write(copy.join("Cargo.toml"), manifest).map_err(io)?;
+    fs::copy(source.join("src/lib.rs"), copy.join("src/lib.rs")).map_err(io)?;
+    fs::copy(suite.root.join("Cargo.lock"), copy.join("Cargo.lock")).map_err(io)?;
+    let mut command = suite.cargo(&["build", "--release"]);
+    let mut library = target.clone();
+    if bare_metal() {
+        command = command.args(&["--target", TARGET]);
+        library.push(TARGET);
+    } else {
+        command = command.env("RUSTFLAGS", rustflags);
+    }
+    command.dir(&copy).env("CARGO_TARGET_DIR", &target).ok()?;
+    Ok(library.join("release/libfpu_nostd.a"))
+}
+
+/// Nothing of `std` or `alloc`, and nothing undefined but what every kernel has.
+pub fn symbols(suite: &Suite) -> Outcome {
+    let Some(nm) = suite.tool(&["nm", "llvm-nm"]) else {
+        return Outcome::Skipped("no nm or llvm-nm: install the package binutils".into());
+    };
+    let listed = build(suite, "nostd", "")
+        .and_then(|library| Cmd::new(&nm).args(&["-P", &library.to_string_lossy()]).ok());
+    match listed.and_then(|text| foreign(&text)) {
+        Err(why) => Outcome::Failed(why),
+        Ok(found) if found.is_empty() => Outcome::one(),
+        Ok(found) => {
+            let found = found.into_iter().collect::<Vec<_>>().join("\n");
+            Outcome::Failed(format!("the library needs or holds what a kernel has not:\n{found}"))
+        }
+    }
+}
+
+/// Our functions, compiled for a kernel without vector instructions, hold none.
+pub fn no_sse(suite: &Suite) -> Outcome {
+    let Some(objdump) = suite.tool(&["objdump", "llvm-objdump"]) else {
+        return Outcome::Skipped("no objdump or llvm-objdump: install the package binutils".into());
+    };
+    let text = match build(suite, "nostd-no-sse", "-Ctarget-feature=-sse,-sse2") {
+        Err(why) if why.contains("target feature `sse") && why.contains("error: ") => {
+            let why = format!(
+                "this rustc refuses the host's target without SSE: `rustup target add {TARGET}`"
+            );
+            return Outcome::Skipped(why);
+        }
+        Err(why) => return Outcome::Failed(why),
+        Ok(library) => object::disassembly(&objdump, &library),
+    };
+    let functions = match text {
+        Ok(functions) => functions,
+        Err(why) => return Outcome::Failed(why),
+    };
+    let ours = functions.iter().filter(|(name, _)| {
+        name.starts_with("nostd_") || name.contains("fpu_core") || name.contains("fpu_x86")
+    });
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for (name, body) in ours {
+        seen += 1;
+        for insn in body.iter().filter(|i| i.touches_fpu() && !OURS.contains(&i.last_word())) {
+            wrong.push(format!("{name}: {} {}", insn.mnemonic, insn.operands));
+        }
+    }
+    if !functions.contains_key("nostd_switch") {
+        wrong.push("the library does not hold its own `nostd_switch`: nothing was checked".into());
+    }
+    if wrong.is_empty() {
+        Outcome::Passed { count: 1, note: format!("{seen} functions\n") }
+    } else {
+        Outcome::Failed(wrong.join("\n"))
+    }
+}
+
+/// Symbols of `std` and `alloc`, and those that our code needs and nothing in the library defines. (The
+/// toolchain's own members, of which a linker takes what is needed, are incomplete by themselves.)
+fn foreign(nm: &str) -> Result<BTreeSet<String>, String> {
+    let (mut defined, mut needed) = (BTreeSet::new(), BTreeSet::new());
+    let mut ours = false;
+    for line in nm.lines() {
+        if let Some((_, member)) = line.strip_suffix("]:").and_then(|l| l.split_once('[')) {
+            ours = member.starts_with("fpu_nostd");
+            continue;
+        }
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(kind)) = (words.next(), words.next()) else { continue };
+        if kind.len() != 1 {
+            continue;
+        }
+        if kind != "U" {
+            defined.insert(name.to_owned());
+        } else if ours {
+            needed.insert(name.to_owned());
+        }
+    }
+    if !defined.contains("nostd_switch") {
+        return Err("the library does not hold its own `nostd_switch`: nothing was checked".into());
+    }
+    let hosted = |name: &&String| {
+        ["3std", "5alloc", "__rust_alloc", "__rdl_", "malloc", "pthread"]
+            .iter()
+            .any(|part| name.contains(part))
+    };
+    let mut found: BTreeSet<String> = defined.iter().filter(hosted).cloned().collect();
+    let left = needed.difference(&defined);
+    found.extend(
+        left.filter(|n| !SUPPLIED.contains(&n.as_str()) && *n != "_GLOBAL_OFFSET_TABLE_").cloned(),
+    );
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_has_not_is_named() {
+        let clean = "lib.a[mulvti3.o]:\n__udivti3 U\nlib.a[fpu_nostd-1.o]:\nnostd_switch T 0 10\nmemcpy U\nhelper U\nhelper T 10 5\n";
+        assert!(foreign(clean).unwrap().is_empty());
+        let dirty = format!("{clean}write U\n_ZN3std2io5stdio6_print17h00E T 0 1\n");
+        let found: Vec<_> = foreign(&dirty).unwrap().into_iter().collect();
+        assert_eq!(found, ["_ZN3std2io5stdio6_print17h00E", "write"]);
+        assert!(foreign("memcpy U\n").is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! Reads what `objdump -d` prints, GNU's or LLVM's, in Intel syntax, into functions.
+
+use std::collections::BTreeMap;
+
+/// One instruction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insn {
+    pub address: u64,
+    /// With its prefixes, as printed: `lock add`.
+    pub mnemonic: String,
+    pub operands: String,
+}
+
+impl Insn {
+    /// Where a jump or call goes, if that is written in it.
+    pub fn target(&self) -> Option<u64> {
+        let first = self.operands.split_whitespace().next()?;
+        u64::from_str_radix(first.trim_start_matches("0x"), 16).ok()
+    }
+    /// The function that a jump or call goes to, as far as the disassembler knows.
+    pub fn target_name(&self) -> Option<&str> {
+        let name = self.operands.split_once('<')?.1;
+        Some(name.split(['>', '+']).next().unwrap_or(name))
+    }
+    pub fn is_call(&self) -> bool {
+        self.mnemonic.split(' ').any(|word| word.starts_with("call"))
+    }
+    pub fn is_return(&self) -> bool {
+        self.mnemonic.split(' ').any(|word| word.starts_with("ret"))
+    }
+    pub fn is_jump(&self) -> bool {
+        self.last_word().starts_with('j')
+    }
+    pub fn is_unconditional_jump(&self) -> bool {
+        self.last_word().starts_with("jmp")
+    }
+    /// The mnemonic without prefixes.
+    pub fn last_word(&self) -> &str {
+        self.mnemonic.rsplit(' ').next().unwrap_or("")
+    }
+    pub fn is_trap(&self) -> bool {
+        matches!(self.last_word(), "ud2" | "ud1" | "int3" | "hlt")
+    }
+    /// Padding between functions and in front of loops.
+    pub fn is_padding(&self) -> bool {
+        matches!(self.last_word(), "nop" | "nopw" | "nopl" | "data16" | "cs")
+    }
+    /// A locked access, or one that is locked without saying so.
+    pub fn is_locked(&self) -> bool {
+        let xchg = self.last_word() == "xchg" && self.operands.contains('[');
+        xchg || self.mnemonic.split(' ').any(|word| word == "lock")
+    }
+    pub fn is_fence(&self) -> bool {
+        matches!(self.last_word(), "mfence" | "lfence" | "sfence" | "serialize" | "cpuid")
+    }
+    /// Does it write to memory?
+    pub fn is_store(&self) -> bool {
+        let reads_only = matches!(self.last_word(), "cmp" | "test" | "lea" | "call" | "push")
+            || self.is_jump()
+            || self.last_word().starts_with("prefetch")
+            || self.is_padding();
+        !reads_only && self.destination().contains('[')
+    }
+    pub fn destination(&self) -> &str {
+        self.operands.split(',').next().unwrap_or("").trim()
+    }
+    /// Does it name a vector, mask or x87 register, or is it an x87 or state-moving instruction?
+    pub fn touches_fpu(&self) -> bool {
+        let word = self.last_word();
+        let by_name = (word.starts_with('f') && word != "fs")
+            || word.starts_with("xsave")
+            || word.starts_with("xrstor")
+            || word.starts_with("vzero")
+            || word == "emms"
+            || word.ends_with("mxcsr");
+        by_name || registers(&self.operands).any(is_fpu_register)
+    }
+}
+
+/// The words of an operand list, without what a disassembler adds in `<...>`.
+pub fn registers(operands: &str) -> impl Iterator<Item = &str> {
+    let end = operands.find('<').unwrap_or(operands.len());
+    operands[..end].split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+}
+
+fn is_fpu_register(word: &str) -> bool {
+    let numbered = |prefix| {
+        word.strip_prefix(prefix).is_some_and(|n: &str| n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    // `st` alone is the top of the x87 stack; a mask register has a number.
+    ["xmm", "ymm", "zmm", "mm", "tmm", "bnd", "st"].into_iter().any(numbered)
+        || (word.len() == 2 && numbered("k"))
+}
+
+pub type Functions = BTreeMap<String, Vec<Insn>>;
+
+/// All functions of a disassembly, by symbol.
+pub fn parse(text: &str) -> Functions {
+    let mut functions = Functions::new();
+    let mut current: Option<String> = None;
+    for line in text.lines() {
+        let trimmed = line.trim();
+        if let Some(name) = header(trimmed) {
+            functions.entry(name.to_owned()).or_default();
+            current = Some(name.to_owned());
+        } else if let (Some(name), Some(insn)) = (&current, instruction(trimmed)) {
+            if let Some(body) = functions.get_mut(name) {
+                body.push(insn);
+            }
+        }
+    }
+    functions
+}
+
+/// `0000000000013ac0 <name>:`
+fn header(line: &str) -> Option<&str> {
+    let (address, rest) = line.split_once(" <")?;
+    let name = rest.strip_suffix(">:")?;
+    u64::from_str_radix(address, 16).ok().map(|_| name)
+}
+
+/// `13ac0:    mov    rax,QWORD PTR [rdi]`, with tabs
+fn instruction(line: &str) -> Option<Insn> {
+    let (address, rest) = line.split_once(':')?;
+    let address = u64::from_str_radix(address, 16).ok()?;
+    let rest = rest.split('#').next().unwrap_or("").trim();
+    let mut mnemonic = String::new();
+    let mut operands = rest;
+    loop {
+        let (word, after) = operands.split_once(char::is_whitespace).unwrap_or((operands, ""));
+        if word.is_empty() {
+            return None;
+        }
+        mnemonic.push_str(word);
+        operands = after.trim_start();
+        let prefix =
+            ["lock", "rep", "repz", "repnz", "repe", "repne", "bnd", "notrack", "cs", "data16"];
+        if !prefix.contains(&word) || operands.is_empty() {
+            break;
+        }
+        mnemonic.push(' ');
+    }
+    // Blanks inside an operand list differ between the disassemblers.
+    let operands = operands.replace(", ", ",");
+    Some(Insn { address, mnemonic, operands })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_disassemblers_read_the_same() {
+        let gnu = "0000000000001000 <f>:\n    1000:\tmov    rax,QWORD PTR [rdi]\n    1003:\tlock add QWORD PTR [rdi],rax\n    1007:\tjne    1003 <f+0x3>\n";
+        let llvm = "0000000000001000 <f>:\n    1000:      \tmov\trax, qword ptr [rdi]\n    1003:      \tlock\t\tadd\tqword ptr [rdi], rax\n    1007:      \tjne\t0x1003 <f+0x3>\n";
+        let (gnu, llvm) = (parse(gnu), parse(llvm));
+        let shape = |f: &Functions| -> Vec<_> {
+            f["f"].iter().map(|i| (i.mnemonic.clone(), i.target(), i.is_locked())).collect()
+        };
+        assert_eq!(shape(&gnu), shape(&llvm));
+        assert_eq!(gnu["f"].len(), 3);
+        assert!(gnu["f"][1].is_locked() && gnu["f"][1].is_store());
+        assert_eq!(gnu["f"][2].target(), Some(0x1003));
+        assert_eq!(gnu["f"][2].target_name(), Some("f"));
+    }
+
+    #[test]
+    fn fpu_registers_are_told_from_others() {
+        let touches = |text: &str| {
+            instruction(&format!("10:\t{text}")).map(|i| i.touches_fpu()).unwrap_or_default()
+        };
+        for text in [
+            "movups XMMWORD PTR [rdi],xmm0",
+            "vmovdqu64 zmm31,ZMMWORD PTR [rsi]",
+            "kmovq  rax,k1",
+            "fninit",
+            "fld    st(1)",
+            "xsavec64 [rdi]",
+            "ldmxcsr DWORD PTR [rsp]",
+        ] {
+            assert!(touches(text), "{text}");
+        }
+        for text in
+            ["mov rax,QWORD PTR [rdi+0x10]", "call 1234 <xmm0_helper>", "stc", "mov esi,eax"]
+        {
+            assert!(!touches(text), "{text}");
+        }
+    }
+}

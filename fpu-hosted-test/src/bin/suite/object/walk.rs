@@ -1,0 +1,279 @@
+//! Walks every path through one function, from its entry to where it returns or gives up.
+
+use super::disasm::{registers, Insn};
+
+/// How a path ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    Return,
+    /// In a function that does not come back: the refusal.
+    Refused,
+}
+
+/// What a path does, told by its marked instructions and its stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    NothingDue,
+    /// Stores, but neither saves nor restores.
+    Bookkeeping,
+    Save,
+    Restore,
+    Refused,
+}
+
+#[derive(Debug)]
+pub struct Path<'f> {
+    pub insns: Vec<&'f Insn>,
+    pub end: End,
+}
+
+/// More than a hot path can have, and a stop for what is none.
+const MAX_PATHS: usize = 4096;
+
+/// All paths. `gives_up` names the functions that do not return.
+pub fn paths<'f>(
+    body: &'f [Insn],
+    gives_up: &dyn Fn(&str) -> bool,
+) -> Result<Vec<Path<'f>>, String> {
+    let mut done = Vec::new();
+    let mut open: Vec<(usize, Vec<usize>)> = vec![(0, Vec::new())];
+    while let Some((mut at, mut taken)) = open.pop() {
+        let end = loop {
+            let Some(insn) = body.get(at) else {
+                return Err("runs past the end of the function".into());
+            };
+            if taken.contains(&at) {
+                return Err(format!("a loop at {:x}: `{}`", insn.address, text(insn)));
+            }
+            taken.push(at);
+            if insn.is_return() {
+                break End::Return;
+            }
+            if insn.is_trap() {
+                break End::Refused;
+            }
+            if insn.is_call() {
+                if insn.target_name().is_some_and(gives_up) {
+                    break End::Refused;
+                }
+                // After a call that does not return comes nothing, or padding.
+                if body.get(at + 1).map_or(true, |next| next.is_trap() || next.is_padding()) {
+                    break End::Refused;
+                }
+            } else if insn.is_jump() {
+                let within = insn.target().and_then(|to| body.iter().position(|i| i.address == to));
+                match within {
+                    Some(to) if insn.is_unconditional_jump() => {
+                        at = to;
+                        continue;
+                    }
+                    Some(to) => open.push((to, taken.clone())),
+                    None if insn.target_name().is_some_and(gives_up) => {
+                        if insn.is_unconditional_jump() {
+                            break End::Refused;
+                        }
+                        done.push(path(body, &taken, End::Refused));
+                    }
+                    None => {
+                        return Err(format!("leaves by `{}` at {:x}", text(insn), insn.address));
+                    }
+                }
+            }
+            at += 1;
+        };
+        done.push(path(body, &taken, end));
+        if done.len() + open.len() > MAX_PATHS {
+            return Err(format!("more than {MAX_PATHS} paths"));
+        }
+    }
+    Ok(done)
+}
+
+fn path<'f>(body: &'f [Insn], taken: &[usize], end: End) -> Path<'f> {
+    Path { insns: taken.iter().map(|&i| &body[i]).collect(), end }
+}
+
+pub fn text(insn: &Insn) -> String {
+    format!("{} {}", insn.mnemonic, insn.operands).trim().to_owned()
+}
+
+impl Path<'_> {
+    pub fn kind(&self) -> Kind {
+        let has = |mark: Mark| self.insns.iter().any(|i| mark_of(i) == Some(mark));
+        if self.end == End::Refused {
+            Kind::Refused
+        } else if has(Mark::Restore) {
+            Kind::Restore
+        } else if has(Mark::Save) {
+            Kind::Save
+        } else if self.insns.iter().any(|i| i.is_store()) {
+            Kind::Bookkeeping
+        } else {
+            Kind::NothingDue
+        }
+    }
+
+    /// The instructions that count: not the final `ret`, not the marked instruction, and not what
+    /// only computes its operand.
+    pub fn counted(&self) -> Vec<&Insn> {
+        let last = self.insns.len() - 1;
+        let skip: Vec<usize> = self
+            .insns
+            .iter()
+            .enumerate()
+            .filter(|(i, insn)| {
+                (*i == last && insn.is_return())
+                    || mark_of(insn).is_some()
+                    || insn.is_padding()
+                    || self.only_computes_operand(*i)
+            })
+            .map(|(i, _)| i)
+            .collect();
+        (0..=last).filter(|i| !skip.contains(i)).map(|i| self.insns[i]).collect()
+    }
+
+    /// Is this the `lea` or `mov` of a register that nothing but a marked instruction after it reads?
+    fn only_computes_operand(&self, at: usize) -> bool {
+        let insn = self.insns[at];
+        if !matches!(insn.last_word(), "lea" | "mov") || insn.destination().contains('[') {
+            return false;
+        }
+        let family = family(insn.destination());
+        let mut marked = false;
+        for later in &self.insns[at + 1..] {
+            let names = registers(&later.operands).any(|r| self::family(r) == family);
+            if mark_of(later).is_some() && names {
+                marked = true;
+            } else if names {
+                // Overwritten without being read: its life ended at the marked instruction.
+                let sources = later.operands.split_once(',').map_or("", |(_, s)| s);
+                let overwritten = matches!(later.last_word(), "lea" | "mov")
+                    && self::family(later.destination()) == family
+                    && !registers(sources).any(|r| self::family(r) == family);
+                return marked && overwritten;
+            }
+        }
+        marked
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    Save,
+    Restore,
+}
+
+/// The instructions with which the probe marks its save and its restore, which no compiler emits by
+/// itself, and those of the real backend: its restore is a call, as it may fault.
+fn mark_of(insn: &Insn) -> Option<Mark> {
+    match insn.last_word() {
+        "prefetchnta" | "xsave64" | "xsaveopt64" | "xsavec64" | "fxsave64" => Some(Mark::Save),
+        "prefetcht2" => Some(Mark::Restore),
+        _ if insn.is_call() => {
+            let name = insn.target_name().unwrap_or("");
+            (name.starts_with("fpu_x86_") && name.ends_with("rstor")).then_some(Mark::Restore)
+        }
+        _ => None,
+    }
+}
+
+/// One name for `rax`, `eax`, `ax`, `al`, and for `r8`, `r8d`, `r8w`, `r8b`.
+fn family(register: &str) -> &str {
+    let numbered =
+        register.starts_with('r') && register.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+    if numbered {
+        return register[1..].trim_end_matches(['d', 'w', 'b', 'l']);
+    }
+    match register {
+        "rax" | "eax" | "ax" | "al" | "ah" => "a",
+        "rbx" | "ebx" | "bx" | "bl" | "bh" => "b",
+        "rcx" | "ecx" | "cx" | "cl" | "ch" => "c",
+        "rdx" | "edx" | "dx" | "dl" | "dh" => "d",
+        "rsi" | "esi" | "si" | "sil" => "si",
+        "rdi" | "edi" | "di" | "dil" => "di",
+        "rbp" | "ebp" | "bp" | "bpl" => "bp",
+        "rsp" | "esp" | "sp" | "spl" => "sp",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::disasm::parse;
+
+    fn walk(lines: &str) -> Result<Vec<(Kind, usize)>, String> {
+        let text = format!("0000000000001000 <probe>:\n{lines}");
+        let functions = parse(&text);
+        let mut kinds: Vec<_> = paths(&functions["probe"], &|name| name.contains("refused"))?
+            .iter()
+            .map(|p| (p.kind(), p.counted().len()))
+            .collect();
+        kinds.sort();
+        Ok(kinds)
+    }
+
+    const RETURN: &str = "\
+        1000:\tmov    rcx,QWORD PTR [rsi]
+        1003:\tmov    rax,QWORD PTR [rdi]
+        1006:\txor    rax,rcx
+        1009:\tje     102b <probe+0x2b>
+        100b:\tcmp    rax,0x1
+        100f:\tje     1028 <probe+0x28>
+        1011:\ttest   al,0x1
+        1013:\tje     102c <probe+0x2c>
+        1015:\tadd    rcx,0x8000
+        101c:\tjns    102c <probe+0x2c>
+        101e:\tmov    QWORD PTR [rsi],rcx
+        1021:\tlea    rax,[rdi+0x40]
+        1025:\tprefetcht2 BYTE PTR [rax]
+        1028:\tmov    QWORD PTR [rdi],rcx
+        102b:\tret
+        102c:\tpush   rax
+        102d:\tcall   QWORD PTR [rip+0x4022a]        # 54500 <_DYNAMIC+0x280>
+        1033:\tmov    edi,eax
+        1035:\tcall   900 <refused>
+        103a:\tint3
+";
+
+    #[test]
+    fn paths_are_found_named_and_counted() {
+        let found = walk(RETURN).unwrap();
+        assert_eq!(
+            found,
+            [
+                (Kind::NothingDue, 4),
+                (Kind::Bookkeeping, 7),
+                (Kind::Restore, 12),
+                (Kind::Refused, 12),
+                (Kind::Refused, 14)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_extra_instruction_is_counted() {
+        let more =
+            RETURN.replace("1006:\txor    rax,rcx", "1005:\tnot    rax\n1006:\txor    rax,rcx");
+        assert_eq!(walk(&more).unwrap()[0], (Kind::NothingDue, 5));
+    }
+
+    #[test]
+    fn an_operand_that_is_used_twice_is_counted() {
+        let used = RETURN
+            .replace("1028:\tmov    QWORD PTR [rdi],rcx", "1028:\tmov    QWORD PTR [rax],rcx");
+        assert!(walk(&used).unwrap().contains(&(Kind::Restore, 13)));
+    }
+
+    #[test]
+    fn a_loop_and_a_way_out_are_errors() {
+        let back = RETURN.replace("102b:\tret", "102b:\tjmp    1006 <probe+0x6>");
+        assert!(walk(&back).unwrap_err().contains("a loop"), "{:?}", walk(&back));
+        let tail = RETURN.replace("102b:\tret", "102b:\tjmp    8000 <elsewhere>");
+        assert!(walk(&tail).unwrap_err().contains("elsewhere"));
+        let indirect = RETURN.replace("102b:\tret", "102b:\tjmp    QWORD PTR [rip+0x12]");
+        assert!(walk(&indirect).unwrap_err().contains("leaves by"));
+        let off_the_end = RETURN.lines().take(3).collect::<Vec<_>>().join("\n");
+        assert!(walk(&off_the_end).unwrap_err().contains("past the end"));
+    }
+}

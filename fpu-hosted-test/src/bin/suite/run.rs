@@ -1,0 +1,196 @@
+//! Children with captured output, and what a step makes of them.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::tests_run;
+
+/// Longest a single child may take. The whole must stay far inside an hour.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What became of a step.
+#[derive(Debug)]
+pub enum Outcome {
+    /// `count` checks; `note` is shown with `--verbose`, and tables always.
+    Passed {
+        count: usize,
+        note: String,
+    },
+    /// Tests ran, some may have failed or said that they could not run.
+    Tests(tests_run::Counts, String),
+    Failed(String),
+    Skipped(String),
+}
+
+impl Outcome {
+    pub fn one() -> Self {
+        Outcome::Passed { count: 1, note: String::new() }
+    }
+    /// Passed if the child succeeded, failed with its output if not.
+    pub fn of(result: Result<String, String>) -> Self {
+        result.map_or_else(Outcome::Failed, |_| Outcome::one())
+    }
+}
+
+/// What the steps need to know.
+#[derive(Debug)]
+pub struct Suite {
+    /// The workspace.
+    pub root: PathBuf,
+    /// Where cargo builds.
+    pub target: PathBuf,
+    pub verbose: bool,
+}
+
+impl Suite {
+    /// `cargo ARGS` in the workspace.
+    pub fn cargo(&self, args: &[&str]) -> Cmd {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        Cmd::new(&cargo).args(args).dir(&self.root).env("CARGO_TARGET_DIR", &self.target)
+    }
+    /// The first of these programs that can be started.
+    pub fn tool(&self, names: &[&str]) -> Option<String> {
+        let starts = |name: &&&str| {
+            let mut command = Command::new(name);
+            command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
+            command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+        };
+        names.iter().find(starts).map(|name| (*name).to_owned())
+    }
+}
+
+/// One child process.
+#[derive(Debug)]
+pub struct Cmd {
+    command: Command,
+    shown: String,
+}
+
+impl Cmd {
+    pub fn new(program: &str) -> Self {
+        let mut command = Command::new(program);
+        // What `cargo run` tells this program about itself is not for the children.
+        for (key, _) in std::env::vars() {
+            if key.starts_with("CARGO_PKG_") || key.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(key);
+            }
+        }
+        command.env("CARGO_TERM_COLOR", "never").env_remove("RUSTFLAGS");
+        let shown = program.rsplit('/').next().unwrap_or(program).to_owned();
+        Self { command, shown }
+    }
+    pub fn args(mut self, args: &[&str]) -> Self {
+        for arg in args {
+            self.command.arg(arg);
+            self.shown = format!("{} {arg}", self.shown);
+        }
+        self
+    }
+    pub fn env(mut self, key: &str, value: impl AsRef<std::ffi::OsStr>) -> Self {
+        if key != "CARGO_TARGET_DIR" {
+            self.shown = format!("{key}={:?} {}", value.as_ref(), self.shown);
+        }
+        self.command.env(key, value);
+        self
+    }
+    pub fn dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
+    /// Standard output if it succeeded, else the end of everything it said.
+    pub fn ok(self) -> Result<String, String> {
+        let done = self.run()?;
+        if done.success {
+            Ok(done.stdout)
+        } else {
+            Err(done.tail())
+        }
+    }
+
+    /// Runs it to its end, or to the limit.
+    pub fn run(mut self) -> Result<Done, String> {
+        use std::os::unix::process::CommandExt as _;
+        let could_not = |why: std::io::Error| format!("{}: {why}", self.shown);
+        // Files, not pipes: a full pipe would stop the child, and a grandchild that lives on would
+        // keep it open.
+        let stamp = format!("fpu-suite-{}-{:?}", std::process::id(), std::thread::current().id());
+        let base = std::env::temp_dir().join(stamp);
+        let (out, err) = (base.with_extension("out"), base.with_extension("err"));
+        let files = File::create(&out).and_then(|o| Ok((o, File::create(&err)?)));
+        let (out_file, err_file) = files.map_err(could_not)?;
+        self.command.stdin(Stdio::null()).stdout(out_file).stderr(err_file).process_group(0);
+        let mut child = self.command.spawn().map_err(could_not)?;
+        let started = Instant::now();
+        let mut late = false;
+        let status = loop {
+            match child.try_wait().map_err(could_not)? {
+                Some(status) => break status,
+                None if started.elapsed() > LIMIT && !late => {
+                    late = true;
+                    // The whole group: cargo's children are what hangs.
+                    let group = format!("-{}", child.id());
+                    let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
+                    if !killed.is_ok_and(|status| status.success()) {
+                        child.kill().map_err(could_not)?;
+                    }
+                }
+                None => sleep(Duration::from_millis(20)),
+            }
+        };
+        let read = |path: &PathBuf| {
+            let mut bytes = Vec::new();
+            let read = File::open(path).and_then(|mut f| f.read_to_end(&mut bytes));
+            let removed = std::fs::remove_file(path);
+            read.and(removed).map(|()| String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let stdout = read(&out).map_err(could_not)?;
+        let mut stderr = read(&err).map_err(could_not)?;
+        if late {
+            stderr.push_str(&format!("\nended after {} s: it hung\n", LIMIT.as_secs()));
+        }
+        Ok(Done { shown: self.shown, success: status.success() && !late, stdout, stderr })
+    }
+}
+
+/// A child that has ended.
+#[derive(Debug)]
+pub struct Done {
+    pub shown: String,
+    pub success: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Done {
+    /// The end of what it said, the command first.
+    pub fn tail(&self) -> String {
+        let mut text = format!("$ {}\n", self.shown);
+        for part in [&self.stderr, &self.stdout] {
+            let lines: Vec<&str> = part.lines().filter(|l| !is_progress(l)).collect();
+            let from = lines.len().saturating_sub(60);
+            if from > 0 {
+                text.push_str("...\n");
+            }
+            for line in &lines[from..] {
+                text.push_str(line);
+                text.push('\n');
+            }
+        }
+        text
+    }
+}
+
+fn is_progress(line: &str) -> bool {
+    let line = line.trim_start();
+    ["Compiling ", "Checking ", "Downloaded ", "Downloading ", "Updating ", "Locking ", "Blocking "]
+        .iter()
+        .any(|start| line.starts_with(start))
+        || (line.starts_with("test ") && line.ends_with("... ok"))
+}

@@ -1,0 +1,193 @@
+//! The list of checks, in the order in which they say most soonest.
+
+use std::{collections::BTreeMap, path::Path};
+
+use crate::{
+    hygiene, nostd, object, package,
+    run::{Cmd, Outcome, Suite},
+    tests_run,
+};
+
+pub type Check = Box<dyn Fn(&Suite) -> Outcome>;
+
+pub struct Step {
+    pub name: String,
+    pub about: String,
+    /// Left out, and named, with `--quick`.
+    pub slow: bool,
+    pub check: Check,
+}
+
+const LIBRARIES: [&str; 3] = ["fpu-core", "fpu-x86", "fpu-hosted-test"];
+
+pub fn all(suite: &Suite) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut add = |name: &str, about: &str, slow: bool, check: Check| {
+        steps.push(Step { name: name.into(), about: about.into(), slow, check });
+    };
+    add("hygiene", "sizes of files, leftovers, names at the top", false, Box::new(hygiene::check));
+    add(
+        "fmt",
+        "rustfmt changes nothing",
+        false,
+        Box::new(|s| {
+            if Cmd::new("cargo").args(&["fmt", "--version"]).ok().is_err() {
+                return Outcome::Skipped("no rustfmt: `rustup component add rustfmt`".into());
+            }
+            Outcome::of(s.cargo(&["fmt", "--all", "--check"]).ok())
+        }),
+    );
+    add(
+        "clippy",
+        "all targets, warnings are errors",
+        false,
+        Box::new(|s| {
+            if Cmd::new("cargo").args(&["clippy", "--version"]).ok().is_err() {
+                return Outcome::Skipped("no clippy: `rustup component add clippy`".into());
+            }
+            let args = ["clippy", "-q", "--workspace", "--all-targets", "--", "-Dwarnings"];
+            Outcome::of(s.cargo(&args).ok())
+        }),
+    );
+    for package in ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-examples"] {
+        let about = format!("unit tests of {package}");
+        add(
+            &format!("unit-{}", &package["fpu-".len()..]),
+            &about,
+            false,
+            Box::new(move |s| {
+                let mut args = vec!["-p", package, "--lib"];
+                if package == "fpu-hosted-test" || package == "fpu-examples" {
+                    args.push("--bins");
+                }
+                cargo_test(s, &args)
+            }),
+        );
+    }
+    for (name, group) in groups(&suite.root) {
+        let slow = name == "loom";
+        let about = format!("{}: {}", group.about(&name), group.tests.join(" "));
+        add(&name, &about, slow, Box::new(move |s| group.run(s)));
+    }
+    add(
+        "doc-tests",
+        "every example in the documentation",
+        false,
+        Box::new(|s| {
+            let mut args = vec!["--doc"];
+            args.extend(LIBRARIES.iter().flat_map(|package| ["-p", package]));
+            cargo_test(s, &args)
+        }),
+    );
+    let (no_std, no_sse) = nostd::abouts();
+    add("no_std", no_std, false, Box::new(nostd::symbols));
+    add("no-sse", no_sse, false, Box::new(nostd::no_sse));
+    add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
+    add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
+    add(
+        "rustdoc",
+        "documentation builds, no broken link",
+        false,
+        Box::new(|s| {
+            let mut args = vec!["doc", "-q", "--no-deps"];
+            args.extend(LIBRARIES.iter().flat_map(|package| ["-p", package]));
+            Outcome::of(s.cargo(&args).env("RUSTDOCFLAGS", "-Dwarnings").ok())
+        }),
+    );
+    add("package", "cargo package, complete and buildable", false, Box::new(package::check));
+    steps
+}
+
+/// `cargo test ARGS`, counted.
+fn cargo_test(suite: &Suite, args: &[&str]) -> Outcome {
+    let command = suite.cargo(&["test", "--no-fail-fast"]).args(args);
+    counted(command.args(&["--", "--show-output"]))
+}
+
+fn counted(command: Cmd) -> Outcome {
+    let done = match command.run() {
+        Ok(done) => done,
+        Err(why) => return Outcome::Failed(why),
+    };
+    let mut counts = tests_run::read(&done.stdout);
+    if !done.success && counts.failed == 0 {
+        // It did not build, or was killed.
+        counts.failed = 1;
+    }
+    if counts.total() == 0 {
+        return Outcome::Failed(format!("no test ran\n{}", done.tail()));
+    }
+    let said = done.tail();
+    Outcome::Tests(counts, said)
+}
+
+/// Integration tests of one package that share the word in front of the first `_`.
+struct Group {
+    package: &'static str,
+    tests: Vec<String>,
+    loom: bool,
+}
+
+impl Group {
+    fn about(&self, name: &str) -> String {
+        match name {
+            "loom" => "models and seeded faults, release, --cfg fpu_loom".into(),
+            "ui" => "wrong use does not compile, and says why".into(),
+            _ => format!("tests of {}", self.package),
+        }
+    }
+    fn run(&self, suite: &Suite) -> Outcome {
+        let mut args = vec!["-p", self.package];
+        args.extend(self.tests.iter().flat_map(|test| ["--test", test]));
+        if !self.loom {
+            return cargo_test(suite, &args);
+        }
+        // The flag rebuilds everything, so it has a directory of its own.
+        let command = suite.cargo(&["test", "--release", "--no-fail-fast"]).args(&args);
+        let command = command
+            .env("CARGO_TARGET_DIR", suite.target.join("loom"))
+            .env("RUSTFLAGS", "--cfg fpu_loom")
+            .args(&["--", "--show-output"]);
+        counted(command)
+    }
+}
+
+/// What is in the `tests` directories, so that a new file is run without being listed here.
+fn groups(root: &Path) -> BTreeMap<String, Group> {
+    let mut groups: BTreeMap<String, Group> = BTreeMap::new();
+    for (dir, package) in [
+        ("fpu-hosted-test", "fpu-hosted-test"),
+        ("fpu-core", "fpu-core"),
+        ("fpu-x86", "fpu-x86"),
+        ("examples", "fpu-examples"),
+    ] {
+        let Ok(entries) = std::fs::read_dir(root.join(dir).join("tests")) else { continue };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+            let Some(stem) = stem.filter(|_| path.extension().is_some_and(|e| e == "rs")) else {
+                continue;
+            };
+            let loom = stem.starts_with("loom") || stem.starts_with("faults");
+            let word = if loom { "loom" } else { stem.split('_').next().unwrap_or(&stem) };
+            let name = match dir {
+                "fpu-hosted-test" => word.to_owned(),
+                _ => format!("{}-{word}", package.trim_start_matches("fpu-")),
+            };
+            let group = groups.entry(name).or_insert(Group { package, tests: Vec::new(), loom });
+            group.tests.push(stem);
+            group.tests.sort();
+        }
+    }
+    groups
+}
+
+fn no_deps(suite: &Suite) -> Outcome {
+    let tree = suite.cargo(&["tree", "-p", "fpu-core", "-e", "normal", "--prefix", "none"]).ok();
+    match tree {
+        Ok(text) if text.lines().filter(|line| !line.trim().is_empty()).count() == 1 => {
+            Outcome::one()
+        }
+        Ok(text) => Outcome::Failed(format!("fpu-core depends on something:\n{text}")),
+        Err(why) => Outcome::Failed(why),
+    }
+}
