@@ -40,7 +40,7 @@ fn library() -> &'static Path {
             .filter(|line| line.contains("\"compiler-artifact\""))
             .flat_map(|line| line.split('"'));
         let file = |path: &&str| path.ends_with(".rlib") && path.contains("libfpu_core");
-        PathBuf::from(quoted.filter(file).last().expect("cargo names the library"))
+        PathBuf::from(quoted.filter(file).next_back().expect("cargo names the library"))
     })
 }
 
