@@ -129,15 +129,21 @@ unsafe impl RawFpu for Plan {
     #[inline]
     unsafe fn save(&self, area: NonNull<u8>) {
         let (area, mask) = (area.as_ptr(), self.mask);
-        match self.rung {
-            // SAFETY: N1: the rung is offered (`offers`), and S1. So for all four.
-            Rung::Xsavec => unsafe { insn::xsavec(area, mask) },
+        // Two predictable compares; a `match` on all four becomes an indirect jump.
+        if self.rung > Rung::Xsave {
+            if self.rung == Rung::Xsavec {
+                // SAFETY: N1: the rung is offered (`offers`), and S1. So for all four.
+                unsafe { insn::xsavec(area, mask) }
+            } else {
+                // SAFETY: as above.
+                unsafe { insn::xsaveopt(area, mask) }
+            }
+        } else if self.rung == Rung::Xsave {
             // SAFETY: as above.
-            Rung::Xsaveopt => unsafe { insn::xsaveopt(area, mask) },
+            unsafe { insn::xsave(area, mask) }
+        } else {
             // SAFETY: as above.
-            Rung::Xsave => unsafe { insn::xsave(area, mask) },
-            // SAFETY: as above.
-            Rung::Fxsave => unsafe { insn::fxsave(area) },
+            unsafe { insn::fxsave(area) }
         }
     }
 

@@ -9,8 +9,8 @@ use core::arch::{asm, global_asm};
 
 // The name has the version in it, so that two versions can be linked into one kernel.
 //
-// In: RDI = area, RSI = mask. Out: EAX = 0, or the vector. The stack is not touched between entry and
-// the fault, so a landing pad returns to the caller as the function itself would.
+// In: RDI = area, EDX:EAX = mask. Out: EAX = 0, or the vector. The stack is not touched between entry
+// and the fault, so a landing pad returns to the caller as the function itself would.
 global_asm!(
     ".pushsection .text.fpu_x86_restore, \"ax\", @progbits",
     ".globl fpu_x86_0_1_xrstor",
@@ -18,12 +18,6 @@ global_asm!(
     ".type fpu_x86_0_1_xrstor, @function",
     ".balign 32",
     "fpu_x86_0_1_xrstor:",
-    "mov eax, esi",
-    "mov rdx, rsi",
-    "shr rdx, 32",
-    ".globl fpu_x86_0_1_xrstor_ip",
-    ".hidden fpu_x86_0_1_xrstor_ip",
-    "fpu_x86_0_1_xrstor_ip:",
     "xrstor64 [rdi]",
     "xor eax, eax",
     "ret",
@@ -33,9 +27,6 @@ global_asm!(
     ".type fpu_x86_0_1_fxrstor, @function",
     ".balign 32",
     "fpu_x86_0_1_fxrstor:",
-    ".globl fpu_x86_0_1_fxrstor_ip",
-    ".hidden fpu_x86_0_1_fxrstor_ip",
-    "fpu_x86_0_1_fxrstor_ip:",
     "fxrstor64 [rdi]",
     "xor eax, eax",
     "ret",
@@ -57,18 +48,16 @@ global_asm!(
     ".popsection",
 );
 
-extern "sysv64" {
-    fn fpu_x86_0_1_xrstor(area: *const u8, mask: u64) -> u32;
-    fn fpu_x86_0_1_fxrstor(area: *const u8) -> u32;
-    // Places, not to be called.
-    fn fpu_x86_0_1_xrstor_ip();
-    fn fpu_x86_0_1_fxrstor_ip();
+// Called from assembly only; for compiled code they are places.
+extern "C" {
+    fn fpu_x86_0_1_xrstor();
+    fn fpu_x86_0_1_fxrstor();
     fn fpu_x86_0_1_pads();
 }
 
-/// The two instructions that may fault.
+/// The two instructions that may fault: the first of each function.
 fn faulting() -> [usize; 2] {
-    [fpu_x86_0_1_xrstor_ip as *const () as usize, fpu_x86_0_1_fxrstor_ip as *const () as usize]
+    [fpu_x86_0_1_xrstor as *const () as usize, fpu_x86_0_1_fxrstor as *const () as usize]
 }
 
 const PAD: usize = 8;
@@ -153,8 +142,20 @@ pub(crate) unsafe fn fxsave(area: *mut u8) {
 /// * **N2** the code around keeps nothing in the registers that the instruction loads.
 #[inline(always)]
 pub(crate) unsafe fn xrstor(area: *const u8, mask: u64) -> u32 {
-    // SAFETY: N1, N2.
-    unsafe { fpu_x86_0_1_xrstor(area, mask) }
+    let vector;
+    // SAFETY: N1, N2. A direct call, whatever the relocation model; by `clobber_abi` the compiler keeps
+    // nothing in vector registers across it.
+    unsafe {
+        asm!(
+            "call {restore}",
+            restore = sym fpu_x86_0_1_xrstor,
+            in("rdi") area,
+            inlateout("eax") mask as u32 => vector,
+            in("edx") (mask >> 32) as u32,
+            clobber_abi("sysv64"),
+        );
+    }
+    vector
 }
 
 /// Loads x87 and SSE from `area`; as [`xrstor`].
@@ -164,8 +165,18 @@ pub(crate) unsafe fn xrstor(area: *const u8, mask: u64) -> u32 {
 /// N1 as for [`fxsave`], reading, and N2.
 #[inline(always)]
 pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
-    // SAFETY: N1, N2.
-    unsafe { fpu_x86_0_1_fxrstor(area) }
+    let vector;
+    // SAFETY: N1, N2; as above.
+    unsafe {
+        asm!(
+            "call {restore}",
+            restore = sym fpu_x86_0_1_fxrstor,
+            in("rdi") area,
+            lateout("eax") vector,
+            clobber_abi("sysv64"),
+        );
+    }
+    vector
 }
 
 /// Empties the x87 unit and sets its default control word.

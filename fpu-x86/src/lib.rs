@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
+// Without instructions there is nobody to detect a plan.
+#![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 #[cfg(test)]
 extern crate std;

@@ -10,7 +10,9 @@ use std::{
     vec::Vec,
 };
 
-use crate::{cpuid::Facts, Components, Format, Plan, PlanError, Rung};
+use crate::{
+    cpuid::Facts, image, Components, Format, Image, ImageError, ImageMut, Plan, PlanError, Rung,
+};
 
 /// Words by leaf and subleaf; all others read as zero.
 #[derive(Clone, Default)]
@@ -346,4 +348,41 @@ fn recorded_cpus_without_xsave() {
         }
     }
     assert!(legacy >= 20, "only {legacy} of {}", lines.len());
+}
+
+#[test]
+fn a_child_starts_without_tiles() {
+    let plan = tiles().plan().unwrap();
+    let mut bytes = std::vec![0; plan.area_len()];
+    image::write_initial(&mut bytes, &plan);
+    bytes[512..520].copy_from_slice(&plan.components().bits().to_le_bytes());
+    image::disinherit(&mut bytes, &plan);
+    let image = Image { bytes: &bytes, plan: &plan };
+    assert_eq!(image.present(), plan.components().difference(Components::AMX));
+}
+
+#[test]
+fn bytes_of_absent_tiles_read_as_zero() {
+    let plan = tiles().plan().unwrap();
+    let mut bytes = std::vec![0xEE; plan.area_len()];
+    bytes[512..520].copy_from_slice(&Components::TILECFG.bits().to_le_bytes());
+    let image = Image { bytes: &bytes, plan: &plan };
+    let mut out = [1; 4];
+    assert_eq!(image.read(Components::TILEDATA, 8188, &mut out), Ok(()));
+    assert_eq!(out, [0; 4]);
+    assert_eq!(image.read(Components::TILECFG, 60, &mut out), Ok(()));
+    assert_eq!(out, [0xEE; 4]);
+    for (component, at, why) in [
+        (Components::TILEDATA, 8189, ImageError::OutOfRange),
+        (Components::TILEDATA, usize::MAX, ImageError::OutOfRange),
+        (Components::PKRU, 0, ImageError::NotManaged),
+        (Components::SSE, 0, ImageError::NotManaged),
+        (Components::AMX, 0, ImageError::NotManaged),
+    ] {
+        assert_eq!(image.read(component, at, &mut out), Err(why), "{component:?}");
+        assert_eq!(out, [0xEE; 4]);
+    }
+    let mut image = ImageMut { bytes: &mut bytes, plan: &plan };
+    let why = image.write(Components::TILEDATA, 0, &[0; 4]);
+    assert_eq!(why, Err(ImageError::NotWritable), "a restore refuses it where XFD is set");
 }
