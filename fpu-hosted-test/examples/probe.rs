@@ -38,8 +38,8 @@ unsafe impl RawFpu for Marked {
         Ok(())
     }
     unsafe fn kernel_defaults(&self, _: KernelUnits) {}
-    unsafe fn image<'a>(&'a self, _: NonNull<u8>) {}
-    unsafe fn image_mut<'a>(&'a self, _: NonNull<u8>) {}
+    unsafe fn image(&self, _: NonNull<u8>) {}
+    unsafe fn image_mut(&self, _: NonNull<u8>) {}
 }
 
 pub struct Cpu<'a>(&'a CpuFpu);

@@ -35,12 +35,12 @@ fn library() -> &'static Path {
         let text = String::from_utf8_lossy(&output.stdout);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "fpu-core does not build: {said}{text}");
-        let quoted = text
+        let mut quoted = text
             .lines()
             .filter(|line| line.contains("\"compiler-artifact\""))
             .flat_map(|line| line.split('"'));
         let file = |path: &&str| path.ends_with(".rlib") && path.contains("libfpu_core");
-        PathBuf::from(quoted.filter(file).next_back().expect("cargo names the library"))
+        PathBuf::from(quoted.rfind(file).expect("cargo names the library"))
     })
 }
 
