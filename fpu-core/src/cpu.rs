@@ -155,10 +155,13 @@ pub trait CpuLifecycle: Pinned {
             gate::OPEN => {}
             _ => return Err(Error::Busy),
         }
+        if fault(Fault::OfflineMovesWordFirst) {
+            set_resident(cpu, offline_word(cpu.resident()));
+        }
         // From here on sections are refused, so the word is stable.
         set_gate(cpu, gate::OFFLINE);
         crate::sync::compiler_fence(Ordering::SeqCst);
-        if !fault(Fault::OfflineKeepsOpen) {
+        if !fault(Fault::OfflineKeepsOpen) && !fault(Fault::OfflineMovesWordFirst) {
             set_resident(cpu, offline_word(cpu.resident()));
         }
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });

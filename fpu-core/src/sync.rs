@@ -53,6 +53,7 @@ pub enum Fault {
     StoppedIgnoresLive,
     OnlineResetsCounter,
     OfflineKeepsOpen,
+    OfflineMovesWordFirst,
     ResumeKeepsStamp,
     ForkSkipsSave,
     ForkCopiesClaim,
