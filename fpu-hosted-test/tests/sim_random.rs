@@ -1,0 +1,357 @@
+//! Long random runs against an oracle that knows nothing of the scheme: for each task, the registers
+//! it must find.
+#![cfg(not(fpu_loom))]
+
+use core::ptr::NonNull;
+use fpu_core::{CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, TaskFpu};
+use fpu_hosted_test::{
+    doc::{new_task, Task},
+    sim::{Interrupt, Random, Registers, SimArea, SimCpu, SimStopped, COMPONENTS, LAYOUT},
+};
+use std::cell::{Cell, RefCell};
+
+const CPUS: usize = 3;
+const TASKS: usize = 5;
+const GUESTS: usize = 2;
+const NAMES: [&str; 14] = [
+    "switch",
+    "switch by plan",
+    "return",
+    "return by plan",
+    "return by session",
+    "sections",
+    "session read",
+    "session write",
+    "stopped read/write",
+    "fork",
+    "exec",
+    "exit and reuse",
+    "cpu off/on, resume",
+    "guest",
+];
+
+/// A context and what it must find next.
+struct Slot {
+    context: Box<Task>,
+    expect: RefCell<Registers>,
+}
+impl Slot {
+    fn new() -> Self {
+        Self { context: Box::new(new_task()), expect: RefCell::new(Registers::initial()) }
+    }
+}
+
+struct World {
+    cpus: Vec<SimCpu>,
+    tasks: Vec<Slot>,
+    guests: Vec<Slot>,
+    /// Which task is current on each CPU.
+    current: [Cell<Option<usize>>; CPUS],
+    random: RefCell<Random>,
+    interrupts: Cell<(u64, u64)>,
+    failures: Cell<u64>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            cpus: (0..CPUS).map(|number| SimCpu::online(number as u32)).collect(),
+            tasks: (0..TASKS).map(|_| Slot::new()).collect(),
+            guests: (0..GUESTS).map(|_| Slot::new()).collect(),
+            current: Default::default(),
+            random: RefCell::new(Random::new(seed)),
+            interrupts: Cell::default(),
+            failures: Cell::default(),
+        }
+    }
+    fn below(&self, limit: usize) -> usize {
+        self.random.borrow_mut().below(limit)
+    }
+    fn word(&self) -> u64 {
+        self.random.borrow_mut().word()
+    }
+    fn current(&self, cpu: usize) -> Option<&Slot> {
+        self.current[cpu].get().map(|task| &self.tasks[task])
+    }
+    /// A task that is current nowhere.
+    fn idle_task(&self) -> Option<usize> {
+        let first = self.below(TASKS);
+        (0..TASKS)
+            .map(|n| (first + n) % TASKS)
+            .find(|&task| self.current.iter().all(|current| current.get() != Some(task)))
+    }
+    /// The task writes some of its registers, or all.
+    fn user_mode(&self, cpu: usize, expect: &mut Registers) {
+        let fpu = self.cpus[cpu].fpu();
+        match self.below(4) {
+            0 => {}
+            1 => {
+                *expect = Registers::pattern(self.word(), self.word());
+                fpu.load(expect);
+            }
+            _ => {
+                let (component, value) = (self.below(COMPONENTS), self.word());
+                let value = value & LAYOUT[component].legal;
+                fpu.write_one(component, 0, value);
+                expect.component_mut(component)[0] = value;
+            }
+        }
+    }
+    /// An interrupt on this CPU that uses vector registers.
+    fn interrupt(&self, cpu: usize) {
+        let current = self.current(cpu).map(|slot| slot.context.as_ref().as_ref());
+        let (ran, refused) = self.interrupts.get();
+        let seed = ran ^ 0xF00;
+        let section =
+            self.cpus[cpu]
+                .interrupted()
+                .with_kernel_fpu(current, KernelUnits::ALL, || self.cpus[cpu].fpu().scribble(seed));
+        self.interrupts.set(match section {
+            Ok(()) => (ran + 1, refused),
+            Err(Error::Busy | Error::CpuOffline) => (ran, refused + 1),
+            Err(why) => panic!("an interrupt's section: {why}"),
+        });
+    }
+
+    fn leave(&self, c: usize, by_plan: bool) {
+        let (Some(slot), cpu) = (self.current(c), &self.cpus[c]) else { return };
+        if !by_plan {
+            return slot.context.switch_prepare(&cpu.irqs_off()).expect("it is current here");
+        }
+        let mut irqs = cpu.irqs_off();
+        if let Some(plan) = slot.context.plan_switch_out(&mut irqs).expect("it is current here") {
+            let area = NonNull::new(plan.steps().save_to).expect("an area");
+            // SAFETY: S1: the plan's area. S2: simulated registers.
+            unsafe { cpu.fpu().save(area) };
+            // SAFETY: L4: done just now.
+            unsafe { plan.saved() };
+        }
+    }
+    fn switch(&self, c: usize, by_plan: bool) {
+        self.leave(c, by_plan);
+        // Sometimes to idle; sometimes the task comes back elsewhere, with no return in between.
+        let next = if self.below(4) == 0 { None } else { self.idle_task() };
+        self.current[c].set(next);
+    }
+    fn enter(&self, c: usize) {
+        let (Some(slot), cpu) = (self.current(c), &self.cpus[c]) else { return };
+        let fails = self.below(16) == 0;
+        cpu.fpu().fail_restore(u64::from(fails));
+        let mut irqs = cpu.irqs_off();
+        match slot.context.switch_return(&mut irqs) {
+            Ok(ready) => {
+                self.arrives(c, slot);
+                drop(ready);
+            }
+            Err(Error::RestoreFailed(RestoreFault(14))) if fails => {
+                self.failures.set(self.failures.get() + 1);
+            }
+            Err(why) => panic!("return on CPU {c}: {why}"),
+        }
+        cpu.fpu().fail_restore(0);
+    }
+    fn arrives(&self, c: usize, slot: &Slot) {
+        let mut expect = slot.expect.borrow_mut();
+        assert_eq!(self.cpus[c].fpu().registers(), *expect, "user mode on CPU {c}");
+        self.user_mode(c, &mut expect);
+    }
+    fn enter_by_plan(&self, c: usize) {
+        let (Some(slot), cpu) = (self.current(c), &self.cpus[c]) else { return };
+        let mut irqs = cpu.irqs_off();
+        let plan = slot.context.plan_user(&mut irqs).expect("it is current here");
+        if self.below(8) == 0 {
+            return drop(plan); // decided, then not done
+        }
+        let steps = *plan.steps();
+        if let Some(from) = NonNull::new(steps.restore_from.cast_mut()) {
+            // SAFETY: S1: the plan's area. S2: simulated registers.
+            unsafe { cpu.fpu().restore(from) }.expect("a good image");
+        }
+        if self.below(2) == 0 {
+            // SAFETY: L1, L2: done just now.
+            let ready = unsafe { plan.restored() };
+            self.arrives(c, slot);
+            return drop(ready);
+        }
+        // SAFETY: the plan's word, which nobody else accesses now.
+        unsafe { steps.word.write_volatile(steps.live) };
+        self.arrives(c, slot);
+        // SAFETY: as for the restore.
+        unsafe { cpu.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
+        // SAFETY: as above.
+        unsafe { steps.word.write_volatile(steps.saved) };
+        // SAFETY: L1, L2, L3: done just now.
+        unsafe { plan.round_trip_done() };
+    }
+    fn enter_by_session(&self, c: usize) {
+        let Some(slot) = self.current(c) else { return };
+        let mut irqs = self.cpus[c].irqs_off();
+        let session = slot.context.open(&mut irqs).expect("free").make_memory_valid_write();
+        let ready = session.make_registers_valid().expect("a good image").switch_return();
+        self.arrives(c, slot);
+        drop(ready);
+    }
+    fn sections(&self, c: usize) {
+        let cpu = &self.cpus[c];
+        for _ in 0..=self.below(3) {
+            let current = self.current(c).map(|slot| slot.context.as_ref().as_ref());
+            let section = cpu.preempt_off().with_kernel_fpu(current, KernelUnits::ALL, || {
+                cpu.fpu().scribble(self.word());
+            });
+            section.expect("free");
+        }
+    }
+    fn session(&self, c: usize, write: bool) {
+        let Some(slot) = self.current(c) else { return };
+        let mut pin = self.cpus[c].preempt_off();
+        let session = slot.context.open(&mut pin).expect("free").make_memory_valid_read();
+        let mut expect = slot.expect.borrow_mut();
+        assert_eq!(session.image().registers(), *expect, "read by a session on CPU {c}");
+        if write {
+            *expect = Registers::pattern(self.word(), self.word());
+            let mut session = session.make_memory_valid_write();
+            session.image_mut().set(&expect);
+            if self.below(2) == 0 {
+                drop(session.make_registers_valid().expect("a good image"));
+            }
+        }
+    }
+    fn stopped(&self) {
+        let Some(task) = self.idle_task() else { return };
+        let (slot, mut proof) = (&self.tasks[task], SimStopped::new());
+        let mut expect = slot.expect.borrow_mut();
+        let stopped = slot.context.stopped(&mut proof).expect("it was switched out");
+        assert_eq!(stopped.image().registers(), *expect, "read while stopped");
+        if self.below(2) == 0 {
+            *expect = Registers::pattern(self.word(), self.word());
+            stopped.make_memory_valid_write().image_mut().set(&expect);
+        }
+    }
+    fn exec(&self, c: usize) {
+        let Some(slot) = self.current(c) else { return };
+        slot.context.reset(&mut self.cpus[c].preempt_off()).expect("free");
+        *slot.expect.borrow_mut() = Registers::initial();
+    }
+    fn off_and_on(&self, c: usize) {
+        let cpu = &self.cpus[c];
+        self.leave(c, false);
+        if self.below(2) == 0 {
+            cpu.irqs_off().fpu_offline().expect("online");
+            cpu.fpu().lose_power();
+            // SAFETY: O1, O2: the number it had, its words kept.
+            unsafe { cpu.irqs_off().fpu_online(c as u32) }.expect("offline");
+        } else {
+            let irqs = &mut cpu.irqs_off();
+            cpu.fpu().lose_power();
+            irqs.fpu_resume().expect("online");
+        }
+    }
+    fn guest(&self, c: usize) {
+        let (cpu, guest) = (&self.cpus[c], &self.guests[self.below(GUESTS)]);
+        let current = self.current(c).map(|slot| slot.context.as_ref().as_ref());
+        let ran =
+            cpu.preempt_off().run_persistent(guest.context.as_ref().as_ref(), current, || {
+                let mut expect = guest.expect.borrow_mut();
+                assert_eq!(cpu.fpu().registers(), *expect, "the guest on CPU {c}");
+                self.user_mode(c, &mut expect);
+            });
+        ran.expect("free");
+    }
+    fn fork(&mut self, c: usize) {
+        let (Some(parent), Some(child)) = (self.current[c].get(), self.idle_task()) else { return };
+        let mut fresh = Slot::new();
+        let slot = &self.tasks[parent];
+        let pin = &mut self.cpus[c].preempt_off();
+        slot.context.fork_into(pin, &mut fresh.context).expect("free");
+        let mut expect = slot.expect.borrow().clone();
+        expect.component_mut(3).fill(0); // the tile is not inherited
+        *fresh.expect.get_mut() = expect;
+        self.tasks[child] = fresh;
+    }
+    /// The current task ends, live or not, and another one begins at the same address.
+    fn exit_and_reuse(&mut self, c: usize) {
+        let Some(task) = self.current[c].take() else { return };
+        let fpu = self.cpus[c].fpu();
+        let Ok(fresh) = TaskFpu::new(fpu, SimArea::new()) else { panic!("the area fits") };
+        *self.tasks[task].context = fresh; // drops the old one in place
+        *self.tasks[task].expect.get_mut() = Registers::initial();
+    }
+
+    fn operation(&mut self) -> usize {
+        let (which, c) = (self.below(NAMES.len()), self.below(CPUS));
+        match which {
+            9 => self.fork(c),
+            11 => self.exit_and_reuse(c),
+            _ => {
+                let at = self.below(48) as u64; // 0: no interrupt
+                let world = &*self;
+                let handler = || world.interrupt(c);
+                let operation = || match which {
+                    0 => world.switch(c, false),
+                    1 => world.switch(c, true),
+                    2 => world.enter(c),
+                    3 => world.enter_by_plan(c),
+                    4 => world.enter_by_session(c),
+                    5 => world.sections(c),
+                    6 => world.session(c, false),
+                    7 => world.session(c, true),
+                    8 => world.stopped(),
+                    10 => world.exec(c),
+                    12 => world.off_and_on(c),
+                    _ => world.guest(c),
+                };
+                world.cpus[c].inject(at, Interrupt::Maskable, &handler, operation);
+            }
+        }
+        which
+    }
+}
+
+fn run(seed: u64, operations: usize) {
+    let mut world = World::new(seed);
+    let mut done = [0_u64; NAMES.len()];
+    for _ in 0..operations {
+        done[world.operation()] += 1;
+    }
+    // At the end every task comes home somewhere and finds its own.
+    for task in 0..TASKS {
+        let on = world.current.iter().position(|current| current.get() == Some(task));
+        let c = on.unwrap_or(task % CPUS);
+        if on.is_none() {
+            world.leave(c, false);
+            world.current[c].set(Some(task));
+        }
+        let slot = &world.tasks[task];
+        drop(slot.context.switch_return(&mut world.cpus[c].irqs_off()).expect("free"));
+        assert_eq!(world.cpus[c].fpu().registers(), *slot.expect.borrow(), "at the end");
+    }
+    let sum = |of: fn(&fpu_core::Totals) -> u64| -> u64 {
+        world.cpus.iter().map(|cpu| of(&cpu.totals())).sum()
+    };
+    let (saved, restored, skipped) = (sum(|t| t.saved), sum(|t| t.restored), sum(|t| t.skipped));
+    let (ran, refused) = world.interrupts.get();
+    println!(
+        "seed {seed}: {operations} operations, {saved} saved, {restored} restored, {skipped} \
+         skipped, {} restores failed, {ran} interrupts ran, {refused} refused",
+        world.failures.get()
+    );
+    for (name, done) in NAMES.iter().zip(done) {
+        assert!(done > 0, "{name} never happened");
+    }
+    for (what, happened) in [
+        ("a skipped restore", skipped),
+        ("a failed restore", world.failures.get()),
+        ("an interrupt that ran", ran),
+        ("an interrupt that was refused", refused),
+    ] {
+        assert!(happened > 0, "{what} never happened");
+    }
+    assert_eq!(sum(|t| t.failed), world.failures.get());
+}
+
+#[test]
+fn every_task_always_finds_its_own_registers() {
+    for seed in 1..=8 {
+        run(seed, 5_000);
+    }
+}
