@@ -195,17 +195,21 @@ fn a_first_write_brings_the_rest_of_its_component_initial() {
         for component in parts {
             let mut memory = Memory::new(h.fpu());
             let len = h.fpu().area_len();
-            // Old bytes wherever no header or MXCSR is.
+            // Old bytes wherever they do not count.
             memory.0[..24].fill(0xEE);
             memory.0[32..HEADER].fill(0xEE);
+            if h.fpu().format() == Format::Compacted {
+                memory.0[24..28].fill(0xEE); // MXCSR is absent with SSE
+            }
             memory.0[HEADER + 64..len].fill(0xEE);
             let mut expect = RegFile::initial(h.classes());
             // SAFETY: S1, S3: an image, and nobody else has it.
             let mut image = unsafe { h.fpu().image_mut(memory.base()) };
             match component {
                 Components::X87 => {
-                    image.set_fcw(0x27F);
-                    expect.set_fcw(0x27F);
+                    image.set_st(3, [1; 10]).unwrap();
+                    expect.set_x87(3, 0x0101_0101_0101_0101, 0x0101);
+                    expect.set_ftw(1 << 3);
                 }
                 Components::SSE => {
                     image.set_xmm(5, [1; 16]).unwrap();
@@ -232,6 +236,23 @@ fn a_first_write_brings_the_rest_of_its_component_initial() {
             let other = h.pattern(5, every(h));
             let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
             same(&after, &expect, &format!("{:?}, {component:?}", h.fpu().rung()));
+        }
+    });
+}
+
+#[test]
+fn a_stack_register_written_is_not_empty() {
+    for_each_rung(|h| {
+        for top in 0..8 {
+            let mut memory = Memory::new(h.fpu());
+            // SAFETY: S1, S3: an image, and nobody else has it.
+            let mut image = unsafe { h.fpu().image_mut(memory.base()) };
+            image.set_fsw(top << 11);
+            image.set_st(2, [0xFF; 10]).unwrap();
+            assert_eq!(image.as_image().st(2), Some([0xFF; 10]));
+            let after = run(h, &[Step::Restore(memory.base())]);
+            assert_eq!((after.fsw(), after.ftw()), (top << 11, 1 << ((top + 2) % 8)));
+            assert_eq!(after.x87(2), (u64::MAX, u16::MAX));
         }
     });
 }
@@ -264,7 +285,14 @@ fn writes_that_a_restore_would_refuse_are_refused() {
             assert_eq!(image.set_ymm_hi(0, [1; 16]), Err(ImageError::NotManaged));
         }
         assert!(memory.0 == before, "a refused write changes nothing");
-        // Every bit that the mask allows is accepted by the CPU.
+        // The CPU refuses each bit that the mask does not allow, and accepts all that it does.
+        let full = h.pattern(10, every(h));
+        for bit in (0..32).filter(|bit| mask & 1 << bit == 0) {
+            let mut spoiled = saved(h, &full);
+            spoiled.0[24 + bit / 8] |= 1 << (bit % 8);
+            let answer = attempt(h, &[Step::Restore(spoiled.base())]);
+            assert_eq!(answer.restored, Err(RestoreFault(13)), "MXCSR bit {bit}");
+        }
         // SAFETY: as above.
         unsafe { h.fpu().image_mut(memory.base()) }.set_mxcsr(mask).unwrap();
         let after = run(h, &[Step::Restore(memory.base())]);
