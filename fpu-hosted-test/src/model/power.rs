@@ -1,0 +1,121 @@
+//! CPUs that come, go, sleep, and use up their stamps.
+
+use fpu_core::{CpuLifecycle, CpuWords, Error};
+
+use super::{cover, must, on_cpus, Cpu, Machine, Model, Slot};
+
+/// No claim on a CPU's registers survives its going offline, whoever comes back to it (I2, I10).
+pub const OFFLINE: Model = Model {
+    name: "offline_online_and_back",
+    guards: "I2 I10",
+    bound: None,
+    interrupts: false,
+    floor: 4500,
+    covers: &["back on a CPU that was offline", "refused while offline", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
+            let [first, second] = &machine.slots[..] else { return };
+            if cpu.number == 1 {
+                cpu.turn(first);
+                cpu.turn(first);
+                return;
+            }
+            // Once with another task first, once straight back to the one in the registers.
+            for order in [[second, first], [first, second]] {
+                let was_here = cpu.turn(first);
+                cpu.power_off();
+                for slot in order {
+                    refused_while_offline(cpu, slot);
+                }
+                cpu.power_on();
+                for slot in order {
+                    if cpu.turn(slot) && was_here {
+                        cover("back on a CPU that was offline");
+                    }
+                }
+            }
+        });
+    },
+};
+
+/// Neither a task that is new here nor one that was in the registers gets in.
+fn refused_while_offline(cpu: &Cpu, slot: &Slot) {
+    let Some(task) = slot.take() else { return };
+    if cpu.is_offline() {
+        match cpu.enter(&task) {
+            Err(Error::CpuOffline) => cover("refused while offline"),
+            other => must(other, "return on an offline CPU"),
+        }
+        cpu.set_current(None);
+    }
+    slot.put(task);
+}
+
+/// No claim survives suspend (I2).
+pub const RESUME: Model = Model {
+    name: "resume",
+    guards: "I2",
+    bound: None,
+    interrupts: false,
+    floor: 1000,
+    covers: &["slept with a task in the registers", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
+            let slot = &machine.slots[0];
+            for _ in 0..2 {
+                if cpu.turn(slot) {
+                    cover("slept with a task in the registers");
+                }
+                cpu.suspend();
+            }
+            cpu.turn(slot);
+        });
+    },
+};
+
+/// When a CPU number's stamps are used up, loading is refused and no stamp is issued twice; what is in
+/// the registers can still be saved, and a new number makes the CPU usable (I2, liveness).
+///
+/// One CPU: there is nothing to interleave.
+pub const EXHAUSTED: Model = Model {
+    name: "stamps_run_out",
+    guards: "I2, liveness",
+    bound: None,
+    interrupts: false,
+    floor: 1,
+    covers: &["refused: exhausted", "usable again"],
+    body: || {
+        let machine = Machine::new(2, 4);
+        let cpu = Cpu::online(&machine, 0);
+        let tasks: Vec<_> = machine.slots.iter().filter_map(|slot| slot.take()).collect();
+        let [old, last, next, third] = &tasks[..] else { return };
+        cpu.run(old); // the first stamp
+        cpu.leave(old);
+        // As if all stamps but one had been issued since: the count is bits 15 to 62, 63 is "open".
+        let words = cpu.words();
+        let number = words.resident() & 0x7fff;
+        // SAFETY: the word that so many loads would leave.
+        unsafe { words.set_resident(0u64.wrapping_sub(2 << 15) | number) };
+        cpu.run(last);
+        cpu.leave(last);
+        for task in [next, third, old] {
+            match cpu.enter(task) {
+                Err(Error::Exhausted) => cover("refused: exhausted"),
+                other => {
+                    must(other, "return with no stamp left");
+                    cpu.leave(task);
+                }
+            }
+        }
+        cpu.run(last); // still in the registers
+        cpu.leave(last);
+        must(cpu.pinned().fpu_offline(), "going offline");
+        // SAFETY: O1: number 1 has no other CPU here. O2: it had no words before.
+        must(unsafe { cpu.pinned().fpu_online(1) }, "coming online");
+        for task in [old, last, next] {
+            cpu.run(task);
+            cpu.leave(task);
+        }
+        cover("usable again");
+    },
+};

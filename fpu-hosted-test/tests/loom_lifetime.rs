@@ -1,0 +1,25 @@
+//! Exit, fork, exec, and access to stopped tasks, in every interleaving.
+#![cfg(fpu_loom)]
+
+use fpu_hosted_test::model::{check, lifetime, stopped};
+
+#[test]
+fn exit_and_reuse() {
+    check(&lifetime::REUSE);
+}
+#[test]
+fn fork() {
+    check(&lifetime::FORK);
+}
+#[test]
+fn exec_reset() {
+    check(&lifetime::EXEC);
+}
+#[test]
+fn stopped_read_against_wakeup() {
+    check(&stopped::READ);
+}
+#[test]
+fn stopped_write_against_wakeup() {
+    check(&stopped::WRITE);
+}

@@ -1,0 +1,29 @@
+//! CPUs that come and go, restores that fail, and the forms for assembly, in every interleaving.
+#![cfg(fpu_loom)]
+
+use fpu_hosted_test::model::{check, power, restore};
+
+#[test]
+fn offline_online_and_back() {
+    check(&power::OFFLINE);
+}
+#[test]
+fn resume() {
+    check(&power::RESUME);
+}
+#[test]
+fn stamps_run_out() {
+    check(&power::EXHAUSTED);
+}
+#[test]
+fn failed_restore() {
+    check(&restore::FAILED);
+}
+#[test]
+fn plan_form() {
+    check(&restore::PLAN);
+}
+#[test]
+fn raw_layer() {
+    check(&restore::RAW);
+}

@@ -1,0 +1,25 @@
+//! Kernels that break the rules, in every interleaving.
+#![cfg(fpu_loom)]
+
+use fpu_hosted_test::model::{check, wrong};
+
+#[test]
+fn wrong_kernel_switches_in() {
+    check(&wrong::IN);
+}
+#[test]
+fn wrong_kernel_during_section() {
+    check(&wrong::IN_SECTION);
+}
+#[test]
+fn wrong_kernel_stops_running_task() {
+    check(&wrong::STOPS);
+}
+#[test]
+fn wrong_kernel_uses_task_elsewhere() {
+    check(&wrong::ELSEWHERE);
+}
+#[test]
+fn wrong_kernel_sleeps_with_live_task() {
+    check(&wrong::LOST);
+}
