@@ -67,10 +67,10 @@ const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 
 /// Where to continue after a fault at `ip`, if that is a restore of this crate.
 ///
-/// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode that it
-/// cannot resolve otherwise, and replaces the saved instruction pointer with the answer; the restore then returns [`fpu_core::RestoreFault`] with the vector. No other
-/// register has to be changed. A hosted program does the same in a handler of SIGSEGV. `None`: the
-/// fault is not one of ours.
+/// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode
+/// that it cannot resolve otherwise, and replaces the saved instruction pointer with the answer; the
+/// restore then returns [`fpu_core::RestoreFault`] with the vector. No other register has to be changed.
+/// A hosted program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
 ///
 /// It is a comparison with two addresses: there is no table to be kept by the linker script.
 ///
