@@ -74,7 +74,7 @@ pub enum Format {
 /// # Ok::<(), fpu_x86::PlanError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[repr(C)] // what the switching path reads is in one cache line
+#[repr(C, align(64))] // what the switching path reads is in one cache line
 pub struct Plan {
     pub(crate) mask: u64,
     pub(crate) rung: Rung,
