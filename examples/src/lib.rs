@@ -1,1 +1,22 @@
-//! Hosted examples.
+//! The hosted demo: `fpu-core` and `fpu-x86` switching tasks on this machine's real registers.
+//!
+//! Two pinned threads stand for CPUs, arrays of small operations for what a scheduler, its tasks and
+//! its interrupts do. Each script runs under the kernel built on `fpu-core` and under an eager one.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+pub mod args;
+pub mod demo;
+pub mod eager;
+pub mod faults;
+pub mod json;
+pub mod quiet;
+pub mod rare;
+pub mod report;
+pub mod run;
+pub mod scenarios;
+pub mod script;
+pub mod stats;
+pub mod svg;
+pub mod timeline;
+pub mod trip;
+pub mod world;

@@ -82,7 +82,7 @@ impl RegFile {
     }
 
     /// Makes this the [`pattern`](Self::pattern) of `seed`, by scalar stores only.
-    #[inline(never)]
+    #[inline]
     pub fn quiet_set_pattern(&mut self, seed: u64) {
         let classes = self.classes;
         // Far apart, so that neighbouring seeds have no words in common.
@@ -118,7 +118,7 @@ impl RegFile {
     /// The first register in which `seen` differs from `self`, by scalar loads only, as a number to be
     /// given to [`register_of`](Self::register_of).
     #[must_use]
-    #[inline(never)]
+    #[inline]
     pub fn quiet_first_difference(&self, seen: &Self) -> u32 {
         let classes = self.classes;
         let mut at = 0;

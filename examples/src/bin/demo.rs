@@ -1,0 +1,14 @@
+//! `cargo demo`: tasks keep their registers, and most restores do not happen.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn main() -> std::process::ExitCode {
+    fpu_examples::demo::main(std::env::args().skip(1)).into()
+}
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+fn main() -> std::process::ExitCode {
+    eprintln!(
+        "demo: this demo runs on the real registers of an x86-64 CPU under Linux; here is none"
+    );
+    std::process::ExitCode::FAILURE
+}

@@ -1,0 +1,151 @@
+//! Operations too rare to be written as scalar code: they run while assembly keeps the registers.
+
+use std::{ffi::c_void, sync::atomic::Ordering};
+
+use fpu_core::{Error, RawFpu};
+use fpu_hosted_test::real::RegFile;
+use fpu_x86::{ImageMut, Plan};
+
+use crate::{
+    faults::Fault,
+    script::Op,
+    world::{HasTurn, Slot, ThisCpu},
+};
+
+/// What they work on.
+pub struct Rare<'a, 'm> {
+    /// The CPU.
+    pub cpu: &'a mut ThisCpu<'m>,
+    /// The task.
+    pub slot: &'a Slot,
+    /// The child of a fork.
+    pub other: &'a Slot,
+    /// The operation.
+    pub op: &'a Op,
+    /// The seeded fault.
+    pub fault: Option<Fault>,
+    /// What was refused.
+    pub refused: Option<Error>,
+}
+
+fn word_of(slot: &Slot) -> *mut u64 {
+    std::ptr::from_ref(slot.fpu()).cast_mut().cast()
+}
+
+/// The task of the slot is gone; a new one gets its memory.
+///
+/// # Safety
+///
+/// * **D4** `arg` points to a [`Rare`], whose operation has the turn of the slots in it.
+pub unsafe extern "C" fn spawn(arg: *mut c_void) {
+    // SAFETY: D4.
+    let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
+    // SAFETY: the first 8 bytes of a context are its word.
+    let old = unsafe { word_of(rare.slot).read_volatile() };
+    // SAFETY: D3 by D4.
+    unsafe { rare.slot.begin(rare.cpu.plan) };
+    rare.slot.generation.fetch_add(1, Ordering::Relaxed);
+    if rare.fault == Some(Fault::InheritClaim) {
+        // SAFETY: the seeded fault: a claim that the crate did not make.
+        unsafe { word_of(rare.slot).write_volatile(old) };
+    }
+}
+
+/// Writes one register of an image, and the same into the file of what is expected; which one depends
+/// on `pick`.
+pub fn write_register(image: &mut ImageMut<'_>, expected: &mut RegFile, pick: u32) {
+    let index = (pick / 4 % 8) as usize;
+    let value = u64::from(pick).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63;
+    let mut bytes = [0; 16];
+    let written = match pick % 4 {
+        0 => image.set_mxcsr(0x1F80 | (pick & 0x3F)).map(|()| {
+            expected.set_mxcsr(0x1F80 | (pick & 0x3F));
+        }),
+        1 => {
+            image.set_fcw(0x037F | (pick as u16 & 3) << 10);
+            expected.set_fcw(0x037F | (pick as u16 & 3) << 10);
+            Ok(())
+        }
+        _ => {
+            bytes[..8].copy_from_slice(&value.to_le_bytes());
+            bytes[8..].copy_from_slice(&(!value).to_le_bytes());
+            image.set_xmm(index, bytes).map(|()| {
+                expected.vector_mut(index)[..2].copy_from_slice(&[value, !value]);
+            })
+        }
+    };
+    // Values of registers that every x86-64 CPU has, with no reserved bit: nothing to refuse.
+    debug_assert!(written.is_ok());
+}
+
+/// A tracer writes a register of the stopped task.
+///
+/// # Safety
+///
+/// D4; the task is switched out.
+pub unsafe extern "C" fn poke(arg: *mut c_void) {
+    // SAFETY: D4.
+    let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
+    // SAFETY: the first 8 bytes of a context are its word.
+    let claim = unsafe { word_of(rare.slot).read_volatile() };
+    match rare.slot.fpu().stopped(&mut HasTurn(rare.cpu.plan)) {
+        Ok(stopped) => {
+            let mut writable = stopped.make_memory_valid_write();
+            // SAFETY: D4: nobody else reads what is expected.
+            let expected = unsafe { &mut *rare.slot.expected() };
+            write_register(&mut writable.image_mut(), expected, rare.op.turn);
+        }
+        Err(why) => rare.refused = Some(why),
+    }
+    if rare.fault == Some(Fault::LostWrite) {
+        // SAFETY: the seeded fault: the claim that should be gone.
+        unsafe { word_of(rare.slot).write_volatile(claim) };
+    }
+}
+
+/// The current task forks.
+///
+/// # Safety
+///
+/// D4; the registers are the task's, if its word says so.
+pub unsafe extern "C" fn fork(arg: *mut c_void) {
+    // SAFETY: D4.
+    let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
+    // SAFETY: D3 by D4.
+    let child = unsafe { rare.other.fpu_mut() };
+    if let Err(why) = rare.slot.fpu().fork_into(rare.cpu, child) {
+        rare.refused = Some(why);
+    }
+    // SAFETY: D3 by D4.
+    unsafe { rare.other.expect_as(rare.slot) };
+    rare.other.generation.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The eager kernel's tracer: the image is where it always is.
+///
+/// # Safety
+///
+/// D4; the task is switched out.
+pub unsafe extern "C" fn eager_poke(arg: *mut c_void) {
+    // SAFETY: D4.
+    let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
+    let plan: &Plan = rare.cpu.plan;
+    let Some(area) = std::ptr::NonNull::new(rare.slot.area()) else { return };
+    // SAFETY: S1, S3: the slot's area, whose turn it is, and which holds an image.
+    let mut image = unsafe { plan.image_mut(area) };
+    // SAFETY: D4.
+    write_register(&mut image, unsafe { &mut *rare.slot.expected() }, rare.op.turn);
+}
+
+/// The eager kernel's fork, after the parent's registers were saved to the child's area.
+///
+/// # Safety
+///
+/// D4.
+pub unsafe extern "C" fn eager_fork(arg: *mut c_void) {
+    // SAFETY: D4.
+    let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
+    // SAFETY: D3 by D4.
+    unsafe { rare.other.expect_as(rare.slot) };
+    rare.other.generation.fetch_add(1, Ordering::Relaxed);
+}

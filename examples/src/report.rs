@@ -1,0 +1,234 @@
+//! The table, for people: 100 columns, colour only where it is wanted.
+
+use std::io::IsTerminal;
+
+use crate::{
+    run::{Machine, Mismatch},
+    script::Script,
+    stats::{Counts, Piece, Samples},
+    world::Setup,
+};
+
+/// One kernel's part of a row.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    /// Counts.
+    pub counts: Counts,
+    /// Cycles.
+    pub samples: Samples,
+}
+
+impl Side {
+    /// Cycles per switch, or 0 without any.
+    #[must_use]
+    pub fn per_switch(&self, switches: u64, overhead: u32) -> u64 {
+        let total = self.samples.total(overhead);
+        (total + switches / 2).checked_div(switches).unwrap_or(0)
+    }
+}
+
+/// One scenario's figures.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// Its name in JSON.
+    pub id: &'static str,
+    /// Switches, the same for both kernels.
+    pub switches: u64,
+    /// Migrations, the same for both.
+    pub migrations: u64,
+    /// The kernel under test.
+    pub lazy: Side,
+    /// The other.
+    pub eager: Side,
+}
+
+impl Row {
+    /// Eager cycles to lazy ones.
+    #[must_use]
+    pub fn ratio(&self, overhead: u32) -> f64 {
+        let lazy = self.lazy.samples.total(overhead).max(1);
+        self.eager.samples.total(overhead) as f64 / lazy as f64
+    }
+    /// The sum of rows.
+    #[must_use]
+    pub fn total(rows: &[Self]) -> Self {
+        let mut total = Self { name: "total", id: "total", ..Self::default() };
+        for row in rows {
+            total.switches += row.switches;
+            total.migrations += row.migrations;
+            for (all, one) in [(&mut total.lazy, &row.lazy), (&mut total.eager, &row.eager)] {
+                all.counts.add(one.counts);
+                all.samples.merge(&one.samples);
+            }
+        }
+        total
+    }
+    /// Of a script, with both sides.
+    #[must_use]
+    pub fn new(name: &'static str, id: &'static str, script: &Script, sides: [Side; 2]) -> Self {
+        let [lazy, eager] = sides;
+        Self { name, id, switches: script.switches, migrations: script.migrations, lazy, eager }
+    }
+}
+
+/// Escape sequences, or nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Style(bool);
+
+impl Style {
+    /// Colour on a terminal, unless `NO_COLOR` is set to something.
+    #[must_use]
+    pub fn detect() -> Self {
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self(std::io::stdout().is_terminal() && !refused)
+    }
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.0 {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+    /// For headings and totals.
+    #[must_use]
+    pub fn bold(self, text: &str) -> String {
+        self.wrap("1", text)
+    }
+    /// For what is less important.
+    #[must_use]
+    pub fn dim(self, text: &str) -> String {
+        self.wrap("2", text)
+    }
+    /// For what is well.
+    #[must_use]
+    pub fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+    /// For what is not.
+    #[must_use]
+    pub fn bad(self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+}
+
+/// The processor's name, as the system knows it.
+#[must_use]
+pub fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(": ")).map_or("x86-64", |(_, name)| name);
+    name.trim().to_owned()
+}
+
+/// What the demo runs on, in two lines.
+#[must_use]
+pub fn heading(machine: &Machine, setup: &Setup, tasks: usize) -> String {
+    let [first, second] = machine.cores;
+    let cpus = if machine.shared() {
+        format!("both CPUs on core {first}, the only one this process may use")
+    } else {
+        format!("CPUs 0 and 1 on cores {first} and {second}")
+    };
+    format!(
+        "{}: {}\n{}, {} bytes an area; {cpus}; {tasks} tasks; seed {}",
+        cpu_name(),
+        setup.classes.describe(),
+        format!("{:?}64", setup.plan.rung()).to_uppercase(),
+        setup.plan.area_len(),
+        setup.seed
+    )
+}
+
+fn line(row: &Row, overhead: u32) -> String {
+    let (lazy, eager) = (row.lazy.counts, row.eager.counts);
+    format!(
+        "{:<22}{:>9}{:>8} {:>7}{:>9}{:>8} {:>8}{:>9} {:>5}{:>6}{:>6}",
+        row.name,
+        row.switches,
+        lazy.returns,
+        lazy.saves,
+        lazy.restores,
+        lazy.skipped,
+        eager.saves,
+        eager.restores,
+        row.lazy.per_switch(row.switches, overhead),
+        row.eager.per_switch(row.switches, overhead),
+        format!("{:.2}x", row.ratio(overhead)),
+    )
+}
+
+/// The table with its total.
+#[must_use]
+pub fn table(rows: &[Row], overhead: u32, style: Style) -> String {
+    let groups = format!(
+        "{:<39} {:^24} {:^17} {:>17}",
+        "", "-- lazy (fpu-core) --", "-- eager --", "cycles a switch"
+    );
+    let heads = format!(
+        "{:<22}{:>9}{:>8} {:>7}{:>9}{:>8} {:>8}{:>9} {:>5}{:>6}{:>6}",
+        "scenario",
+        "switches",
+        "returns",
+        "saves",
+        "restores",
+        "skipped",
+        "saves",
+        "restores",
+        "lazy",
+        "eager",
+        "ratio"
+    );
+    let rule = "-".repeat(heads.len());
+    let mut text = style.dim(groups.trim_end()) + "\n" + &style.bold(&heads) + "\n" + &rule + "\n";
+    for row in rows {
+        text += &(line(row, overhead) + "\n");
+    }
+    text + &rule + "\n" + &style.bold(&line(&Row::total(rows), overhead)) + "\n"
+}
+
+/// What the pieces cost, over all scenarios.
+#[must_use]
+pub fn pieces(rows: &[Row], overhead: u32) -> String {
+    let total = Row::total(rows);
+    let mut list = Vec::new();
+    for (name, piece) in [
+        ("restore", Piece::Restore),
+        ("skipped restore", Piece::Skip),
+        ("save", Piece::OutSave),
+        ("switch with nothing due", Piece::OutNothing),
+    ] {
+        if let Some((_, median)) = total.lazy.samples.min_and_median(piece, overhead) {
+            list.push(format!("{name} {median}"));
+        }
+    }
+    format!(
+        "Cycles are the TSC's, bookkeeping included, {overhead} of measuring subtracted, without the slowest 2 %.\n\
+         Medians: {}.",
+        list.join(", ")
+    )
+}
+
+/// A mismatch, in full.
+#[must_use]
+pub fn mismatch(found: &Mismatch, kernel: &str, style: Style) -> String {
+    let reborn = match found.generation {
+        0 => String::new(),
+        n => format!(" (number {} in its memory)", n + 1),
+    };
+    let place = format!(
+        "task {}{reborn} on CPU {}, scenario \"{}\", step {}, {kernel}",
+        found.task, found.cpu, found.scenario, found.step
+    );
+    let mut text = format!("{} {place}\n", style.bad("MISMATCH"));
+    if let Some((register, expected, seen)) = found.register {
+        text += &format!(
+            "  register {register}\n  expected {expected:#018x}\n  seen     {seen:#018x}\n"
+        );
+    }
+    if let Some(refused) = found.refused {
+        text += &format!("  fpu-core refused: {refused}\n");
+    }
+    text
+}

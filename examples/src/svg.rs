@@ -1,0 +1,270 @@
+//! The picture: one panel a scenario, one lane a CPU.
+
+use std::fmt::Write;
+
+use crate::{
+    scenarios::Scenario,
+    script::NO_TASK,
+    stats::Counts,
+    timeline::{Content, Mark, Timeline, STEPS},
+};
+
+const WIDTH: f64 = 1360.0;
+const LEFT: f64 = 72.0;
+const STEP: f64 = 21.6;
+const PANEL: f64 = 150.0;
+const TOP: f64 = 154.0;
+/// Of a lane: the strip of what runs, and the band of what the registers hold.
+const STRIP: f64 = 10.0;
+const BAND: f64 = 22.0;
+const LANE: f64 = 52.0;
+
+const COLOURS: [&str; 8] =
+    ["#4e79a7", "#e08a1e", "#4a9a4a", "#d1495b", "#8e6bbf", "#2a9d9d", "#94674a", "#c9a400"];
+const INK: &str = "#24292f";
+const GREY: &str = "#6e7781";
+
+/// One scenario's picture.
+pub struct Panel {
+    name: &'static str,
+    about: &'static str,
+    timeline: Timeline,
+    counts: [Counts; 2],
+}
+
+impl Panel {
+    /// From what was logged; the counts are those of the kernel under test and of the eager one.
+    #[must_use]
+    pub fn new(scenario: &Scenario, flags: &[u32], counts: [Counts; 2]) -> Self {
+        let timeline = Timeline::new(&scenario.script.ops, flags);
+        Self { name: scenario.name, about: scenario.about, timeline, counts }
+    }
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+fn colour(task: u8) -> &'static str {
+    COLOURS[usize::from(task) % COLOURS.len()]
+}
+fn x(at: f64) -> f64 {
+    LEFT + at * STEP
+}
+
+/// Everything drawn goes through these; a `String` takes every write.
+struct Canvas(String);
+
+impl Canvas {
+    fn raw(&mut self, text: &str) {
+        self.0 += text;
+        self.0.push('\n');
+    }
+    fn rect(&mut self, (x, y, w, h): (f64, f64, f64, f64), rest: &str) {
+        let _infallible = writeln!(
+            self.0,
+            r#"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" {rest}/>"#
+        );
+    }
+    fn text(&mut self, (x, y): (f64, f64), size: f64, rest: &str, text: &str) {
+        let text = escape(text);
+        let _infallible = writeln!(
+            self.0,
+            r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" {rest}>{text}</text>"#
+        );
+    }
+    fn path(&mut self, d: &str, rest: &str) {
+        let _infallible = writeln!(self.0, r#"<path d="{d}" {rest}/>"#);
+    }
+    fn dot(&mut self, (x, y, r): (f64, f64, f64), rest: &str) {
+        let _infallible = writeln!(self.0, r#"<circle cx="{x:.1}" cy="{y:.1}" r="{r}" {rest}/>"#);
+    }
+
+    fn content(&mut self, place: (f64, f64, f64, f64), content: Content) {
+        match content {
+            Content::Live(t) => self.rect(place, &format!(r#"fill="{}""#, colour(t))),
+            Content::Resident(t) => {
+                self.rect(place, &format!(r#"fill="{}" fill-opacity="0.30""#, colour(t)));
+            }
+            Content::Stale(t) => {
+                self.rect(place, &format!(r#"fill="{}" fill-opacity="0.10""#, colour(t)));
+                self.rect(place, r#"fill="url(#stale)""#);
+            }
+            Content::Section => self.rect(place, r##"fill="#57606a""##),
+            Content::Nobody => self.rect(place, r##"fill="#eef0f2""##),
+        }
+        let (px, py, w, h) = place;
+        let label = match content {
+            Content::Live(t) | Content::Resident(t) if w > 15.0 => Some(t),
+            _ => None,
+        };
+        if let Some(t) = label {
+            let live = matches!(content, Content::Live(_));
+            let fill = if live { "#ffffff" } else { colour(t) };
+            let rest = format!(r#"fill="{fill}" text-anchor="middle" font-weight="600""#);
+            self.text((px + w / 2.0, py + h / 2.0 + 4.0), 11.0, &rest, &format!("T{t}"));
+        }
+    }
+
+    /// A restore points up into the registers, a save down out of them.
+    fn mark(&mut self, at: f64, band: f64, mark: Mark) {
+        let below = band + BAND;
+        let small = r#"text-anchor="middle" font-weight="600""#;
+        let ink = format!(r#"fill="{INK}" {small}"#);
+        match mark {
+            Mark::Restore => {
+                let d = format!("M{:.1} {:.1}l-4.2 8h8.4z", at + 4.0, below + 1.5);
+                self.path(&d, r##"fill="#0b6e2e""##);
+            }
+            Mark::Save => {
+                let d = format!("M{:.1} {:.1}l-4.2 -8h8.4z", at - 4.0, below + 9.5);
+                self.path(&d, r##"fill="#b3261e""##);
+            }
+            Mark::Skip => {
+                let rest = r##"fill="#ffffff" stroke="#0b6e2e" stroke-width="1.8""##;
+                self.dot((at + 4.0, below + 5.5, 3.6), rest);
+            }
+            Mark::Exit => self.text((at, band - STRIP + 4.0), 9.5, &ink, "exit"),
+            Mark::New(t) => {
+                let rest = format!(r#"fill="{}" {small}"#, colour(t));
+                self.text((at, band - STRIP + 4.0), 9.5, &rest, &format!("new T{t}"));
+            }
+            Mark::Write(t) => {
+                let rest = format!(r#"fill="{}" {small}"#, colour(t));
+                self.text((at, band - STRIP + 4.0), 9.5, &rest, &format!("write T{t}"));
+            }
+            Mark::Fork(t) => {
+                let rest = format!(r#"fill="{}" {small}"#, colour(t));
+                self.text((at, band - STRIP + 4.0), 9.5, &rest, &format!("fork T{t}"));
+            }
+        }
+    }
+
+    fn panel(&mut self, panel: &Panel, top: f64) {
+        let bold = format!(r#"fill="{INK}" font-weight="700""#);
+        let grey = format!(r#"fill="{GREY}""#);
+        self.text((LEFT, top), 14.0, &bold, panel.name);
+        let after = LEFT + 8.6 * panel.name.len() as f64 + 10.0;
+        self.text((after, top), 12.0, &grey, panel.about);
+        let band = |cpu: usize| top + 14.0 + STRIP + 6.0 + cpu as f64 * LANE;
+        for cpu in 0..2 {
+            let rest = format!(r#"fill="{INK}" text-anchor="end""#);
+            self.text((LEFT - 8.0, band(cpu) + 15.0), 12.0, &rest, &format!("CPU {cpu}"));
+            self.rect((LEFT, band(cpu), STEPS * STEP, BAND), r##"fill="#eef0f2""##);
+        }
+        for span in &panel.timeline.spans {
+            let place = (x(span.from), band(span.cpu), (span.to - span.from) * STEP, BAND);
+            self.content(place, span.content);
+        }
+        for runs in &panel.timeline.runs {
+            let (from, w) = (x(runs.from), (runs.to - runs.from) * STEP);
+            let strip = band(runs.cpu) - STRIP;
+            if runs.task != NO_TASK {
+                let rest = format!(r#"fill="{}""#, colour(runs.task));
+                self.rect((from, strip + 6.0, w, 3.0), &rest);
+            }
+            if !runs.label.is_empty() && w > 20.0 {
+                let rest = format!(r#"fill="{GREY}" text-anchor="middle""#);
+                self.text((from + w / 2.0, strip + 5.0), 8.5, &rest, runs.label);
+            }
+        }
+        for (old, left, arrived, task) in &panel.timeline.moves {
+            let (x0, x1) = (x(*left), x(*arrived));
+            let (y0, y1) = match old {
+                0 => (band(0) + BAND, band(1)),
+                _ => (band(1), band(0) + BAND),
+            };
+            let bend = (x1 - x0).max(12.0) * 0.5;
+            let d = format!(
+                "M{x0:.1} {y0:.1}C{:.1} {y0:.1} {:.1} {y1:.1} {x1:.1} {y1:.1}",
+                x0 + bend,
+                x1 - bend
+            );
+            let c = colour(*task);
+            self.path(
+                &d,
+                &format!(r#"fill="none" stroke="{c}" stroke-width="1.6" stroke-dasharray="4 2.5""#),
+            );
+            self.dot((x1, y1, 2.6), &format!(r#"fill="{c}""#));
+        }
+        for (cpu, at, mark) in &panel.timeline.marks {
+            self.mark(x(*at), band(*cpu), *mark);
+        }
+        self.bars(panel, top);
+    }
+
+    /// Saves and restores of the whole scenario, beside the eager kernel's.
+    fn bars(&mut self, panel: &Panel, top: f64) {
+        let left = x(STEPS) + 24.0;
+        let room = WIDTH - left - 24.0;
+        let [lazy, eager] = panel.counts;
+        let scale = room / (eager.saves + eager.restores).max(1) as f64;
+        let rows = [("fpu-core", lazy), ("eager", eager)];
+        for (n, (name, counts)) in rows.into_iter().enumerate() {
+            let y = top + 26.0 + n as f64 * LANE;
+            self.text((left, y - 6.0), 11.0, &format!(r#"fill="{INK}""#), name);
+            let (saves, restores) = (counts.saves as f64 * scale, counts.restores as f64 * scale);
+            self.rect((left, y, room, 11.0), r##"fill="#f3f4f6""##);
+            self.rect((left, y, saves, 11.0), r##"fill="#b3261e" fill-opacity="0.75""##);
+            self.rect((left + saves, y, restores, 11.0), r##"fill="#0b6e2e" fill-opacity="0.75""##);
+            let figures = format!("{} saves, {} restores", counts.saves, counts.restores);
+            self.text((left, y + 22.0), 10.0, &format!(r#"fill="{GREY}""#), &figures);
+        }
+    }
+
+    fn legend(&mut self, top: f64) {
+        let ink = format!(r#"fill="{INK}""#);
+        let mut at = LEFT;
+        let spans = [
+            (Content::Live(0), "in user mode"),
+            (Content::Resident(0), "still holds the task"),
+            (Content::Stale(0), "an old state: out of date"),
+            (Content::Section, "kernel FPU section"),
+            (Content::Nobody, "nobody's"),
+        ];
+        for (content, label) in spans {
+            self.content((at, top - 12.0, 26.0, 15.0), content);
+            self.text((at + 32.0, top), 11.5, &ink, label);
+            at += 32.0 + 6.4 * label.len() as f64 + 20.0;
+        }
+        for (mark, label) in
+            [(Mark::Restore, "restore"), (Mark::Skip, "restore skipped"), (Mark::Save, "save")]
+        {
+            let shift = if mark == Mark::Save { 8.0 } else { 0.0 };
+            self.mark(at + shift, top - 9.0 - BAND, mark);
+            self.text((at + 14.0, top), 11.5, &ink, label);
+            at += 14.0 + 6.4 * label.len() as f64 + 20.0;
+        }
+        let dash = r##"fill="none" stroke="#4e79a7" stroke-width="1.6" stroke-dasharray="4 2.5""##;
+        self.path(&format!("M{at:.1} {:.1}h24", top - 4.0), dash);
+        self.text((at + 30.0, top), 11.5, &ink, "migration");
+    }
+}
+
+/// The whole document.
+#[must_use]
+pub fn document(panels: &[Panel], heading: &str) -> String {
+    let height = TOP + PANEL * panels.len() as f64;
+    let mut canvas = Canvas(String::new());
+    canvas.raw(&format!(
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="'DejaVu Sans', Verdana, 'Segoe UI', sans-serif">"#
+    ));
+    canvas.raw(concat!(
+        r##"<defs><pattern id="stale" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">"##,
+        r##"<rect width="1.6" height="6" fill="#8c959f" fill-opacity="0.55"/></pattern></defs>"##
+    ));
+    canvas.rect((0.0, 0.0, WIDTH, height), r##"fill="#ffffff""##);
+    let bold = format!(r#"fill="{INK}" font-weight="700""#);
+    canvas.text((LEFT, 36.0), 20.0, &bold, "Whose state is in which CPU's registers");
+    for (n, line) in heading.lines().enumerate() {
+        let at = (LEFT, 56.0 + 16.0 * n as f64);
+        canvas.text(at, 12.0, &format!(r#"fill="{GREY}""#), line);
+    }
+    canvas.legend(100.0);
+    let note = "Above each lane: what the CPU runs. Time goes in steps, not cycles; each lane shows how its scenario begins, the bars count all of it.";
+    canvas.text((LEFT, 119.0), 11.5, &format!(r#"fill="{GREY}""#), note);
+    for (n, panel) in panels.iter().enumerate() {
+        canvas.panel(panel, TOP + PANEL * n as f64);
+    }
+    canvas.raw("</svg>");
+    canvas.0
+}

@@ -1,0 +1,250 @@
+//! The kernel's data: CPUs, tasks, the log; all of it allocated before anything runs.
+
+use std::{
+    cell::UnsafeCell,
+    mem::MaybeUninit,
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+use fpu_core::{Counters, CpuFpu, Event, Exclusive, Pinned, RawArea, SoftFloat, Stopped, TaskFpu};
+use fpu_hosted_test::real::{Classes, RegFile};
+use fpu_x86::Plan;
+
+use crate::{scenarios::TASKS, script::Op, trip::Instructions};
+
+/// A task's context.
+pub type Fpu = TaskFpu<Plan, RawArea>;
+
+/// What the machine and the command line settle.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The backend.
+    pub plan: Plan,
+    /// The registers that are checked.
+    pub classes: Classes,
+    /// For the patterns.
+    pub seed: u64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// One task: its context, and what its registers held and will hold.
+///
+/// Between CPUs it is handed over by `turn`: the operation whose turn it is owns all of it.
+pub struct Slot {
+    fpu: UnsafeCell<MaybeUninit<Fpu>>,
+    area: UnsafeCell<Vec<Line>>,
+    /// What the task loaded last, and what it loads next, in turn.
+    files: [UnsafeCell<RegFile>; 2],
+    seen: UnsafeCell<RegFile>,
+    /// Which of the files is the next one.
+    pub parity: AtomicU32,
+    /// Trips to user mode, over all generations.
+    pub trips: AtomicU32,
+    /// How many tasks have had this memory before.
+    pub generation: AtomicU32,
+    /// How many operations on this task are done.
+    pub turn: AtomicU32,
+    /// For the eager kernel: the save was done on entry.
+    pub saved_on_entry: AtomicU32,
+    /// For the eager kernel's trips, which store commits.
+    pub unused_word: AtomicU64,
+}
+
+// SAFETY: everything in a cell is touched by the owner of the turn only (`turn` is stored with release
+// and loaded with acquire), or by the main thread while no worker runs.
+unsafe impl Sync for Slot {}
+
+impl Slot {
+    fn new(setup: &Setup) -> Self {
+        let initial = RegFile::initial(setup.classes);
+        let lines = setup.plan.area_len().div_ceil(64);
+        let slot = Self {
+            fpu: UnsafeCell::new(MaybeUninit::uninit()),
+            area: UnsafeCell::new(vec![Line([0; 64]); lines]),
+            files: [UnsafeCell::new(initial.clone()), UnsafeCell::new(initial.clone())],
+            seen: UnsafeCell::new(initial),
+            parity: AtomicU32::new(1),
+            trips: AtomicU32::new(0),
+            generation: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
+            saved_on_entry: AtomicU32::new(1),
+            unused_word: AtomicU64::new(0),
+        };
+        // SAFETY: just made, nobody else knows it.
+        unsafe { slot.begin(&setup.plan) };
+        slot
+    }
+
+    /// The area, known by address.
+    #[inline(always)]
+    #[must_use]
+    pub fn area(&self) -> *mut u8 {
+        // SAFETY: the vector is never changed after `new`; only its address is read.
+        unsafe { (*self.area.get()).as_ptr().cast::<u8>().cast_mut() }
+    }
+    /// The context.
+    #[inline(always)]
+    #[must_use]
+    pub fn fpu(&self) -> &Fpu {
+        // SAFETY: written in `new`, and again only by `begin`, whose caller owns the turn.
+        unsafe { (*self.fpu.get()).assume_init_ref() }
+    }
+    /// What the task's registers must hold when it enters user mode.
+    #[inline(always)]
+    #[must_use]
+    pub fn expected(&self) -> *mut RegFile {
+        self.files[(self.parity.load(Ordering::Relaxed) & 1 ^ 1) as usize].get()
+    }
+    /// What it loads then.
+    #[inline(always)]
+    #[must_use]
+    pub fn next(&self) -> *mut RegFile {
+        self.files[(self.parity.load(Ordering::Relaxed) & 1) as usize].get()
+    }
+    /// What it saw.
+    #[inline(always)]
+    #[must_use]
+    pub fn seen(&self) -> *mut RegFile {
+        self.seen.get()
+    }
+
+    /// A new task in this memory: a new context over the same area, and initial registers expected.
+    ///
+    /// # Safety
+    ///
+    /// * **D3** the caller owns the turn, and nothing borrows the context.
+    pub unsafe fn begin(&self, plan: &Plan) {
+        let base = NonNull::new(self.area()).expect("a vector's address");
+        // SAFETY: A3: the vector lives as long as the slot, and belongs to this context alone.
+        let area = unsafe { RawArea::new(base, plan.area_len()) };
+        let fpu = Fpu::new(plan, area).map_err(|(why, _)| why).expect("made to measure");
+        // SAFETY: D3. The old context has nothing to drop.
+        unsafe { (*self.fpu.get()).write(fpu) };
+        // SAFETY: D3.
+        unsafe { *self.expected() = RegFile::initial((*self.seen()).classes()) };
+    }
+
+    /// A child in this memory: it expects what the parent expects.
+    ///
+    /// # Safety
+    ///
+    /// D3 for both.
+    pub unsafe fn expect_as(&self, parent: &Self) {
+        // SAFETY: D3; two slots.
+        unsafe { (*self.expected()).clone_from(&*parent.expected()) };
+    }
+
+    /// The context, to be changed.
+    ///
+    /// # Safety
+    ///
+    /// D3.
+    #[allow(clippy::mut_from_ref)] // the turn is what makes it exclusive
+    pub unsafe fn fpu_mut(&self) -> &mut Fpu {
+        // SAFETY: D3, and written in `new`.
+        unsafe { (*self.fpu.get()).assume_init_mut() }
+    }
+}
+
+/// What happened in one operation; written by scalar stores.
+#[derive(Debug, Default)]
+pub struct Record {
+    /// [`RESTORED`] and so on.
+    pub flags: AtomicU32,
+    /// Cycles on the way to user mode, of the switch-out, or of beginning the section.
+    pub cycles: AtomicU32,
+    /// Cycles of the save on entry.
+    pub entry_cycles: AtomicU32,
+}
+
+/// A restore was executed.
+pub const RESTORED: u32 = 1;
+/// The registers still held the task: no restore.
+pub const SKIPPED: u32 = 2;
+/// A save was executed.
+pub const SAVED: u32 = 4;
+/// The operation was executed.
+pub const DONE: u32 = 8;
+
+/// Everything one run of one script needs.
+pub struct World<'s> {
+    /// The machine.
+    pub setup: &'s Setup,
+    /// The script.
+    pub ops: &'s [Op],
+    /// One for each operation.
+    pub records: Vec<Record>,
+    /// The tasks.
+    pub slots: Vec<Slot>,
+    /// Not zero: a CPU has found a mismatch, everybody stops.
+    pub abort: AtomicU32,
+    /// The instructions of the plan's rung.
+    pub instructions: Instructions,
+    /// What sections load.
+    pub scribble: RegFile,
+}
+
+impl<'s> World<'s> {
+    /// New tasks, an empty log.
+    #[must_use]
+    pub fn new(setup: &'s Setup, ops: &'s [Op], instructions: Instructions) -> Self {
+        Self {
+            setup,
+            ops,
+            records: ops.iter().map(|_| Record::default()).collect(),
+            slots: (0..TASKS).map(|_| Slot::new(setup)).collect(),
+            abort: AtomicU32::new(0),
+            instructions,
+            scribble: RegFile::pattern(!setup.seed, setup.classes),
+        }
+    }
+}
+
+/// Proof of running on one of the demo's CPUs, which is a pinned thread.
+pub struct ThisCpu<'m> {
+    /// The backend.
+    pub plan: &'m Plan,
+    /// This CPU's words.
+    pub words: &'m CpuFpu,
+    /// This CPU's counters.
+    pub counters: &'m Counters,
+}
+
+// SAFETY: P1: the thread is pinned, and stands for a CPU of its own. P2: each worker gets the words of its
+// number. P3: one plan. P4: turns are handed over by release and acquire. P5: no interrupts here.
+unsafe impl Pinned for ThisCpu<'_> {
+    type Backend = Plan;
+    type Words = CpuFpu;
+    #[inline(always)]
+    fn backend(&self) -> &Plan {
+        self.plan
+    }
+    #[inline(always)]
+    fn words(&self) -> &CpuFpu {
+        self.words
+    }
+    #[inline(always)]
+    fn observe(&self, event: Event) {
+        self.counters.record(event.kind);
+    }
+}
+// SAFETY: E1: a thread has no interrupts, and installs no signal handler.
+unsafe impl Exclusive for ThisCpu<'_> {}
+// SAFETY: F1: while registers hold a task, only functions named `quiet_` run, which are scalar code (their
+// disassembly is checked, and every register at every return), or code inside `call_preserving`.
+unsafe impl SoftFloat for ThisCpu<'_> {}
+
+/// Proof that a task is stopped: the tracer's operation has the turn.
+pub struct HasTurn<'m>(pub &'m Plan);
+// SAFETY: T1: the task is switched out (the script says so) and its next operation waits for the turn. T2:
+// there is one turn. T3: the one plan.
+unsafe impl Stopped for HasTurn<'_> {
+    type Backend = Plan;
+    fn backend(&self) -> &Plan {
+        self.0
+    }
+}
