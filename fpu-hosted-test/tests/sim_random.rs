@@ -129,9 +129,17 @@ impl World {
     }
     fn switch(&self, c: usize, by_plan: bool) {
         self.leave(c, by_plan);
-        // Sometimes to idle; sometimes the task comes back elsewhere, with no return in between.
-        let next = if self.below(4) == 0 { None } else { self.idle_task() };
-        self.current[c].set(next);
+        let previous = self.current[c].take();
+        // A debugger, while the registers still hold the task.
+        if let Some(task) = previous.filter(|_| self.below(3) == 0) {
+            self.stopped(task);
+        }
+        // Sometimes to idle, sometimes straight back.
+        self.current[c].set(match self.below(4) {
+            0 => None,
+            1 => previous,
+            _ => self.idle_task(),
+        });
     }
     fn enter(&self, c: usize) {
         let (Some(slot), cpu) = (self.current(c), &self.cpus[c]) else { return };
@@ -216,8 +224,7 @@ impl World {
             }
         }
     }
-    fn stopped(&self) {
-        let Some(task) = self.idle_task() else { return };
+    fn stopped(&self, task: usize) {
         let (slot, mut proof) = (&self.tasks[task], SimStopped::new());
         let mut expect = slot.expect.borrow_mut();
         let stopped = slot.context.stopped(&mut proof).expect("it was switched out");
@@ -295,7 +302,7 @@ impl World {
                     5 => world.sections(c),
                     6 => world.session(c, false),
                     7 => world.session(c, true),
-                    8 => world.stopped(),
+                    8 => world.idle_task().into_iter().for_each(|task| world.stopped(task)),
                     10 => world.exec(c),
                     12 => world.off_and_on(c),
                     _ => world.guest(c),
