@@ -12,18 +12,6 @@ const TARGET: &str = "x86_64-unknown-none";
 /// What any kernel supplies; nothing else may be left undefined.
 const SUPPLIED: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp", "rust_eh_personality"];
 
-/// FPU instructions that the backend is made of; all else in our code must leave the registers alone.
-const OURS: &[&str] = &[
-    "xsave64",
-    "xsaveopt64",
-    "xsavec64",
-    "xrstor64",
-    "fxsave64",
-    "fxrstor64",
-    "fninit",
-    "ldmxcsr",
-];
-
 /// Is `x86_64-unknown-none` installed? Else the host's target stands in for it.
 fn bare_metal() -> bool {
     let libdir = Cmd::new("rustc").args(&["--print", "target-libdir", "--target", TARGET]).ok();
@@ -112,7 +100,9 @@ pub fn no_sse(suite: &Suite) -> Outcome {
     let (mut seen, mut wrong) = (0, Vec::new());
     for (name, body) in ours {
         seen += 1;
-        for insn in body.iter().filter(|i| i.touches_fpu() && !OURS.contains(&i.last_word())) {
+        for insn in
+            body.iter().filter(|i| i.touches_fpu() && !object::BACKEND.contains(&i.last_word()))
+        {
             wrong.push(format!("{name}: {} {}", insn.mnemonic, insn.operands));
         }
     }

@@ -9,13 +9,14 @@ pub struct Insn {
     /// With its prefixes, as printed: `lock add`.
     pub mnemonic: String,
     pub operands: String,
+    /// The address that an operand relative to the instruction pointer means.
+    pub slot: Option<u64>,
 }
 
 impl Insn {
     /// Where a jump or call goes, if that is written in it.
     pub fn target(&self) -> Option<u64> {
-        let first = self.operands.split_whitespace().next()?;
-        u64::from_str_radix(first.trim_start_matches("0x"), 16).ok()
+        self.operands.split_whitespace().next().and_then(hex)
     }
     /// The function that a jump or call goes to, as far as the disassembler knows.
     pub fn target_name(&self) -> Option<&str> {
@@ -112,6 +113,42 @@ pub fn parse(text: &str) -> Functions {
     functions
 }
 
+fn hex(text: &str) -> Option<u64> {
+    u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+}
+
+/// Writes the names of the functions into calls and jumps through a slot that the linker fills, as
+/// `objdump -R` lists the slots.
+pub fn resolve(functions: &mut Functions, relocations: &str) {
+    let starts: BTreeMap<u64, String> = functions
+        .iter()
+        .filter_map(|(name, body)| Some((body.first()?.address, name.clone())))
+        .collect();
+    let mut slots: BTreeMap<u64, String> = BTreeMap::new();
+    for line in relocations.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(slot), Some(_), Some(value)) =
+            (words.next().and_then(hex), words.next(), words.next())
+        else {
+            continue;
+        };
+        let name = match value.strip_prefix("*ABS*+") {
+            Some(address) => hex(address).and_then(|address| starts.get(&address).cloned()),
+            // A function of another library.
+            None => value.split(['@', '+']).next().map(str::to_owned),
+        };
+        if let Some(name) = name {
+            slots.insert(slot, name);
+        }
+    }
+    for insn in functions.values_mut().flatten() {
+        let through_slot = (insn.is_call() || insn.is_jump()) && insn.operands.contains("[rip");
+        if let Some(name) = insn.slot.filter(|_| through_slot).and_then(|slot| slots.get(&slot)) {
+            insn.operands = format!("{} <{name}>", insn.operands);
+        }
+    }
+}
+
 /// `0000000000013ac0 <name>:`
 fn header(line: &str) -> Option<&str> {
     let (address, rest) = line.split_once(" <")?;
@@ -123,7 +160,9 @@ fn header(line: &str) -> Option<&str> {
 fn instruction(line: &str) -> Option<Insn> {
     let (address, rest) = line.split_once(':')?;
     let address = u64::from_str_radix(address, 16).ok()?;
-    let rest = rest.split('#').next().unwrap_or("").trim();
+    let (rest, comment) = rest.split_once('#').unwrap_or((rest, ""));
+    let slot = comment.split_whitespace().next().and_then(hex);
+    let rest = rest.trim();
     let mut mnemonic = String::new();
     let mut operands = rest;
     loop {
@@ -142,7 +181,7 @@ fn instruction(line: &str) -> Option<Insn> {
     }
     // Blanks inside an operand list differ between the disassemblers.
     let operands = operands.replace(", ", ",");
-    Some(Insn { address, mnemonic, operands })
+    Some(Insn { address, mnemonic, operands, slot })
 }
 
 #[cfg(test)]
@@ -162,6 +201,18 @@ mod tests {
         assert!(gnu["f"][1].is_locked() && gnu["f"][1].is_store());
         assert_eq!(gnu["f"][2].target(), Some(0x1003));
         assert_eq!(gnu["f"][2].target_name(), Some("f"));
+    }
+
+    #[test]
+    fn a_call_through_a_slot_gets_its_name() {
+        let text = "1000 <f>:\n 1000:\tcall   QWORD PTR [rip+0x62fa2]        # 926a8 <_DYNAMIC+0x8>\n 1006:\tcall   QWORD PTR [rip+0x1]        # 926b0 <_DYNAMIC+0x10>\n2000 <g>:\n 2000:\tret\n";
+        let mut functions = parse(text);
+        assert_eq!(functions["f"][0].target_name(), None);
+        let relocations = "00000000000926a8 R_X86_64_RELATIVE  *ABS*+0x0000000000002000\n\
+                           00000000000926b0 R_X86_64_GLOB_DAT  memcpy@GLIBC_2.14\n";
+        resolve(&mut functions, relocations);
+        assert_eq!(functions["f"][0].target_name(), Some("g"));
+        assert_eq!(functions["f"][1].target_name(), Some("memcpy"));
     }
 
     #[test]
