@@ -12,7 +12,7 @@ use crate::{
     args::{self, Args, Command},
     json::{document, Ending},
     report::{heading, mismatch, pieces, table, Row, Side, Style},
-    run::{overhead, run, verify, Kernel, Machine, Mismatch},
+    run::{overhead, run, verify, verify_eager, Kernel, Machine, Mismatch},
     scenarios::{self, TASKS},
     svg::{self, Panel},
     world::Setup,
@@ -78,12 +78,16 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
                 results.mismatch = Some((found, name));
                 return results;
             }
+            let verified = match kernel {
+                Kernel::Eager => verify_eager(&scenario, &outcome),
+                Kernel::Lazy(_) => verify(&scenario, &outcome),
+            };
+            if let Err(why) = verified {
+                say(&format!("{}\n", style.bad("failed")));
+                results.failure = Some(format!("{}: {why}", scenario.name));
+                return results;
+            }
             if kernel != Kernel::Eager {
-                if let Err(why) = verify(&scenario, &outcome) {
-                    say(&format!("{}\n", style.bad("failed")));
-                    results.failure = Some(format!("{}: {why}", scenario.name));
-                    return results;
-                }
                 flags = outcome.flags;
             }
             sides.push(Side { counts: outcome.counts, samples: outcome.samples });
@@ -101,6 +105,9 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
 /// Runs the program; the exit code.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
+    // So that `demo | head` ends it quietly.
+    // SAFETY: the default action of a signal, before any thread exists.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = match args::parse(arguments) {
         Ok(Command::Run(args)) => args,
         Ok(Command::Help(text)) => {

@@ -3,7 +3,7 @@
 use std::{ffi::c_void, sync::atomic::Ordering};
 
 use fpu_core::{Error, RawFpu};
-use fpu_hosted_test::real::RegFile;
+use fpu_hosted_test::real::{Classes, RegFile};
 use fpu_x86::{ImageMut, Plan};
 
 use crate::{
@@ -51,30 +51,47 @@ pub unsafe extern "C" fn spawn(arg: *mut c_void) {
     }
 }
 
-/// Writes one register of an image, and the same into the file of what is expected; which one depends
-/// on `pick`.
+/// Writes one register of an image, and the same into the file of what is expected. `pick` chooses
+/// among control words and every class that the machine has.
 pub fn write_register(image: &mut ImageMut<'_>, expected: &mut RegFile, pick: u32) {
-    let index = (pick / 4 % 8) as usize;
+    let classes = expected.classes();
+    let index = (pick / 6 % 8) as usize;
     let value = u64::from(pick).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63;
     let mut bytes = [0; 16];
-    let written = match pick % 4 {
-        0 => image.set_mxcsr(0x1F80 | (pick & 0x3F)).map(|()| {
+    bytes[..8].copy_from_slice(&value.to_le_bytes());
+    bytes[8..].copy_from_slice(&(!value).to_le_bytes());
+    let written = match pick % 6 {
+        0 => {
             expected.set_mxcsr(0x1F80 | (pick & 0x3F));
-        }),
+            image.set_mxcsr(expected.mxcsr())
+        }
         1 => {
-            image.set_fcw(0x037F | (pick as u16 & 3) << 10);
             expected.set_fcw(0x037F | (pick as u16 & 3) << 10);
+            image.set_fcw(expected.fcw());
             Ok(())
         }
+        2 if classes.contains(Classes::AVX) => {
+            expected.vector_mut(index)[2..4].copy_from_slice(&[value, !value]);
+            image.set_ymm_hi(index, bytes)
+        }
+        3 if classes.contains(Classes::AVX512) => {
+            *expected.mask_mut(index) = value & classes.mask_bits();
+            image.set_opmask(index, expected.mask(index))
+        }
+        4 if classes.contains(Classes::AVX512) => {
+            *expected.vector_mut(16 + index) = [0; 8];
+            expected.vector_mut(16 + index)[0] = value;
+            let mut wide = [0; 64];
+            wide[..8].copy_from_slice(&value.to_le_bytes());
+            image.set_zmm_hi16(16 + index, wide)
+        }
         _ => {
-            bytes[..8].copy_from_slice(&value.to_le_bytes());
-            bytes[8..].copy_from_slice(&(!value).to_le_bytes());
-            image.set_xmm(index, bytes).map(|()| {
-                expected.vector_mut(index)[..2].copy_from_slice(&[value, !value]);
-            })
+            expected.vector_mut(index)[..2].copy_from_slice(&[value, !value]);
+            image.set_xmm(index, bytes)
         }
     };
-    // Values of registers that every x86-64 CPU has, with no reserved bit: nothing to refuse.
+    // Legal values of registers that the plan switches. Were one refused, what is expected would not
+    // be seen.
     debug_assert!(written.is_ok());
 }
 

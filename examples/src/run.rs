@@ -9,7 +9,7 @@ use crate::{
     faults::Fault,
     quiet::{quiet_cycles, quiet_stamp, Worker},
     scenarios::Scenario,
-    script::Op,
+    script::{Kind, Op},
     stats::{read, Counts, Samples},
     trip::{Instructions, Trip},
     world::{Setup, ThisCpu, World, RESTORED, SAVED, SKIPPED},
@@ -275,6 +275,42 @@ pub fn verify(scenario: &Scenario, outcome: &Outcome) -> Result<(), String> {
         if got < least {
             return Err(format!("only {got} {what}, at least {least} make the scenario count"));
         }
+    }
+    Ok(())
+}
+
+/// Did the eager kernel save and restore as often as one must: once per visit of a task to a CPU, and
+/// once per section and fork? If it did more, the comparison would flatter.
+///
+/// # Errors
+///
+/// The counts.
+pub fn verify_eager(scenario: &Scenario, outcome: &Outcome) -> Result<(), String> {
+    let (mut saves, mut restores) = (0, 0);
+    let mut unsaved = [false; crate::scenarios::TASKS];
+    for op in &scenario.script.ops {
+        let Some(unsaved) = unsaved.get_mut(usize::from(op.task)) else { continue };
+        match op.kind {
+            Kind::User | Kind::UserSave => {
+                restores += u64::from(op.switched_in);
+                *unsaved = op.kind == Kind::User;
+                saves += u64::from(op.kind == Kind::UserSave);
+            }
+            Kind::Out => saves += u64::from(std::mem::take(unsaved)),
+            Kind::Section => {
+                saves += 1;
+                restores += 1;
+            }
+            Kind::Fork => saves += 1,
+            Kind::Exit => *unsaved = false,
+            _ => {}
+        }
+    }
+    let counts = outcome.counts;
+    if (counts.saves, counts.restores, counts.skipped) != (saves, restores, 0) {
+        return Err(format!(
+            "eager: {saves} saves and {restores} restores were due, not {counts:?}"
+        ));
     }
     Ok(())
 }
