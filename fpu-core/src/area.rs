@@ -103,6 +103,16 @@ impl RawArea {
     ///
     /// * **A3** the bytes are readable and writable for as long as the value lives, and nothing else
     ///   accesses them.
+    ///
+    /// ```
+    /// use core::ptr::NonNull;
+    /// use fpu_core::RawArea;
+    /// # use fpu_hosted_test::doc::{the_backend, Area};
+    /// let page = Box::leak(Box::new(Area::new()));
+    /// // SAFETY: A3: leaked, so ours for ever, and nothing else uses it.
+    /// let area = unsafe { RawArea::new(NonNull::from(page).cast(), 512) };
+    /// assert!(fpu_core::TaskFpu::new(the_backend(), area).is_ok());
+    /// ```
     #[must_use]
     pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
         Self { base, len }

@@ -203,11 +203,19 @@ impl KernelUnits {
     pub const ALL: Self = Self(3);
 
     /// Is the x87 unit asked for?
+    ///
+    /// ```
+    /// assert!(fpu_core::KernelUnits::X87.x87() && !fpu_core::KernelUnits::NONE.x87());
+    /// ```
     #[must_use]
     pub const fn x87(self) -> bool {
         self.0 & Self::X87.0 != 0
     }
     /// Is the SIMD unit asked for?
+    ///
+    /// ```
+    /// assert!(fpu_core::KernelUnits::SIMD.simd() && !fpu_core::KernelUnits::X87.simd());
+    /// ```
     #[must_use]
     pub const fn simd(self) -> bool {
         self.0 & Self::SIMD.0 != 0

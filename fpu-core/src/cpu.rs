@@ -30,6 +30,12 @@ impl CpuFpu {
     pub const GATE_OFFSET: usize = 8;
 
     /// A CPU that was never online.
+    ///
+    /// ```
+    /// use fpu_core::{CpuFpu, CpuWords};
+    /// let cpu = CpuFpu::new();
+    /// assert_eq!((cpu.resident(), cpu.gate()), (0, 0));
+    /// ```
     #[cfg(not(fpu_loom))]
     #[must_use]
     pub const fn new() -> Self {

@@ -147,7 +147,9 @@ pub trait KernelFpu: Pinned {
             }
             persistent.tell(end.cpu, EventKind::Restored);
         }
-        persistent.word.mark_live(end.resident);
+        if !fault(Fault::PersistentSkipsMark) {
+            persistent.word.mark_live(end.resident);
+        }
         persistent.tell(end.cpu, EventKind::Loaded);
         let value = code();
         if !fault(Fault::PersistentSkipsSave) {

@@ -107,6 +107,10 @@ pub struct Totals {
 
 impl Counters {
     /// All zero.
+    ///
+    /// ```
+    /// assert_eq!(fpu_core::Counters::new().totals(), fpu_core::Totals::default());
+    /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -120,6 +124,13 @@ impl Counters {
         }
     }
     /// Counts one event.
+    ///
+    /// ```
+    /// use fpu_core::{Counters, EventKind};
+    /// let counters = Counters::new(); // one a CPU, in its per-CPU data
+    /// counters.record(EventKind::Restored); // in `Pinned::observe`
+    /// assert_eq!(counters.totals().restored, 1);
+    /// ```
     #[inline]
     pub fn record(&self, kind: EventKind) {
         let counter = match kind {
@@ -134,6 +145,16 @@ impl Counters {
         counter.set(counter.get().wrapping_add(1));
     }
     /// What has been counted so far.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// task.switch_prepare(&cpu)?;
+    /// let fpu_core::Totals { saved, restored, .. } = cpu.totals();
+    /// assert_eq!((saved, restored), (1, 1));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals {

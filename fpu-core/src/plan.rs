@@ -174,6 +174,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 
 impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// What the assembly executes.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let plan = task.plan_user(&mut cpu)?;
+    /// let steps = plan.steps();
+    /// assert_eq!(steps.restore_from, steps.save_to.cast_const()); // the task's area
+    /// assert_eq!(steps.saved, steps.live | 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn steps(&self) -> &UserSteps {
         &self.steps
@@ -229,6 +239,20 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     ///
     /// * **L3** `live` was stored before user mode; on the way back the backend's save was executed
     ///   before anything changed the registers, and `saved` stored after it.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let plan = task.plan_user(&mut cpu)?;
+    /// // SAFETY: the plan is alive; L1, L3: the assembly did all of it.
+    /// unsafe {
+    ///     sim_round_trip(plan.steps(), 7).expect("a good image"); // assembly
+    ///     plan.round_trip_done();
+    /// }
+    /// let plan = task.plan_user(&mut cpu)?;
+    /// assert!(plan.steps().restore_from.is_null()); // the registers still hold it
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub unsafe fn round_trip_done(self) {
         self.tell_loaded();
         self.tell([EventKind::Saved, EventKind::Unloaded]);
@@ -257,6 +281,16 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
 
 impl<C: Exclusive> OutPlan<'_, C> {
     /// What the assembly executes.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
+    ///     assert_eq!(plan.steps().saved & 1, 1); // "memory is valid"
+    /// }
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn steps(&self) -> &SaveSteps {
         &self.steps
@@ -268,6 +302,21 @@ impl<C: Exclusive> OutPlan<'_, C> {
     ///
     /// * **L4** the backend's save to `save_to` was executed, and from the plan until then nothing had
     ///   changed the registers.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
+    ///     // SAFETY: the plan is alive; L4: the save was executed just now.
+    ///     unsafe {
+    ///         sim_save(plan.steps()); // assembly
+    ///         plan.saved();
+    ///     }
+    /// }
+    /// assert_eq!(cpu.totals().saved, 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub unsafe fn saved(self) {
         // SAFETY: the word of the context that the plan borrows; stores go through the atomic type.
         unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }.publish(self.steps.saved);

@@ -263,7 +263,9 @@ fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
         set_gate(cpu, gate::OPEN);
         return Err(Error::Exhausted);
     }
-    set_resident(cpu, closed(resident));
+    if !fault(Fault::CloseKeepsWordOpen) {
+        set_resident(cpu, closed(resident));
+    }
     Ok(resident | OPEN)
 }
 

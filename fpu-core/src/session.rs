@@ -430,6 +430,18 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
 impl<'s, C: SoftFloat> Session<'s, C, Both> {
     /// [`invalidate_registers`](Self::invalidate_registers) under the name of its purpose: the image
     /// can be written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_registers_valid()?;
+    /// if let TaskState::Both(session) = task.open(&mut cpu)? {
+    ///     session.make_memory_valid_write().image_mut().set_avx0(5);
+    /// }
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
         self.invalidate_registers()
     }
@@ -465,6 +477,19 @@ impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
     /// # Errors
     ///
     /// As for [`make_registers_valid`](Self::make_registers_valid).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// if let TaskState::MemoryOnly(mut session) = task.open(&mut cpu)? {
+    ///     session.image_mut().set_avx0(5); // what a signal handler starts with
+    ///     let ready = session.switch_return()?;
+    ///     # drop(ready);
+    ///     // enter_user(ready)
+    /// }
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     pub fn switch_return(self) -> Result<UserReady<'s, C>, Error>
     where
         C: Exclusive,

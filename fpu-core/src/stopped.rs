@@ -119,6 +119,15 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
 
 impl<B: RawFpu> StoppedImageMut<'_, B> {
     /// The image.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let task = new_task();
+    /// # let mut proof = stop();
+    /// let writable = task.stopped(&mut proof)?.make_memory_valid_write();
+    /// assert_eq!(writable.image().avx0(), 0);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[must_use]
     pub fn image(&self) -> B::Image<'_> {
         self.0.image()

@@ -319,7 +319,9 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         // borrowed exclusively and is another value, so they do not overlap (A2).
         unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
         let word = if fault(Fault::ForkCopiesClaim) { self.word.load() } else { NOWHERE };
-        child.word.publish(word);
+        if !fault(Fault::ForkKeepsChildClaim) {
+            child.word.publish(word);
+        }
         Ok(())
     }
 

@@ -12,6 +12,10 @@ fn fork() {
     check(&lifetime::FORK);
 }
 #[test]
+fn fork_into_used_context() {
+    check(&lifetime::RECYCLED);
+}
+#[test]
 fn exec_reset() {
     check(&lifetime::EXEC);
 }

@@ -20,6 +20,14 @@ fn wrong_kernel_uses_task_elsewhere() {
     check(&wrong::ELSEWHERE);
 }
 #[test]
+fn wrong_kernel_runs_persistent_twice() {
+    check(&wrong::TWICE);
+}
+#[test]
+fn wrong_kernel_switches_inside_section() {
+    check(&wrong::INSIDE);
+}
+#[test]
 fn wrong_kernel_sleeps_with_live_task() {
     check(&wrong::LOST);
 }

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     fault::{seed, Seeded},
-    irq, Cpu, Machine,
+    irq, table, Cpu, Machine,
 };
 
 /// One claim about the protocol, and the scenario that would refute it.
@@ -115,7 +115,13 @@ fn run(model: &Model, bound: Option<usize>) {
 }
 
 /// Explores a model and requires that it passes, and that it explored what it is for.
+///
+/// The environment's `FPU_FAULT` seeds the fault of that name first, to watch the model fail.
 pub fn check(model: &Model) {
+    if let Ok(name) = std::env::var("FPU_FAULT") {
+        let row = table::all().find(|row| row.name().1 == name);
+        seed(Some(row.unwrap_or_else(|| panic!("no fault is called {name}")).fault));
+    }
     run(model, model.bound);
     let executions = EXECUTIONS.get();
     let interesting =

@@ -89,6 +89,47 @@ pub const FORK: Model = Model {
     },
 };
 
+/// A child made in a context that was used before does not find what its predecessor left in some
+/// CPU's registers (I2, I13).
+pub const RECYCLED: Model = Model {
+    name: "fork_into_used_context",
+    guards: "I2 I13",
+    bound: None,
+    interrupts: false,
+    floor: 1000,
+    covers: &["forked into what the other CPU holds", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
+            let [pool, slot] = &machine.slots[..] else { return };
+            if cpu.number == 1 {
+                for _ in 0..3 {
+                    cpu.turn(pool);
+                }
+                return;
+            }
+            let Some(parent) = slot.take() else { return };
+            for _ in 0..2 {
+                cpu.run(&parent);
+                if let Some(mut child) = pool.take() {
+                    fork_into_used(cpu, &parent, &mut child);
+                    pool.put(child);
+                }
+            }
+            cpu.hand_over(parent, slot);
+            cpu.turn(pool);
+        });
+    },
+};
+
+fn fork_into_used(cpu: &Cpu, parent: &Task, child: &mut Arc<Task>) {
+    if child.last_cpu() == 1 {
+        cover("forked into what the other CPU holds");
+    }
+    let Some(child) = Arc::get_mut(child) else { panic!("the child is not new") };
+    must(parent.fpu.fork_into(&mut cpu.pinned(), &mut child.fpu), "fork");
+    child.ghost.expect(parent.ghost.expected());
+}
+
 /// After exec a task runs from the initial state, on whichever CPU (I1, I13).
 pub const EXEC: Model = Model {
     name: "exec_reset",

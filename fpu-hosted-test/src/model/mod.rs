@@ -26,7 +26,8 @@
 //! cargo test --release -p fpu-hosted-test --test loom_switch -- --nocapture --exact two_tasks_alternate
 //! ```
 //!
-//! prints the violation and `model NAME: failed in execution N`. For a model with interrupts it also
+//! prints the violation and `model NAME: failed in execution N` (to see how that looks, set `FPU_FAULT` to
+//! one of the names in docs/faults.md). For a model with interrupts it also
 //! prints `FPU_STEP=K`, the step at which the interrupt came; set that variable to begin there.
 //!
 //! To see that one execution, let loom store the path to it, then replay it from there with a log:

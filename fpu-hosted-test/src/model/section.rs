@@ -38,8 +38,8 @@ pub const TASK: Model = Model {
     },
 };
 
-/// An interrupt that uses vector code is refused or harmless wherever it comes: in sessions, sections
-/// and between them (I3, I5).
+/// An interrupt that uses vector code is refused or harmless wherever it comes: in sessions, sections,
+/// persistent runs, and between them (I3, I5).
 pub const INTERRUPT: Model = Model {
     name: "interrupt_at_every_step",
     guards: "I3 I5",
@@ -56,6 +56,7 @@ pub const INTERRUPT: Model = Model {
                 return;
             }
             let Some(task) = slot.take() else { return };
+            let guest = Task::new(6);
             arm(cpu, Cpu::irq);
             cpu.run(&task);
             reads(cpu, &task);
@@ -63,6 +64,9 @@ pub const INTERRUPT: Model = Model {
             cpu.section();
             cpu.run(&task);
             writes(cpu, &task);
+            cpu.run(&task);
+            guest_runs(cpu, &guest);
+            guest_runs(cpu, &guest);
             cpu.run(&task);
             cpu.hand_over(task, slot);
             cpu.turn(slot);
@@ -240,6 +244,11 @@ pub const SESSION: Model = Model {
             cpu.leave(&task);
             cpu.run(&other);
             cpu.switch(&other, &task);
+            leaves(cpu, &task);
+            cpu.run(&other);
+            cpu.leave(&other);
+            loads(cpu, &task);
+            cpu.run(&task);
             cpu.hand_over(task, first);
             cpu.turn(first);
         });
@@ -254,6 +263,24 @@ fn rewrites(cpu: &Cpu, task: &Task) {
     task.ghost.judge(session.image().get(), "a session's image");
     let mut session = session.make_memory_valid_write();
     session.image_mut().write(task.ghost.tracer_writes());
+}
+
+/// Switches out from a session.
+fn leaves(cpu: &Cpu, task: &Task) {
+    let mut pin = cpu.pinned();
+    let state = must(task.fpu.open(&mut pin), "session");
+    let TaskState::RegistersOnly(session) = state else { panic!("the task was running") };
+    session.switch_prepare();
+    cpu.set_current(None);
+}
+
+/// Loads in the kernel, ahead of the return.
+fn loads(cpu: &Cpu, task: &Task) {
+    let before = cpu.counters.totals().restored;
+    let mut pin = cpu.pinned();
+    must(must(task.fpu.open(&mut pin), "session").make_registers_valid(), "load");
+    task.ghost.judge(cpu.registers.get(), "the registers after a load");
+    assert_eq!(cpu.counters.totals().restored, before + 1);
 }
 
 /// A signal frame on the way to user mode: written, loaded, and entered from the session.

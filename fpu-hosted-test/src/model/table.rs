@@ -76,9 +76,11 @@ rows! { PROTOCOL, Protocol(Fault):
     SectionReopensEarly, "the order of reopening" => section::INTERRUPT, "I3", "kernel residue", 0;
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0;
     CloseReadsBeforeGate, "the order of gate and word" => section::INTERRUPT, "I3", "kernel residue", 0;
+    CloseKeepsWordOpen, "the closing of the word behind the gate" => wrong::INSIDE, "I5", "not reported", 0;
     PersistentTrustsStale, "the comparison before a persistent run" => section::PERSISTENT, "I2, I11", "residue", 0;
     PersistentSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0;
     PersistentKeepsStamp, "the new stamp for its load" => section::PERSISTENT, "I2", "another task's residue", 0;
+    PersistentSkipsMark, "the mark of a context that runs" => wrong::TWICE, "I1", "not reported", 0;
     WriteKeepsClaim, "the invalidation before a session writes memory" => section::SESSION, "I1", "lost write", 0;
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0;
     SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0;
@@ -92,6 +94,7 @@ rows! { PROTOCOL, Protocol(Fault):
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0;
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0;
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0;
+    ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3;
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0;
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0;
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0;
@@ -144,6 +147,7 @@ pub const MODELS: &[&Model] = &[
     &switch::BOUNCE,
     &lifetime::REUSE,
     &lifetime::FORK,
+    &lifetime::RECYCLED,
     &lifetime::EXEC,
     &stopped::READ,
     &stopped::WRITE,
@@ -163,6 +167,8 @@ pub const MODELS: &[&Model] = &[
     &wrong::IN_SECTION,
     &wrong::STOPS,
     &wrong::ELSEWHERE,
+    &wrong::TWICE,
+    &wrong::INSIDE,
     &wrong::LOST,
 ];
 

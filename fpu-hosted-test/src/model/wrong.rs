@@ -122,6 +122,66 @@ pub const ELSEWHERE: Model = Model {
     },
 };
 
+/// A persistent context run on CPU 1 while CPU 0 runs it is reported (I1).
+pub const TWICE: Model = Model {
+    name: "wrong_kernel_runs_persistent_twice",
+    guards: "I1",
+    bound: None,
+    interrupts: false,
+    floor: 1,
+    covers: &["reported"],
+    body: || {
+        let machine = Machine::with_shared_tasks(2, 1);
+        let (cpu, guest) = (Cpu::online(&machine, 0), Arc::clone(&machine.tasks[0]));
+        let ran = cpu.pinned().run_persistent(guest.fpu.as_ref(), None, || {
+            cpu.user(&guest);
+            let (machine, guest) = (Arc::clone(&machine), Arc::clone(&guest));
+            let other = thread::spawn(move || {
+                let cpu = Cpu::online(&machine, 1);
+                let mut pin = cpu.pinned();
+                let ran = pin.run_persistent(guest.fpu.as_ref(), None, || ());
+                reported(ran, "second run");
+            });
+            if other.join().is_err() {
+                panic!("CPU 1 panicked");
+            }
+        });
+        super::must(ran, "persistent context");
+    },
+};
+
+/// A task switched in or out inside a section or session is refused there, and the section keeps its
+/// registers (I5).
+pub const INSIDE: Model = Model {
+    name: "wrong_kernel_switches_inside_section",
+    guards: "I5",
+    bound: None,
+    interrupts: false,
+    floor: 1,
+    covers: &["refused inside"],
+    body: || {
+        let machine = Machine::new(1, 0);
+        let (cpu, task) = (Cpu::online(&machine, 0), Arc::new(Task::new(1)));
+        let inside = |cpu: &Cpu| {
+            let entered = task.fpu.switch_return(&mut cpu.irq_off()).map(drop);
+            assert_eq!(entered, Err(Error::Busy), "not reported: a switch-in inside a section");
+            cover("refused inside");
+        };
+        cpu.run(&task);
+        let told = Some(task.fpu.as_ref());
+        let ran = cpu.pinned().with_kernel_fpu(told, KernelUnits::ALL, || inside(&cpu));
+        super::must(ran, "kernel section");
+        cpu.run(&task);
+        let mut pin = cpu.pinned();
+        let session = super::must(task.fpu.open(&mut pin), "session");
+        inside(&cpu);
+        let left = task.fpu.switch_prepare(&cpu.irq_off());
+        assert_eq!(left, Err(Error::Busy), "not reported: a switch-out inside a session");
+        drop(session);
+        cpu.run(&task);
+    },
+};
+
 /// A CPU that lost its registers with a live task in them: the loss is reported, and a reset makes the
 /// task usable again (I2).
 pub const LOST: Model = Model {
