@@ -411,9 +411,9 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// if let TaskState::MemoryOnly(session) = task.open(&mut cpu)? {
-    ///     let both = session.make_registers_valid()?;
-    ///     both.make_memory_valid_write().image_mut().set_avx0(5);
+    /// drop(task.switch_return(&mut cpu)?);
+    /// if let TaskState::RegistersOnly(session) = task.open(&mut cpu)? {
+    ///     session.make_memory_valid_write().image_mut().set_avx0(5);
     /// }
     /// drop(task.switch_return(&mut cpu)?);
     /// assert_eq!(cpu.avx0(), 5);
