@@ -48,6 +48,7 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::WritesBefore, "stays-inside"),
         (Flaw::SaveClobbers, "save-keeps-registers"),
         (Flaw::SaveSkipsComponent, "save-writes-everything"),
+        (Flaw::SaveTears, "save-writes-everything"),
         (Flaw::SaveForgetsHeader, "save-writes-everything"),
         (Flaw::RestoreLeavesResidue, "restore-clears-absent"),
         (Flaw::RestoreLoadsOldBytes, "old-bytes-stay-unseen"),

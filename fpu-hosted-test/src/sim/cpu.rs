@@ -1,6 +1,6 @@
 //! One simulated CPU, and the witnesses of what its kernel has locked.
 
-use super::{line::Line, Flaw, Injection, Interrupt, SimFpu};
+use super::{line::Line, Injection, Interrupt, SimFpu};
 use core::marker::PhantomData;
 use fpu_core::{
     Counters, CpuLifecycle, CpuWords, Event, Exclusive, Level, Pinned, SoftFloat, Stopped, Totals,
@@ -66,14 +66,7 @@ impl SimCpu {
     /// A CPU that was never online.
     #[must_use]
     pub fn offline() -> Self {
-        Self::over(SimFpu::new())
-    }
-    /// The same with a broken backend.
-    #[must_use]
-    pub fn broken(flaw: Flaw) -> Self {
-        Self::over(SimFpu::with_flaw(flaw))
-    }
-    fn over(fpu: SimFpu) -> Self {
+        let fpu = SimFpu::new();
         let words = SimWords { line: Rc::clone(&fpu.line), ..SimWords::default() };
         Self { fpu, words, counters: Counters::new(), events: RefCell::new(None) }
     }
@@ -85,8 +78,8 @@ impl SimCpu {
     #[must_use]
     pub fn online(number: u32) -> Self {
         let cpu = Self::offline();
-        // SAFETY: O1: by the caller; a number given twice shows up as a failing test, not as undefined
-        // behaviour, since the registers are simulated. O2: the words are new.
+        // SAFETY: O1: by the caller; a number given twice gives wrong values and nothing worse, since the
+        // registers are simulated. O2: the words are new.
         if let Err(why) = unsafe { cpu.irqs_off().fpu_online(number) } {
             panic!("CPU {number}: {why}");
         }
@@ -228,9 +221,10 @@ impl<K: Kind> Drop for Witness<'_, K> {
     }
 }
 
-// SAFETY: P1: one thread, no migration. P2: the CPU's own. P3: the layout is the same constant for every
-// `SimFpu`. P4: whoever drives the simulation; a violation gives wrong values in simulated registers,
-// never undefined behaviour, since all of it runs on one thread. P5: the kind's constant.
+// SAFETY: P1: the value cannot leave its thread, nor its `SimCpu`. P2: the CPU's own. P3: the layout is the
+// same constant for every `SimFpu`. P4: whoever drives the simulation; a violation gives wrong values
+// and nothing worse, since registers and CPU words are cells of one thread and the memory of images is
+// accessed atomically. P5: the kind's constant.
 unsafe impl<K: Kind> Pinned for Witness<'_, K> {
     type Backend = SimFpu;
     type Words = SimWords;
@@ -278,7 +272,8 @@ impl Default for SimStopped {
         Self::new()
     }
 }
-// SAFETY: T1, T2: one thread, and whoever drives the simulation; see `Witness`. T3: the same layout.
+// SAFETY: T1, T2: whoever drives the simulation; a violation is as harmless as one of P4 (`Witness`).
+// T3: the same layout.
 unsafe impl Stopped for SimStopped {
     type Backend = SimFpu;
     fn backend(&self) -> &SimFpu {

@@ -20,6 +20,8 @@ pub enum Flaw {
     SaveClobbers,
     /// A save leaves out the last component.
     SaveSkipsComponent,
+    /// A save leaves out one word of a component.
+    SaveTears,
     /// A save does not write the header.
     SaveForgetsHeader,
     /// A restore leaves a component alone that the image does not have.

@@ -5,7 +5,10 @@ use super::{
     line::Line,
     Flaw, Random, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
 };
-use core::ptr::NonNull;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 use fpu_core::{KernelUnits, RawFpu, RestoreFault};
 use std::{
     cell::{Cell, RefCell},
@@ -129,22 +132,30 @@ impl SimFpu {
     }
 }
 
-fn word(area: NonNull<u8>, index: usize) -> *mut u64 {
-    area.cast::<u64>().as_ptr().wrapping_add(index)
-}
+/// A word of an image. The memory of images is accessed atomically, so that a simulated kernel that
+/// breaks P4 (one task on two CPUs, even on two threads) sees wrong values and nothing worse.
+///
 /// # Safety
 ///
 /// S1, and `index` inside the area.
-unsafe fn get(area: NonNull<u8>, index: usize) -> u64 {
-    // SAFETY: the caller's S1.
-    unsafe { word(area, index).read() }
+unsafe fn word<'a>(area: NonNull<u8>, index: usize) -> &'a AtomicU64 {
+    let word = area.cast::<u64>().as_ptr().wrapping_add(index);
+    // SAFETY: the caller's S1: valid while the caller uses it, aligned to 64; all accesses are atomic.
+    unsafe { AtomicU64::from_ptr(word) }
 }
 /// # Safety
 ///
-/// S1, and `index` inside the area.
-unsafe fn put(area: NonNull<u8>, index: usize, value: u64) {
-    // SAFETY: the caller's S1.
-    unsafe { word(area, index).write(value) }
+/// As for `word`.
+pub(super) unsafe fn get(area: NonNull<u8>, index: usize) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { word(area, index) }.load(Ordering::Relaxed)
+}
+/// # Safety
+///
+/// As for `word`.
+pub(super) unsafe fn put(area: NonNull<u8>, index: usize, value: u64) {
+    // SAFETY: the caller's.
+    unsafe { word(area, index) }.store(value, Ordering::Relaxed);
 }
 /// # Safety
 ///
@@ -224,7 +235,8 @@ unsafe impl RawFpu for SimFpu {
                 continue;
             }
             let all = self.registers.borrow();
-            for (nth, &value) in all.component(index).iter().enumerate() {
+            let torn = usize::from(self.is(Flaw::SaveTears) && index == 2);
+            for (nth, &value) in all.component(index).iter().enumerate().skip(torn) {
                 // SAFETY: the caller's S1; the component is inside the area.
                 unsafe { put(area, component.offset / 8 + nth, value) };
             }
@@ -337,7 +349,7 @@ unsafe impl RawFpu for SimFpu {
             .fold(0, |set, (index, _)| set | 1 << index);
         // SAFETY: the caller's S1 for both, which do not overlap.
         unsafe {
-            word(to, 0).copy_from_nonoverlapping(word(from, 0), words);
+            (0..words).for_each(|index| put(to, index, get(from, index)));
             put(to, PRESENT, get(from, PRESENT) & kept);
         }
         self.line.step();

@@ -1,6 +1,7 @@
 //! The typed views of an image.
 
 use super::{
+    fpu::{get, put},
     layout::{ALL, AVX, PRESENT},
     Flaw, Registers, COMPONENTS, LAYOUT,
 };
@@ -31,8 +32,8 @@ impl SimImage<'_> {
         Self { area, flaw, borrowed: PhantomData }
     }
     fn word(&self, index: usize) -> u64 {
-        // SAFETY: S1 and S3 of `image`: aligned words inside the area, which nobody writes.
-        unsafe { self.area.cast::<u64>().as_ptr().add(index).read() }
+        // SAFETY: S1 of `image`: an aligned word inside the area.
+        unsafe { get(self.area, index) }
     }
     /// The components that are present.
     #[must_use]
@@ -83,8 +84,8 @@ impl<'a> SimImageMut<'a> {
         self.0
     }
     fn put(&mut self, index: usize, value: u64) {
-        // SAFETY: S1 and "nobody reads" of `image_mut`: an aligned word inside the area.
-        unsafe { self.0.area.cast::<u64>().as_ptr().add(index).write(value) }
+        // SAFETY: S1 of `image_mut`: an aligned word inside the area.
+        unsafe { put(self.0.area, index, value) }
     }
     /// Gives one component these words (illegal bits of control words are cleared); shorter slices
     /// leave the rest as it was.
