@@ -1,8 +1,7 @@
-//! The models' kernel: CPUs with ghost registers, tasks, witnesses, and the hand-over between CPUs.
+//! The models' kernel: CPUs with ghost registers, tasks, and the hand-over between CPUs.
 
 use fpu_core::{
-    Counters, CpuFpu, CpuLifecycle, CpuWords, Error, Event, Exclusive, FpuRef, KernelFpu,
-    KernelUnits, Level, Pinned, SoftFloat, Stopped, TaskFpu,
+    Counters, CpuFpu, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits, Level, TaskFpu,
 };
 use loom::sync::atomic::{AtomicPtr, Ordering};
 use std::{
@@ -18,6 +17,7 @@ use super::{
     fault::{forgets, Embedder},
     ghost::{Ghost, Regs, KERNEL_DATA, KERNEL_DEFAULTS, UNDEFINED},
     irq::tick,
+    witness::{IrqOff, Pin},
 };
 
 /// A task: its context, and what its registers must hold.
@@ -229,6 +229,9 @@ impl Cpu {
     pub(super) fn masked(&self) -> bool {
         self.masked.get()
     }
+    pub(super) fn set_masked(&self, masked: bool) {
+        self.masked.set(masked);
+    }
     pub(super) fn in_interrupt(&self) -> bool {
         self.in_interrupt.get()
     }
@@ -435,78 +438,5 @@ pub fn must<T>(result: Result<T, Error>, what: &str) -> T {
             panic!("unsaved state elsewhere: {what}: {why:?}")
         }
         Err(why) => panic!("refused: {what}: {why:?}"),
-    }
-}
-
-/// Preemption is off.
-#[derive(Debug)]
-pub struct Pin<'c> {
-    cpu: &'c Cpu,
-    words: &'c Words,
-    level: Level,
-}
-
-/// Interrupts are off.
-#[derive(Debug)]
-pub struct IrqOff<'c> {
-    pin: Pin<'c>,
-    was: bool,
-}
-
-impl Drop for IrqOff<'_> {
-    fn drop(&mut self) {
-        self.pin.cpu.masked.set(self.was);
-    }
-}
-
-// SAFETY: P1: a loom thread is its CPU. P2: the words are picked by its number. P3: one type, one layout.
-// P4: slots hand tasks over with release and acquire. P5: `level` is where the handler says it runs. The
-// seeded faults break these on purpose.
-unsafe impl Pinned for Pin<'_> {
-    type Backend = Registers;
-    type Words = Words;
-    fn backend(&self) -> &Registers {
-        &self.cpu.registers
-    }
-    fn words(&self) -> &Words {
-        self.words
-    }
-    fn level(&self) -> Level {
-        self.level
-    }
-    fn observe(&self, event: Event) {
-        self.cpu.counters.record(event.kind);
-    }
-}
-// SAFETY: P1-P5: those of `Pin`.
-unsafe impl Pinned for IrqOff<'_> {
-    type Backend = Registers;
-    type Words = Words;
-    fn backend(&self) -> &Registers {
-        self.pin.backend()
-    }
-    fn words(&self) -> &Words {
-        self.pin.words
-    }
-    fn observe(&self, event: Event) {
-        self.pin.observe(event);
-    }
-}
-// SAFETY: E1: no interrupt is delivered while it is masked.
-unsafe impl Exclusive for IrqOff<'_> {}
-// SAFETY: F1: ghost registers are changed by `user`, `computes` and the power only.
-unsafe impl SoftFloat for Pin<'_> {}
-// SAFETY: F1: as above.
-unsafe impl SoftFloat for IrqOff<'_> {}
-
-/// The proof that a task is stopped: whoever makes it has taken the task out of its slot.
-#[derive(Debug)]
-pub struct Proof<'c>(pub &'c Cpu);
-
-// SAFETY: T1, T2: a task taken is nobody else's until it is put back, by release and acquire. T3: P3.
-unsafe impl Stopped for Proof<'_> {
-    type Backend = Registers;
-    fn backend(&self) -> &Registers {
-        &self.0.registers
     }
 }

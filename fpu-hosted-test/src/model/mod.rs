@@ -55,10 +55,12 @@ pub mod section;
 pub mod stopped;
 pub mod switch;
 pub mod table;
+pub mod witness;
 pub mod wrong;
 
 use explore::{cover, on_cpus};
 use irq::{arm, arm_nmi};
-use kernel::{must, Cpu, Machine, Proof, Slot, Task};
+use kernel::{must, Cpu, Machine, Slot, Task};
+use witness::Proof;
 
 pub use explore::{check, violation, Model};

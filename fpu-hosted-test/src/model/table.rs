@@ -195,7 +195,8 @@ RUSTFLAGS=\"--cfg fpu_loom\" CARGO_TARGET_DIR=target/loom \\
 caught. The models are in `fpu-hosted-test/src/model`; the invariants (I1 to I13) are those of
 [theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
 interleaving that loom distinguishes; \"preemptions\" is the fewest that one execution needs to show
-the fault, and the test checks that number too. This file is generated from `src/model/table.rs`: the same
+the fault, and the test checks that number too. Each model must explore a number of executions at least, and
+come to its cases in some of them; the last table has both. This file is generated from `src/model/table.rs`: the same
 command with `FPU_BLESS=1` rewrites it.
 ";
 
@@ -218,6 +219,18 @@ pub fn markdown() -> String {
                 row.preemptions
             );
         }
+    }
+    text += &format!("\n## Models ({})\n\n", MODELS.len());
+    text += "| model | guards | interrupts | explores at least | must come to |\n|---|---|---|---|---|\n";
+    for model in MODELS {
+        let interrupts = if model.interrupts { "at every step" } else { "none" };
+        text += &format!(
+            "| `{}` | {} | {interrupts} | {} | {} |\n",
+            model.name,
+            model.guards,
+            model.floor,
+            model.covers.join("; ")
+        );
     }
     text
 }
