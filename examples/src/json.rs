@@ -54,11 +54,12 @@ fn side(side: &Side, switches: u64, overhead: u32) -> String {
 
 fn row(row: &Row, overhead: u32) -> String {
     format!(
-        "{{\"id\":{},\"name\":{},\"switches\":{},\"migrations\":{},\"lazy\":{},\"eager\":{},\"ratio\":{:.3}}}",
+        "{{\"id\":{},\"name\":{},\"switches\":{},\"migrations\":{},\"runs\":{},\"lazy\":{},\"eager\":{},\"ratio\":{:.3}}}",
         text(row.id),
         text(row.name),
         row.switches,
         row.migrations,
+        row.runs,
         side(&row.lazy, row.switches, overhead),
         side(&row.eager, row.switches, overhead),
         row.ratio(overhead)
@@ -126,7 +127,7 @@ pub fn document(
         or_null(end.fault.map(|fault| text(fault.name()))),
         list.join(","),
         row(&total, overhead),
-        total.lazy.counts.returns + total.eager.counts.returns,
+        Row::checked(rows),
         u32::from(end.mismatch.is_some()),
         or_null(end.mismatch.map(mismatch)),
         or_null(end.failure.map(text)),

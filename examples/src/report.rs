@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use crate::{
-    run::{Machine, Mismatch},
+    run::{Kernel, Machine, Mismatch},
     script::Script,
     stats::{Counts, Piece, Samples},
     world::Setup,
@@ -38,6 +38,8 @@ pub struct Row {
     pub switches: u64,
     /// Migrations, the same for both.
     pub migrations: u64,
+    /// How often each kernel ran the script.
+    pub runs: u64,
     /// The kernel under test.
     pub lazy: Side,
     /// The other.
@@ -65,11 +67,16 @@ impl Row {
         }
         total
     }
-    /// Of a script, with both sides.
+    /// Of a script that has not run yet.
     #[must_use]
-    pub fn new(name: &'static str, id: &'static str, script: &Script, sides: [Side; 2]) -> Self {
-        let [lazy, eager] = sides;
-        Self { name, id, switches: script.switches, migrations: script.migrations, lazy, eager }
+    pub fn new(name: &'static str, id: &'static str, script: &Script) -> Self {
+        let (switches, migrations) = (script.switches, script.migrations);
+        Self { name, id, switches, migrations, ..Self::default() }
+    }
+    /// Returns to user mode in all runs under both kernels.
+    #[must_use]
+    pub fn checked(rows: &[Self]) -> u64 {
+        rows.iter().map(|r| r.runs * (r.lazy.counts.returns + r.eager.counts.returns)).sum()
     }
 }
 
@@ -197,29 +204,38 @@ pub fn pieces(rows: &[Row], overhead: u32) -> String {
         ("restore", Piece::Restore),
         ("skipped restore", Piece::Skip),
         ("save", Piece::OutSave),
-        ("switch with nothing due", Piece::OutNothing),
+        ("nothing due", Piece::OutNothing),
     ] {
         if let Some((_, median)) = total.lazy.samples.min_and_median(piece, overhead) {
             list.push(format!("{name} {median}"));
         }
     }
+    let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
     format!(
-        "Cycles are the TSC's, bookkeeping included, {overhead} of measuring subtracted, without the slowest 2 %.\n\
-         Medians: {}.",
+        "Counts are of one run of {most}; cycles of the fastest: TSC, bookkeeping included, {overhead} of measuring\n\
+         subtracted, without the slowest 5 %. Medians: {}.",
         list.join(", ")
     )
 }
 
 /// A mismatch, in full.
 #[must_use]
-pub fn mismatch(found: &Mismatch, kernel: &str, style: Style) -> String {
+pub fn mismatch(found: &Mismatch, kernel: Kernel, style: Style) -> String {
     let reborn = match found.generation {
         0 => String::new(),
         n => format!(" (number {} in its memory)", n + 1),
     };
     let place = format!(
-        "task {}{reborn} on CPU {}, scenario \"{}\", step {}, {kernel}",
-        found.task, found.cpu, found.scenario, found.step
+        "task {}{reborn} on CPU {}, scenario \"{}\", step {}, {}",
+        found.task,
+        found.cpu,
+        found.scenario,
+        found.step,
+        match kernel {
+            Kernel::Lazy(None) => "kernel on fpu-core".into(),
+            Kernel::Lazy(Some(fault)) => format!("kernel broken by {}", fault.name()),
+            Kernel::Eager => "eager kernel".into(),
+        }
     );
     let mut text = format!("{} {place}\n", style.bad("MISMATCH"));
     if let Some((register, expected, seen)) = found.register {

@@ -15,10 +15,15 @@ use crate::{
     world::{Setup, ThisCpu, World, RESTORED, SAVED, SKIPPED},
 };
 
+/// A CPU's own data, in cache lines of its own as in any kernel: the words are written at every restore.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct PerCpu(CpuFpu);
+
 /// The demo's CPUs: their words live through all scenarios, as a kernel's do.
 #[derive(Debug, Default)]
 pub struct Machine {
-    words: [CpuFpu; 2],
+    words: [PerCpu; 2],
     /// The system's numbers of the cores on which the workers are pinned.
     pub cores: [usize; 2],
 }
@@ -169,7 +174,7 @@ fn work(
     ready: &std::sync::Barrier,
 ) -> Done {
     let counters = Counters::new();
-    let words = &machine.words[usize::from(number)];
+    let words = &machine.words[usize::from(number)].0;
     let mut cpu = ThisCpu { plan: &world.setup.plan, words, counters: &counters };
     let prepared = pin(machine.cores[usize::from(number)]).map_err(|why| why.to_string());
     // SAFETY: O1: each word has one number. O2: the words stay in the machine.

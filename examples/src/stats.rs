@@ -71,7 +71,7 @@ impl Samples {
         let (min, median) = (*sorted.first()?, *sorted.get(sorted.len() / 2)?);
         Some((min.saturating_sub(overhead), median.saturating_sub(overhead)))
     }
-    /// The sum over all pieces, without their slowest 2 % (at least one): those are interrupts.
+    /// The sum over all pieces, without their slowest 5 % (at least one): those are interrupts.
     ///
     /// A mean and not a median, because restores of hot and of cold images are two populations.
     #[must_use]
@@ -80,12 +80,12 @@ impl Samples {
             PIECES.iter().map(|(piece, _)| self.mean(*piece, overhead) * self.count(*piece) as f64);
         each.sum::<f64>().round() as u64
     }
-    /// The mean of a piece without its slowest 2 %, less the cost of measuring; 0 if there was none.
+    /// The mean of a piece without its slowest 5 %, less the cost of measuring; 0 if there was none.
     #[must_use]
     pub fn mean(&self, piece: Piece, overhead: u32) -> f64 {
         let mut sorted = self.0[piece as usize].clone();
         sorted.sort_unstable();
-        let slow = if sorted.len() > 1 { sorted.len().div_ceil(50) } else { 0 };
+        let slow = if sorted.len() > 1 { sorted.len().div_ceil(20) } else { 0 };
         let kept = &sorted[..sorted.len() - slow];
         let sum: u64 = kept.iter().map(|cycles| u64::from(cycles.saturating_sub(overhead))).sum();
         sum as f64 / kept.len().max(1) as f64
