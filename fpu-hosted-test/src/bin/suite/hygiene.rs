@@ -9,7 +9,6 @@ const TOP: &[&str] = &[
     ".cargo",
     ".ci",
     ".gitignore",
-    "CHANGELOG.md",
     "Cargo.lock",
     "Cargo.toml",
     "README.md",

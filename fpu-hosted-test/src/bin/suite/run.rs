@@ -70,6 +70,7 @@ impl Suite {
 pub struct Cmd {
     command: Command,
     shown: String,
+    limit: Duration,
 }
 
 impl Cmd {
@@ -83,7 +84,7 @@ impl Cmd {
         }
         command.env("CARGO_TERM_COLOR", "never").env_remove("RUSTFLAGS");
         let shown = program.rsplit('/').next().unwrap_or(program).to_owned();
-        Self { command, shown }
+        Self { command, shown, limit: LIMIT }
     }
     pub fn args(mut self, args: &[&str]) -> Self {
         for arg in args {
@@ -116,7 +117,6 @@ impl Cmd {
 
     /// Runs it to its end, or to the limit.
     pub fn run(mut self) -> Result<Done, String> {
-        use std::os::unix::process::CommandExt as _;
         let could_not = |why: std::io::Error| format!("{}: {why}", self.shown);
         // Files, not pipes: a full pipe would stop the child, and a grandchild that lives on would
         // keep it open.
@@ -125,21 +125,20 @@ impl Cmd {
         let (out, err) = (base.with_extension("out"), base.with_extension("err"));
         let files = File::create(&out).and_then(|o| Ok((o, File::create(&err)?)));
         let (out_file, err_file) = files.map_err(could_not)?;
-        self.command.stdin(Stdio::null()).stdout(out_file).stderr(err_file).process_group(0);
+        self.command.stdin(Stdio::null()).stdout(out_file).stderr(err_file);
         let mut child = self.command.spawn().map_err(could_not)?;
         let started = Instant::now();
         let mut late = false;
         let status = loop {
             match child.try_wait().map_err(could_not)? {
                 Some(status) => break status,
-                None if started.elapsed() > LIMIT && !late => {
+                None if started.elapsed() > self.limit && !late => {
                     late = true;
-                    // The whole group: cargo's children are what hangs.
-                    let group = format!("-{}", child.id());
-                    let killed = Command::new("kill").args(["-KILL", "--", &group]).status();
-                    if !killed.is_ok_and(|status| status.success()) {
-                        child.kill().map_err(could_not)?;
-                    }
+                    // Cargo's children are what hangs; they come first, as they are found by it.
+                    let mut doomed = descendants(child.id());
+                    doomed.push(child.id());
+                    let pids = doomed.iter().map(u32::to_string);
+                    Command::new("kill").arg("-KILL").args(pids).status().map_err(could_not)?;
                 }
                 None => sleep(Duration::from_millis(20)),
             }
@@ -153,10 +152,32 @@ impl Cmd {
         let stdout = read(&out).map_err(could_not)?;
         let mut stderr = read(&err).map_err(could_not)?;
         if late {
-            stderr.push_str(&format!("\nended after {} s: it hung\n", LIMIT.as_secs()));
+            stderr.push_str(&format!("\nended after {} s: it hung\n", self.limit.as_secs()));
         }
         Ok(Done { shown: self.shown, success: status.success() && !late, stdout, stderr })
     }
+}
+
+/// The processes that a process has started, and theirs. They stay in our process group, so that an
+/// interrupt from the keyboard ends them too.
+fn descendants(of: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let parents: Vec<(u32, u32)> = entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name, in parentheses, may hold anything; the parent is the second field after it.
+            let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, parent))
+        })
+        .collect();
+    let mut found = vec![of];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, p)| *p == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.split_off(1)
 }
 
 /// A child that has ended.
@@ -193,4 +214,30 @@ fn is_progress(line: &str) -> bool {
         .iter()
         .any(|start| line.starts_with(start))
         || (line.starts_with("test ") && line.ends_with("... ok"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_ended_with_its_children() {
+        let mut command = Cmd::new("sh").args(&["-c", "echo begun; sleep 31.25 & wait"]);
+        command.limit = Duration::from_millis(300);
+        let done = command.run().unwrap();
+        assert!(!done.success && done.stdout == "begun\n" && done.stderr.contains("it hung"));
+        let left = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line == b"sleep\x0031.25\x00"
+        });
+        assert!(!left, "a grandchild lives on");
+    }
+
+    #[test]
+    fn output_is_kept_apart_and_failure_is_seen() {
+        let done = Cmd::new("sh").args(&["-c", "echo out; echo err >&2; exit 3"]).run().unwrap();
+        assert!(!done.success);
+        assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("out\n", "err\n"));
+        assert!(Cmd::new("no-such-program").run().is_err());
+    }
 }

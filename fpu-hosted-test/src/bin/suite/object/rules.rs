@@ -153,6 +153,7 @@ fn hot(name: &str, body: &[Insn], allowed: &Allowed) -> Vec<Line> {
                 }
             }
         }
+        wrong.dedup();
         lines.push(Line {
             function: name.to_owned(),
             path: path_name(name, kind).to_owned(),
