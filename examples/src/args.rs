@@ -11,6 +11,8 @@ use crate::faults::Fault;
 pub struct Args {
     /// For the patterns and the mix.
     pub seed: u64,
+    /// How often each script runs under each kernel.
+    pub runs: u64,
     /// The instruction, if not the best.
     pub rung: Option<Rung>,
     /// Where the timeline goes, if not to the default place.
@@ -46,6 +48,7 @@ user mode, and compares with an eager kernel.
 usage: demo [options]
 
   --seed N       for the register patterns and the mix (default 1)
+  --runs N       of each script under each kernel, the fastest counts (default 5)
   --rung NAME    save with xsavec, xsaveopt, xsave or fxsave (default: the best there is)
   --svg FILE     write the timeline there (default: fpu-demo.svg in the target directory)
   --json         print one JSON document and nothing else
@@ -75,7 +78,7 @@ fn number(text: &str) -> Option<u64> {
 ///
 /// One line that says what is wrong.
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
-    let mut parsed = Args { seed: 1, rung: None, svg: None, json: false, fault: None };
+    let mut parsed = Args { seed: 1, runs: 5, rung: None, svg: None, json: false, fault: None };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let (name, attached) = match arg.split_once('=') {
@@ -96,6 +99,11 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             "--seed" => {
                 let text = value()?;
                 parsed.seed = number(&text).ok_or_else(|| format!("not a number: {text}"))?;
+            }
+            "--runs" => {
+                let text = value()?;
+                let runs = number(&text).filter(|runs| (1..=1000).contains(runs));
+                parsed.runs = runs.ok_or_else(|| format!("not a number from 1 to 1000: {text}"))?;
             }
             "--rung" => {
                 let text = value()?;

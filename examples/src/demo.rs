@@ -43,9 +43,7 @@ fn default_svg() -> PathBuf {
     target.unwrap_or(Path::new(".")).join("fpu-demo.svg")
 }
 
-/// Each script runs this often under each kernel, in turn; the fastest run's cycles count.
-const RUNS: u64 = 5;
-/// On a busy machine less often, so that the whole stays under a minute.
+/// On a busy machine scripts run less often than asked for, so that the whole stays under a minute.
 const ENOUGH: Duration = Duration::from_secs(12);
 
 /// Figures so far, and what ended the run early.
@@ -62,7 +60,7 @@ enum End {
     Failure(String),
 }
 
-/// The runs of one scenario.
+/// The runs of one scenario, under the two kernels in turn; the fastest run's cycles count.
 fn repeat(
     args: &Args,
     machine: &Machine,
@@ -73,7 +71,7 @@ fn repeat(
     let kernels = [Kernel::Lazy(args.fault), Kernel::Eager];
     let mut row = Row::new(scenario.name, scenario.id, &scenario.script);
     let mut flags = Vec::new();
-    while row.runs == 0 || (row.runs < RUNS && started.elapsed() < ENOUGH) {
+    while row.runs == 0 || (row.runs < args.runs && started.elapsed() < ENOUGH) {
         for kernel in kernels {
             let outcome = run(machine, setup, scenario, kernel).map_err(End::Failure)?;
             if let Some(found) = outcome.mismatch {

@@ -275,7 +275,7 @@ impl Worker<'_> {
     fn quiet_section<const FAULTY: bool>(&mut self, at: usize, slot: Option<&Slot>) -> bool {
         let record = &self.world.records[at];
         let before = self.cpu.words.resident();
-        let current = slot.map(|slot| slot.fpu().as_ref());
+        let current = slot.map(|slot| slot.fpu().context());
         let saved = slot.is_some_and(Slot::quiet_is_live);
         let from = quiet_stamp();
         match self.cpu.kernel_fpu(current, KernelUnits::ALL) {

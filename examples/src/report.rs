@@ -213,7 +213,7 @@ pub fn pieces(rows: &[Row], overhead: u32) -> String {
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
     format!(
         "Counts are of one run of {most}; cycles of the fastest: TSC, bookkeeping included, {overhead} of measuring\n\
-         subtracted, without the slowest 5 %. Medians: {}.",
+         subtracted, without the slowest 5 %.\nMedians: {}.",
         list.join(", ")
     )
 }

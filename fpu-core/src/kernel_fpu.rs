@@ -5,7 +5,7 @@ use core::marker::PhantomData;
 use crate::{
     residency::{close, closed, gate, next_stamp, refusal, reopen, set_resident, MEMORY},
     sync::{fault, Fault},
-    Error, Event, EventKind, FpuRef, KernelUnits, Pinned, RawFpu, SoftFloat,
+    Error, Event, EventKind, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
 };
 
 /// Kernel FPU sections. Its methods exist for every [`SoftFloat`] witness.
@@ -26,7 +26,7 @@ use crate::{
 /// # let (mut cpu, task) = cpu_and_task();
 /// task.switch_return(&mut cpu)?;
 /// for _ in 0..3 {
-///     cpu.with_kernel_fpu(Some(task.as_ref()), KernelUnits::SIMD, || { /* checksum */ })?;
+///     cpu.with_kernel_fpu(Some(task.context()), KernelUnits::SIMD, || { /* checksum */ })?;
 /// }
 /// task.switch_return(&mut cpu)?;
 /// assert_eq!((cpu.totals().saved, cpu.totals().restored), (1, 2));
@@ -112,7 +112,7 @@ pub trait KernelFpu: Pinned {
     /// # let (mut cpu, task) = cpu_and_task();
     /// let guest = new_task(); // a virtual CPU's context
     /// for _ in 0..3 {
-    ///     cpu.run_persistent(guest.as_ref(), Some(task.as_ref()), || { /* VM entry */ })?;
+    ///     cpu.run_persistent(guest.context(), Some(task.context()), || { /* VM entry */ })?;
     /// }
     /// assert_eq!((cpu.totals().restored, cpu.totals().skipped), (1, 2));
     /// # Ok::<(), fpu_core::Error>(())
@@ -127,6 +127,9 @@ pub trait KernelFpu: Pinned {
     where
         Self: SoftFloat + Sized,
     {
+        if self.level() == Level::Nmi {
+            return Err(Error::Nmi);
+        }
         let w = persistent.word.load();
         if w & MEMORY == 0 && current.map_or(true, |c| !core::ptr::eq(c.word, persistent.word)) {
             return Err(refusal(w, self.words()));

@@ -79,7 +79,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: SoftFloat + Pinned<Backend = B>,
     {
         let closed = ClosedCpu::new(cpu)?;
-        let (task, state) = (self.as_ref(), PhantomData);
+        let (task, state) = (self.context(), PhantomData);
         let w = self.word.load();
         if w == closed.resident {
             Ok(TaskState::RegistersOnly(Session { task, closed, state }))

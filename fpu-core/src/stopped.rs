@@ -76,7 +76,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         if w & MEMORY == 0 && !fault(Fault::StoppedIgnoresLive) {
             return Err(crate::residency::live_elsewhere(w));
         }
-        Ok(StoppedTask { task: self.as_ref(), backend, not_send: PhantomData })
+        Ok(StoppedTask { task: self.context(), backend, not_send: PhantomData })
     }
 }
 

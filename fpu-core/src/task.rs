@@ -92,13 +92,13 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
-    /// cpu.with_kernel_fpu(Some(task.as_ref()), KernelUnits::NONE, || ())?;
+    /// cpu.with_kernel_fpu(Some(task.context()), KernelUnits::NONE, || ())?;
     /// assert_eq!(cpu.totals().saved, 1);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[inline(always)]
     #[must_use]
-    pub fn as_ref(&self) -> FpuRef<'_, B> {
+    pub fn context(&self) -> FpuRef<'_, B> {
         FpuRef { word: &self.word, area: self.base(), backend: PhantomData }
     }
 
@@ -342,7 +342,7 @@ impl<B, A> fmt::Debug for TaskFpu<B, A> {
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (mut cpu, task) = cpu_and_task();
-/// let current = Some(task.as_ref());
+/// let current = Some(task.context());
 /// cpu.with_kernel_fpu(current, KernelUnits::ALL, || { /* vector code */ })?;
 /// # Ok::<(), fpu_core::Error>(())
 /// ```

@@ -118,7 +118,7 @@ pub extern "C" fn probe_real_switch_return(task: &RealTask, cpu: &CpuFpu, plan: 
 /// A kernel FPU section around one instruction, both ends.
 #[no_mangle]
 pub extern "C" fn probe_section_task(task: &TaskFpu<Marked, Area<512>>, cpu: &CpuFpu) {
-    match Cpu(cpu).kernel_fpu(Some(task.as_ref()), KernelUnits::ALL) {
+    match Cpu(cpu).kernel_fpu(Some(task.context()), KernelUnits::ALL) {
         // SAFETY: marks where the kernel's vector code would stand.
         Ok(section) => unsafe {
             asm!("nop # SECTION", options(nostack, preserves_flags));

@@ -22,11 +22,11 @@ const OPERATIONS: [Operation; 12] = [
     ("fork", |cpu, task| task.fork_into(&mut cpu.preempt_off(), &mut new_task())),
     ("reset", |cpu, task| task.reset(&mut cpu.preempt_off())),
     ("section", |cpu, task| {
-        let ran = cpu.preempt_off().with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || ());
+        let ran = cpu.preempt_off().with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ());
         ran
     }),
     ("persistent", |cpu, task| {
-        cpu.preempt_off().run_persistent(task.as_ref(), None, || unreachable!("it was refused"))
+        cpu.preempt_off().run_persistent(task.context(), None, || unreachable!("it was refused"))
     }),
     ("invalidate", |cpu, _| cpu.preempt_off().invalidate_registers()),
     ("resume", |cpu, _| cpu.preempt_off().fpu_resume()),
@@ -197,9 +197,11 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     enter(&cpu, &task);
     let before = snapshot(&cpu, &task);
     let nmi = Err(Error::Nmi);
-    let section = cpu.nmi().with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || ());
+    let section = cpu.nmi().with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ());
     assert_eq!(section, nmi);
-    assert_eq!(cpu.nmi().run_persistent(new_task().as_ref(), None, || ()), nmi);
+    assert_eq!(cpu.nmi().run_persistent(new_task().context(), None, || ()), nmi);
+    // Also for a context that would be refused for another reason.
+    assert_eq!(cpu.nmi().run_persistent(task.context(), None, || ()), nmi);
     assert_eq!(task.open(&mut cpu.nmi()).err(), nmi.err());
     assert_eq!(task.reset(&mut cpu.nmi()), nmi);
     assert_eq!(task.fork_into(&mut cpu.nmi(), &mut new_task()), nmi);
@@ -240,7 +242,7 @@ fn a_section_told_of_another_task_loses_the_right_one_and_says_so() {
     let (cpu, current, wrong) = (SimCpu::online(0), new_task(), new_task());
     enter(&cpu, &current);
     cpu.preempt_off()
-        .with_kernel_fpu(Some(wrong.as_ref()), KernelUnits::ALL, || ())
+        .with_kernel_fpu(Some(wrong.context()), KernelUnits::ALL, || ())
         .expect("nothing wrong can be seen yet");
     assert_eq!(current.switch_prepare(&cpu.irqs_off()), Err(Error::Lost));
 }
@@ -295,7 +297,7 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
         }),
         ("run_persistent", |cpu, task| {
             let ran = || unreachable!("its registers are not loaded");
-            cpu.preempt_off().run_persistent(task.as_ref(), None, ran)
+            cpu.preempt_off().run_persistent(task.context(), None, ran)
         }),
         ("plan_user", |cpu, task| {
             let mut cpu = cpu.irqs_off();

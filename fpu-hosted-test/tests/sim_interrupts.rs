@@ -39,7 +39,7 @@ impl World {
     fn new(from: From) -> Self {
         let (cpu, task, guest) = (SimCpu::online(3), new_task(), new_task());
         let (mine, of_guest) = (Registers::pattern(1, 0b1101), Registers::pattern(2, 0b0110));
-        let entered = cpu.preempt_off().run_persistent(guest.as_ref(), None, || {
+        let entered = cpu.preempt_off().run_persistent(guest.context(), None, || {
             cpu.fpu().load(&of_guest);
         });
         entered.expect("free");
@@ -64,7 +64,7 @@ impl World {
         assert_eq!(ready, Ok(()), "{what}: the CPU cannot be used any more");
         assert_eq!(self.cpu.fpu().registers(), *self.mine.borrow(), "{what}: wrong registers");
         leave(&self.cpu, &self.task);
-        let ran = self.cpu.preempt_off().run_persistent(self.guest.as_ref(), None, || {
+        let ran = self.cpu.preempt_off().run_persistent(self.guest.context(), None, || {
             let found = self.cpu.fpu().registers();
             assert_eq!(found, *self.of_guest.borrow(), "{what}: the guest's registers are wrong");
         });
@@ -197,7 +197,7 @@ const OPERATIONS: [Operation; 18] = [
     }),
     operation("section", Kind::Open, &STATES, |w| {
         let mut pin = w.cpu.preempt_off();
-        let section = pin.kernel_fpu(Some(w.task.as_ref()), KernelUnits::ALL)?;
+        let section = pin.kernel_fpu(Some(w.task.context()), KernelUnits::ALL)?;
         w.cpu.fpu().scribble(5);
         let inside = w.cpu.fpu().registers();
         assert_ne!(section.cpu().words().gate(), 0); // an instruction boundary inside
@@ -206,15 +206,15 @@ const OPERATIONS: [Operation; 18] = [
     }),
     operation("nested section", Kind::Open, &STATES, |w| {
         let mut pin = w.cpu.preempt_off();
-        let section = pin.kernel_fpu(Some(w.task.as_ref()), KernelUnits::ALL)?;
+        let section = pin.kernel_fpu(Some(w.task.context()), KernelUnits::ALL)?;
         let inner = w.cpu.preempt_off().with_kernel_fpu(None, KernelUnits::ALL, || ());
         assert_eq!(inner, Err(Error::Busy));
         drop(section);
         Ok(())
     }),
     operation("run_persistent", Kind::Open, &STATES, |w| {
-        let current = Some(w.task.as_ref());
-        w.cpu.preempt_off().run_persistent(w.guest.as_ref(), current, || {
+        let current = Some(w.task.context());
+        w.cpu.preempt_off().run_persistent(w.guest.context(), current, || {
             assert_eq!(w.cpu.fpu().registers(), *w.of_guest.borrow(), "the guest's registers");
             w.cpu.fpu().load(&written());
             *w.of_guest.borrow_mut() = written();
@@ -261,7 +261,7 @@ struct Count {
 /// The handler: a section that scribbles, told of the task it interrupted.
 fn interrupt(world: &World, count: &Count) {
     let section = world.cpu.interrupted().with_kernel_fpu(
-        Some(world.task.as_ref()),
+        Some(world.task.context()),
         KernelUnits::ALL,
         || world.cpu.fpu().scribble(99),
     );
@@ -319,7 +319,7 @@ fn a_non_maskable_interrupt_at_every_step_is_refused() {
             for at in 1.. {
                 let world = World::new(from);
                 let handler = || {
-                    let task = Some(world.task.as_ref());
+                    let task = Some(world.task.context());
                     let cpu = &world.cpu;
                     let section = cpu.nmi().with_kernel_fpu(task, KernelUnits::ALL, || ());
                     assert_eq!(section, Err(Error::Nmi), "{name}");

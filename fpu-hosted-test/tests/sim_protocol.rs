@@ -170,7 +170,7 @@ fn t5_many_sections_in_one_system_call_save_once_and_restore_once() {
         let before = counts(&cpu);
         for nth in 0..sections {
             cpu.preempt_off()
-                .with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || cpu.fpu().scribble(nth))
+                .with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || cpu.fpu().scribble(nth))
                 .expect("free");
         }
         finds(&cpu, &task, &mine);
@@ -191,7 +191,7 @@ fn t5_a_section_finds_the_control_words_it_asked_for() {
     ] {
         let mine = run(&cpu, &task, 8);
         let mut pin = cpu.preempt_off();
-        let section = pin.kernel_fpu(Some(task.as_ref()), units).expect("free");
+        let section = pin.kernel_fpu(Some(task.context()), units).expect("free");
         let inside = cpu.fpu().registers();
         drop(section);
         assert_eq!(inside.component(0) == initial.component(0), x87, "{units:?}");
@@ -205,7 +205,7 @@ fn t6_a_persistent_context_skips_the_restore_until_somebody_else_was_there() {
     let (cpu, guest, host) = (SimCpu::online(0), new_task(), new_task());
     let mut inside = Registers::initial();
     let mut enter_guest = |seed: u64| {
-        let ran = cpu.preempt_off().run_persistent(guest.as_ref(), Some(host.as_ref()), || {
+        let ran = cpu.preempt_off().run_persistent(guest.context(), Some(host.context()), || {
             assert_eq!(cpu.fpu().registers(), inside, "the guest found something else");
             inside = Registers::pattern(seed, u64::MAX);
             cpu.fpu().load(&inside);
@@ -221,7 +221,7 @@ fn t6_a_persistent_context_skips_the_restore_until_somebody_else_was_there() {
     enter_guest(3);
     assert_eq!(counts(&cpu), (1 + 3, 1 + 1, 2));
     cpu.preempt_off()
-        .with_kernel_fpu(Some(host.as_ref()), KernelUnits::ALL, || cpu.fpu().scribble(4))
+        .with_kernel_fpu(Some(host.context()), KernelUnits::ALL, || cpu.fpu().scribble(4))
         .expect("free");
     enter_guest(5); // noticed
     assert_eq!(counts(&cpu), (1 + 4, 1 + 2, 2));
@@ -237,7 +237,7 @@ fn t6_a_persistent_context_that_moves_is_loaded_there() {
     let mut inside = Registers::initial();
     for round in 0..10 {
         let cpu = &cpus[round as usize / 2 % 2];
-        let ran = cpu.preempt_off().run_persistent(guest.as_ref(), None, || {
+        let ran = cpu.preempt_off().run_persistent(guest.context(), None, || {
             assert_eq!(cpu.fpu().registers(), inside);
             inside = Registers::pattern(round, u64::MAX);
             cpu.fpu().load(&inside);
@@ -369,7 +369,7 @@ fn events_tell_the_story_in_order() {
     run(&cpu, &task, 16);
     leave(&cpu, &task);
     enter(&cpu, &task);
-    let section = cpu.preempt_off().with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || ());
+    let section = cpu.preempt_off().with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ());
     section.expect("free");
     cpu.fpu().fail_restore(1);
     assert!(task.switch_return(&mut cpu.irqs_off()).is_err());

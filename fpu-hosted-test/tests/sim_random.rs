@@ -99,7 +99,7 @@ impl World {
     }
     /// An interrupt on this CPU that uses vector registers.
     fn interrupt(&self, cpu: usize) {
-        let current = self.current(cpu).map(|slot| slot.context.as_ref().as_ref());
+        let current = self.current(cpu).map(|slot| slot.context.context());
         let (ran, refused) = self.interrupts.get();
         let seed = ran ^ 0xF00;
         let section =
@@ -202,7 +202,7 @@ impl World {
     fn sections(&self, c: usize) {
         let cpu = &self.cpus[c];
         for _ in 0..=self.below(3) {
-            let current = self.current(c).map(|slot| slot.context.as_ref().as_ref());
+            let current = self.current(c).map(|slot| slot.context.context());
             let section = cpu.preempt_off().with_kernel_fpu(current, KernelUnits::ALL, || {
                 cpu.fpu().scribble(self.word());
             });
@@ -255,13 +255,12 @@ impl World {
     }
     fn guest(&self, c: usize) {
         let (cpu, guest) = (&self.cpus[c], &self.guests[self.below(GUESTS)]);
-        let current = self.current(c).map(|slot| slot.context.as_ref().as_ref());
-        let ran =
-            cpu.preempt_off().run_persistent(guest.context.as_ref().as_ref(), current, || {
-                let mut expect = guest.expect.borrow_mut();
-                assert_eq!(cpu.fpu().registers(), *expect, "the guest on CPU {c}");
-                self.user_mode(c, &mut expect);
-            });
+        let current = self.current(c).map(|slot| slot.context.context());
+        let ran = cpu.preempt_off().run_persistent(guest.context.context(), current, || {
+            let mut expect = guest.expect.borrow_mut();
+            assert_eq!(cpu.fpu().registers(), *expect, "the guest on CPU {c}");
+            self.user_mode(c, &mut expect);
+        });
         ran.expect("free");
     }
     fn fork(&mut self, c: usize) {

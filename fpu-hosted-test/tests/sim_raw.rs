@@ -146,7 +146,7 @@ fn the_numbers_mean_what_they_say() {
     assert_eq!(raw_in(&task, &other), raw::LIVE_ELSEWHERE);
     assert_eq!(raw_out(&task, &other), raw::LIVE_ELSEWHERE);
     let mut second = Cpu { words: &words, fpu: &fpu };
-    let section = second.kernel_fpu(Some((*task).as_ref()), KernelUnits::ALL).expect("free");
+    let section = second.kernel_fpu(Some(task.context()), KernelUnits::ALL).expect("free");
     assert_eq!((raw_out(&task, &cpu), raw_in(&task, &cpu)), (raw::NOTHING, raw::BUSY));
     drop(section);
     assert_eq!(raw_in(&task, &cpu), raw::RESTORE);

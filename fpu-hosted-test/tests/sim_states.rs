@@ -30,10 +30,10 @@ const OPS: [(&str, Op); 13] = [
         _ => None,
     }),
     ("kernel FPU section", |cpu, task| {
-        cpu.with_kernel_fpu(Some(task.as_ref()), KernelUnits::ALL, || ()).ok()
+        cpu.with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ()).ok()
     }),
     ("persistent context run", |cpu, task| {
-        cpu.run_persistent(new_task().as_ref(), Some(task.as_ref()), || ()).ok()
+        cpu.run_persistent(new_task().context(), Some(task.context()), || ()).ok()
     }),
     ("fork", |cpu, task| task.fork_into(cpu, &mut new_task()).ok()),
     ("exec (reset)", |cpu, task| task.reset(cpu).ok()),

@@ -50,7 +50,7 @@ pub extern "C" fn nostd_section(
     plan: &Plan,
     code: extern "C" fn(),
 ) -> bool {
-    let current = Some(task.as_ref());
+    let current = Some(task.context());
     IrqOff { words, plan }.with_kernel_fpu(current, KernelUnits::ALL, || code()).is_ok()
 }
 

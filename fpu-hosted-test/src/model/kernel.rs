@@ -336,9 +336,9 @@ impl Cpu {
         let current = self.current();
         let other = forgets(Embedder::SectionToldOther).then(|| Task::new(9));
         let told = match &other {
-            Some(other) => Some(other.fpu.as_ref()),
+            Some(other) => Some(other.fpu.context()),
             None if forgets(Embedder::SectionToldNobody) => None,
-            None => current.as_ref().map(|t| t.fpu.as_ref()),
+            None => current.as_ref().map(|t| t.fpu.context()),
         };
         must(self.section_at(Level::Task, told), "kernel section");
     }
@@ -377,22 +377,30 @@ impl Cpu {
     /// An interrupt handler that uses vector code if it may.
     pub fn irq(&self) {
         let current = self.current();
-        match self.section_at(Level::HardIrq, current.as_ref().map(|t| t.fpu.as_ref())) {
+        match self.section_at(Level::HardIrq, current.as_ref().map(|t| t.fpu.context())) {
             Ok(()) => cover("interrupt ran a section"),
             Err(Error::Busy) => cover("interrupt refused"),
             Err(Error::CpuOffline) if self.going_offline.get() => cover("interrupt refused"),
             Err(why) => panic!("wrong error: an interrupt's section was refused with {why:?}"),
         }
     }
-    /// A non-maskable interrupt that tries the same.
+    /// A non-maskable interrupt that tries the same, and everything else.
     pub fn nmi(&self) {
         let current = self.current();
         let said = forgets(Embedder::NmiSaidToBeIrq);
         let level = if said { Level::HardIrq } else { Level::Nmi };
-        match self.section_at(level, current.as_ref().map(|t| t.fpu.as_ref())) {
+        match self.section_at(level, current.as_ref().map(|t| t.fpu.context())) {
             Err(Error::Nmi) => cover("NMI refused"),
-            _ if said => {}
+            _ if said => return,
             other => panic!("wrong error: an NMI's section ended in {other:?}"),
+        }
+        let mut pin = Pin { cpu: self, words: self.words(), level };
+        let refused = |result| assert_eq!(result, Err(Error::Nmi), "wrong error: in an NMI");
+        refused(pin.fpu_offline());
+        refused(pin.fpu_resume());
+        if let Some(task) = current {
+            refused(task.fpu.open(&mut pin).map(drop));
+            refused(task.fpu.reset(&mut pin));
         }
     }
 

@@ -197,8 +197,8 @@ fn guest_runs(cpu: &Rc<Cpu>, guest: &Task) {
     let current = cpu.current();
     let skipped = cpu.counters.totals().skipped;
     let ran = cpu.pinned().run_persistent(
-        guest.fpu.as_ref(),
-        current.as_ref().map(|t| t.fpu.as_ref()),
+        guest.fpu.context(),
+        current.as_ref().map(|t| t.fpu.context()),
         || {
             let before = guest.last_cpu();
             cpu.user(guest);

@@ -103,13 +103,13 @@ pub const ELSEWHERE: Model = Model {
                 reported(cpu.enter(task), "switch-in");
                 cpu.set_current(None);
                 reported(task.fpu.switch_prepare(&cpu.irq_off()), "switch-out");
-                let told = Some(task.fpu.as_ref());
+                let told = Some(task.fpu.context());
                 let mut pin = cpu.pinned();
                 let section = pin.with_kernel_fpu(told, KernelUnits::ALL, || ());
                 reported(section, "section");
                 let session = task.fpu.open(&mut pin).map(drop);
                 reported(session, "session");
-                let nobody = pin.run_persistent(task.fpu.as_ref(), None, || ());
+                let nobody = pin.run_persistent(task.fpu.context(), None, || ());
                 reported(nobody, "persistent run");
                 let mut proof = Proof(cpu);
                 let stopped = task.fpu.stopped(&mut proof).map(drop);
@@ -133,13 +133,13 @@ pub const TWICE: Model = Model {
     body: || {
         let machine = Machine::with_shared_tasks(2, 1);
         let (cpu, guest) = (Cpu::online(&machine, 0), Arc::clone(&machine.tasks[0]));
-        let ran = cpu.pinned().run_persistent(guest.fpu.as_ref(), None, || {
+        let ran = cpu.pinned().run_persistent(guest.fpu.context(), None, || {
             cpu.user(&guest);
             let (machine, guest) = (Arc::clone(&machine), Arc::clone(&guest));
             let other = thread::spawn(move || {
                 let cpu = Cpu::online(&machine, 1);
                 let mut pin = cpu.pinned();
-                let ran = pin.run_persistent(guest.fpu.as_ref(), None, || ());
+                let ran = pin.run_persistent(guest.fpu.context(), None, || ());
                 reported(ran, "second run");
             });
             if other.join().is_err() {
@@ -150,8 +150,8 @@ pub const TWICE: Model = Model {
     },
 };
 
-/// A task switched in or out inside a section or session is refused there, and the section keeps its
-/// registers (I5).
+/// A switch, a section, or the CPU's going offline inside a section or session is refused there, and
+/// changes nothing (I5).
 pub const INSIDE: Model = Model {
     name: "wrong_kernel_switches_inside_section",
     guards: "I5",
@@ -165,10 +165,15 @@ pub const INSIDE: Model = Model {
         let inside = |cpu: &Cpu| {
             let entered = task.fpu.switch_return(&mut cpu.irq_off()).map(drop);
             assert_eq!(entered, Err(Error::Busy), "not reported: a switch-in inside a section");
+            let mut pin = cpu.pinned();
+            let nested = pin.run_persistent(task.fpu.context(), None, || ());
+            for result in [nested, task.fpu.reset(&mut pin), pin.fpu_offline(), pin.fpu_resume()] {
+                assert_eq!(result, Err(Error::Busy), "not reported: a call inside a section");
+            }
             cover("refused inside");
         };
         cpu.run(&task);
-        let told = Some(task.fpu.as_ref());
+        let told = Some(task.fpu.context());
         let ran = cpu.pinned().with_kernel_fpu(told, KernelUnits::ALL, || inside(&cpu));
         super::must(ran, "kernel section");
         cpu.run(&task);

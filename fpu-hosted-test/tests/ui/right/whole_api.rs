@@ -26,7 +26,7 @@ pub fn each_state(task: &Task, cpu: &mut IrqOff) -> Result<u64, Error> {
 }
 
 pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
-    drop(cpu.kernel_fpu(Some(task.as_ref()), KernelUnits::SIMD)?);
+    drop(cpu.kernel_fpu(Some(task.context()), KernelUnits::SIMD)?);
     cpu.with_kernel_fpu(None, KernelUnits::ALL, || ())
 }
 
