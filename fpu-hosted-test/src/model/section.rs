@@ -248,7 +248,9 @@ pub const SESSION: Model = Model {
             cpu.run(&other);
             cpu.leave(&other);
             loads(cpu, &task);
+            let loaded = cpu.counters.totals().restored;
             cpu.run(&task);
+            assert_eq!(cpu.counters.totals().restored, loaded, "loaded twice");
             cpu.hand_over(task, first);
             cpu.turn(first);
         });
