@@ -6,15 +6,14 @@ use fpu_core::{KernelUnits, RawFpu, RestoreFault};
 use raw_cpuid::CpuIdReaderNative;
 
 use crate::{
-    cpuid::Facts,
     image::{self, Image, ImageMut},
-    insn, layout, Components, Plan, PlanError, Rung,
+    insn, layout, Components, Facts, Plan, PlanError, Rung,
 };
 
 /// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6).
 const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
 
-/// FXSAVE tells it, and nothing else does.
+/// FXSAVE tells it, and nothing else does. In ring 0 it may be off: see `detect_kernel`.
 fn mxcsr_mask() -> u32 {
     #[repr(C, align(64))]
     struct Legacy([u8; 512]);
@@ -27,9 +26,14 @@ fn mxcsr_mask() -> u32 {
     }
 }
 
-fn facts() -> Result<Facts, PlanError> {
-    // SAFETY: N3: `read` calls it only where OSXSAVE is set.
-    Facts::read(CpuIdReaderNative, || unsafe { insn::xgetbv0() }, mxcsr_mask())
+fn user(wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
+    let facts = Facts::from_cpuid(CpuIdReaderNative)?;
+    let mut xcr0 = Components::LEGACY.bits();
+    if facts.osxsave() {
+        // SAFETY: N3: OSXSAVE is set.
+        xcr0 = unsafe { insn::xgetbv0() };
+    }
+    Plan::user(facts, xcr0, mxcsr_mask(), wanted, left_out)
 }
 
 impl Plan {
@@ -56,7 +60,7 @@ impl Plan {
     /// assert!(matches!(Plan::detect_user(Components::X87), Err(PlanError::Uncovered { .. })));
     /// ```
     pub fn detect_user(wanted: Components) -> Result<Self, PlanError> {
-        Self::user(facts()?, wanted, Components::empty())
+        user(wanted, Components::empty())
     }
 
     /// The same for programs that know that some components stay unused: a smaller area, and FXSAVE
@@ -80,7 +84,45 @@ impl Plan {
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
     pub unsafe fn detect_user_without(left_out: Components) -> Result<Self, PlanError> {
-        Self::user(facts()?, Components::all(), left_out)
+        user(Components::all(), left_out)
+    }
+
+    /// The plan for ring 0: of `wanted`, everything that the CPU has, with the best instruction.
+    ///
+    /// It *decides* XCR0 and IA32_XSS instead of reading them, so that what is turned on and what an
+    /// area holds is one decision; it changes nothing yet. It is made once, on the CPU that boots.
+    ///
+    /// `wanted` is [`Components::USER`], or that and those supervisor components that the kernel
+    /// programs for each task, such as [`CET_U`](Components::CET_U); these need XSAVES and are left out
+    /// without. PKRU, LWP, HDC and HWP are in no plan, whether wanted or not: XCR0 does not enable
+    /// PKRU either, as RDPKRU and WRPKRU do not ask it, and nothing then saves or restores it behind the
+    /// kernel's back.
+    ///
+    /// It can be asked in ring 3 too, to see what it would be; such a plan must not be
+    /// used there (its restore would be refused with a fault).
+    ///
+    /// # Errors
+    ///
+    /// Any of [`PlanError`] but `Unavailable` and `TooNarrow`.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan, PlanError};
+    /// let plan = Plan::detect_kernel(Components::USER)?;
+    /// assert_eq!(plan.xcr0(), plan.components());
+    /// assert!(plan.xss().is_empty());
+    /// assert!(matches!(Plan::detect_kernel(Components::X87), Err(PlanError::Uncovered { .. })));
+    /// # Ok::<(), PlanError>(())
+    /// ```
+    pub fn detect_kernel(wanted: Components) -> Result<Self, PlanError> {
+        let facts = Facts::from_cpuid(CpuIdReaderNative)?;
+        if insn::ring() == 0 {
+            // SAFETY: N4: ring 0.
+            let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
+            if cr0 & (insn::CR0_EM | insn::CR0_TS) != 0 || cr4 & insn::CR4_OSFXSR == 0 {
+                return Err(PlanError::FpuOff);
+            }
+        }
+        Self::kernel(facts, mxcsr_mask(), wanted)
     }
 }
 
@@ -107,7 +149,7 @@ unsafe impl RawFpu for Plan {
     type ImageMut<'a> = ImageMut<'a>;
 
     fn area_len(&self) -> usize {
-        self.layout.len as usize
+        self.layout.len()
     }
     fn area_align(&self) -> usize {
         layout::ALIGN
@@ -119,25 +161,27 @@ unsafe impl RawFpu for Plan {
 
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: S1: the bytes are ours alone and writable. Zeroed before a slice of them exists.
-        unsafe { area.as_ptr().write_bytes(0, self.layout.len as usize) };
+        unsafe { area.as_ptr().write_bytes(0, self.layout.len()) };
         // SAFETY: S1; they have just been written.
-        let bytes =
-            unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len as usize) };
+        let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len()) };
         image::write_initial(bytes, self);
     }
 
     #[inline]
     unsafe fn save(&self, area: NonNull<u8>) {
         let (area, mask) = (area.as_ptr(), self.mask);
-        // Two predictable compares; a `match` on all four becomes an indirect jump.
-        if self.rung > Rung::Xsave {
+        // Two predictable compares for the better ones; a `match` becomes an indirect jump.
+        if self.rung > Rung::Xsaveopt {
             if self.rung == Rung::Xsavec {
-                // SAFETY: N1: the rung is offered (`offers`), and S1. So for all four.
+                // SAFETY: N1: the rung is offered (`offers`), and S1. So for all five.
                 unsafe { insn::xsavec(area, mask) }
             } else {
-                // SAFETY: as above.
-                unsafe { insn::xsaveopt(area, mask) }
+                // SAFETY: as above; a plan with this rung is for ring 0.
+                unsafe { insn::xsaves(area, mask) }
             }
+        } else if self.rung == Rung::Xsaveopt {
+            // SAFETY: as above.
+            unsafe { insn::xsaveopt(area, mask) }
         } else if self.rung == Rung::Xsave {
             // SAFETY: as above.
             unsafe { insn::xsave(area, mask) }
@@ -152,6 +196,8 @@ unsafe impl RawFpu for Plan {
         refused(match self.rung {
             // SAFETY: N1: S1. N2: S2.
             Rung::Fxsave => unsafe { insn::fxrstor(area.as_ptr()) },
+            // SAFETY: as above.
+            Rung::Xsaves => unsafe { insn::xrstors(area.as_ptr(), self.mask) },
             // SAFETY: N1: every other rung has XRSTOR, for its own format; S1. N2: S2.
             _ => unsafe { insn::xrstor(area.as_ptr(), self.mask) },
         })
@@ -170,7 +216,7 @@ unsafe impl RawFpu for Plan {
     }
 
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
-        let len = self.layout.len as usize;
+        let len = self.layout.len();
         // SAFETY: S1 of both, not overlapping.
         unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
         // SAFETY: S1 of `to`, which has just been written.
@@ -180,14 +226,13 @@ unsafe impl RawFpu for Plan {
 
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
         // SAFETY: S1, S3: readable, initialised by `write_initial`, and unwritten while the view lives.
-        let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.layout.len as usize) };
+        let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.layout.len()) };
         Image { bytes, plan: self }
     }
 
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
         // SAFETY: S1, S3, and nobody else reads.
-        let bytes =
-            unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len as usize) };
+        let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len()) };
         ImageMut { bytes, plan: self }
     }
 }

@@ -1,10 +1,12 @@
-//! The state components that a user program can hold, and which sets of them are legal.
+//! The state components by number and name, and which sets of them are legal.
 
 bitflags::bitflags! {
-    /// State components, as numbered by XCR0 (SDM vol. 1, 13.1 and 13.3), under the SDM's names.
+    /// State components, as numbered by XCR0 and IA32_XSS (SDM vol. 1, 13.1 and 13.3), under the SDM's
+    /// names.
     ///
     /// Bits without a name are kept, never dropped: a plan refuses them by name of the bit
-    /// ([`PlanError::Unsupported`](crate::PlanError::Unsupported)).
+    /// ([`PlanError::Unsupported`](crate::PlanError::Unsupported)), and a
+    /// [layout](crate::Layout) places them like any other.
     ///
     /// ```
     /// use fpu_x86::Components;
@@ -31,14 +33,32 @@ bitflags::bitflags! {
         const ZMM_HI256 = 1 << 6;
         /// AVX-512: ZMM16 to ZMM31.
         const HI16_ZMM = 1 << 7;
+        /// Processor Trace, supervisor.
+        const PT = 1 << 8;
         /// The protection-key rights of user pages. No part of a plan: see the crate documentation.
         const PKRU = 1 << 9;
+        /// The address space that a task's ENQCMD names, supervisor.
+        const PASID = 1 << 10;
+        /// Control-flow enforcement in ring 3, with its shadow-stack pointer; supervisor.
+        const CET_U = 1 << 11;
+        /// The shadow-stack pointers of rings 0 to 2, supervisor.
+        const CET_S = 1 << 12;
+        /// Hardware duty cycling, supervisor. It is the CPU's and no task's: no part of a plan.
+        const HDC = 1 << 13;
+        /// User interrupts, supervisor.
+        const UINTR = 1 << 14;
+        /// Last-branch records, supervisor.
+        const LBR = 1 << 15;
+        /// Hardware-controlled performance, supervisor. As for [`HDC`](Self::HDC).
+        const HWP = 1 << 16;
         /// AMX: the tile configuration.
         const TILECFG = 1 << 17;
         /// AMX: the tiles.
         const TILEDATA = 1 << 18;
         /// APX: R16 to R31.
         const APX = 1 << 19;
+        /// AMD's lightweight profiling. No part of a plan: see the crate documentation.
+        const LWP = 1 << 62;
 
         /// What FXSAVE can hold.
         const LEGACY = Self::X87.bits() | Self::SSE.bits();
@@ -48,11 +68,28 @@ bitflags::bitflags! {
         const AVX512 = Self::OPMASK.bits() | Self::ZMM_HI256.bits() | Self::HI16_ZMM.bits();
         /// The two of AMX, enabled together.
         const AMX = Self::TILECFG.bits() | Self::TILEDATA.bits();
+        /// The ones with a name that IA32_XSS enables; the others are XCR0's.
+        #[doc(alias = "XFEATURE_MASK_SUPERVISOR_ALL")]
+        const SUPERVISOR = Self::PT.bits() | Self::PASID.bits() | Self::CET_U.bits()
+            | Self::CET_S.bits() | Self::HDC.bits() | Self::UINTR.bits() | Self::LBR.bits()
+            | Self::HWP.bits();
+        /// The ones with a name that XCR0 enables, PKRU and LWP among them.
+        #[doc(alias = "XFEATURE_MASK_USER_SUPPORTED")]
+        const USER = Self::LEGACY.bits() | Self::AVX.bits() | Self::MPX.bits()
+            | Self::AVX512.bits() | Self::PKRU.bits() | Self::AMX.bits() | Self::APX.bits()
+            | Self::LWP.bits();
     }
 }
 
-/// Bits that the layout tables have room for.
-pub(crate) const SLOTS: usize = 20;
+/// Components are numbered 0 to 62: bit 63 of XCR0 is reserved, and in XCOMP_BV it names the format.
+pub(crate) const NUMBERS: usize = 63;
+
+/// Components that a plan switches, where `wanted` and the CPU have them.
+pub(crate) const SWITCHED: Components = Components::all()
+    .difference(Components::PKRU)
+    .difference(Components::LWP)
+    .difference(Components::HDC)
+    .difference(Components::HWP);
 
 impl Components {
     /// Is this a value that XSETBV accepts, given a CPU that has all of it (SDM vol. 1, 13.3)?
@@ -95,8 +132,35 @@ impl Components {
         }
     }
 
+    /// The component of a number, 0 to 62, named or not.
+    ///
+    /// ```
+    /// use fpu_x86::Components;
+    /// assert_eq!(Components::of_number(11), Some(Components::CET_U));
+    /// assert_eq!(Components::of_number(63), None);
+    /// ```
+    #[must_use]
+    pub const fn of_number(number: u32) -> Option<Self> {
+        if (number as usize) < NUMBERS {
+            Some(Self::from_bits_retain(1 << number))
+        } else {
+            None
+        }
+    }
+
+    /// The numbers of the components in the set, ascending, named or not.
+    ///
+    /// ```
+    /// use fpu_x86::Components;
+    /// assert!((Components::SSE | Components::LWP).numbers().eq([1, 62]));
+    /// ```
+    pub fn numbers(self) -> impl Iterator<Item = u32> {
+        let bits = self.bits();
+        (0..NUMBERS as u32).filter(move |number| bits >> number & 1 != 0)
+    }
+
     /// Size in bytes where the registers fix it, so that views can index them.
-    pub(crate) const fn fixed_size(number: usize) -> Option<u32> {
+    pub(crate) const fn fixed_size(number: u32) -> Option<u32> {
         match number {
             2 => Some(256),
             5 => Some(64),
@@ -112,7 +176,11 @@ mod tests {
     use super::*;
     use static_assertions::const_assert;
 
-    const_assert!(Components::all().bits() < 1 << SLOTS);
+    const_assert!(Components::all().bits() >> NUMBERS == 0);
+    const_assert!(Components::SUPERVISOR.intersection(Components::USER).is_empty());
+    const_assert!(
+        Components::all().bits() == Components::SUPERVISOR.bits() | Components::USER.bits()
+    );
 
     #[test]
     fn groups_come_whole() {

@@ -2,92 +2,135 @@
 
 use raw_cpuid::{CpuId, CpuIdReader};
 
-use crate::{components::SLOTS, PlanError};
+use crate::{components::NUMBERS, Components, PlanError};
 
 /// How CPUID(0xD, i) describes component i.
+///
+/// ```
+/// # use fpu_x86::Facts;
+/// # use raw_cpuid::CpuIdResult;
+/// # let words = |leaf, sub| match (leaf, sub) {
+/// #     (0xD, 0) => CpuIdResult { eax: 7, ebx: 832, ecx: 832, edx: 0 },
+/// #     (0xD, 2) => CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 },
+/// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+/// # };
+/// let avx = Facts::from_xsave_leaf(words)?.described(2).ok_or("no AVX")?;
+/// assert_eq!((avx.size, avx.offset, avx.align), (256, 576, false));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Described {
-    pub(crate) size: u32,
-    /// In the standard format.
-    pub(crate) offset: u32,
-    /// Managed through IA32_XSS, not XCR0.
-    pub(crate) supervisor: bool,
+#[non_exhaustive]
+pub struct Described {
+    /// Bytes, in both formats.
+    pub size: u32,
+    /// In the standard format, from the beginning of the area; of no meaning for supervisor
+    /// components.
+    pub offset: u32,
+    /// Enabled through IA32_XSS, not XCR0.
+    pub supervisor: bool,
     /// In the compacted format it begins at a multiple of 64.
-    pub(crate) align: bool,
+    pub align: bool,
+    /// IA32_XFD can disable it.
+    pub xfd: bool,
 }
 
-/// All that a plan is made from.
+/// What CPUID says about XSAVE: all that a plan and a [layout](crate::Layout) are made from.
+///
+/// It is about what the CPU *supports*, so it needs no XGETBV and can be made from recorded words. The
+/// exception are the CPU's own sizes, which depend on what was enabled at the time.
+///
+/// ```
+/// use fpu_x86::{Components, Facts, PlanError};
+/// use raw_cpuid::{CpuIdReader, CpuIdResult};
+/// // Recorded words, here of a CPU that has FXSAVE and SSE and no XSAVE.
+/// let words = |leaf, _subleaf| match leaf {
+///     0 => CpuIdResult { eax: 2, ebx: 0, ecx: 0, edx: 0 },
+///     1 => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 3 << 24 },
+///     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+/// };
+/// let facts = Facts::from_cpuid(words)?;
+/// assert!(!facts.xsave());
+/// assert_eq!(facts.supported_user(), Components::LEGACY);
+/// # Ok::<(), PlanError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// XSAVE, and the operating system has enabled it (CPUID.1:ECX.OSXSAVE).
-    pub(crate) xsave: bool,
-    pub(crate) xsaveopt: bool,
-    pub(crate) xsavec: bool,
-    pub(crate) xsaves: bool,
-    /// What is enabled; x87 and SSE without XSAVE.
-    pub(crate) xcr0: u64,
-    /// What can be enabled in XCR0.
-    pub(crate) xcr0_supported: u64,
-    /// What can be enabled in IA32_XSS.
-    pub(crate) xss_supported: u64,
-    /// CPUID(0xD,0).EBX: standard format, for XCR0.
-    pub(crate) standard_size: u32,
-    /// CPUID(0xD,1).EBX: compacted format, for XCR0 | IA32_XSS.
-    pub(crate) compacted_size: u32,
-    pub(crate) described: [Described; SLOTS],
-    /// MXCSR bits that may be set.
-    pub(crate) mxcsr_mask: u32,
+pub struct Facts {
+    xsave: bool,
+    osxsave: bool,
+    xsaveopt: bool,
+    xsavec: bool,
+    xgetbv1: bool,
+    xsaves: bool,
+    xfd: bool,
+    xsaves_erratum: bool,
+    user: u64,
+    supervisor: u64,
+    standard_enabled: u32,
+    standard_supported: u32,
+    compacted_enabled: u32,
+    described: [Described; NUMBERS],
 }
 
 const LEAF: u32 = 0xD;
 
 impl Facts {
-    /// Reads CPUID through `reader`; `xgetbv` is called if XSAVE is enabled.
-    pub(crate) fn read<R: CpuIdReader>(
-        reader: R,
-        xgetbv: impl FnOnce() -> u64,
-        mxcsr_mask: u32,
-    ) -> Result<Self, PlanError> {
+    /// Reads CPUID through `reader`: the CPU itself (`raw_cpuid::CpuIdReaderNative`) or recorded
+    /// words.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::NoFxsave`], [`PlanError::NoXsaveLeaf`], [`PlanError::EmptyXsaveLeaf`].
+    pub fn from_cpuid<R: CpuIdReader>(reader: R) -> Result<Self, PlanError> {
         let cpuid = CpuId::with_cpuid_reader(reader.clone());
         let features = cpuid.get_feature_info().ok_or(PlanError::NoFxsave)?;
         if !features.has_fxsave_fxstor() || !features.has_sse() {
             return Err(PlanError::NoFxsave);
         }
-        let mut facts = Self {
-            xsave: features.has_xsave() && features.has_oxsave(),
-            xsaveopt: false,
-            xsavec: false,
-            xsaves: false,
-            xcr0: 0b11,
-            xcr0_supported: 0b11,
-            xss_supported: 0,
-            standard_size: 0,
-            compacted_size: 0,
-            described: [Described::default(); SLOTS],
-            mxcsr_mask,
-        };
-        if !facts.xsave {
-            return Ok(facts);
+        if !features.has_xsave() {
+            return Ok(Self::without_xsave());
         }
         if cpuid.get_extended_state_info().is_none() {
             return Err(PlanError::NoXsaveLeaf);
         }
+        let mut facts = Self::from_xsave_leaf(reader)?;
+        facts.osxsave = features.has_oxsave();
+        let vendor = cpuid.get_vendor_info();
+        let amd = vendor
+            .as_ref()
+            .is_some_and(|name| matches!(name.as_str(), "AuthenticAMD" | "HygonGenuine"));
+        facts.xsaves_erratum = amd && matches!(features.family_id(), 0x17 | 0x18);
+        Ok(facts)
+    }
+
+    /// Reads leaf 0xD alone, for words that were recorded without leaves 0 and 1: enough for layouts. The
+    /// CPU is taken to have XSAVE, and no operating system to have enabled it.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::EmptyXsaveLeaf`].
+    pub fn from_xsave_leaf<R: CpuIdReader>(reader: R) -> Result<Self, PlanError> {
         let main = reader.cpuid2(LEAF, 0);
         if main.eax == 0 && main.ebx == 0 {
             return Err(PlanError::EmptyXsaveLeaf);
         }
         let sub = reader.cpuid2(LEAF, 1);
-        facts.xcr0 = xgetbv();
-        facts.xcr0_supported = u64::from(main.edx) << 32 | u64::from(main.eax);
-        facts.xss_supported = u64::from(sub.edx) << 32 | u64::from(sub.ecx);
-        facts.standard_size = main.ebx;
-        facts.compacted_size = sub.ebx;
-        facts.xsaveopt = sub.eax & 1 << 0 != 0;
-        facts.xsavec = sub.eax & 1 << 1 != 0;
-        facts.xsaves = sub.eax & 1 << 3 != 0;
+        let mut facts = Self {
+            xsave: true,
+            xsaveopt: sub.eax & 1 << 0 != 0,
+            xsavec: sub.eax & 1 << 1 != 0,
+            xgetbv1: sub.eax & 1 << 2 != 0,
+            xsaves: sub.eax & 1 << 3 != 0,
+            xfd: sub.eax & 1 << 4 != 0,
+            user: u64::from(main.edx) << 32 | u64::from(main.eax),
+            supervisor: u64::from(sub.edx) << 32 | u64::from(sub.ecx),
+            standard_enabled: main.ebx,
+            standard_supported: main.ecx,
+            compacted_enabled: sub.ebx,
+            ..Self::without_xsave()
+        };
         // Subleaves of components that the CPU does not have are reserved; a few parts answer them
         // with another leaf's words.
-        let known = facts.xcr0_supported | facts.xss_supported;
+        let known = facts.user | facts.supervisor;
         for (number, slot) in facts.described.iter_mut().enumerate().skip(2) {
             if known >> number & 1 != 0 {
                 let words = reader.cpuid2(LEAF, number as u32);
@@ -96,9 +139,122 @@ impl Facts {
                     offset: words.ebx,
                     supervisor: words.ecx & 1 != 0,
                     align: words.ecx & 2 != 0,
+                    xfd: words.ecx & 4 != 0,
                 };
             }
         }
         Ok(facts)
+    }
+
+    fn without_xsave() -> Self {
+        Self {
+            xsave: false,
+            osxsave: false,
+            xsaveopt: false,
+            xsavec: false,
+            xgetbv1: false,
+            xsaves: false,
+            xfd: false,
+            xsaves_erratum: false,
+            user: Components::LEGACY.bits(),
+            supervisor: 0,
+            standard_enabled: 0,
+            standard_supported: 0,
+            compacted_enabled: 0,
+            described: [Described::default(); NUMBERS],
+        }
+    }
+
+    /// What XCR0 can enable; x87 and SSE without XSAVE.
+    #[must_use]
+    pub fn supported_user(&self) -> Components {
+        Components::from_bits_retain(self.user)
+    }
+
+    /// What IA32_XSS can enable, if there is [XSAVES](Self::xsaves).
+    #[must_use]
+    pub fn supported_supervisor(&self) -> Components {
+        Components::from_bits_retain(self.supervisor)
+    }
+
+    /// The CPU has XSAVE (CPUID.1:ECX\[26\]).
+    #[must_use]
+    pub fn xsave(&self) -> bool {
+        self.xsave
+    }
+
+    /// The system had enabled XSAVE when the words were read (CPUID.1:ECX\[27\]).
+    #[must_use]
+    pub fn osxsave(&self) -> bool {
+        self.osxsave
+    }
+
+    /// The CPU has XSAVEOPT.
+    #[must_use]
+    pub fn xsaveopt(&self) -> bool {
+        self.xsaveopt
+    }
+
+    /// The CPU has XSAVEC, and XRSTOR for the compacted format.
+    #[must_use]
+    pub fn xsavec(&self) -> bool {
+        self.xsavec
+    }
+
+    /// XGETBV(1) tells which components are in use. Not implied by XSAVES.
+    #[must_use]
+    pub fn xgetbv1(&self) -> bool {
+        self.xgetbv1
+    }
+
+    /// The CPU has XSAVES, XRSTORS and IA32_XSS.
+    #[must_use]
+    pub fn xsaves(&self) -> bool {
+        self.xsaves
+    }
+
+    /// The CPU has IA32_XFD.
+    #[must_use]
+    pub fn xfd(&self) -> bool {
+        self.xfd
+    }
+
+    /// XSAVES is there and may leave out XMM registers that are in use: AMD family 17h (erratum 1386)
+    /// and Hygon's of the same design. They have no supervisor components, so XSAVEC does as much, and
+    /// a plan takes that.
+    #[must_use]
+    pub fn xsaves_erratum(&self) -> bool {
+        self.xsaves_erratum
+    }
+
+    pub(crate) fn offers_xsaves(&self) -> bool {
+        self.xsaves && !self.xsaves_erratum
+    }
+
+    /// How a component is described: `None` if the CPU does not have it, or gives it no bytes, and for
+    /// x87 and SSE, whose place is fixed.
+    #[must_use]
+    pub fn described(&self, number: u32) -> Option<Described> {
+        let described = *self.described.get(number as usize)?;
+        (described.size != 0).then_some(described)
+    }
+
+    /// CPUID(0xD,0).EBX: bytes of the standard format for what XCR0 enabled when the words were read.
+    #[must_use]
+    pub fn standard_enabled(&self) -> u32 {
+        self.standard_enabled
+    }
+
+    /// CPUID(0xD,0).ECX: bytes of the standard format for all that XCR0 can enable.
+    #[must_use]
+    pub fn standard_supported(&self) -> u32 {
+        self.standard_supported
+    }
+
+    /// CPUID(0xD,1).EBX: bytes of the compacted format for what XCR0 and IA32_XSS enabled when the
+    /// words were read. Never a size of the standard format.
+    #[must_use]
+    pub fn compacted_enabled(&self) -> u32 {
+        self.compacted_enabled
     }
 }

@@ -16,24 +16,31 @@ use crate::{Components, Format, Rung};
 pub enum PlanError {
     /// The CPU has no FXSAVE or no SSE; no 64-bit CPU is like that.
     NoFxsave,
+    /// In ring 0, with CR0.EM or CR0.TS set or CR4.OSFXSR clear: FXSAVE, which tells the MXCSR mask, would
+    /// fault or tell nothing.
+    FpuOff,
     /// CPUID says XSAVE, but has no leaf 0xD.
     NoXsaveLeaf,
     /// CPUID says XSAVE, but leaf 0xD is all zero.
     EmptyXsaveLeaf,
-    /// XCR0 is not a value that XSETBV would have accepted.
+    /// XCR0 is, or would be, a value that XSETBV does not accept: AVX without SSE, a part of AVX-512, of
+    /// MPX or of AMX, APX with MPX.
     IllegalXcr0(Components),
-    /// XCR0 has components enabled that CPUID does not list.
+    /// Components are enabled, or asked for, that CPUID does not list.
     NotEnumerated(Components),
-    /// Components that this crate does not know are enabled: neither what their initial state is nor
-    /// whether a restore can refuse them.
+    /// Components are enabled, or asked for, that this crate does not know or does not switch: neither
+    /// what their initial state is nor whether a restore can refuse them.
     Unsupported(Components),
     /// Tasks can hold components that would not be saved.
     Uncovered {
         /// Which ones.
         missing: Components,
     },
-    /// A component is enabled, but CPUID describes it with size 0 or as a supervisor component.
+    /// CPUID lists a component, but describes it with size 0, or not as what it is: user state in XCR0,
+    /// supervisor state in IA32_XSS.
     Undescribed(Components),
+    /// The standard format has no place for components that IA32_XSS enables.
+    SupervisorOnly(Components),
     /// A component's size is not that of its registers.
     WrongSize {
         /// The component.
@@ -58,9 +65,9 @@ pub enum PlanError {
         /// Bytes by CPUID(0xD,0).EBX or CPUID(0xD,1).EBX.
         reported: u32,
     },
-    /// The CPU, or its operating system, does not offer this instruction.
+    /// The CPU, or its operating system, does not offer this instruction; XSAVES is for ring 0 only.
     Unavailable(Rung),
-    /// FXSAVE cannot hold all that is enabled.
+    /// The instruction cannot save all that is enabled.
     TooNarrow {
         /// What would be lost.
         missing: Components,
@@ -89,16 +96,20 @@ impl fmt::Display for PlanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NoFxsave => f.write_str("the CPU has no FXSAVE or no SSE"),
+            Self::FpuOff => f.write_str("CR0 or CR4 keeps FXSAVE from working"),
             Self::NoXsaveLeaf => f.write_str("CPUID says XSAVE and has no leaf 0xD"),
             Self::EmptyXsaveLeaf => f.write_str("CPUID says XSAVE and leaf 0xD is all zero"),
             Self::IllegalXcr0(bits) => {
                 write!(f, "XCR0 {:#x} is no legal set of components", bits.bits())
             }
-            Self::NotEnumerated(bits) => write!(f, "enabled but not in CPUID: {}", List(bits)),
-            Self::Unsupported(bits) => write!(f, "enabled but not known here: {}", List(bits)),
+            Self::NotEnumerated(bits) => write!(f, "not in CPUID: {}", List(bits)),
+            Self::Unsupported(bits) => write!(f, "not known here: {}", List(bits)),
             Self::Uncovered { missing } => write!(f, "usable but not saved: {}", List(missing)),
             Self::Undescribed(bits) => {
-                write!(f, "CPUID does not describe as user state: {}", List(bits))
+                write!(f, "CPUID describes wrongly or not at all: {}", List(bits))
+            }
+            Self::SupervisorOnly(bits) => {
+                write!(f, "not part of the standard format: {}", List(bits))
             }
             Self::WrongSize { component, size } => {
                 write!(f, "CPUID gives {} a size of {size} bytes", List(component))
@@ -111,7 +122,9 @@ impl fmt::Display for PlanError {
                 "the {format:?} area has {computed} bytes by its components, {reported} by CPUID"
             ),
             Self::Unavailable(rung) => write!(f, "{rung:?} is not available on this CPU"),
-            Self::TooNarrow { missing } => write!(f, "FXSAVE does not save {}", List(missing)),
+            Self::TooNarrow { missing } => {
+                write!(f, "the instruction does not save {}", List(missing))
+            }
         }
     }
 }
@@ -166,10 +179,10 @@ mod tests {
 
     #[test]
     fn unnamed_bits_are_named_by_number() {
-        let bits = Components::from_bits_retain(1 << 62) | Components::TILEDATA;
+        let bits = Components::from_bits_retain(1 << 61) | Components::TILEDATA | Components::LWP;
         assert_eq!(
             PlanError::Unsupported(bits).to_string(),
-            "enabled but not known here: TILEDATA, component 62"
+            "not known here: TILEDATA, component 61, LWP"
         );
     }
 }

@@ -31,6 +31,15 @@ global_asm!(
     "xor eax, eax",
     "ret",
     ".size fpu_x86_0_1_fxrstor, . - fpu_x86_0_1_fxrstor",
+    ".globl fpu_x86_0_1_xrstors",
+    ".hidden fpu_x86_0_1_xrstors",
+    ".type fpu_x86_0_1_xrstors, @function",
+    ".balign 32",
+    "fpu_x86_0_1_xrstors:",
+    "xrstors64 [rdi]",
+    "xor eax, eax",
+    "ret",
+    ".size fpu_x86_0_1_xrstors, . - fpu_x86_0_1_xrstors",
     // One pad of 8 bytes for each vector.
     ".globl fpu_x86_0_1_pads",
     ".hidden fpu_x86_0_1_pads",
@@ -52,16 +61,21 @@ global_asm!(
 extern "C" {
     fn fpu_x86_0_1_xrstor();
     fn fpu_x86_0_1_fxrstor();
+    fn fpu_x86_0_1_xrstors();
     fn fpu_x86_0_1_pads();
 }
 
-/// The two instructions that may fault: the first of each function.
-fn faulting() -> [usize; 2] {
-    [fpu_x86_0_1_xrstor as *const () as usize, fpu_x86_0_1_fxrstor as *const () as usize]
+/// The instructions that may fault: the first of each function.
+fn faulting() -> [usize; 3] {
+    [
+        fpu_x86_0_1_xrstor as *const () as usize,
+        fpu_x86_0_1_fxrstor as *const () as usize,
+        fpu_x86_0_1_xrstors as *const () as usize,
+    ]
 }
 
 const PAD: usize = 8;
-/// The faults, not traps or interrupts, that XRSTOR64 and FXRSTOR64 can raise (SDM vol. 2): #UD, #NM,
+/// The faults, not traps or interrupts, that XRSTOR64, XRSTORS64 and FXRSTOR64 can raise (SDM vol. 2): #UD, #NM,
 /// #SS, #GP, #PF, #AC.
 const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 
@@ -72,7 +86,7 @@ const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 /// restore then returns [`fpu_core::RestoreFault`] with the vector. No other register has to be changed.
 /// A hosted program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
 ///
-/// It is a comparison with two addresses: there is no table to be kept by the linker script.
+/// It is a comparison with three addresses: there is no table to be kept by the linker script.
 ///
 /// ```
 /// struct TrapFrame { rip: usize }
@@ -119,7 +133,7 @@ macro_rules! save {
         }
     )*};
 }
-save!(xsave "xsave64", xsaveopt "xsaveopt64", xsavec "xsavec64");
+save!(xsave "xsave64", xsaveopt "xsaveopt64", xsavec "xsavec64", xsaves "xsaves64");
 
 /// Saves x87 and SSE to `area`.
 ///
@@ -132,31 +146,45 @@ pub(crate) unsafe fn fxsave(area: *mut u8) {
     unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) }
 }
 
-/// Loads the components in `mask` from `area`, in the format that its header names. Returns 0, or
-/// the vector of the fault, with the registers then undefined.
-///
-/// # Safety
-///
-/// N1, reading, and
-///
-/// * **N2** the code around keeps nothing in the registers that the instruction loads.
-#[inline(always)]
-pub(crate) unsafe fn xrstor(area: *const u8, mask: u64) -> u32 {
-    let vector;
-    // SAFETY: N1, N2. A direct call, whatever the relocation model; by `clobber_abi` the compiler keeps
-    // nothing in vector registers across it.
-    unsafe {
-        asm!(
-            "call {restore}",
-            restore = sym fpu_x86_0_1_xrstor,
-            in("rdi") area,
-            inlateout("eax") mask as u32 => vector,
-            in("edx") (mask >> 32) as u32,
-            clobber_abi("sysv64"),
-        );
-    }
-    vector
+macro_rules! restore {
+    ($($(#[$doc:meta])* $name:ident $function:ident),*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub(crate) unsafe fn $name(area: *const u8, mask: u64) -> u32 {
+            let vector;
+            // SAFETY: N1, N2. A direct call, whatever the relocation model; by `clobber_abi` the
+            // compiler keeps nothing in vector registers across it.
+            unsafe {
+                asm!(
+                    "call {restore}",
+                    restore = sym $function,
+                    in("rdi") area,
+                    inlateout("eax") mask as u32 => vector,
+                    in("edx") (mask >> 32) as u32,
+                    clobber_abi("sysv64"),
+                );
+            }
+            vector
+        }
+    )*};
 }
+restore!(
+    /// Loads the components in `mask` from `area`, in the format that its header names. Returns 0, or
+    /// the vector of the fault, with the registers then undefined.
+    ///
+    /// # Safety
+    ///
+    /// N1, reading, and
+    ///
+    /// * **N2** the code around keeps nothing in the registers that the instruction loads.
+    xrstor fpu_x86_0_1_xrstor,
+    /// As [`xrstor`], from the compacted format, supervisor components too.
+    ///
+    /// # Safety
+    ///
+    /// N1, reading, and N2; in ring 0.
+    xrstors fpu_x86_0_1_xrstors
+);
 
 /// Loads x87 and SSE from `area`; as [`xrstor`].
 ///
@@ -222,6 +250,43 @@ pub(crate) unsafe fn xgetbv0() -> u64 {
     }
     u64::from(high) << 32 | u64::from(low)
 }
+
+pub(crate) const CR0_EM: u64 = 1 << 2;
+pub(crate) const CR0_TS: u64 = 1 << 3;
+pub(crate) const CR4_OSFXSR: u64 = 1 << 9;
+
+/// The ring that this runs in.
+pub(crate) fn ring() -> u8 {
+    let selector: u16;
+    // SAFETY: the code segment's selector can be read in every ring; its low bits are the ring.
+    unsafe {
+        asm!("mov {:x}, cs", out(reg) selector, options(nomem, nostack, preserves_flags));
+    }
+    selector as u8 & 3
+}
+
+macro_rules! control_register {
+    ($($name:ident $source:literal),*) => {$(
+        /// Reads a control register.
+        ///
+        /// # Safety
+        ///
+        /// * **N4** in ring 0.
+        pub(crate) unsafe fn $name() -> u64 {
+            let value;
+            // SAFETY: N4. Not `nomem`, so that it is not moved across a write of the register.
+            unsafe {
+                asm!(
+                    concat!("mov {}, ", $source),
+                    out(reg) value,
+                    options(nostack, preserves_flags),
+                );
+            }
+            value
+        }
+    )*};
+}
+control_register!(cr0 "cr0", cr4 "cr4");
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,9 @@
 //! each component has a fixed place; in the compacted one they follow one another in the order of
 //! their numbers, some aligned to 64.
 
-use crate::{
-    components::SLOTS,
-    cpuid::{Described, Facts},
-    Components, Format, PlanError,
-};
+use core::{fmt, marker::PhantomData};
+
+use crate::{components::NUMBERS, Components, Described, Facts, Format, PlanError};
 
 /// The header follows the legacy area.
 pub(crate) const HEADER: usize = 512;
@@ -16,8 +14,6 @@ pub(crate) const HEADER: usize = 512;
 pub(crate) const EXTENDED: u32 = 576;
 /// 512 bytes need only 16; the header and everything behind it wants 64.
 pub(crate) const ALIGN: usize = 64;
-/// No component set of any CPU comes near; keeps sums of malformed words from overflowing.
-const LIMIT: u32 = 1 << 20;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -25,113 +21,260 @@ pub(crate) struct Slot {
     pub(crate) size: u32,
 }
 
+/// The places of a format that is known only at run time: a plan's. The module keeps it within the
+/// crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Layout {
-    pub(crate) slots: [Slot; SLOTS],
-    pub(crate) len: u32,
+pub struct Places {
+    slots: [Slot; NUMBERS],
+    len: u32,
 }
 
 /// The extended components of a set, in the order of their numbers.
-fn extended(set: Components) -> impl Iterator<Item = usize> {
-    (2..SLOTS).filter(move |number| set.bits() >> number & 1 != 0)
+fn extended(set: Components) -> impl Iterator<Item = u32> {
+    set.difference(Components::LEGACY).numbers()
 }
 
-fn one(number: usize) -> Components {
+pub(crate) fn one(number: u32) -> Components {
     Components::from_bits_retain(1 << number)
 }
 
-impl Layout {
-    /// The places of `set`, which is described (see [`check_described`]).
-    pub(crate) fn new(format: Format, set: Components, described: &[Described; SLOTS]) -> Self {
-        let mut layout = Self {
-            slots: [Slot::default(); SLOTS],
-            len: if format == Format::Legacy { HEADER as u32 } else { EXTENDED },
-        };
+impl Places {
+    pub(crate) fn legacy() -> Self {
+        Self { slots: [Slot::default(); NUMBERS], len: HEADER as u32 }
+    }
+
+    pub(crate) fn new(format: Format, set: Components, facts: &Facts) -> Result<Self, PlanError> {
+        match format {
+            Format::Legacy => Ok(Self::legacy()),
+            Format::Standard => Layout::<Standard>::new(facts, set).map(|layout| layout.places),
+            Format::Compacted => Layout::<Compacted>::new(facts, set).map(|layout| layout.places),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    pub(crate) fn slot(&self, number: u32) -> Option<Slot> {
+        let slot = *self.slots.get(number as usize)?;
+        (slot.size != 0).then_some(slot)
+    }
+
+    /// Gives a component its place, within 32 bits, as the CPU reports sizes.
+    fn put(&mut self, component: u32, offset: u32, size: u32) -> Result<(), PlanError> {
+        let wrong = PlanError::WrongSize { component: one(component), size };
+        let end = offset.checked_add(size).ok_or(wrong)?;
+        if let Some(slot) = self.slots.get_mut(component as usize) {
+            *slot = Slot { offset, size };
+        }
+        self.len = self.len.max(end);
+        Ok(())
+    }
+}
+
+mod sealed {
+    use super::{Components, Facts, Places, PlanError};
+
+    pub trait Sealed {
+        fn places(facts: &Facts, set: Components) -> Result<Places, PlanError>;
+    }
+}
+
+/// A format that has extended components, as a type. There are two.
+pub trait LayoutFormat: sealed::Sealed + Copy + fmt::Debug + PartialEq + Eq {
+    /// The same as a value.
+    const FORMAT: Format;
+}
+
+/// The format of XSAVE and XSAVEOPT, and of images that leave the kernel: fixed offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standard;
+
+/// The format of XSAVEC and XSAVES: no gaps but for alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted;
+
+impl LayoutFormat for Standard {
+    const FORMAT: Format = Format::Standard;
+}
+impl LayoutFormat for Compacted {
+    const FORMAT: Format = Format::Compacted;
+}
+
+/// The CPU has every component of the set and describes it as what its mask says.
+fn describe(facts: &Facts, set: Components, number: u32) -> Result<Described, PlanError> {
+    let user = facts.supported_user().contains(one(number));
+    match facts.described(number) {
+        Some(described) if described.supervisor != user => Ok(described),
+        _ => Err(PlanError::Undescribed(one(number).intersection(set))),
+    }
+}
+
+impl sealed::Sealed for Standard {
+    fn places(facts: &Facts, set: Components) -> Result<Places, PlanError> {
+        let supervisor = set.difference(facts.supported_user());
+        if !supervisor.is_empty() {
+            return Err(PlanError::SupervisorOnly(supervisor));
+        }
+        let mut places = Places { len: EXTENDED, ..Places::legacy() };
         for number in extended(set) {
-            let Described { size, offset, align, .. } = described[number];
-            let offset = match format {
-                Format::Legacy => continue,
-                Format::Standard => offset,
-                Format::Compacted if align => (layout.len + 63) & !63,
-                Format::Compacted => layout.len,
-            };
-            layout.slots[number] = Slot { offset, size };
-            layout.len = layout.len.max(offset + size);
-        }
-        layout
-    }
-}
-
-/// Every extended component of `set` is described as user state of a sane size, at a sane place.
-pub(crate) fn check_described(set: Components, facts: &Facts) -> Result<(), PlanError> {
-    let mut total = 0;
-    for number in extended(set) {
-        let Described { size, offset, supervisor, align } = facts.described[number];
-        let component = one(number);
-        if size == 0 || supervisor {
-            return Err(PlanError::Undescribed(component));
-        }
-        let fixed = Components::fixed_size(number);
-        if size > LIMIT || fixed.is_some_and(|fixed| fixed != size) {
-            return Err(PlanError::WrongSize { component, size });
-        }
-        let misplaced = Err(PlanError::Misplaced { component, offset });
-        if !(EXTENDED..=LIMIT).contains(&offset) || (align && offset % 64 != 0) {
-            return misplaced;
-        }
-        for other in extended(set).take_while(|other| *other < number) {
-            let before = facts.described[other];
-            if offset < before.offset + before.size && before.offset < offset + size {
-                return misplaced;
+            let Described { size, offset, .. } = describe(facts, set, number)?;
+            let misplaced = PlanError::Misplaced { component: one(number), offset };
+            if offset < EXTENDED {
+                return Err(misplaced);
             }
+            let end = u64::from(offset) + u64::from(size);
+            for other in extended(set).take_while(|other| *other < number) {
+                let Slot { offset: from, size } = places.slots[other as usize];
+                if u64::from(from) < end && offset < from + size {
+                    return Err(misplaced);
+                }
+            }
+            places.put(number, offset, size)?;
         }
-        total += size;
-        if total > LIMIT {
-            return Err(PlanError::WrongSize { component, size });
-        }
+        Ok(places)
     }
-    Ok(())
 }
 
-/// The CPU's own sizes agree with the sum of the components that are enabled.
+impl sealed::Sealed for Compacted {
+    fn places(facts: &Facts, set: Components) -> Result<Places, PlanError> {
+        let mut places = Places { len: EXTENDED, ..Places::legacy() };
+        for number in extended(set) {
+            let Described { size, align, .. } = describe(facts, set, number)?;
+            let next =
+                if align { places.len.checked_next_multiple_of(64) } else { Some(places.len) };
+            let wrong = PlanError::WrongSize { component: one(number), size };
+            places.put(number, next.ok_or(wrong)?, size)?;
+        }
+        Ok(places)
+    }
+}
+
+/// The places of a set of components in one format.
 ///
-/// `enabled` is XCR0, not the plan's set: that is what CPUID's sizes are about. In the compacted
-/// format they include supervisor components, of which ring 3 cannot know which are enabled, so the
-/// size is confined between none of them and all.
-pub(crate) fn check_sizes(enabled: Components, facts: &Facts) -> Result<(), PlanError> {
-    let format = Format::Standard;
-    let computed = Layout::new(format, enabled, &facts.described).len;
-    if computed != facts.standard_size {
-        return Err(PlanError::SizeMismatch { format, computed, reported: facts.standard_size });
-    }
-    if !facts.xsavec {
-        return Ok(());
-    }
-    let format = Format::Compacted;
-    let least = Layout::new(format, enabled, &facts.described).len;
-    let reported = facts.compacted_size;
-    let mut most = least;
-    // Without XSAVES there is no IA32_XSS. Sizes of supervisor components are not yet checked;
-    // saturating, as the words may be anything.
-    if facts.xsaves {
-        let supervisor = facts.xss_supported & !facts.xcr0_supported;
-        for number in extended(Components::from_bits_retain(supervisor)) {
-            let Described { size, align, .. } = facts.described[number];
-            most = most.saturating_add(size).saturating_add(if align { 63 } else { 0 });
+/// The format is a type, and so is that of a [`Place`]: an offset of one format is not accepted where
+/// the other is meant.
+///
+/// ```
+/// use fpu_x86::{Compacted, Components, Facts, Layout, PlanError, Standard};
+/// # use raw_cpuid::CpuIdResult;
+/// # let words = |leaf, sub| match (leaf, sub) {
+/// #     (0xD, 0) => CpuIdResult { eax: 0x207, ebx: 2440, ecx: 2440, edx: 0 },
+/// #     (0xD, 1) => CpuIdResult { eax: 15, ebx: 840, ecx: 0, edx: 0 },
+/// #     (0xD, 2) => CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 },
+/// #     (0xD, 9) => CpuIdResult { eax: 8, ebx: 2432, ecx: 0, edx: 0 },
+/// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+/// # };
+/// let facts = Facts::from_xsave_leaf(words)?; // here, of an EPYC 7763
+/// let set = Components::LEGACY | Components::AVX | Components::PKRU;
+/// let standard = Layout::<Standard>::new(&facts, set)?;
+/// let compacted = Layout::<Compacted>::new(&facts, set)?;
+/// assert_eq!((standard.len(), compacted.len()), (2440, 840));
+/// let area = [0; 2440];
+/// let pkru = standard.place(9).ok_or(PlanError::NoXsaveLeaf)?;
+/// assert_eq!((pkru.offset(), pkru.size()), (2432, 8));
+/// assert_eq!(standard.bytes(pkru, &area), Some(&[0; 8][..]));
+/// # Ok::<(), PlanError>(())
+/// ```
+///
+/// ```compile_fail,E0308
+/// use fpu_x86::{Compacted, Layout, Standard};
+/// fn read<'a>(to: &Layout<Standard>, from: &Layout<Compacted>, area: &'a [u8]) -> Option<&'a [u8]> {
+///     // A place in the compacted format, used on an image in the standard one.
+///     to.bytes(from.place(2)?, area)
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout<F> {
+    places: Places,
+    components: Components,
+    format: PhantomData<F>,
+}
+
+#[allow(clippy::len_without_is_empty)] // never empty: the legacy area and the header are always there
+impl<F: LayoutFormat> Layout<F> {
+    /// The places of `components`: in the standard format user components only, in the compacted one
+    /// supervisor components too. All 63 numbers are allowed, named or not; so are sets that XCR0 could
+    /// not hold, as any subset can be saved.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::NotEnumerated`], [`PlanError::SupervisorOnly`], [`PlanError::Undescribed`];
+    /// [`PlanError::Misplaced`] if the standard format's offsets lie in the header or in one another;
+    /// [`PlanError::WrongSize`] if the area would not fit 32 bits.
+    pub fn new(facts: &Facts, components: Components) -> Result<Self, PlanError> {
+        let supported = facts.supported_user().union(facts.supported_supervisor());
+        let missing = components.difference(supported);
+        if !missing.is_empty() {
+            return Err(PlanError::NotEnumerated(missing));
         }
-        // A component more can push later ones to the next multiple of 64.
-        for number in extended(enabled) {
-            if most != least && facts.described[number].align {
-                most = most.saturating_add(63);
-            }
-        }
-        // Supervisor components beyond the table are not described here.
-        if supervisor >> SLOTS != 0 {
-            most = u32::MAX;
-        }
+        Ok(Self { places: F::places(facts, components)?, components, format: PhantomData })
     }
-    if !(least..=most).contains(&reported) {
-        return Err(PlanError::SizeMismatch { format, computed: least, reported });
+
+    /// Bytes of the area, not rounded: the last component ends here.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
     }
-    Ok(())
+
+    /// The components that have places here; x87 and SSE, if they are in it, lie in the legacy area.
+    #[must_use]
+    pub fn components(&self) -> Components {
+        self.components
+    }
+
+    /// Where one extended component (number 2 to 62) lies, if it is in the set.
+    #[must_use]
+    pub fn place(&self, number: u32) -> Option<Place<F>> {
+        let Slot { offset, size } = self.places.slot(number)?;
+        Some(Place { offset, size, format: PhantomData })
+    }
+
+    /// The bytes of a place in an area of this format; `None` if the area is too short.
+    #[must_use]
+    pub fn bytes<'a>(&self, place: Place<F>, area: &'a [u8]) -> Option<&'a [u8]> {
+        area.get(place.offset()..place.end())
+    }
+
+    /// The same, for writing.
+    #[must_use]
+    pub fn bytes_mut<'a>(&self, place: Place<F>, area: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        area.get_mut(place.offset()..place.end())
+    }
+}
+
+/// Where one component lies in areas of the format `F`.
+///
+/// ```
+/// use fpu_x86::{Layout, Place, Standard};
+/// fn end_of_avx(layout: &Layout<Standard>) -> Option<usize> {
+///     let avx: Place<Standard> = layout.place(2)?;
+///     Some(avx.offset() + avx.size())
+/// }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place<F> {
+    offset: u32,
+    size: u32,
+    format: PhantomData<F>,
+}
+
+impl<F: LayoutFormat> Place<F> {
+    /// From the beginning of the area.
+    #[must_use]
+    pub fn offset(self) -> usize {
+        self.offset as usize
+    }
+
+    /// In bytes, not rounded.
+    #[must_use]
+    pub fn size(self) -> usize {
+        self.size as usize
+    }
+
+    /// The first byte behind it.
+    #[must_use]
+    pub fn end(self) -> usize {
+        self.offset() + self.size()
+    }
 }

@@ -7,6 +7,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod check;
 mod components;
 mod cpuid;
 mod error;
@@ -17,8 +18,10 @@ mod plan;
 mod words;
 
 pub use components::Components;
+pub use cpuid::{Described, Facts};
 pub use error::{ImageError, PlanError};
 pub use image::{Image, ImageMut};
+pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use plan::{Format, Plan, Rung};
 
 cfg_if::cfg_if! {

@@ -1,9 +1,10 @@
 //! Which registers are switched, by which instruction, to where.
 
 use crate::{
-    cpuid::Facts,
-    layout::{check_described, check_sizes, Layout, Slot},
-    Components, PlanError,
+    check::{check_described, check_enabled_sizes, check_supported_size},
+    components::SWITCHED,
+    layout::Places,
+    Components, Facts, PlanError,
 };
 
 /// The instruction that saves; its restore and its initial image belong to it. Better ones compare
@@ -11,7 +12,7 @@ use crate::{
 ///
 /// ```
 /// use fpu_x86::{Format, Rung};
-/// assert!(Rung::Xsavec > Rung::Xsaveopt);
+/// assert!(Rung::Xsaves > Rung::Xsavec && Rung::Xsavec > Rung::Xsaveopt);
 /// assert_eq!(Rung::Xsavec.format(), Format::Compacted);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,11 +27,15 @@ pub enum Rung {
     Xsaveopt,
     /// XSAVEC64: leaves out what is initial, in an area without gaps.
     Xsavec,
+    /// XSAVES64, in ring 0 only: as XSAVEC64, and also leaves out what has not changed since the
+    /// restore from the same address; saves supervisor components.
+    Xsaves,
 }
 
 impl Rung {
     /// All of them, the best first.
-    pub const ALL: [Self; 4] = [Self::Xsavec, Self::Xsaveopt, Self::Xsave, Self::Fxsave];
+    pub const ALL: [Self; 5] =
+        [Self::Xsaves, Self::Xsavec, Self::Xsaveopt, Self::Xsave, Self::Fxsave];
 
     /// The format that its images have.
     #[must_use]
@@ -38,7 +43,7 @@ impl Rung {
         match self {
             Self::Fxsave => Format::Legacy,
             Self::Xsave | Self::Xsaveopt => Format::Standard,
-            Self::Xsavec => Format::Compacted,
+            Self::Xsavec | Self::Xsaves => Format::Compacted,
         }
     }
 }
@@ -78,7 +83,14 @@ pub enum Format {
 pub struct Plan {
     pub(crate) mask: u64,
     pub(crate) rung: Rung,
-    pub(crate) layout: Layout,
+    /// What XCR0 holds while this plan is in use.
+    xcr0: u64,
+    /// XSAVE and its kin may be used.
+    xsave: bool,
+    /// Made for ring 0, which sets XCR0 and IA32_XSS by it.
+    ring0: bool,
+    mxcsr_mask: u32,
+    pub(crate) layout: Places,
     facts: Facts,
 }
 
@@ -86,18 +98,22 @@ impl Plan {
     /// What ring 3 can know and do: components enabled in XCR0, minus PKRU, minus `left_out`.
     pub(crate) fn user(
         facts: Facts,
+        xcr0: u64,
+        mxcsr_mask: u32,
         wanted: Components,
         left_out: Components,
     ) -> Result<Self, PlanError> {
-        let enabled = Components::from_bits_retain(facts.xcr0);
-        let unknown = enabled.difference(Components::all());
+        let xsave = facts.xsave() && facts.osxsave();
+        let enabled = if xsave { Components::from_bits_retain(xcr0) } else { Components::LEGACY };
+        let known = SWITCHED.intersection(Components::USER).union(Components::PKRU);
+        let unknown = enabled.difference(known);
         if !unknown.is_empty() {
             return Err(PlanError::Unsupported(unknown));
         }
         if !enabled.is_legal_xcr0() {
             return Err(PlanError::IllegalXcr0(enabled));
         }
-        let not_listed = enabled.difference(Components::from_bits_retain(facts.xcr0_supported));
+        let not_listed = enabled.difference(facts.supported_user());
         if !not_listed.is_empty() {
             return Err(PlanError::NotEnumerated(not_listed));
         }
@@ -112,13 +128,77 @@ impl Plan {
         if !missing.is_empty() {
             return Err(PlanError::Uncovered { missing });
         }
-        if facts.xsave {
+        if xsave {
             check_described(enabled, &facts)?;
-            check_sizes(enabled, &facts)?;
+            check_enabled_sizes(enabled, &facts)?;
         }
-        let best = Rung::ALL.into_iter().find(|rung| facts.offers(*rung)).unwrap_or(Rung::Fxsave);
-        let layout = Layout::new(best.format(), due, &facts.described);
-        Ok(Self { mask: due.bits(), rung: best, layout, facts })
+        Self::with_best_rung(Self {
+            mask: due.bits(),
+            rung: Rung::Fxsave,
+            xcr0: enabled.bits(),
+            xsave,
+            ring0: false,
+            mxcsr_mask,
+            layout: Places::legacy(),
+            facts,
+        })
+    }
+
+    /// What ring 0 can do: of `wanted`, all that the CPU has.
+    pub(crate) fn kernel(
+        facts: Facts,
+        mxcsr_mask: u32,
+        wanted: Components,
+    ) -> Result<Self, PlanError> {
+        let unknown = wanted.difference(Components::all());
+        if !unknown.is_empty() {
+            return Err(PlanError::Unsupported(unknown));
+        }
+        let wanted = wanted.intersection(SWITCHED);
+        let user = wanted.intersection(facts.supported_user()).intersection(Components::USER);
+        if !user.is_legal_xcr0() {
+            return Err(PlanError::IllegalXcr0(user));
+        }
+        let missing = Components::LEGACY.difference(user);
+        if !missing.is_empty() {
+            return Err(PlanError::Uncovered { missing });
+        }
+        let mut supervisor = Components::empty();
+        if facts.offers_xsaves() {
+            supervisor = wanted
+                .intersection(facts.supported_supervisor())
+                .intersection(Components::SUPERVISOR);
+        }
+        let due = user | supervisor;
+        if facts.xsave() {
+            check_described(due, &facts)?;
+            check_supported_size(&facts)?;
+        }
+        Self::with_best_rung(Self {
+            mask: due.bits(),
+            rung: Rung::Fxsave,
+            xcr0: user.bits(),
+            xsave: facts.xsave(),
+            ring0: true,
+            mxcsr_mask,
+            layout: Places::legacy(),
+            facts,
+        })
+    }
+
+    fn with_best_rung(self) -> Result<Self, PlanError> {
+        let best = Rung::ALL.into_iter().find(|rung| self.offers(*rung)).unwrap_or(Rung::Fxsave);
+        self.with_rung(best)
+    }
+
+    fn offers(&self, rung: Rung) -> bool {
+        match rung {
+            Rung::Fxsave => true,
+            Rung::Xsave => self.xsave,
+            Rung::Xsaveopt => self.xsave && self.facts.xsaveopt(),
+            Rung::Xsavec => self.xsave && self.facts.xsavec(),
+            Rung::Xsaves => self.xsave && self.ring0 && self.facts.offers_xsaves(),
+        }
     }
 
     /// The same plan with another instruction, for tests and measurements.
@@ -139,17 +219,23 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`PlanError::Unavailable`], or [`PlanError::TooNarrow`] where FXSAVE would leave registers of
-    /// one task to the next.
+    /// [`PlanError::Unavailable`], or [`PlanError::TooNarrow`] where the instruction would leave
+    /// registers of one task to the next: FXSAVE with more than x87 and SSE, any but XSAVES with
+    /// supervisor components.
     pub fn with_rung(self, rung: Rung) -> Result<Self, PlanError> {
-        if !self.facts.offers(rung) {
+        if !self.offers(rung) {
             return Err(PlanError::Unavailable(rung));
         }
-        let missing = self.components().difference(Components::LEGACY);
-        if rung == Rung::Fxsave && !missing.is_empty() {
+        let held = match rung {
+            Rung::Fxsave => Components::LEGACY,
+            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => !Components::SUPERVISOR,
+            Rung::Xsaves => !Components::empty(),
+        };
+        let missing = self.components().difference(held);
+        if !missing.is_empty() {
             return Err(PlanError::TooNarrow { missing });
         }
-        let layout = Layout::new(rung.format(), self.components(), &self.facts.described);
+        let layout = Places::new(rung.format(), self.components(), &self.facts)?;
         Ok(Self { rung, layout, ..self })
     }
 
@@ -174,7 +260,7 @@ impl Plan {
     /// Bytes an area must have.
     #[must_use]
     pub fn area_len(&self) -> usize {
-        self.layout.len as usize
+        self.layout.len()
     }
 
     /// Offset and size in bytes of one extended component (number 2 and up) within an image.
@@ -193,25 +279,50 @@ impl Plan {
     #[must_use]
     pub fn place(&self, component: Components) -> Option<(usize, usize)> {
         let number = component.number()?;
-        let Slot { offset, size } = *self.layout.slots.get(number as usize)?;
-        (size != 0).then_some((offset as usize, size as usize))
+        let slot = self.layout.slot(number)?;
+        Some((slot.offset as usize, slot.size as usize))
     }
 
     /// The MXCSR bits that may be set on this CPU.
     #[doc(alias = "MXCSR_MASK")]
     #[must_use]
     pub fn mxcsr_mask(&self) -> u32 {
-        self.facts.mxcsr_mask
+        self.mxcsr_mask
     }
-}
 
-impl Facts {
-    fn offers(&self, rung: Rung) -> bool {
-        match rung {
-            Rung::Fxsave => true,
-            Rung::Xsave => self.xsave,
-            Rung::Xsaveopt => self.xsave && self.xsaveopt,
-            Rung::Xsavec => self.xsave && self.xsavec,
-        }
+    /// What CPUID said when the plan was made; layouts of either format come from here.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Layout, Plan, Standard};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// let leaving = Layout::<Standard>::new(plan.facts(), plan.components())?;
+    /// assert!(leaving.len() >= 576);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What XCR0 holds while the plan is in use. In ring 3 that is more than the plan's
+    /// [components](Self::components) where PKRU is enabled or something was left out; in ring 0, where
+    /// the plan decides it, exactly its user components.
+    #[must_use]
+    pub fn xcr0(&self) -> Components {
+        Components::from_bits_retain(self.xcr0)
+    }
+
+    /// What IA32_XSS holds while a plan for ring 0 is in use: its supervisor components.
+    #[must_use]
+    pub fn xss(&self) -> Components {
+        self.components().intersection(Components::SUPERVISOR)
+    }
+
+    /// Was it made for ring 0, by [`detect_kernel`](Self::detect_kernel)?
+    #[must_use]
+    pub fn is_for_kernel(&self) -> bool {
+        self.ring0
     }
 }

@@ -10,9 +10,7 @@ use std::{
     vec::Vec,
 };
 
-use crate::{
-    cpuid::Facts, image, Components, Format, Image, ImageError, ImageMut, Plan, PlanError, Rung,
-};
+use crate::{image, Components, Facts, Format, Image, ImageError, ImageMut, Plan, PlanError, Rung};
 
 /// Words by leaf and subleaf; all others read as zero.
 #[derive(Clone, Default)]
@@ -32,10 +30,13 @@ impl Words {
             let [eax, ebx, ecx, edx] = words.get(&(leaf, subleaf)).copied().unwrap_or_default();
             CpuIdResult { eax, ebx, ecx, edx }
         };
-        Facts::read(reader, || self.xcr0, 0xFFFF)
+        Facts::from_cpuid(reader)
+    }
+    fn user(&self, wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
+        Plan::user(self.facts()?, self.xcr0, 0xFFFF, wanted, left_out)
     }
     fn plan(&self) -> Result<Plan, PlanError> {
-        Plan::user(self.facts()?, Components::all(), Components::empty())
+        self.user(Components::all(), Components::empty())
     }
     fn with(mut self, leaf: u32, subleaf: u32, words: [u32; 4]) -> Self {
         self.cpuid.insert((leaf, subleaf), words);
@@ -208,21 +209,21 @@ fn wrong_words_are_named() {
 
 #[test]
 fn what_is_wanted_must_cover_what_is_enabled() {
-    let facts = server().facts().unwrap();
+    let words = server();
     let wanted = Components::LEGACY | Components::AVX;
     assert_eq!(
-        Plan::user(facts.clone(), wanted, Components::empty()),
+        words.user(wanted, Components::empty()),
         Err(PlanError::Uncovered { missing: Components::AVX512 })
     );
-    let plan = Plan::user(facts.clone(), wanted, Components::AVX512).unwrap();
+    let plan = words.user(wanted, Components::AVX512).unwrap();
     assert_eq!((plan.components(), plan.area_len()), (wanted, 832));
     for legacy in [Components::X87, Components::SSE] {
         assert_eq!(
-            Plan::user(facts.clone(), Components::all(), legacy),
+            words.user(Components::all(), legacy),
             Err(PlanError::Uncovered { missing: legacy })
         );
     }
-    let plan = Plan::user(facts, Components::all(), !Components::LEGACY).unwrap();
+    let plan = words.user(Components::all(), !Components::LEGACY).unwrap();
     let plan = plan.with_rung(Rung::Fxsave).unwrap();
     assert_eq!((plan.area_len(), plan.format()), (512, Format::Legacy));
 }
