@@ -1,6 +1,6 @@
 //! CPUs that come, go, sleep, and use up their stamps.
 
-use fpu_core::{CpuLifecycle, CpuWords, Error};
+use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits};
 
 use super::{cover, must, on_cpus, Cpu, Machine, Model, Slot};
 
@@ -98,6 +98,12 @@ pub const EXHAUSTED: Model = Model {
         unsafe { words.set_resident(0u64.wrapping_sub(2 << 15) | number) };
         cpu.run(last);
         cpu.leave(last);
+        let told = Some(last.fpu.context());
+        let section = cpu.pinned().with_kernel_fpu(told, KernelUnits::ALL, || ());
+        let session = last.fpu.open(&mut cpu.pinned()).map(drop);
+        for result in [section, session, cpu.pinned().fpu_resume()] {
+            assert_eq!(result, Err(Error::Exhausted), "not reported: no stamp left");
+        }
         for task in [next, third, old] {
             match cpu.enter(task) {
                 Err(Error::Exhausted) => cover("refused: exhausted"),
