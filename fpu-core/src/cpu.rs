@@ -8,7 +8,8 @@ use crate::{
     CpuWords, Error, Event, EventKind, Level, Pinned,
 };
 
-/// The per-CPU state, for kernels whose per-CPU data can hold a struct. 16 bytes, all zero at first.
+/// The per-CPU state, for kernels whose per-CPU data can hold a struct. Two words, zero at first, alone
+/// in a cache line: every restore writes one, so two CPUs must not share the line.
 ///
 /// The fields' offsets are [`RESIDENT_OFFSET`](Self::RESIDENT_OFFSET) and
 /// [`GATE_OFFSET`](Self::GATE_OFFSET), for [assembly](crate::raw).
@@ -17,7 +18,7 @@ use crate::{
 /// static CPU0: fpu_core::CpuFpu = fpu_core::CpuFpu::new();
 /// # let _ = &CPU0;
 /// ```
-#[repr(C, align(16))]
+#[repr(C, align(64))]
 pub struct CpuFpu {
     resident: AtomicU64,
     gate: AtomicU64,

@@ -81,6 +81,8 @@ pub struct SaveSteps {
 #[derive(Debug)]
 pub struct UserPlan<'t, C: Pinned> {
     steps: UserSteps,
+    /// How the registers become the task's, if they are not already.
+    load: Option<EventKind>,
     cpu: &'t mut C,
     task: PhantomData<(&'t (), *mut ())>,
 }
@@ -123,10 +125,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: Exclusive + Pinned<Backend = B>,
     {
         let area = self.base().as_ptr();
-        let (restore_from, live) = match in_due(&self.word, cpu.words())? {
-            InDue::Nothing => (core::ptr::null(), self.word.load()),
-            InDue::Mark { live } => (core::ptr::null(), live),
-            InDue::Restore { live } => (area.cast_const(), live),
+        let (restore_from, live, load) = match in_due(&self.word, cpu.words())? {
+            InDue::Nothing => (core::ptr::null(), self.word.load(), None),
+            InDue::Mark { live } => (core::ptr::null(), live, Some(EventKind::Skipped)),
+            InDue::Restore { live } => (area.cast_const(), live, Some(EventKind::Restored)),
         };
         let steps = UserSteps {
             restore_from,
@@ -136,7 +138,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             live,
             saved: live | MEMORY,
         };
-        Ok(UserPlan { steps, cpu, task: PhantomData })
+        Ok(UserPlan { steps, load, cpu, task: PhantomData })
     }
 
     /// [`switch_prepare`](Self::switch_prepare) as a plan; `None` if nothing is due.
@@ -195,11 +197,9 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
         }
     }
     fn tell_loaded(&self) {
-        let skipped = self.steps.restore_from.is_null();
-        self.tell([
-            if skipped { EventKind::Skipped } else { EventKind::Restored },
-            EventKind::Loaded,
-        ]);
+        if let Some(how) = self.load {
+            self.tell([how, EventKind::Loaded]);
+        }
     }
 
     /// Commits the first half: the registers hold the task.

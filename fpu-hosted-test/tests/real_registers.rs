@@ -11,71 +11,14 @@ use core::{
 };
 use fpu_core::{KernelUnits, RawFpu, RestoreFault};
 use fpu_hosted_test::{
-    conformance::{Harness, Outcome, Step},
-    real::{run_between, RealHarness, RegFile, Seen},
+    conformance::{Harness, Step},
+    real::{run_between, RealHarness, RegFile},
 };
 use fpu_x86::{Components, Format, ImageError, Plan, Rung};
 
-const HEADER: usize = 512;
-
-/// An area of more than any plan needs, with an initial image.
-#[repr(C, align(64))]
-struct Memory([u8; 16384]);
-
-impl Memory {
-    fn new(plan: &Plan) -> Box<Self> {
-        assert!(plan.area_len() <= 16384);
-        let mut memory = Box::new(Self([0x5A; 16384]));
-        // SAFETY: S1: aligned, long enough, ours.
-        unsafe { plan.write_initial(memory.base()) };
-        memory
-    }
-    fn base(&mut self) -> NonNull<u8> {
-        NonNull::from(&mut self.0).cast()
-    }
-    fn word(&self, at: usize) -> u64 {
-        u64::from_le_bytes(self.0[at..at + 8].try_into().unwrap())
-    }
-}
-
-/// Steps on areas that are all [`Memory`]: what the last restore answered, and the registers after.
-fn attempt(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> Outcome<Seen> {
-    // SAFETY: S1: see above.
-    unsafe { h.run(steps) }
-}
-/// The same for steps that succeed.
-#[track_caller]
-fn run(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> RegFile {
-    let Outcome { restored, registers } = attempt(h, steps);
-    assert_eq!(restored, Ok(()), "a legal image was refused");
-    registers.0
-}
-fn every(h: &RealHarness) -> u64 {
-    (1 << h.components()) - 1
-}
-#[track_caller]
-fn same(got: &RegFile, expect: &RegFile, what: &str) {
-    if let Some(register) = expect.first_difference(got) {
-        let (got, expect) = (register.value(got), register.value(expect));
-        panic!("{what}: {register} is {got:#x}, expected {expect:#x}");
-    }
-}
-/// An area with these registers saved.
-fn saved(h: &mut RealHarness, registers: &Seen) -> Box<Memory> {
-    let mut memory = Memory::new(h.fpu());
-    run(h, &[Step::Load(registers), Step::Save(memory.base())]);
-    memory
-}
-fn for_each_rung(mut test: impl FnMut(&mut RealHarness)) {
-    let (rungs, skipped) = RealHarness::rungs();
-    for why in skipped {
-        println!("SKIP: {why}");
-    }
-    assert!(rungs.iter().any(|h| h.fpu().rung() == Rung::Fxsave), "every CPU has it");
-    for mut harness in rungs {
-        test(&mut harness);
-    }
-}
+#[path = "support/real.rs"]
+mod support;
+use support::*;
 
 #[test]
 fn the_plan_is_of_this_cpu() {
@@ -298,103 +241,6 @@ fn writes_that_a_restore_would_refuse_are_refused() {
         let after = run(h, &[Step::Restore(memory.base())]);
         assert_eq!(after.mxcsr(), mask);
     });
-}
-
-/// Ways to damage an image that every CPU refuses (SDM vol. 1, 13.8).
-fn damages(format: Format) -> Vec<(&'static str, usize, u64)> {
-    let mxcsr = ("a reserved bit of MXCSR", 24, 1 << 31);
-    let mut all = vec![mxcsr];
-    if format != Format::Legacy {
-        all.push(("a component that is not enabled", HEADER, 1 << 62));
-        all.push(("a reserved byte of the header", HEADER + 16, 1));
-        all.push(("XCOMP_BV that names another set", HEADER + 8, 1 << 61));
-    }
-    if format == Format::Compacted {
-        all.push(("XCOMP_BV without its own component", HEADER + 8, 1));
-        all.push(("a reserved byte at the end of the header", HEADER + 56, 1 << 63));
-    }
-    all
-}
-
-#[test]
-fn a_refused_image_is_an_error_and_the_next_one_loads() {
-    for_each_rung(|h| {
-        let (one, two) = (h.pattern(6, every(h)), h.pattern(7, every(h)));
-        let mut good = saved(h, &one);
-        for (what, at, bits) in damages(h.fpu().format()) {
-            let what = format!("{:?}, {what}", h.fpu().rung());
-            let mut bad = saved(h, &two);
-            let word = bad.word(at) ^ bits;
-            bad.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
-            let before = bad.0;
-            let answer = attempt(h, &[Step::Load(&one), Step::Restore(bad.base())]);
-            assert_eq!(answer.restored, Err(RestoreFault(13)), "{what}");
-            assert!(bad.0 == before, "{what}: the image was changed");
-            assert!(attempt(h, &[Step::Restore(bad.base())]).restored.is_err());
-            let steps = [Step::Restore(bad.base()), Step::Restore(good.base())];
-            let after = run(h, &steps);
-            same(&after, &one.0, &format!("after {what}"));
-            // A save to where a restore came from long ago, the last one having failed.
-            let steps = [Step::Restore(bad.base()), Step::Load(&two), Step::Save(good.base())];
-            assert!(attempt(h, &steps).restored.is_err());
-            let after = run(h, &[Step::Restore(good.base())]);
-            same(&after, &two.0, &format!("saved after {what}"));
-            good = saved(h, &one);
-        }
-    });
-}
-
-#[test]
-fn memory_that_is_not_there_is_an_error_too() {
-    for_each_rung(|h| {
-        // SAFETY: a new mapping of the kernel's choice.
-        let page = unsafe {
-            libc::mmap(
-                core::ptr::null_mut(),
-                16384,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert_ne!(page, libc::MAP_FAILED);
-        let nowhere = NonNull::new(page.cast()).unwrap();
-        let one = h.pattern(8, every(h));
-        // Not S1, which is what is tried: the memory is this test's, only not readable.
-        let answer = attempt(h, &[Step::Load(&one), Step::Restore(nowhere)]);
-        assert_eq!(answer.restored, Err(RestoreFault(14)), "{:?}", h.fpu().rung());
-        let mut good = saved(h, &one);
-        let after = run(h, &[Step::Restore(good.base())]);
-        same(&after, &one.0, "after a page fault");
-        // SAFETY: the mapping made above.
-        assert_eq!(unsafe { libc::munmap(page, 16384) }, 0);
-    });
-}
-
-#[test]
-fn other_faults_still_end_the_process() {
-    fpu_hosted_test::real::serve_fixups();
-    // SAFETY: the child only does what is safe after fork: it faults.
-    match unsafe { libc::fork() } {
-        0 => {
-            // SAFETY: not at all: the fault is what the child is for. If nothing came of it, it would
-            // leave at once.
-            unsafe {
-                libc::alarm(10);
-                core::ptr::null::<u8>().wrapping_add(8).read_volatile();
-                libc::_exit(0)
-            }
-        }
-        child => {
-            assert!(child > 0, "fork");
-            let mut status = 0;
-            // SAFETY: our child; the status is a local.
-            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
-            assert!(libc::WIFSIGNALED(status), "status {status:#x}");
-            assert_eq!(libc::WTERMSIG(status), libc::SIGSEGV);
-        }
-    }
 }
 
 /// XSAVEOPT may leave out what has not changed since the restore from the same address: under the

@@ -86,12 +86,16 @@ fn explore(model: &Model, bound: Option<usize>) {
     }
 }
 
-/// Says where a model was when it failed.
+/// Says where a model was when it failed, and lets go of what belonged to that execution.
 struct Where<'m>(&'m Model, u32);
 
 impl Drop for Where<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() && !QUIET.get() {
+        if !std::thread::panicking() {
+            return;
+        }
+        irq::abandon();
+        if !QUIET.get() {
             let at =
                 if self.0.interrupts { format!(", FPU_STEP={}", self.1) } else { String::new() };
             eprintln!("model {}: failed in execution {}{at}", self.0.name, EXECUTIONS.get());
@@ -176,7 +180,6 @@ fn caught(model: &'static Model, fault: Seeded, preemptions: usize) -> (Option<S
     let result = catch_unwind(AssertUnwindSafe(|| run(model, Some(preemptions))));
     QUIET.set(false);
     seed(None);
-    irq::abandon();
     (result.err().map(message), EXECUTIONS.get())
 }
 
