@@ -2,6 +2,8 @@
 //!
 //! Two pinned threads stand for CPUs, arrays of small operations for what a scheduler, its tasks and
 //! its interrupts do. Each script runs under the kernel built on `fpu-core` and under an eager one.
+//!
+//! [`xstate`] is the other program: the save area in a table, a picture and a file.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 pub mod args;
@@ -20,3 +22,4 @@ pub mod svg;
 pub mod timeline;
 pub mod trip;
 pub mod world;
+pub mod xstate;

@@ -6,6 +6,7 @@ use fpu_core::{KernelUnits, RawFpu, RestoreFault};
 use raw_cpuid::CpuIdReaderNative;
 
 use crate::{
+    control::{CR0_EM, CR0_TS, CR4_OSFXSR},
     image::{self, Image, ImageMut},
     insn, layout, Components, Facts, Plan, PlanError, Rung,
 };
@@ -14,7 +15,7 @@ use crate::{
 const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
 
 /// FXSAVE tells it, and nothing else does. In ring 0 it may be off: see `detect_kernel`.
-fn mxcsr_mask() -> u32 {
+pub(crate) fn mxcsr_mask() -> u32 {
     #[repr(C, align(64))]
     struct Legacy([u8; 512]);
     let mut area = Legacy([0; 512]);
@@ -118,7 +119,7 @@ impl Plan {
         if insn::ring() == 0 {
             // SAFETY: N4: ring 0.
             let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
-            if cr0 & (insn::CR0_EM | insn::CR0_TS) != 0 || cr4 & insn::CR4_OSFXSR == 0 {
+            if cr0 & (CR0_EM | CR0_TS) != 0 || cr4 & CR4_OSFXSR == 0 {
                 return Err(PlanError::FpuOff);
             }
         }
@@ -227,12 +228,12 @@ unsafe impl RawFpu for Plan {
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
         // SAFETY: S1, S3: readable, initialised by `write_initial`, and unwritten while the view lives.
         let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.layout.len()) };
-        Image { bytes, plan: self }
+        Image::new(bytes, self)
     }
 
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
         // SAFETY: S1, S3, and nobody else reads.
         let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len()) };
-        ImageMut { bytes, plan: self }
+        ImageMut::new(bytes, self)
     }
 }

@@ -2,7 +2,7 @@
 
 use raw_cpuid::{CpuId, CpuIdReader};
 
-use crate::{components::NUMBERS, Components, PlanError};
+use crate::{components::NUMBERS, Components, PlanError, Rung};
 
 /// How CPUID(0xD, i) describes component i.
 ///
@@ -229,6 +229,17 @@ impl Facts {
 
     pub(crate) fn offers_xsaves(&self) -> bool {
         self.xsaves && !self.xsaves_erratum
+    }
+
+    /// The CPU has the instruction and it works; whether it may be used here is another matter.
+    pub(crate) fn offers(&self, rung: Rung) -> bool {
+        match rung {
+            Rung::Fxsave => true,
+            Rung::Xsave => self.xsave,
+            Rung::Xsaveopt => self.xsave && self.xsaveopt,
+            Rung::Xsavec => self.xsave && self.xsavec,
+            Rung::Xsaves => self.xsave && self.offers_xsaves(),
+        }
     }
 
     /// How a component is described: `None` if the CPU does not have it, or gives it no bytes, and for

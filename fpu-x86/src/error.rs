@@ -75,7 +75,13 @@ pub enum PlanError {
 }
 
 /// Flag names, or bit numbers where there is no name.
-struct List(Components);
+pub(crate) struct List(Components);
+
+impl Components {
+    pub(crate) fn list(self) -> List {
+        List(self)
+    }
+}
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +156,18 @@ pub enum ImageError {
         /// Which.
         bits: u32,
     },
+    /// The component would have a value that the instructions which load it refuse.
+    IllegalValue {
+        /// Which component.
+        component: Components,
+        /// Where in the component its first wrong field is.
+        at: usize,
+    },
+    /// The buffer does not take the image.
+    TooShort {
+        /// Bytes that it must have.
+        need: usize,
+    },
 }
 
 impl fmt::Display for ImageError {
@@ -161,6 +179,10 @@ impl fmt::Display for ImageError {
             Self::ReservedMxcsr { bits } => {
                 write!(f, "MXCSR bits {bits:#x} are reserved on this CPU")
             }
+            Self::IllegalValue { component, at } => {
+                write!(f, "illegal value of {} at its byte {at}", List(*component))
+            }
+            Self::TooShort { need } => write!(f, "the buffer must have {need} bytes"),
         }
     }
 }

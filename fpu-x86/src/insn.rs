@@ -1,110 +1,93 @@
 //! The instructions. Nothing else in this crate is assembly.
 //!
 //! Always the 64-bit forms: the others truncate the x87 instruction and operand pointers (SDM vol. 1,
-//! 10.5.1 and 13.5.1). Saves are inline: they fault only if the caller broke a duty. Restores can be
-//! refused by the CPU because of what is in the image, so each is a small function with one
-//! instruction that may fault, at an address known to [`fixup`].
+//! 10.5.1 and 13.5.1). All are inline. Saves fault only if the caller broke a duty. Restores can be
+//! refused by the CPU because of what is in the image: each is followed by bytes that say so, which
+//! [`fixup`] looks for.
 
-use core::arch::{asm, global_asm};
+use core::arch::asm;
 
-// The name has the version in it, so that two versions can be linked into one kernel.
-//
-// In: RDI = area, EDX:EAX = mask. Out: EAX = 0, or the vector. The stack is not touched between entry
-// and the fault, so a landing pad returns to the caller as the function itself would.
-global_asm!(
-    ".pushsection .text.fpu_x86_restore, \"ax\", @progbits",
-    ".globl fpu_x86_0_1_xrstor",
-    ".hidden fpu_x86_0_1_xrstor",
-    ".type fpu_x86_0_1_xrstor, @function",
-    ".balign 32",
-    "fpu_x86_0_1_xrstor:",
-    "xrstor64 [rdi]",
-    "xor eax, eax",
-    "ret",
-    ".size fpu_x86_0_1_xrstor, . - fpu_x86_0_1_xrstor",
-    ".globl fpu_x86_0_1_fxrstor",
-    ".hidden fpu_x86_0_1_fxrstor",
-    ".type fpu_x86_0_1_fxrstor, @function",
-    ".balign 32",
-    "fpu_x86_0_1_fxrstor:",
-    "fxrstor64 [rdi]",
-    "xor eax, eax",
-    "ret",
-    ".size fpu_x86_0_1_fxrstor, . - fpu_x86_0_1_fxrstor",
-    ".globl fpu_x86_0_1_xrstors",
-    ".hidden fpu_x86_0_1_xrstors",
-    ".type fpu_x86_0_1_xrstors, @function",
-    ".balign 32",
-    "fpu_x86_0_1_xrstors:",
-    "xrstors64 [rdi]",
-    "xor eax, eax",
-    "ret",
-    ".size fpu_x86_0_1_xrstors, . - fpu_x86_0_1_xrstors",
-    // One pad of 8 bytes for each vector.
-    ".globl fpu_x86_0_1_pads",
-    ".hidden fpu_x86_0_1_pads",
-    ".type fpu_x86_0_1_pads, @function",
-    ".balign 32",
-    "fpu_x86_0_1_pads:",
-    ".set fpu_x86_0_1_vector, 0",
-    ".rept 18",
-    "mov eax, fpu_x86_0_1_vector",
-    "ret",
-    ".balign 8, 0xcc",
-    ".set fpu_x86_0_1_vector, fpu_x86_0_1_vector + 1",
-    ".endr",
-    ".size fpu_x86_0_1_pads, . - fpu_x86_0_1_pads",
-    ".popsection",
-);
+/// What follows the restoring instruction: XOR EAX,EAX, so that 0 means done, and an 8-byte NOP whose
+/// displacement is our mark. Compiled code has no such sequence.
+const MARK: [u8; 10] = [0x31, 0xC0, 0x0F, 0x1F, 0x84, 0x00, b'F', b'P', b'U', 0x86];
+/// The XOR, which is skipped, so that EAX stays what the handler put there.
+const XOR: usize = 2;
+/// XRSTOR64, FXRSTOR64 and XRSTORS64 of [RDI], XSETBV, WRMSR.
+const MAY_FAULT: [&[u8]; 5] = [
+    &[0x48, 0x0F, 0xAE, 0x2F],
+    &[0x48, 0x0F, 0xAE, 0x0F],
+    &[0x48, 0x0F, 0xC7, 0x1F],
+    &[0x0F, 0x01, 0xD1],
+    &[0x0F, 0x30],
+];
 
-// Called from assembly only; for compiled code they are places.
-extern "C" {
-    fn fpu_x86_0_1_xrstor();
-    fn fpu_x86_0_1_fxrstor();
-    fn fpu_x86_0_1_xrstors();
-    fn fpu_x86_0_1_pads();
-}
-
-/// The instructions that may fault: the first of each function.
-fn faulting() -> [usize; 3] {
-    [
-        fpu_x86_0_1_xrstor as *const () as usize,
-        fpu_x86_0_1_fxrstor as *const () as usize,
-        fpu_x86_0_1_xrstors as *const () as usize,
-    ]
-}
-
-const PAD: usize = 8;
-/// The faults, not traps or interrupts, that XRSTOR64, XRSTORS64 and FXRSTOR64 can raise (SDM vol. 2): #UD, #NM,
-/// #SS, #GP, #PF, #AC.
+/// The faults, not traps or interrupts, that they can raise (SDM vol. 2): #UD, #NM, #SS, #GP, #PF, #AC.
 const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 
-/// Where to continue after a fault at `ip`, if that is a restore of this crate.
-///
-/// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode
-/// that it cannot resolve otherwise, and replaces the saved instruction pointer with the answer; the
-/// restore then returns [`fpu_core::RestoreFault`] with the vector. No other register has to be changed.
-/// A hosted program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
-///
-/// It is a comparison with three addresses: there is no table to be kept by the linker script.
+/// What a fault handler does to the interrupted registers for a refused instruction to return its error.
 ///
 /// ```
-/// struct TrapFrame { rip: usize }
+/// // SAFETY: the address of code of this program, which is readable.
+/// let fixup = unsafe { fpu_x86::fixup(main as *const () as usize, 13) };
+/// assert!(fixup.is_none()); // not a restore
+/// # fn main() {}
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixup {
+    /// The new instruction pointer.
+    pub rip: usize,
+    /// The new RAX.
+    pub rax: usize,
+}
+
+/// How to continue after a fault at `ip`, if that is an instruction of this crate that may be refused: a
+/// restore, or a write to XCR0 or an MSR.
+///
+/// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode
+/// that it cannot resolve otherwise, and replaces the saved RIP and RAX with the answer; the restore then
+/// returns [`fpu_core::RestoreFault`] with the vector. No other register has to be changed. A hosted
+/// program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
+///
+/// The instruction is told by the bytes at `ip` and behind it, so it can be inline, and there is no table
+/// for the linker script to keep.
+///
+/// # Safety
+///
+/// * **N7** `ip` is the saved instruction pointer of a fault that code of the same privilege as the caller
+///   raised by executing an instruction there (not by fetching it), so the bytes of that
+///   instruction are readable.
+///
+/// ```
+/// struct TrapFrame { rip: usize, rax: usize }
 /// fn general_protection(frame: &mut TrapFrame) -> bool {
-///     match fpu_x86::fixup(frame.rip, 13) {
-///         Some(ip) => { frame.rip = ip; true }
+///     // SAFETY: N7: #GP in kernel mode, and the kernel's code is readable.
+///     match unsafe { fpu_x86::fixup(frame.rip, 13) } {
+///         Some(fixup) => { (frame.rip, frame.rax) = (fixup.rip, fixup.rax); true }
 ///         None => false, // a bug of the kernel's own
 ///     }
 /// }
-/// assert!(!general_protection(&mut TrapFrame { rip: 0xDEAD }));
+/// # let mut frame = TrapFrame { rip: general_protection as *const () as usize, rax: 0 };
+/// # assert!(!general_protection(&mut frame));
 /// ```
 #[doc(alias = "fixup_exception")]
 #[doc(alias = "_ASM_EXTABLE")]
 #[must_use]
-pub fn fixup(ip: usize, vector: u8) -> Option<usize> {
-    let pads = fpu_x86_0_1_pads as *const () as usize;
-    (faulting().contains(&ip) && VECTORS.contains(&vector))
-        .then(|| pads + PAD * usize::from(vector))
+pub unsafe fn fixup(ip: usize, vector: u8) -> Option<Fixup> {
+    let code = ip as *const u8;
+    // One byte after the other: behind another instruction there may be no more memory. Opcodes are
+    // prefix-free, so a byte that differs from the instruction is noticed within the instruction that
+    // is there; and if it is one of these, code follows, at least to the first byte that differs.
+    let is = |at: usize, byte: u8| {
+        // SAFETY: N7, and as just said.
+        unsafe { code.wrapping_add(at).read() == byte }
+    };
+    let all = |from: usize, bytes: &[u8]| bytes.iter().enumerate().all(|(i, b)| is(from + i, *b));
+    if !VECTORS.contains(&vector) {
+        return None;
+    }
+    let instruction = MAY_FAULT.into_iter().find(|instruction| all(0, instruction))?;
+    let behind = instruction.len();
+    all(behind, &MARK).then(|| Fixup { rip: ip.wrapping_add(behind + XOR), rax: vector.into() })
 }
 
 macro_rules! save {
@@ -146,22 +129,51 @@ pub(crate) unsafe fn fxsave(area: *mut u8) {
     unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) }
 }
 
+// The registers that a restore loads, as far as the compiler could have something in them. Without SSE
+// it cannot; with AVX-512 there are more than can be named on every compiler, and the calling
+// convention's list, which costs integer registers too, has them all.
+cfg_if::cfg_if! {
+    if #[cfg(not(target_feature = "sse"))] {
+        macro_rules! loading {
+            ($($asm:tt)*) => { asm!($($asm)* options(nostack)) };
+        }
+    } else if #[cfg(not(target_feature = "avx512f"))] {
+        macro_rules! loading {
+            ($($asm:tt)*) => {
+                asm!(
+                    $($asm)*
+                    out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+                    out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+                    out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+                    out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+                    out("st(0)") _, out("st(1)") _, out("st(2)") _, out("st(3)") _,
+                    out("st(4)") _, out("st(5)") _, out("st(6)") _, out("st(7)") _,
+                    options(nostack),
+                )
+            };
+        }
+    } else {
+        macro_rules! loading {
+            ($($asm:tt)*) => { asm!($($asm)* clobber_abi("sysv64"), options(nostack)) };
+        }
+    }
+}
+
 macro_rules! restore {
-    ($($(#[$doc:meta])* $name:ident $function:ident),*) => {$(
+    ($($(#[$doc:meta])* $name:ident $insn:literal),*) => {$(
         $(#[$doc])*
         #[inline(always)]
         pub(crate) unsafe fn $name(area: *const u8, mask: u64) -> u32 {
-            let vector;
-            // SAFETY: N1, N2. A direct call, whatever the relocation model; by `clobber_abi` the
-            // compiler keeps nothing in vector registers across it.
+            let vector: u32;
+            // SAFETY: N1, N2. A fault continues behind the XOR with the vector in EAX.
             unsafe {
-                asm!(
-                    "call {restore}",
-                    restore = sym $function,
+                loading!(
+                    concat!($insn, " [rdi]"),
+                    "xor eax, eax",
+                    ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
                     in("rdi") area,
                     inlateout("eax") mask as u32 => vector,
                     in("edx") (mask >> 32) as u32,
-                    clobber_abi("sysv64"),
                 );
             }
             vector
@@ -177,13 +189,13 @@ restore!(
     /// N1, reading, and
     ///
     /// * **N2** the code around keeps nothing in the registers that the instruction loads.
-    xrstor fpu_x86_0_1_xrstor,
+    xrstor "xrstor64",
     /// As [`xrstor`], from the compacted format, supervisor components too.
     ///
     /// # Safety
     ///
     /// N1, reading, and N2; in ring 0.
-    xrstors fpu_x86_0_1_xrstors
+    xrstors "xrstors64"
 );
 
 /// Loads x87 and SSE from `area`; as [`xrstor`].
@@ -193,15 +205,15 @@ restore!(
 /// N1 as for [`fxsave`], reading, and N2.
 #[inline(always)]
 pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
-    let vector;
+    let vector: u32;
     // SAFETY: N1, N2; as above.
     unsafe {
-        asm!(
-            "call {restore}",
-            restore = sym fpu_x86_0_1_fxrstor,
+        loading!(
+            "fxrstor64 [rdi]",
+            "xor eax, eax",
+            ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
             in("rdi") area,
             lateout("eax") vector,
-            clobber_abi("sysv64"),
         );
     }
     vector
@@ -251,10 +263,6 @@ pub(crate) unsafe fn xgetbv0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-pub(crate) const CR0_EM: u64 = 1 << 2;
-pub(crate) const CR0_TS: u64 = 1 << 3;
-pub(crate) const CR4_OSFXSR: u64 = 1 << 9;
-
 /// The ring that this runs in.
 pub(crate) fn ring() -> u8 {
     let selector: u16;
@@ -266,54 +274,123 @@ pub(crate) fn ring() -> u8 {
 }
 
 macro_rules! control_register {
-    ($($name:ident $source:literal),*) => {$(
+    ($($read:ident $write:ident $name:literal),*) => {$(
         /// Reads a control register.
         ///
         /// # Safety
         ///
         /// * **N4** in ring 0.
-        pub(crate) unsafe fn $name() -> u64 {
+        pub(crate) unsafe fn $read() -> u64 {
             let value;
             // SAFETY: N4. Not `nomem`, so that it is not moved across a write of the register.
             unsafe {
                 asm!(
-                    concat!("mov {}, ", $source),
+                    concat!("mov {}, ", $name),
                     out(reg) value,
                     options(nostack, preserves_flags),
                 );
             }
             value
         }
+
+        /// Writes a control register.
+        ///
+        /// # Safety
+        ///
+        /// N4, and
+        ///
+        /// * **N5** the value is legal, and nothing relies on what it changes.
+        pub(crate) unsafe fn $write(value: u64) {
+            // SAFETY: N4, N5. Not `nomem`: what follows must not be moved before it.
+            unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack)) }
+        }
     )*};
 }
-control_register!(cr0 "cr0", cr4 "cr4");
+control_register!(cr0 set_cr0 "cr0", cr4 set_cr4 "cr4");
+
+macro_rules! fallible_write {
+    ($insn:literal, $register:expr, $value:expr) => {{
+        let vector: u32;
+        // SAFETY: N4, N5, of the function around. A fault continues as for restores. Not `nomem`: what
+        // follows must not be moved before it.
+        unsafe {
+            asm!(
+                $insn,
+                "xor eax, eax",
+                ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
+                in("ecx") $register,
+                inlateout("eax") $value as u32 => vector,
+                in("edx") ($value >> 32) as u32,
+                options(nostack),
+            );
+        }
+        vector
+    }};
+}
+
+/// Writes XCR0. Returns 0, or the vector of the fault.
+///
+/// # Safety
+///
+/// N3, N4, N5.
+pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
+    fallible_write!("xsetbv", 0, value)
+}
+
+/// Writes a model-specific register. Returns 0, or the vector of the fault.
+///
+/// # Safety
+///
+/// N4, N5.
+pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
+    fallible_write!("wrmsr", register, value)
+}
+
+/// Reads a model-specific register.
+///
+/// # Safety
+///
+/// N4, and
+///
+/// * **N6** the CPU has it.
+pub(crate) unsafe fn rdmsr(register: u32) -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: N4, N6. Not `nomem`, so that it is not moved across a write of the register.
+    unsafe {
+        asm!(
+            "rdmsr",
+            in("ecx") register,
+            out("eax") low,
+            out("edx") high,
+            options(nostack, preserves_flags),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_the_restores_and_only_faults_are_fixed_up() {
-        for ip in faulting() {
-            let mut pads = VECTORS.map(|vector| fixup(ip, vector).unwrap());
-            pads.sort_unstable();
-            assert!(pads.windows(2).all(|pair| pair[1] >= pair[0] + PAD));
-            for other in (0..=255).filter(|vector| !VECTORS.contains(vector)) {
-                assert_eq!(fixup(ip, other), None, "vector {other}");
+    fn only_our_instructions_and_only_faults_are_fixed_up() {
+        let asked = |code: &[u8], vector| {
+            // SAFETY: N7: as much of the array is read as is a whole sequence.
+            unsafe { fixup(code.as_ptr() as usize, vector) }
+        };
+        for instruction in MAY_FAULT {
+            let code = [instruction, &MARK].concat();
+            let rip = code.as_ptr() as usize + instruction.len() + XOR;
+            for vector in 0..=255 {
+                let expect = Fixup { rip, rax: vector.into() };
+                let ours = VECTORS.contains(&vector).then_some(expect);
+                assert_eq!(asked(&code, vector), ours, "vector {vector}");
             }
-            assert_eq!(fixup(ip + 1, 13), None);
-            assert_eq!(fixup(ip - 1, 13), None);
-        }
-    }
-
-    #[test]
-    fn each_pad_returns_its_vector() {
-        for vector in VECTORS {
-            let ip = faulting()[0];
-            let pad = fixup(ip, vector).unwrap();
-            // SAFETY: a pad is `mov eax, imm32; ret`, a function without arguments.
-            let pad: extern "sysv64" fn() -> u32 = unsafe { core::mem::transmute(pad) };
-            assert_eq!(pad(), u32::from(vector));
+            for at in 0..code.len() {
+                let mut other = code.clone();
+                other[at] ^= 0x80;
+                assert_eq!(asked(&other, 13), None, "byte {at} of {instruction:x?}");
+            }
         }
     }
 }

@@ -9,20 +9,28 @@ extern crate std;
 
 mod check;
 mod components;
+mod control;
+#[cfg(test)]
+mod corpus;
 mod cpuid;
 mod error;
+mod foreign;
 mod image;
 mod layout;
 mod plan;
 #[cfg(test)]
 mod words;
+mod x87;
 
 pub use components::Components;
+pub use control::{ControlMismatch, ControlRegister, ControlState, CpuMismatch};
 pub use cpuid::{Described, Facts};
 pub use error::{ImageError, PlanError};
+pub use foreign::{ForeignError, ForeignImage, ValidImage};
 pub use image::{Image, ImageMut};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use plan::{Format, Plan, Rung};
+pub use x87::{Selectors, X87};
 
 cfg_if::cfg_if! {
     // The assembly is for ELF: every kernel target, and Linux and BSD hosts. Elsewhere the crate
@@ -33,7 +41,9 @@ cfg_if::cfg_if! {
         not(any(windows, target_os = "uefi", target_vendor = "apple"))
     ))] {
         mod backend;
+        mod enable;
         mod insn;
-        pub use insn::fixup;
+        pub use enable::{enable_legacy_on_this_cpu, EnableError};
+        pub use insn::{fixup, Fixup};
     }
 }

@@ -192,13 +192,14 @@ impl Plan {
     }
 
     fn offers(&self, rung: Rung) -> bool {
-        match rung {
-            Rung::Fxsave => true,
-            Rung::Xsave => self.xsave,
-            Rung::Xsaveopt => self.xsave && self.facts.xsaveopt(),
-            Rung::Xsavec => self.xsave && self.facts.xsavec(),
-            Rung::Xsaves => self.xsave && self.ring0 && self.facts.offers_xsaves(),
-        }
+        self.facts.offers(rung)
+            && (rung == Rung::Fxsave || self.xsave)
+            && (rung != Rung::Xsaves || self.ring0)
+    }
+
+    /// Does a CPU with these facts have this plan's instruction?
+    pub(crate) fn offered_by(&self, cpu: &Facts) -> bool {
+        cpu.offers(self.rung)
     }
 
     /// The same plan with another instruction, for tests and measurements.

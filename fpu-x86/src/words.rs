@@ -1,30 +1,23 @@
-//! Plans made from CPUID words: made up to be wrong in one way each, and recorded from real CPUs.
+//! Plans made from CPUID words that are made up to be wrong in one way each.
 
 use raw_cpuid::CpuIdResult;
-use std::{
-    collections::BTreeMap,
-    format, fs,
-    path::Path,
-    println,
-    string::{String, ToString},
-    vec::Vec,
-};
+use std::{collections::BTreeMap, string::ToString};
 
 use crate::{image, Components, Facts, Format, Image, ImageError, ImageMut, Plan, PlanError, Rung};
 
 /// Words by leaf and subleaf; all others read as zero.
 #[derive(Clone, Default)]
-struct Words {
-    cpuid: BTreeMap<(u32, u32), [u32; 4]>,
-    xcr0: u64,
+pub(crate) struct Words {
+    pub(crate) cpuid: BTreeMap<(u32, u32), [u32; 4]>,
+    pub(crate) xcr0: u64,
 }
 
-const FXSR_SSE: u32 = 1 << 24 | 1 << 25;
-const XSAVE: u32 = 1 << 26;
-const OSXSAVE: u32 = 1 << 27;
+pub(crate) const FXSR_SSE: u32 = 1 << 24 | 1 << 25;
+pub(crate) const XSAVE: u32 = 1 << 26;
+pub(crate) const OSXSAVE: u32 = 1 << 27;
 
 impl Words {
-    fn facts(&self) -> Result<Facts, PlanError> {
+    pub(crate) fn facts(&self) -> Result<Facts, PlanError> {
         let words = self.cpuid.clone();
         let reader = move |leaf, subleaf| {
             let [eax, ebx, ecx, edx] = words.get(&(leaf, subleaf)).copied().unwrap_or_default();
@@ -32,24 +25,28 @@ impl Words {
         };
         Facts::from_cpuid(reader)
     }
-    fn user(&self, wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
+    pub(crate) fn user(&self, wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
         Plan::user(self.facts()?, self.xcr0, 0xFFFF, wanted, left_out)
     }
-    fn plan(&self) -> Result<Plan, PlanError> {
+    pub(crate) fn plan(&self) -> Result<Plan, PlanError> {
         self.user(Components::all(), Components::empty())
     }
-    fn with(mut self, leaf: u32, subleaf: u32, words: [u32; 4]) -> Self {
+    /// The plan for ring 0.
+    pub(crate) fn kernel(&self, wanted: Components) -> Result<Plan, PlanError> {
+        Plan::kernel(self.facts()?, 0xFFFF, wanted)
+    }
+    pub(crate) fn with(mut self, leaf: u32, subleaf: u32, words: [u32; 4]) -> Self {
         self.cpuid.insert((leaf, subleaf), words);
         self
     }
-    fn xcr0(mut self, xcr0: u64) -> Self {
+    pub(crate) fn xcr0(mut self, xcr0: u64) -> Self {
         self.xcr0 = xcr0;
         self
     }
 }
 
 /// An AVX-512 server part with PKRU, XSAVEC and XSAVES, whose system enables no supervisor state.
-fn server() -> Words {
+pub(crate) fn server() -> Words {
     Words::default()
         .with(0, 0, [0x16, 0, 0, 0])
         .with(1, 0, [0, 0, XSAVE | OSXSAVE, FXSR_SSE])
@@ -65,7 +62,7 @@ fn server() -> Words {
 }
 
 /// With AMX, whose components are aligned in the compacted format.
-fn tiles() -> Words {
+pub(crate) fn tiles() -> Words {
     server()
         .with(0xD, 0, [0x6_02E7, 11008, 11008, 0])
         .with(0xD, 1, [0xF, 10752, 0, 0])
@@ -251,106 +248,6 @@ fn rungs_follow_cpuid() {
     }
 }
 
-/// `"key":"value"` or `"key":[...]` of one line of JSON, as text.
-fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
-    let at = line.find(&format!("\"{key}\":"))? + key.len() + 3;
-    let rest = &line[at..];
-    let end = match rest.as_bytes().first()? {
-        b'"' => rest[1..].find('"')? + 2,
-        b'[' => rest.find(']')? + 1,
-        _ => rest.find([',', '}'])?,
-    };
-    Some(rest[..end].trim_matches(['"', '[', ']']))
-}
-fn hex(text: &str) -> u64 {
-    u64::from_str_radix(text.trim_matches('"').trim_start_matches("0x"), 16).unwrap()
-}
-
-fn recorded(line: &str) -> Words {
-    let mut words = Words::default();
-    let keys = [(0, 0), (1, 0)].into_iter().chain((0..63).map(|sub| (0xD, sub)));
-    for (leaf, sub) in keys {
-        if let Some(four) = field(line, &format!("0x{leaf:x}.{sub}")) {
-            let four: Vec<u32> = four.split(',').map(|word| hex(word) as u32).collect();
-            words = words.with(leaf, sub, four.try_into().unwrap());
-        }
-    }
-    words
-}
-
-/// Reads lines that lie beside a checkout of the project, not in it.
-fn lines(name: &str) -> Option<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cpuid").join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Some(text.lines().map(String::from).collect()),
-        Err(why) => {
-            println!("SKIP: recorded CPUID words, {}: {why}", path.display());
-            None
-        }
-    }
-}
-
-#[test]
-fn recorded_cpus_with_xsave() {
-    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
-    let (mut planned, mut refused) = (0, 0);
-    for line in &lines {
-        let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
-        let words = recorded(line);
-        let enabled = field(line, "xcr0").filter(|text| *text != "null").map_or(0, hex);
-        let words = words.xcr0(enabled);
-        let plan = words.plan();
-        let dormant = words.cpuid[&(1, 0)][2] & OSXSAVE == 0;
-        match field(line, "status").unwrap() {
-            // A part with junk in leaf 1.
-            _ if words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE => {
-                assert_eq!(plan, Err(PlanError::NoFxsave), "{name}");
-            }
-            _ if dormant => assert_eq!(plan.unwrap().rung(), Rung::Fxsave, "{name}"),
-            "zero_leaf_d" => assert_eq!(plan, Err(PlanError::EmptyXsaveLeaf), "{name}"),
-            "no_leaf_d" => assert_eq!(plan, Err(PlanError::NoXsaveLeaf), "{name}"),
-            "complete" if enabled & 0b11 == 0b11 => {
-                let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
-                let supported = words.cpuid[&(0xD, 0)];
-                assert_eq!(plan.components().bits(), enabled & !0x200, "{name}");
-                assert!(plan.area_len() <= supported[2] as usize, "{name}");
-                if enabled & 0x200 == 0 {
-                    let standard = plan.with_rung(Rung::Xsave).unwrap();
-                    assert_eq!(standard.area_len(), supported[1] as usize, "{name}");
-                }
-                planned += 1;
-            }
-            "complete" => assert!(plan.is_err(), "{name}: XCR0 {enabled:#x}"),
-            // A faulty tool's words: whatever comes of them, it is an answer.
-            _ => refused += usize::from(plan.is_err()),
-        }
-    }
-    println!("{} recorded, {planned} planned, {refused} damaged ones refused", lines.len());
-    assert!(planned >= 30, "only {planned} of {}", lines.len());
-}
-
-#[test]
-fn recorded_cpus_without_xsave() {
-    let Some(lines) = lines("no_xsave.jsonl") else { return };
-    let mut legacy = 0;
-    for line in &lines {
-        let brand = field(line, "brand").unwrap();
-        let has = |key| field(line, key) == Some("1");
-        match recorded(line).plan() {
-            Ok(plan) => {
-                assert!(has("fxsr") && has("sse"), "{brand}");
-                assert_eq!(plan.rung(), Rung::Fxsave, "{brand}");
-                legacy += 1;
-            }
-            Err(why) => {
-                assert_eq!(why, PlanError::NoFxsave, "{brand}");
-                assert!(!(has("fxsr") && has("sse")), "{brand}");
-            }
-        }
-    }
-    assert!(legacy >= 20, "only {legacy} of {}", lines.len());
-}
-
 #[test]
 fn a_child_starts_without_tiles() {
     let plan = tiles().plan().unwrap();
@@ -358,7 +255,7 @@ fn a_child_starts_without_tiles() {
     image::write_initial(&mut bytes, &plan);
     bytes[512..520].copy_from_slice(&plan.components().bits().to_le_bytes());
     image::disinherit(&mut bytes, &plan);
-    let image = Image { bytes: &bytes, plan: &plan };
+    let image = Image::new(&bytes, &plan);
     assert_eq!(image.present(), plan.components().difference(Components::AMX));
 }
 
@@ -367,7 +264,7 @@ fn bytes_of_absent_tiles_read_as_zero() {
     let plan = tiles().plan().unwrap();
     let mut bytes = std::vec![0xEE; plan.area_len()];
     bytes[512..520].copy_from_slice(&Components::TILECFG.bits().to_le_bytes());
-    let image = Image { bytes: &bytes, plan: &plan };
+    let image = Image::new(&bytes, &plan);
     let mut out = [1; 4];
     assert_eq!(image.read(Components::TILEDATA, 8188, &mut out), Ok(()));
     assert_eq!(out, [0; 4]);
@@ -383,7 +280,7 @@ fn bytes_of_absent_tiles_read_as_zero() {
         assert_eq!(image.read(component, at, &mut out), Err(why), "{component:?}");
         assert_eq!(out, [0xEE; 4]);
     }
-    let mut image = ImageMut { bytes: &mut bytes, plan: &plan };
+    let mut image = ImageMut::new(&mut bytes, &plan);
     let why = image.write(Components::TILEDATA, 0, &[0; 4]);
     assert_eq!(why, Err(ImageError::NotWritable), "a restore refuses it where XFD is set");
 }

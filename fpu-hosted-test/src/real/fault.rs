@@ -39,8 +39,17 @@ unsafe extern "C" fn on_fault(signal: c_int, _: *mut libc::siginfo_t, context: *
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let ip = registers[libc::REG_RIP as usize] as usize;
     let vector = registers[libc::REG_TRAPNO as usize] as u8;
-    match fpu_x86::fixup(ip, vector) {
-        Some(next) => registers[libc::REG_RIP as usize] = next as i64,
+    // A jump to nowhere faults while fetching, with its own address in CR2.
+    let fetching = vector == 14 && registers[libc::REG_CR2 as usize] as usize == ip;
+    let ask = || {
+        // SAFETY: N7: an instruction was executed, and this program's code is readable.
+        unsafe { fpu_x86::fixup(ip, vector) }
+    };
+    match if fetching { None } else { ask() } {
+        Some(fixup) => {
+            registers[libc::REG_RIP as usize] = fixup.rip as i64;
+            registers[libc::REG_RAX as usize] = fixup.rax as i64;
+        }
         // Not ours: the same instruction faults again, and then as if nobody had asked.
         // SAFETY: async-signal-safe.
         None => unsafe {

@@ -22,9 +22,15 @@ pub use asm::{
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod fault;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod foreign;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod harness;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
     fault::serve_fixups,
+    foreign::{decode, fuzz_foreign, ForeignBench},
     harness::{RealHarness, Seen},
+    mutate::{random_image, Words},
 };

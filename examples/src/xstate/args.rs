@@ -1,0 +1,115 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf};
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The table.
+    Table,
+    /// The picture, to this file.
+    Map(PathBuf),
+    /// What is in this file.
+    Decode(PathBuf),
+    /// JSON lines.
+    Batch,
+    /// Print this and succeed.
+    Print(String),
+}
+
+/// The whole line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Args {
+    /// What to do.
+    pub command: Command,
+    /// Another CPU's words.
+    pub cpuid: Option<PathBuf>,
+}
+
+const HELP: &str = "\
+Shows the XSAVE area: this machine's, another CPU's, or the one in a file.
+
+usage: xstate [--cpuid FILE]              the plan and both layouts, as a table
+       xstate [--cpuid FILE] map FILE     both layouts as a picture (SVG); also: --svg FILE
+       xstate [--cpuid FILE] decode FILE  the registers in a file: a raw XSAVE or FXSAVE area, or
+                                          the NT_X86_XSTATE notes of an ELF core file
+       xstate batch                       layouts for JSON lines, from standard input
+
+  --cpuid FILE  a CPU other than this one: a line as for batch, of which \"cpuid\" is needed. Its
+                \"bitmap\", if there is one, says what is enabled; else it is all that XCR0 can be.
+                A core file's own layout note is believed unless this is given.
+  --help        this
+  --version     the version
+
+batch: a line is one request and gets one line, in order:
+  {\"id\":ANY,\"cpuid\":{\"0xLEAF.SUBLEAF\":[\"0xEAX\",\"0xEBX\",\"0xECX\",\"0xEDX\"],...},\"bitmap\":\"0x..\"}
+  {\"id\":ANY,\"bitmap\":\"0x..\",\"standard\":{\"size\":N,\"offsets\":{\"2\":[OFFSET,SIZE],...}},
+   \"compacted\":{\"size\":N,\"offsets\":{...}}}
+  {\"id\":ANY,\"error\":\"...\"}
+  LEAF is hexadecimal, SUBLEAF decimal; only leaf 0xd is looked at. \"standard\" has the user components
+  of the bitmap, \"compacted\" all. Any subset of what the CPU describes is laid out, legal in XCR0 or
+  not, and the empty one too: 576 bytes are the legacy area and the header, where x87 and SSE lie.
+  A component that the CPU does not have or describe is an error; so are bit 63, a component within
+  the header or within another, an empty leaf 0xd, and any line that is no request (an empty line
+  too, or one over 16 MiB). The identifier of an error is null if it could not be read.
+
+exit code: 0 done (batch: whatever the answers), 1 input that cannot be read or is malformed,
+           2 bad arguments
+";
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+///
+/// One line that says what is wrong.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
+    let (mut command, mut cpuid) = (None, None);
+    let mut args = args.into_iter();
+    let mut set = |new: Command| match &command {
+        None => {
+            command = Some(new);
+            Ok(())
+        }
+        Some(_) => Err(String::from("more than one command (--help lists them)")),
+    };
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        let (name, attached) = match text.split_once('=') {
+            // A path that is not UTF-8 has to be an argument of its own.
+            Some((name, value)) if name.starts_with("--") && arg.to_str().is_some() => {
+                (name, Some(OsString::from(value)))
+            }
+            _ => (text.as_str(), None),
+        };
+        let flag =
+            matches!(name, "--help" | "-h" | "--version" | "-V" | "batch" | "map" | "decode");
+        if flag && attached.is_some() {
+            return Err(format!("{name} takes no value"));
+        }
+        let mut file = || -> Result<PathBuf, String> {
+            let value = attached.clone().or_else(|| args.next()).filter(|value| !value.is_empty());
+            value.map(PathBuf::from).ok_or_else(|| format!("{name} needs a file"))
+        };
+        match name {
+            "--help" | "-h" => return Ok(print(HELP.into())),
+            "--version" | "-V" => {
+                return Ok(print(concat!("xstate ", env!("CARGO_PKG_VERSION"), "\n").into()));
+            }
+            "--svg" | "map" => set(Command::Map(file()?))?,
+            "decode" => set(Command::Decode(file()?))?,
+            "batch" => set(Command::Batch)?,
+            "--cpuid" if cpuid.is_some() => return Err("--cpuid twice".into()),
+            "--cpuid" => cpuid = Some(file()?),
+            _ => return Err(format!("unknown argument: {text:?} (--help lists them)")),
+        }
+    }
+    let command = command.unwrap_or(Command::Table);
+    if command == Command::Batch && cpuid.is_some() {
+        return Err("batch takes no --cpuid: each line has its own".into());
+    }
+    Ok(Args { command, cpuid })
+}
+
+fn print(text: String) -> Args {
+    Args { command: Command::Print(text), cpuid: None }
+}

@@ -1,0 +1,115 @@
+//! The CPU that is spoken of: this one, or a recorded one.
+
+use std::path::Path;
+
+use fpu_x86::{Components, Facts, Plan, PlanError, Rung};
+
+use super::{
+    layouts::{explain, Layouts},
+    request,
+    words::{numbers, Words},
+};
+
+/// A CPU, and what is enabled on it.
+#[derive(Debug)]
+pub struct Subject {
+    /// What it is called.
+    pub title: String,
+    /// Where the words come from.
+    pub source: &'static str,
+    /// What it says.
+    pub facts: Facts,
+    /// What is enabled: XCR0, and of another CPU perhaps IA32_XSS too.
+    pub enabled: u64,
+    /// What tasks would be switched with here.
+    pub plan: Option<Result<Plan, PlanError>>,
+}
+
+impl Subject {
+    /// This machine.
+    ///
+    /// # Errors
+    ///
+    /// It has not even FXSAVE, or CPUID contradicts itself.
+    pub fn this_machine() -> Result<Self, String> {
+        let facts = Facts::from_cpuid(Words::of_this_cpu()).map_err(|why| explain(&why))?;
+        let plan = Plan::detect_user(Components::all());
+        let enabled = plan.as_ref().map_or(facts.supported_user(), Plan::xcr0).bits();
+        Ok(Self {
+            title: crate::report::cpu_name(),
+            source: "this machine, in user mode",
+            facts,
+            enabled,
+            plan: Some(plan),
+        })
+    }
+
+    /// The CPU whose words are in a file.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the file.
+    pub fn recorded(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read(path).map_err(|why| why.to_string());
+        let text = text.and_then(|text| String::from_utf8(text).map_err(|why| why.to_string()));
+        let read = text.and_then(|text| request::read_cpu(&text));
+        let read = read.and_then(|(words, bitmap)| {
+            let facts = Facts::from_xsave_leaf(words).map_err(|why| explain(&why))?;
+            let enabled = bitmap.unwrap_or(facts.supported_user().bits());
+            Layouts::new(&facts, enabled)?;
+            Ok((facts, enabled))
+        });
+        let (facts, enabled) = read.map_err(|why| format!("{}: {why}", path.display()))?;
+        let title = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { title, source: "recorded words", facts, enabled, plan: None })
+    }
+
+    /// Both layouts of what is enabled.
+    ///
+    /// # Errors
+    ///
+    /// CPUID contradicts itself.
+    pub fn layouts(&self) -> Result<Layouts, String> {
+        Layouts::new(&self.facts, self.enabled)
+    }
+
+    /// Every component that the CPU has, enabled or not.
+    #[must_use]
+    pub fn supported(&self) -> u64 {
+        (self.facts.supported_user() | self.facts.supported_supervisor()).bits()
+    }
+
+    /// The instructions that save, the best first, with whether the CPU has them.
+    #[must_use]
+    pub fn rungs(&self) -> Vec<(Rung, bool)> {
+        let has = |rung| match rung {
+            Rung::Xsaves => self.facts.xsaves(),
+            Rung::Xsavec => self.facts.xsavec(),
+            Rung::Xsaveopt => self.facts.xsaveopt(),
+            Rung::Xsave => self.facts.xsave(),
+            _ => true,
+        };
+        Rung::ALL.into_iter().map(|rung| (rung, has(rung))).collect()
+    }
+
+    /// The supervisor components, together with what is enabled, that give CPUID's own compacted size;
+    /// ring 3 cannot read IA32_XSS. `None` if it is not clear.
+    #[must_use]
+    pub fn supervisor_enabled(&self) -> Option<u64> {
+        let known = self.facts.supported_supervisor().bits();
+        let mut fits = None;
+        // All subsets of a mask, from the empty one up; there are few components.
+        let mut subset = 0u64;
+        for _ in 0..1u32 << numbers(known).count().min(12) {
+            let size = Layouts::new(&self.facts, self.enabled | subset).ok()?.compacted.len;
+            if size == self.facts.compacted_enabled() {
+                if fits.is_some() {
+                    return None;
+                }
+                fits = Some(subset);
+            }
+            subset = subset.wrapping_sub(known) & known;
+        }
+        fits
+    }
+}

@@ -1,0 +1,281 @@
+//! Plans and layouts made from the words that real CPUs reported. The words lie beside a checkout of the
+//! project, not in it.
+
+use std::{
+    format, fs,
+    path::Path,
+    println,
+    string::{String, ToString},
+    vec::Vec,
+};
+
+use crate::{
+    words::{Words, FXSR_SSE, OSXSAVE},
+    Compacted, Components, Layout, PlanError, Rung, Standard,
+};
+
+/// `"key":"value"` or `"key":[...]` of one line of JSON, as text.
+fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let at = line.find(&format!("\"{key}\":"))? + key.len() + 3;
+    let rest = &line[at..];
+    let end = match rest.as_bytes().first()? {
+        b'"' => rest[1..].find('"')? + 2,
+        b'[' => rest.find(']')? + 1,
+        _ => rest.find([',', '}'])?,
+    };
+    Some(rest[..end].trim_matches(['"', '[', ']']))
+}
+fn hex(text: &str) -> u64 {
+    u64::from_str_radix(text.trim_matches('"').trim_start_matches("0x"), 16).unwrap()
+}
+
+fn recorded(line: &str) -> Words {
+    let mut words = Words::default();
+    let keys = [(0, 0), (1, 0)].into_iter().chain((0..63).map(|sub| (0xD, sub)));
+    for (leaf, sub) in keys {
+        if let Some(four) = field(line, &format!("0x{leaf:x}.{sub}")) {
+            let four: Vec<u32> = four.split(',').map(|word| hex(word) as u32).collect();
+            words = words.with(leaf, sub, four.try_into().unwrap());
+        }
+    }
+    words
+}
+
+/// Reads lines that lie beside a checkout of the project, not in it.
+fn lines(name: &str) -> Option<Vec<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cpuid").join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Some(text.lines().map(String::from).collect()),
+        Err(why) => {
+            println!("SKIP: recorded CPUID words, {}: {why}", path.display());
+            None
+        }
+    }
+}
+
+#[test]
+fn recorded_cpus_with_xsave() {
+    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let (mut planned, mut refused) = (0, 0);
+    for line in &lines {
+        let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
+        let words = recorded(line);
+        let enabled = field(line, "xcr0").filter(|text| *text != "null").map_or(0, hex);
+        let words = words.xcr0(enabled);
+        let plan = words.plan();
+        let dormant = words.cpuid[&(1, 0)][2] & OSXSAVE == 0;
+        match field(line, "status").unwrap() {
+            // A part with junk in leaf 1.
+            _ if words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE => {
+                assert_eq!(plan, Err(PlanError::NoFxsave), "{name}");
+            }
+            _ if dormant => assert_eq!(plan.unwrap().rung(), Rung::Fxsave, "{name}"),
+            "zero_leaf_d" => assert_eq!(plan, Err(PlanError::EmptyXsaveLeaf), "{name}"),
+            "no_leaf_d" => assert_eq!(plan, Err(PlanError::NoXsaveLeaf), "{name}"),
+            "complete" if enabled & 0b11 == 0b11 => {
+                let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
+                let supported = words.cpuid[&(0xD, 0)];
+                assert_eq!(plan.components().bits(), enabled & !0x200, "{name}");
+                assert!(plan.area_len() <= supported[2] as usize, "{name}");
+                if enabled & 0x200 == 0 {
+                    let standard = plan.with_rung(Rung::Xsave).unwrap();
+                    assert_eq!(standard.area_len(), supported[1] as usize, "{name}");
+                }
+                planned += 1;
+            }
+            "complete" => assert!(plan.is_err(), "{name}: XCR0 {enabled:#x}"),
+            // A faulty tool's words: whatever comes of them, it is an answer.
+            _ => refused += usize::from(plan.is_err()),
+        }
+    }
+    println!("{} recorded, {planned} planned, {refused} damaged ones refused", lines.len());
+    assert!(planned >= 30, "only {planned} of {}", lines.len());
+}
+
+#[test]
+fn recorded_cpus_without_xsave() {
+    let Some(lines) = lines("no_xsave.jsonl") else { return };
+    let mut legacy = 0;
+    for line in &lines {
+        let brand = field(line, "brand").unwrap();
+        let has = |key| field(line, key) == Some("1");
+        match recorded(line).plan() {
+            Ok(plan) => {
+                assert!(has("fxsr") && has("sse"), "{brand}");
+                assert_eq!(plan.rung(), Rung::Fxsave, "{brand}");
+                legacy += 1;
+            }
+            Err(why) => {
+                assert_eq!(why, PlanError::NoFxsave, "{brand}");
+                assert!(!(has("fxsr") && has("sse")), "{brand}");
+            }
+        }
+    }
+    assert!(legacy >= 20, "only {legacy} of {}", lines.len());
+}
+
+/// The `(XCR0, IA32_XSS)` pairs that account for both of the CPU's own sizes.
+fn pairs(line: &str) -> Vec<(u64, u64)> {
+    let Some(at) = line.find("\"pairs\":[[") else { return Vec::new() };
+    let rest = &line[at + 10..];
+    let end = rest.find("]]").unwrap();
+    rest[..end]
+        .split("],[")
+        .map(|pair| {
+            let (xcr0, xss) = pair.split_once(',').unwrap();
+            (hex(xcr0.trim_matches('[')), hex(xss))
+        })
+        .collect()
+}
+
+fn list(line: &str, key: &str) -> Vec<String> {
+    let text = field(line, key).unwrap_or_default();
+    text.split(',')
+        .map(|item| item.trim_matches('"').to_string())
+        .filter(|s| !s.is_empty())
+        .collect()
+}
+
+/// Every entry is of one of these kinds; there is no other.
+#[derive(Default)]
+struct Explained {
+    exact: usize,
+    undescribed: usize,
+    without_subleaf_1: usize,
+    no_layout: usize,
+    enabled_sets: usize,
+    pairs: usize,
+}
+
+#[test]
+fn layouts_are_the_sizes_that_recorded_cpus_report() {
+    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let mut sum = Explained::default();
+    for line in &lines {
+        let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
+        let words = recorded(line);
+        let facts = match words.facts() {
+            Ok(facts) => facts,
+            Err(why) => {
+                let junk = words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE;
+                let expect = match field(line, "status").unwrap() {
+                    _ if junk => PlanError::NoFxsave,
+                    "no_leaf_d" => PlanError::NoXsaveLeaf,
+                    "zero_leaf_d" => PlanError::EmptyXsaveLeaf,
+                    status => panic!("{name}: {status}: {why}"),
+                };
+                assert_eq!(why, expect, "{name}");
+                sum.no_layout += 1;
+                continue;
+            }
+        };
+        let undescribed = list(line, "undescribed");
+        let numbers: Vec<u32> = undescribed
+            .iter()
+            .map(|number| number.parse().unwrap())
+            .filter(|number| *number >= 2)
+            .collect();
+        let (user, supervisor) = (facts.supported_user(), facts.supported_supervisor());
+        let all = Layout::<Standard>::new(&facts, user);
+        let everything = Layout::<Compacted>::new(&facts, user | supervisor);
+        // What a faulty tool left out is refused by name; the rest has the CPU's own size.
+        match numbers.iter().copied().find(|number| user.numbers().any(|user| user == *number)) {
+            Some(number) => {
+                let missing = Components::of_number(number).unwrap();
+                assert_eq!(all, Err(PlanError::Undescribed(missing)), "{name}");
+            }
+            None => {
+                let computed = all.unwrap_or_else(|why| panic!("{name}: {why}")).len();
+                assert_eq!(computed, facts.standard_supported() as usize, "{name}");
+            }
+        }
+        match numbers.first() {
+            Some(number) => {
+                let missing = Components::of_number(*number).unwrap();
+                assert_eq!(everything, Err(PlanError::Undescribed(missing)), "{name}");
+                sum.undescribed += 1;
+            }
+            None if undescribed.is_empty() => sum.exact += 1,
+            None => sum.without_subleaf_1 += 1,
+        }
+        for xcr0 in list(line, "xcr0_candidates") {
+            let set = Components::from_bits_retain(hex(&xcr0));
+            let layout = Layout::<Standard>::new(&facts, set);
+            let layout = layout.unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert_eq!(layout.len(), facts.standard_enabled() as usize, "{name} {set:?}");
+            sum.enabled_sets += 1;
+        }
+        for (xcr0, xss) in pairs(line) {
+            if !facts.xsavec() {
+                continue; // There is no compacted format, and no size of it.
+            }
+            let set = Components::from_bits_retain(xcr0 | xss);
+            let layout = Layout::<Compacted>::new(&facts, set);
+            let layout = layout.unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert_eq!(layout.len(), facts.compacted_enabled() as usize, "{name} {set:?}");
+            sum.pairs += 1;
+        }
+    }
+    println!(
+        "{} CPUs: {} exact, {} with subleaves missing, {} without subleaf 1, {} without a layout; \
+         {} sizes of enabled sets, {} compacted",
+        lines.len(),
+        sum.exact,
+        sum.undescribed,
+        sum.without_subleaf_1,
+        sum.no_layout,
+        sum.enabled_sets,
+        sum.pairs
+    );
+    assert!(sum.exact >= 40 && sum.enabled_sets >= 60 && sum.pairs >= 60, "too few were compared");
+}
+
+#[test]
+fn kernel_plans_of_recorded_cpus() {
+    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let (mut planned, mut best) = (Vec::new(), [0; Rung::ALL.len()]);
+    for line in &lines {
+        let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
+        let words = recorded(line);
+        let complete = field(line, "status") == Some("complete");
+        match words.kernel(Components::all()) {
+            Ok(plan) => {
+                let facts = plan.facts();
+                let xss = facts.supported_supervisor() & !(Components::HDC | Components::HWP);
+                assert_eq!(
+                    plan.xcr0(),
+                    facts.supported_user() & !(Components::PKRU | Components::LWP)
+                );
+                if plan.rung() == Rung::Xsaves {
+                    assert_eq!(plan.xss(), xss, "{name}");
+                } else {
+                    assert!(plan.xss().is_empty(), "{name}");
+                }
+                best[Rung::ALL.iter().position(|rung| *rung == plan.rung()).unwrap()] += 1;
+                planned.push((name, plan));
+            }
+            Err(why) => assert!(!complete, "{name}: {why}"),
+        }
+    }
+    println!("{} plans; by rung {:?}: {best:?}", planned.len(), Rung::ALL);
+    assert!(planned.len() >= 40 && best[0] >= 15, "{best:?}");
+    // A CPU is let in only where every component lies alike.
+    let (mut alike, mut refused) = (0, 0);
+    for (name, plan) in &planned {
+        for (other_name, other) in &planned {
+            let cpu = other.facts();
+            match plan.check_cpu(cpu) {
+                Ok(()) => {
+                    let again = Layout::<Compacted>::new(cpu, plan.components());
+                    let here = Layout::<Compacted>::new(plan.facts(), plan.components());
+                    assert_eq!(here, again, "{name}, {other_name}");
+                    alike += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert_eq!(plan.check_cpu(plan.facts()), Ok(()), "{name}");
+    }
+    println!("{alike} pairs of CPUs are alike, {refused} are refused");
+    assert!(refused > alike && alike > planned.len(), "{alike}, {refused}");
+}

@@ -1,0 +1,245 @@
+//! Whole images from one format to another, and into a task's image.
+
+use super::{
+    fields::*,
+    places::{extended, Where},
+    Image, ImageMut,
+};
+use crate::{layout::Places, Components, Format, ImageError, Plan, ValidImage};
+
+/// Named or not.
+const EVERY: Components = Components::from_bits_retain(u64::MAX);
+
+/// An area to be filled: which format, and where its extended components lie.
+struct Target<'a> {
+    bytes: &'a mut [u8],
+    format: Format,
+    set: Components,
+    places: Where<'a>,
+}
+
+impl Target<'_> {
+    /// Can it take these components? Nothing is written.
+    fn check(&self, from: &Image<'_>, only: Components) -> Result<(), ImageError> {
+        let present = from.present().intersection(only);
+        if !self.set.contains(present) {
+            return Err(ImageError::NotManaged);
+        }
+        for number in extended(present) {
+            let size = from.component(number).map(<[u8]>::len);
+            if size.is_none() || size != self.places.place(number).map(|(_, size)| size) {
+                return Err(ImageError::OutOfRange);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the components `only` what they are in `from`. What is absent there becomes absent, and its
+    /// bytes initial; no byte is copied that the header of `from` does not vouch for.
+    fn take(&mut self, from: &Image<'_>, only: Components) {
+        let only = only.intersection(self.set);
+        let mut present = from.present().intersection(only);
+        if only.contains(Components::X87) {
+            self.take_x87(from);
+        }
+        if only.contains(Components::SSE) {
+            let mxcsr = from.mxcsr();
+            self.take_sse(from, mxcsr);
+            // The standard format has MXCSR whether SSE is present or not, the compacted one only with it.
+            if self.format == Format::Compacted && mxcsr != INITIAL_MXCSR {
+                present |= Components::SSE;
+            }
+        }
+        for number in extended(only) {
+            let Some((offset, size)) = self.places.place(number) else { continue };
+            match from.component(number) {
+                Some(bytes) => {
+                    let done = put(self.bytes, offset, bytes);
+                    debug_assert!(done.is_ok(), "`check` has compared the sizes");
+                }
+                None => clear(self.bytes, offset, offset + size),
+            }
+        }
+        if self.format != Format::Legacy {
+            let kept = u64_at(self.bytes, XSTATE_BV) & !only.bits();
+            set(self.bytes, XSTATE_BV, (kept | present.bits()).to_le_bytes());
+        }
+    }
+
+    fn take_x87(&mut self, from: &Image<'_>) {
+        if !from.has(Components::X87) {
+            for (start, end) in X87_PARTS {
+                clear(self.bytes, start, end);
+            }
+            return set(self.bytes, FCW, INITIAL_FCW.to_le_bytes());
+        }
+        for (start, end) in X87_PARTS {
+            let bytes = part(from.legacy(), start, end - start).unwrap_or_default();
+            let done = put(self.bytes, start, bytes);
+            debug_assert!(done.is_ok(), "every area has its fixed fields");
+        }
+    }
+
+    fn take_sse(&mut self, from: &Image<'_>, mxcsr: u32) {
+        if from.has(Components::SSE) {
+            let bytes = part(from.legacy(), XMM, XMM_END - XMM).unwrap_or_default();
+            let done = put(self.bytes, XMM, bytes);
+            debug_assert!(done.is_ok(), "every area has its fixed fields");
+        } else {
+            clear(self.bytes, XMM, XMM_END);
+        }
+        set(self.bytes, MXCSR, mxcsr.to_le_bytes());
+    }
+}
+
+impl Image<'_> {
+    /// `need` bytes of `out` become this image's components that are in `set`.
+    fn export(
+        &self,
+        out: &mut [u8],
+        need: usize,
+        format: Format,
+        set: Components,
+        places: Where<'_>,
+    ) -> Result<usize, ImageError> {
+        let bytes = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
+        let mut target = Target { bytes, format, set, places };
+        target.check(self, set)?;
+        target.bytes.fill(0);
+        super::fields::set(target.bytes, MXCSR, INITIAL_MXCSR.to_le_bytes());
+        super::fields::set(target.bytes, MXCSR_MASK, self.plan().mxcsr_mask().to_le_bytes());
+        if format == Format::Compacted {
+            super::fields::set(target.bytes, XCOMP_BV, (COMPACTED | set.bits()).to_le_bytes());
+        }
+        target.take(self, set);
+        Ok(need)
+    }
+
+    /// Writes the same state in the standard format, which is what signal frames, core files and
+    /// debuggers use, and returns the number of bytes: [`Plan::standard_len`].
+    ///
+    /// Absent components stay absent and their bytes are initial; gaps and reserved bytes are zero, so
+    /// nothing of what lay in the area before comes along.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::TooShort`]; `out` is unchanged.
+    ///
+    /// ```
+    /// use core::ptr::NonNull;
+    /// use fpu_core::{Area, RawFpu, SaveArea};
+    /// use fpu_x86::{Components, Plan};
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// let area = Area::<16384>::new();
+    /// // SAFETY: S1, S3: the area is our own, large enough, and holds an image from the first line on.
+    /// let image = unsafe {
+    ///     plan.write_initial(area.base());
+    ///     plan.image(area.base())
+    /// };
+    /// let mut frame = vec![0xAA; plan.standard_len()];
+    /// assert_eq!(image.to_standard(&mut frame), Ok(frame.len()));
+    /// assert_eq!((&frame[..2], &frame[24..28]), (&[0x7F, 0x03][..], &[0x80, 0x1F, 0, 0][..]));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[doc(alias = "copy_xstate_to_uabi_buf")]
+    pub fn to_standard(&self, out: &mut [u8]) -> Result<usize, ImageError> {
+        let plan = self.plan();
+        let places = Where::Standard(plan);
+        self.export(out, plan.standard_len(), Format::Standard, plan.user_components(), places)
+    }
+
+    /// Writes the same state in the compacted format of [`Plan::components`], and returns the number of
+    /// bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::TooShort`]; `out` is unchanged.
+    pub fn to_compacted(&self, out: &mut [u8]) -> Result<usize, ImageError> {
+        let set = self.plan().components();
+        let places = Places::new(Format::Compacted, set, self.plan().facts());
+        let places = places.map_err(|_| ImageError::NotManaged)?;
+        self.export(out, places.len(), Format::Compacted, set, Where::At(&places))
+    }
+
+    /// Writes x87 and SSE as FXSAVE64 does, absent ones as their initial values, and returns which
+    /// present components did not fit.
+    #[doc(alias = "FXSAVE")]
+    pub fn to_fxsave(&self, out: &mut [u8; 512]) -> Components {
+        out.fill(0);
+        put(out, MXCSR_MASK, &self.plan().mxcsr_mask().to_le_bytes()).unwrap_or_default();
+        let (format, set) = (Format::Legacy, Components::LEGACY);
+        Target { bytes: out, format, set, places: Where::Nowhere }.take(self, set);
+        self.present().difference(set)
+    }
+}
+
+impl ImageMut<'_> {
+    fn import(
+        &mut self,
+        from: &Image<'_>,
+        wanted: Components,
+        taken: Components,
+    ) -> Result<(), ImageError> {
+        let plan: &Plan = self.plan;
+        let bits = from.mxcsr() & !plan.mxcsr_mask();
+        if bits != 0 {
+            return Err(ImageError::ReservedMxcsr { bits });
+        }
+        let (format, set, places) = (plan.format(), plan.components(), Where::At(&plan.layout));
+        let mut target = Target { bytes: self.bytes, format, set, places };
+        target.check(from, wanted)?;
+        target.take(from, taken);
+        Ok(())
+    }
+
+    /// Makes this image hold the state of another one, whatever plan and format that has.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::NotManaged`]: it holds a component that this plan does not have.
+    /// [`ImageError::OutOfRange`]: a component has another size there, so it is of another CPU.
+    /// [`ImageError::ReservedMxcsr`]: so too. [`ImageError::NotWritable`]: it holds tiles; see
+    /// [`copy_with_tiles_from`](Self::copy_with_tiles_from). The image is unchanged.
+    pub fn copy_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
+        if from.has(Components::TILEDATA) {
+            return Err(ImageError::NotWritable);
+        }
+        self.import(from, EVERY, EVERY)
+    }
+
+    /// The same with tiles.
+    ///
+    /// # Safety
+    ///
+    /// * **X2** whenever this image is restored, IA32_XFD lets tiles be loaded: the task has been given
+    ///   permission to use them, and the kernel has its IA32_XFD in force before the restore.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy_from`](Self::copy_from), but for the tiles.
+    pub unsafe fn copy_with_tiles_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
+        self.import(from, EVERY, EVERY)
+    }
+
+    /// Makes the user components of this image what a foreign one says: those that it does not have
+    /// become initial. Supervisor components are not touched.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy_from`](Self::copy_from), and only if it was validated with another plan. The image
+    /// is unchanged.
+    pub fn replace_with(&mut self, valid: &ValidImage<'_>) -> Result<(), ImageError> {
+        self.merge(valid, Components::all())
+    }
+
+    /// The same for some components; the others stay as they are. A debugger that sets the FXSAVE part
+    /// of a task means [`Components::LEGACY`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`replace_with`](Self::replace_with).
+    pub fn merge(&mut self, valid: &ValidImage<'_>, only: Components) -> Result<(), ImageError> {
+        let user = only.intersection(Components::USER);
+        self.import(&valid.image(), only, user)
+    }
+}
