@@ -107,7 +107,7 @@ pub extern "C" fn probe_real_switch_prepare(task: &RealTask, cpu: &CpuFpu, plan:
     }
 }
 
-/// Restores by the backend's assembly.
+/// Restores with the instruction that belongs to it.
 #[no_mangle]
 pub extern "C" fn probe_real_switch_return(task: &RealTask, cpu: &CpuFpu, plan: &fpu_x86::Plan) {
     if let Err(why) = task.switch_return(&mut RealCpu(cpu, plan)) {

@@ -164,15 +164,13 @@ enum Mark {
 }
 
 /// The instructions with which the probe marks its save and its restore, which no compiler emits by
-/// itself, and those of the real backend: its restore is a call, as it may fault.
+/// itself, and those of the real backend.
 fn mark_of(insn: &Insn) -> Option<Mark> {
     match insn.last_word() {
-        "prefetchnta" | "xsave64" | "xsaveopt64" | "xsavec64" | "fxsave64" => Some(Mark::Save),
-        "prefetcht2" => Some(Mark::Restore),
-        _ if insn.is_call() => {
-            let name = insn.target_name().unwrap_or("");
-            (name.starts_with("fpu_x86_") && name.ends_with("rstor")).then_some(Mark::Restore)
+        "prefetchnta" | "xsave64" | "xsaveopt64" | "xsavec64" | "xsaves64" | "fxsave64" => {
+            Some(Mark::Save)
         }
+        "prefetcht2" | "xrstor64" | "xrstors64" | "fxrstor64" => Some(Mark::Restore),
         _ => None,
     }
 }
