@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::{
-    residency::{self, gate, next_stamp, offline_word, online_word, set_gate, set_resident},
+    residency::{self, after, gate, offline_word, online_word, set_gate, set_resident},
     sync::{fault, AtomicU64, Fault, Ordering},
     CpuWords, Error, Event, EventKind, Level, Pinned,
 };
@@ -196,9 +196,8 @@ pub trait CpuLifecycle: Pinned {
         Self: Sized,
     {
         let resident = residency::close(self, gate::SESSION)?;
-        let next = if fault(Fault::ResumeKeepsStamp) { Ok(resident) } else { next_stamp(resident) };
-        residency::reopen(self.words(), *next.as_ref().unwrap_or(&resident));
-        next?;
+        let next = if fault(Fault::ResumeKeepsStamp) { resident } else { after(resident) };
+        residency::reopen(self.words(), next);
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }

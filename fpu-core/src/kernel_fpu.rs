@@ -3,7 +3,7 @@
 use core::marker::PhantomData;
 
 use crate::{
-    residency::{close, closed, gate, next_stamp, refusal, reopen, set_resident, MEMORY},
+    residency::{after, close, gate, refusal, reopen, MEMORY},
     sync::{fault, Fault},
     Error, Event, EventKind, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
 };
@@ -60,12 +60,11 @@ pub trait KernelFpu: Pinned {
     where
         Self: SoftFloat + Sized,
     {
-        let (resident, next) = begin(self, current)?;
-        let vacant = if fault(Fault::SectionKeepsStamp) { resident } else { next };
-        set_resident(self.words(), closed(vacant));
+        let resident = begin(self, current)?;
+        let vacant = if fault(Fault::SectionKeepsStamp) { resident } else { after(resident) };
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
-        // is saved, and the word holds no stamp that anybody has.
+        // is saved, and the word with which the CPU will reopen is no stamp that anybody has.
         unsafe { self.backend().kernel_defaults(units) };
         Ok(Section { cpu: self, resident: vacant, not_send: PhantomData })
     }
@@ -134,14 +133,13 @@ pub trait KernelFpu: Pinned {
         if w & MEMORY == 0 && current.map_or(true, |c| !core::ptr::eq(c.word, persistent.word)) {
             return Err(refusal(w, self.words()));
         }
-        let (before, next) = begin(self, current)?;
+        let before = begin(self, current)?;
         let mut end = Section { cpu: self, resident: before, not_send: PhantomData };
         let w = persistent.word.load();
         if w == before | MEMORY || fault(Fault::PersistentTrustsStale) {
             persistent.tell(end.cpu, EventKind::Skipped);
         } else {
-            end.resident = if fault(Fault::PersistentKeepsStamp) { before } else { next };
-            set_resident(end.cpu.words(), closed(end.resident));
+            end.resident = if fault(Fault::PersistentKeepsStamp) { before } else { after(before) };
             // SAFETY: S1: the context was made with this backend (P3) and is used by this CPU now (P4).
             // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
             if let Err(why) = unsafe { end.cpu.backend().restore(persistent.area) } {
@@ -172,21 +170,11 @@ pub trait KernelFpu: Pinned {
 impl<C: Pinned> KernelFpu for C {}
 
 /// Closes the CPU and saves the current task if the registers are its only copy. Returns the CPU's
-/// open word and the next stamp. On `Err` nothing has changed.
-fn begin<C: SoftFloat>(
-    cpu: &C,
-    current: Option<FpuRef<'_, C::Backend>>,
-) -> Result<(u64, u64), Error> {
+/// open word. On `Err` nothing has changed.
+fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Result<u64, Error> {
     let words = cpu.words();
     let resident = close(cpu, gate::SECTION)?;
-    let next = match next_stamp(resident) {
-        Ok(next) => next,
-        Err(why) => {
-            reopen(words, resident);
-            return Err(why);
-        }
-    };
-    let Some(task) = current else { return Ok((resident, next)) };
+    let Some(task) = current else { return Ok(resident) };
     let w = task.word.load();
     if w == resident {
         if !fault(Fault::SectionSkipsSave) {
@@ -206,7 +194,7 @@ fn begin<C: SoftFloat>(
         }
         return Err(refusal(w, words));
     }
-    Ok((resident, next))
+    Ok(resident)
 }
 
 /// The kernel uses the registers until this is dropped. It holds the witness, so what the kernel

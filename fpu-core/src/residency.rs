@@ -221,7 +221,13 @@ pub(crate) fn live_elsewhere(w: u64) -> Error {
     Error::LiveElsewhere { cpu: (((w & ID_MASK) >> 1) as u32).wrapping_sub(1) }
 }
 
-/// A stamp that nobody holds, for the closed paths.
+/// The stamp after the open word that [`close`] gave, which has refused where there is none.
+#[inline(always)]
+pub(crate) const fn after(open: u64) -> u64 {
+    open.wrapping_add(STEP)
+}
+
+/// A stamp that nobody holds, where several may be taken before the CPU is opened again.
 #[inline]
 pub(crate) fn next_stamp(resident: u64) -> Result<u64, Error> {
     if resident >= LIMIT {
@@ -292,8 +298,8 @@ pub(crate) fn online_word(old: u64, number: u32) -> Result<u64, Error> {
     next_stamp(OPEN | old)
 }
 
-/// The word of a CPU that goes offline: a stamp nobody holds, closed, with room for one step. Where
-/// none is left, one that [`online_word`] refuses.
+/// The word of a CPU that goes offline: closed, with room for one step. Where none is left, one that
+/// [`online_word`] refuses. Coming back takes another stamp, so either alone would end all claims.
 pub(crate) fn offline_word(resident: u64) -> u64 {
     closed(next_stamp(resident).unwrap_or(LIMIT | (resident & ID_MASK)))
 }

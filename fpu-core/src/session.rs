@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use crate::{
     closed::ClosedCpu,
-    residency::{closed, next_stamp, refusal, set_resident, TaskWord, MEMORY, NOWHERE},
+    residency::{next_stamp, refusal, TaskWord, MEMORY, NOWHERE},
     state::{
         Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
     },
@@ -314,7 +314,6 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
         let next = next_stamp(self.closed.resident)?;
         let live = if keep { self.closed.resident } else { next };
         self.closed.resident = live;
-        set_resident(self.closed.cpu().words(), closed(live));
         // SAFETY: S1: checked in `new`. S2: pinned (P1), F1; this CPU is closed, and its registers are
         // nobody's under the new word.
         if let Err(why) = unsafe { self.closed.cpu().backend().restore(self.task.area) } {
