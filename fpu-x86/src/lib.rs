@@ -17,7 +17,11 @@ mod error;
 mod foreign;
 mod image;
 mod layout;
+#[cfg(test)]
+mod oddities;
 mod plan;
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod words;
 mod x87;

@@ -260,6 +260,19 @@ fn a_child_starts_without_tiles() {
 }
 
 #[test]
+fn a_child_starts_without_supervisor_state() {
+    let plan = server().kernel(Components::all()).unwrap();
+    assert_eq!((plan.rung(), plan.xss()), (Rung::Xsaves, Components::PT));
+    let mut bytes = std::vec![0; plan.area_len()];
+    image::write_initial(&mut bytes, &plan);
+    let compacted = 1 << 63 | plan.components().bits();
+    assert_eq!(bytes[520..528], u64::to_le_bytes(compacted), "XRSTORS refuses less");
+    bytes[512..520].copy_from_slice(&plan.components().bits().to_le_bytes());
+    image::disinherit(&mut bytes, &plan);
+    assert_eq!(bytes[512..520], u64::to_le_bytes(plan.xcr0().bits()));
+}
+
+#[test]
 fn bytes_of_absent_tiles_read_as_zero() {
     let plan = tiles().plan().unwrap();
     let mut bytes = std::vec![0xEE; plan.area_len()];

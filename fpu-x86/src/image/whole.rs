@@ -16,10 +16,11 @@ pub(crate) fn write_initial(zeroed: &mut [u8], plan: &Plan) {
     }
 }
 
-/// A child starts without its parent's tiles, as on Linux.
+/// A child starts without its parent's tiles, as on Linux, and without its supervisor components, which the
+/// kernel sets for each task: a shadow stack, user interrupts and traces are one task's own.
 pub(crate) fn disinherit(bytes: &mut [u8], plan: &Plan) {
     if plan.format() != Format::Legacy {
-        let kept = u64_at(bytes, XSTATE_BV) & !Components::AMX.bits();
+        let kept = u64_at(bytes, XSTATE_BV) & !(Components::AMX | Components::SUPERVISOR).bits();
         set(bytes, XSTATE_BV, kept.to_le_bytes());
     }
 }
