@@ -210,3 +210,78 @@ impl X87 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::sample::Random;
+
+    const KINDS: [(u16, [u8; 10]); 7] = [
+        (ZERO, [0; 10]),
+        (ZERO, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80]),
+        // One; infinity; a denormal; a pseudo-denormal; an unnormal.
+        (VALID, [0, 0, 0, 0, 0, 0, 0, 0x80, 0xFF, 0x3F]),
+        (SPECIAL, [0, 0, 0, 0, 0, 0, 0, 0x80, 0xFF, 0x7F]),
+        (SPECIAL, [1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        (SPECIAL, [0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0]),
+        (SPECIAL, [0, 0, 0, 0, 0, 0, 0, 0x40, 0xFF, 0x3F]),
+    ];
+
+    /// All abridged tag words, all tops, and in every register every kind of number.
+    #[test]
+    fn tags_of_every_stack() {
+        for tags in 0..=255 {
+            for top in 0..8 {
+                for shift in 0..KINDS.len() {
+                    let kind = |index: usize| KINDS[(index + shift) % KINDS.len()];
+                    let st = core::array::from_fn(|index| kind(index).1);
+                    let x87 = X87 { tags, fsw: top << 11, st, ..X87::INITIAL };
+                    let word = x87.tag_word();
+                    for physical in 0..8 {
+                        let index = (physical + 8 - usize::from(top)) % 8;
+                        let empty = tags & 1 << physical == 0;
+                        let expect = if empty { EMPTY } else { kind(index).0 };
+                        assert_eq!(
+                            word >> (2 * physical) & 3,
+                            expect,
+                            "{tags:#x} {top} {physical}"
+                        );
+                    }
+                    assert_eq!(X87::abridge(word), tags);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn full_tag_words_abridge_to_what_is_not_empty() {
+        for word in 0..=u16::MAX {
+            let tags = X87::abridge(word);
+            for n in 0..8 {
+                assert_eq!(tags & 1 << n == 0, word >> (2 * n) & 3 == EMPTY);
+            }
+        }
+    }
+
+    #[test]
+    fn fsave_and_fxsave_hold_the_same() {
+        let mut random = Random(4);
+        for _ in 0..10_000 {
+            let mut bytes = [0; 512];
+            random.fill(&mut bytes);
+            let x87 = X87::from_fxsave(&bytes);
+            let mut again = [0; 512];
+            x87.to_fxsave(&mut again);
+            assert_eq!(X87::from_fxsave(&again), x87);
+            let word = random.word();
+            let selectors = Selectors { instruction: word as u16, operand: (word >> 16) as u16 };
+            let short = x87.to_fsave(selectors);
+            let (back, segments) = X87::from_fsave(&short);
+            let narrow = |address: u64| address & 0xFFFF_FFFF;
+            let expect = X87 { fip: narrow(x87.fip), fdp: narrow(x87.fdp), ..x87 };
+            assert_eq!((back, segments), (expect, selectors));
+            assert_eq!(short[..28], x87.to_environment(selectors));
+            assert_eq!(back.to_fsave(segments), short);
+        }
+    }
+}

@@ -241,6 +241,12 @@ impl RegFile {
     pub fn set_ftw(&mut self, ftw: u8) {
         self.fx[0] = self.fx[0] & !(0xFF << 32) | u64::from(ftw) << 32;
     }
+    /// Sets the addresses of the last x87 instruction and its operand, and its opcode. They are loaded,
+    /// and not compared: some CPUs hold them only while an exception is pending.
+    pub fn set_x87_pointers(&mut self, fip: u64, fdp: u64, fop: u16) {
+        (self.fx[1], self.fx[2]) = (fip, fdp);
+        self.fx[0] = self.fx[0] & !(0xFFFF << 48) | u64::from(fop) << 48;
+    }
     /// The SIMD control and status word.
     #[must_use]
     pub fn mxcsr(&self) -> u32 {

@@ -9,6 +9,10 @@ mod fields;
 mod legal;
 mod places;
 mod read;
+#[cfg(test)]
+pub(crate) mod sample;
+#[cfg(test)]
+mod tests;
 mod whole;
 mod write;
 
