@@ -12,3 +12,8 @@ pub mod model;
 pub mod real;
 #[cfg(not(fpu_loom))]
 pub mod sim;
+
+// The integration on the front page compiles.
+#[cfg(all(doctest, not(fpu_loom)))]
+#[doc = include_str!("../../README.md")]
+struct FrontPage;
