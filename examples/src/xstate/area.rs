@@ -1,6 +1,6 @@
 //! A save area in memory: its format, what is in it, and where.
 
-use fpu_x86::Facts;
+use fpu_x86::{Components, Facts};
 
 use super::{
     bytes::{array, u16_at, u32_at, u64_at, Malformed},
@@ -265,9 +265,10 @@ fn software(bytes: &[u8]) -> Software {
     if word(0) == FP_XSTATE_MAGIC1 {
         return Software::Frame { extended_size: word(4), enabled: long(8), size: word(16) };
     }
-    // x87 is always enabled. Bit 63 is no component.
-    match long(0) {
-        enabled if enabled & 1 != 0 && enabled & COMPACTED == 0 => Software::Enabled(enabled),
-        _ => Software::None,
+    // The CPU leaves these bytes alone, so they may be anything. x87 is always enabled.
+    let enabled = Components::from_bits(long(0));
+    match enabled.filter(|enabled| enabled.contains(Components::X87)) {
+        Some(enabled) => Software::Enabled(enabled.bits()),
+        None => Software::None,
     }
 }

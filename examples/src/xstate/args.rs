@@ -41,17 +41,19 @@ usage: xstate [--cpuid FILE]              the plan and both layouts, as a table
   --help        this
   --version     the version
 
-batch: a line is one request and gets one line, in order:
-  {\"id\":ANY,\"cpuid\":{\"0xLEAF.SUBLEAF\":[\"0xEAX\",\"0xEBX\",\"0xECX\",\"0xEDX\"],...},\"bitmap\":\"0x..\"}
+batch: one request a line,
+  {\"id\":ANY,\"cpuid\":{\"0xLEAF.SUBLEAF\":[EAX,EBX,ECX,EDX],...},\"bitmap\":\"0x..\"}
+and one line of answer to each, in order, which is one of
   {\"id\":ANY,\"bitmap\":\"0x..\",\"standard\":{\"size\":N,\"offsets\":{\"2\":[OFFSET,SIZE],...}},
    \"compacted\":{\"size\":N,\"offsets\":{...}}}
   {\"id\":ANY,\"error\":\"...\"}
-  LEAF is hexadecimal, SUBLEAF decimal; only leaf 0xd is looked at. \"standard\" has the user components
-  of the bitmap, \"compacted\" all. Any subset of what the CPU describes is laid out, legal in XCR0 or
-  not, and the empty one too: 576 bytes are the legacy area and the header, where x87 and SSE lie.
-  A component that the CPU does not have or describe is an error; so are bit 63, a component within
-  the header or within another, an empty leaf 0xd, and any line that is no request (an empty line
-  too, or one over 16 MiB). The identifier of an error is null if it could not be read.
+LEAF is hexadecimal, SUBLEAF decimal, the four words are strings of hexadecimal digits; only leaf
+0xd is looked at. \"standard\" has the user components of the bitmap, \"compacted\" all. Any subset
+of what the CPU describes is laid out, legal in XCR0 or not. The empty one too: 576 bytes are the
+legacy area and the header, and there x87 and SSE lie. Errors are: a component that the CPU does not
+have or describe, or that lies in the header or in another; bit 63; no leaf 0xd, or an empty one;
+every line that is no request, an empty one too, or one of over 16 MiB. The \"id\" of an error is null
+if it could not be read.
 
 exit code: 0 done (batch: whatever the answers), 1 input that cannot be read or is malformed,
            2 bad arguments

@@ -24,7 +24,7 @@ pub fn names(bits: u64) -> String {
 }
 
 /// `text` broken at spaces into lines of at most `width` characters, all but the first indented.
-fn wrapped(text: &str, width: usize, indent: usize) -> String {
+pub(super) fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let (mut out, mut used) = (String::new(), 0);
     for word in text.split(' ') {
         if used > 0 && used + 1 + word.len() > width {
@@ -106,8 +106,9 @@ fn x87_state(out: &mut String, area: &Area<'_>, style: Style) {
     }
     let (fcw, fsw) = (area.word(0), area.word(2));
     let tags = area.word(4) & 0xFF;
-    line!(out, "{}  FCW {fcw:#06x}  {}", style.bold("x87       "), x87::control(fcw));
-    line!(out, "            FSW {fsw:#06x}  {}", x87::status(fsw));
+    let control = wrapped(&x87::control(fcw), 74, 24);
+    line!(out, "{}  FCW {fcw:#06x}  {control}", style.bold("x87       "));
+    line!(out, "            FSW {fsw:#06x}  {}", wrapped(&x87::status(fsw), 74, 24));
     let used = (0..8).filter(|n| tags >> n & 1 != 0).map(|n| format!("R{n}"));
     let used = used.collect::<Vec<_>>().join(" ");
     let used = if used.is_empty() { "all empty" } else { &used };

@@ -96,11 +96,16 @@ impl Subject {
     /// ring 3 cannot read IA32_XSS. `None` if it is not clear.
     #[must_use]
     pub fn supervisor_enabled(&self) -> Option<u64> {
-        let known = self.facts.supported_supervisor().bits();
+        let known = self.facts.supported_supervisor().bits() & !self.enabled;
+        let count = numbers(known).count();
+        // No CPU has as many; recorded words can say anything.
+        if count > 12 {
+            return None;
+        }
         let mut fits = None;
-        // All subsets of a mask, from the empty one up; there are few components.
+        // All subsets of a mask, from the empty one up.
         let mut subset = 0u64;
-        for _ in 0..1u32 << numbers(known).count().min(12) {
+        for _ in 0..1u32 << count {
             let size = Layouts::new(&self.facts, self.enabled | subset).ok()?.compacted.len;
             if size == self.facts.compacted_enabled() {
                 if fits.is_some() {

@@ -8,7 +8,7 @@ use crate::report::Style;
 
 use super::{
     layouts::{explain, Layouts, Region},
-    show::names,
+    show::{names, wrapped},
     subject::Subject,
     words::{name, numbers},
 };
@@ -105,7 +105,8 @@ pub fn table(subject: &Subject, style: Style) -> Result<String, String> {
         return Ok(out);
     }
     let user = subject.enabled & subject.facts.supported_user().bits();
-    line!(out, "  XCR0         {user:#x}  {}", names(user));
+    let user = wrapped(&format!("{user:#x}  {}", names(user)), 82, 15);
+    line!(out, "  XCR0         {user}");
     if let Some(Err(why)) = &subject.plan {
         line!(out, "  {}", style.bad(&format!("no plan: {}", explain(why))));
     }
@@ -218,7 +219,7 @@ fn sizes(out: &mut String, subject: &Subject, style: Style) -> Result<(), String
     let enabled = subject.layouts()?;
     let supervisor = subject.supervisor_enabled();
     let more = Layouts::new(facts, subject.enabled | supervisor.unwrap_or(0))?;
-    let head = format!("  {:<46} {:>8}  {:>8}", "size of an area, bytes", "computed", "CPU says");
+    let head = format!("  {:<39} {:>8}  {:>8}", "size of an area, bytes", "computed", "CPU says");
     line!(out, "{}", style.bold(&head));
     let mut row = |what: &str, computed: Option<u32>, said: u32, word: &str, excuse: &str| {
         let (text, same) = match computed {
@@ -231,11 +232,11 @@ fn sizes(out: &mut String, subject: &Subject, style: Style) -> Result<(), String
             false if excuse.is_empty() => style.bad("differs:"),
             false => style.dim(excuse),
         };
-        line!(out, "  {what:<46} {text:>8}  {said:>8}  {verdict} {}", style.dim(word));
+        line!(out, "  {what:<39} {text:>8}  {said:>8}  {verdict} {}", style.dim(word));
     };
     let recorded = subject.plan.is_none();
     let other = if recorded { "for another set:" } else { "" };
-    let excuse = if recorded { other } else { "with supervisor state:" };
+    let excuse = if recorded { other } else { "supervisor state:" };
     let what = "standard, what XCR0 enables";
     row(what, Some(enabled.standard.len), facts.standard_enabled(), "CPUID(0xD,0).EBX", other);
     let all = all.ok().map(|layouts| layouts.standard.len);
@@ -246,10 +247,13 @@ fn sizes(out: &mut String, subject: &Subject, style: Style) -> Result<(), String
         "CPUID(0xD,0).ECX",
         "",
     );
-    let what = match supervisor {
-        Some(0) => "compacted, the same; no supervisor state".into(),
-        Some(bits) => format!("compacted, the same and {}", names(bits)),
-        None => "compacted, without supervisor state".into(),
+    let set = subject.enabled | supervisor.unwrap_or(0);
+    let what = match set & facts.supported_supervisor().bits() {
+        0 => "compacted, without supervisor state".into(),
+        bits if numbers(bits).count() > 4 => {
+            format!("compacted, with {} supervisor components", numbers(bits).count())
+        }
+        bits => format!("compacted, with {}", names(bits)),
     };
     row(&what, Some(more.compacted.len), facts.compacted_enabled(), "CPUID(0xD,1).EBX", excuse);
     if supervisor.is_some_and(|bits| bits != 0) {
