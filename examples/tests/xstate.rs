@@ -287,8 +287,11 @@ fn the_table_fits_and_says_what_the_cpu_says() {
 fn other_cpus_have_tables_and_pictures() {
     let (words, svg) = (file("words.json"), file("map.svg"));
     let [words_name, svg_name] = [&words, &svg].map(|path| path.to_str().expect("UTF-8"));
-    std::fs::write(&words, json!({"cpuid": server(), "bitmap": "0x602e7"}).to_string())
-        .expect("ours");
+    std::fs::write(
+        &words,
+        json!({"cpuid": server(), "bitmap": "0x602e7", "brand": "A <CPU>"}).to_string(),
+    )
+    .expect("ours");
     let table = text(&xstate(&["--cpuid", words_name]).stdout);
     assert!(table.contains("2816-11007   2560-10751     64  XCR0 on"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
@@ -303,6 +306,7 @@ fn other_cpus_have_tables_and_pictures() {
         {
             assert!(picture.contains(label) || args.len() == 2, "{label}");
         }
+        assert!(picture.contains("A &lt;CPU&gt;") || args.len() == 2);
         let gaps = picture.matches(">unused<").count();
         assert!(gaps == 3 || args.len() == 2, "{gaps} gaps: two in one format, one in the other");
     }

@@ -13,7 +13,7 @@ use fpu_examples::{
     },
 };
 use fpu_hosted_test::real::{run_between, Classes, RegFile};
-use fpu_x86::{Components, Facts, Plan, Rung};
+use fpu_x86::{Components, Facts, ForeignImage, Format, Plan, Rung};
 
 /// What a thunk saves to.
 struct Target<'a> {
@@ -56,7 +56,7 @@ fn facts() -> Facts {
 
 fn decoded(bytes: &[u8]) -> Result<String, String> {
     let facts = facts();
-    let origin = Origin { facts: &facts, named: false };
+    let origin = Origin { facts: &facts, named: false, plan: None };
     decode::file(bytes, origin, Style::detect()).map_err(|why| why.to_string())
 }
 
@@ -93,7 +93,10 @@ fn what_this_cpu_saves_is_what_is_decoded() {
             assert_eq!(register[..8], significand.to_le_bytes());
             assert_eq!(register[8..], head.to_le_bytes());
         }
-        let shown = decoded(&bytes).expect("well-formed");
+        let origin = Origin { facts: &facts, named: false, plan: Some(&plan) };
+        let shown = decode::file(&bytes, origin, Style::detect()).expect("well-formed");
+        let verdict = shown.contains("a task of this machine could have these registers");
+        assert_eq!(verdict, plan.format() != Format::Compacted, "{shown}");
         if plan.components().contains(Components::AVX512) {
             let row = [7, 6, 5, 4].map(|n| format!("{:016x}", registers.vector(17)[n])).join("_");
             assert!(shown.contains(&format!("zmm17  {row}\n")), "{shown}");
@@ -300,7 +303,8 @@ fn damaged_files_are_refused_or_decoded_but_never_fatal() {
     // Where the fields are; elsewhere is data, which cannot be wrong.
     let fields =
         [0, 4, 16, 18, 24, 28, 32, 40, 54, 56, 64, 72, 96, 120, 124, 128, 464, 512, 520, 528];
-    let (mut accepted, mut refused) = (0, 0);
+    let (mut accepted, mut refused, mut taken) = (0, 0, 0);
+    let plan = Plan::detect_user(Components::all()).expect("a plan");
     for round in 0..6_000 {
         let mut bytes = seeds[round % seeds.len()].clone();
         for _ in 0..=random.below(3) {
@@ -325,7 +329,14 @@ fn damaged_files_are_refused_or_decoded_but_never_fatal() {
                 }
             }
         }
-        match decoded(&bytes) {
+        // The library's validation is the stricter one: it also asks what tasks may have.
+        let mut private = bytes.clone();
+        let core = bytes.starts_with(b"\x7fELF");
+        let valid = !core && ForeignImage::in_private(&mut private).validate(&plan).is_ok();
+        taken += usize::from(valid);
+        let read = decoded(&bytes);
+        assert!(read.is_ok() || !valid, "validated, but {read:?}");
+        match read {
             Ok(shown) => {
                 accepted += 1;
                 let wide = shown.lines().find(|line| line.chars().count() > 100);
@@ -337,6 +348,6 @@ fn damaged_files_are_refused_or_decoded_but_never_fatal() {
             }
         }
     }
-    println!("{accepted} decoded, {refused} refused");
-    assert!(accepted > 1000 && refused > 1000, "{accepted} {refused}");
+    println!("{accepted} decoded, {taken} of them valid for a task here, {refused} refused");
+    assert!(accepted > 1000 && taken > 300 && refused > 1000, "{accepted} {taken} {refused}");
 }

@@ -17,11 +17,8 @@ const XCOMP_BV: usize = 520;
 const RESERVED: usize = 528;
 const SOFTWARE: usize = 464;
 const MXCSR: usize = 24;
-const MXCSR_MASK: usize = 28;
 /// XCOMP_BV's bit that says "compacted".
 const COMPACTED: u64 = 1 << 63;
-/// What a mask of 0 stands for (SDM vol. 1, 11.6.6).
-const OLD_MASK: u32 = 0xFFBF;
 /// All MXCSR bits that any CPU has: AMD's misaligned mode is the highest.
 const ALL_MASK: u32 = 0x2_FFFF;
 /// In the first software word of a Linux signal frame.
@@ -159,18 +156,16 @@ impl<'a> Area<'a> {
         }
     }
 
-    /// MXCSR is loaded unless the format says that it is initial.
+    /// MXCSR is loaded unless the format says that it is initial. The mask beside it says what the
+    /// CPU that wrote the area would take; a restore does not look at it.
     fn with_mxcsr(self, base: usize) -> Result<Self, Malformed> {
-        let (Some(value), Some(mask)) = (u32_at(self.bytes, MXCSR), u32_at(self.bytes, MXCSR_MASK))
-        else {
-            return Ok(self);
-        };
-        let mask = if mask == 0 { OLD_MASK } else { mask & ALL_MASK };
-        if self.mxcsr().is_some() && value & !mask != 0 {
-            let why = format!("{value:#010x}: bits {:#x} are reserved", value & !mask);
-            return Err(Malformed::new("MXCSR", base + MXCSR, why));
+        match self.mxcsr() {
+            Some(value) if value & !ALL_MASK != 0 => {
+                let why = format!("{value:#010x}: bits {:#x} are reserved", value & !ALL_MASK);
+                Err(Malformed::new("MXCSR", base + MXCSR, why))
+            }
+            _ => Ok(self),
         }
-        Ok(self)
     }
 
     /// Is the component in the area? Otherwise it is initial.

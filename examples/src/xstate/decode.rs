@@ -1,11 +1,11 @@
 //! `xstate decode`: what is in a file.
 
-use fpu_x86::Facts;
+use fpu_x86::{Facts, ForeignImage, Plan};
 
 use crate::report::Style;
 
 use super::{
-    area::{Area, LEGACY},
+    area::{Area, Kind, LEGACY},
     bytes::{u32_at, Malformed},
     elf::{self, Note},
     layouts::explain,
@@ -23,6 +23,8 @@ pub struct Origin<'a> {
     pub facts: &'a Facts,
     /// It was named on the command line, so that a file's own word does not count.
     pub named: bool,
+    /// Whether this plan's tasks could have the registers is said too.
+    pub plan: Option<&'a Plan>,
 }
 
 /// Decodes a raw area or the areas of a core file, whichever it is.
@@ -33,7 +35,7 @@ pub struct Origin<'a> {
 pub fn file(bytes: &[u8], origin: Origin<'_>, style: Style) -> Result<String, Malformed> {
     if !elf::is_elf(bytes) {
         let area = Area::new(bytes, 0, origin.facts)?;
-        return Ok(show::area(&area, style));
+        return Ok(show::area(&area, style) + &verdict(&area, bytes, origin.plan, style));
     }
     core(&elf::notes(bytes)?, origin, style)
 }
@@ -64,7 +66,9 @@ fn core(notes: &[Note<'_>], origin: Origin<'_>, style: Style) -> Result<String, 
         let separator = if out.is_empty() { "" } else { "\n" };
         out += &format!("{separator}{}\n", style.bold(&heading));
         let bytes = if area { note.desc } else { note.desc.get(..LEGACY).unwrap_or(note.desc) };
-        out += &show::area(&Area::new(bytes, note.at, facts)?, style);
+        let area = Area::new(bytes, note.at, facts)?;
+        out += &show::area(&area, style);
+        out += &verdict(&area, bytes, origin.plan, style);
     }
     if out.is_empty() {
         let why = "none of the notes is NT_X86_XSTATE (0x202) or NT_PRFPREG (2)";
@@ -74,6 +78,20 @@ fn core(notes: &[Note<'_>], origin: Origin<'_>, style: Style) -> Result<String, 
         out += &style.dim("places by the file's own note NT_X86_XSAVE_LAYOUT\n");
     }
     Ok(out)
+}
+
+/// What the library's validation of foreign images says; it takes the standard format and FXSAVE's.
+fn verdict(area: &Area<'_>, bytes: &[u8], plan: Option<&Plan>, style: Style) -> String {
+    let Some(plan) = plan.filter(|_| area.kind != Kind::Compacted) else { return String::new() };
+    let mut private = bytes.to_vec();
+    let text = match ForeignImage::in_private(&mut private).validate(plan) {
+        Ok(_) => style.good("a task of this machine could have these registers"),
+        Err(why) => {
+            let text = format!("refused for a task of this machine: {why}");
+            style.bad(&show::wrapped(&text, 86, 12))
+        }
+    };
+    format!("{}  {text}\n", style.bold("restore   "))
 }
 
 fn is(note: &Note<'_>, owner: &[u8], kind: u32) -> bool {

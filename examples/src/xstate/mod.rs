@@ -64,7 +64,8 @@ fn run(args: &Args) -> Result<String, String> {
         }
         Command::Decode(path) => {
             let subject = subject()?;
-            let origin = Origin { facts: &subject.facts, named: args.cpuid.is_some() };
+            let plan = subject.plan.as_ref().and_then(|plan| plan.as_ref().ok());
+            let origin = Origin { facts: &subject.facts, named: args.cpuid.is_some(), plan };
             let bytes = read(path, decode::MOST).map_err(|why| of_file(path, &why))?;
             decode::file(&bytes, origin, Style::detect()).map_err(|why| of_file(path, &why))
         }

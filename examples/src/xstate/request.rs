@@ -34,6 +34,7 @@ struct Raw<'a> {
     id: Option<&'a RawValue>,
     cpuid: Option<&'a RawValue>,
     bitmap: Option<&'a RawValue>,
+    brand: Option<&'a RawValue>,
 }
 
 /// Fills in `Raw` as far as the text is JSON.
@@ -50,6 +51,7 @@ impl<'a> Visitor<'a> for Fill<'_, 'a> {
                 "id" => self.0.id = Some(map.next_value()?),
                 "cpuid" => self.0.cpuid = Some(map.next_value()?),
                 "bitmap" => self.0.bitmap = Some(map.next_value()?),
+                "brand" => self.0.brand = Some(map.next_value()?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -109,18 +111,32 @@ fn bitmap(raw: &RawValue) -> Result<u64, String> {
     hex(&text, true).ok_or_else(|| format!("bitmap {} is no hex number of 64 bits", quoted(&text)))
 }
 
-/// One CPU from a file of `--cpuid`: its words and, where there is one, a bitmap.
+/// One CPU from a file of `--cpuid`.
+#[derive(Debug)]
+pub struct Recorded {
+    /// Its words.
+    pub words: Words,
+    /// What is enabled, if that is said.
+    pub bitmap: Option<u64>,
+    /// Its name, if it has one.
+    pub brand: Option<String>,
+}
+
+/// Reads the first line of a file of `--cpuid` that is not empty.
 ///
 /// # Errors
 ///
 /// What is wrong.
-pub fn read_cpu(text: &str) -> Result<(Words, Option<u64>), String> {
+pub fn read_cpu(text: &str) -> Result<Recorded, String> {
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let mut raw = Raw::default();
     fill(line, &mut raw).map_err(|why| plain(&why))?;
     let words = Words::from_json(raw.cpuid.ok_or("missing key: cpuid")?)?;
     words.check_leaf()?;
-    Ok((words, raw.bitmap.map(bitmap).transpose()?))
+    let brand: Option<String> = raw.brand.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    // It goes to a terminal.
+    let brand = brand.map(|name| name.chars().filter(|c| !c.is_control()).take(60).collect());
+    Ok(Recorded { words, bitmap: raw.bitmap.map(bitmap).transpose()?, brand })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use fpu_x86::{Components, Facts, Plan, PlanError, Rung};
 
 use super::{
     layouts::{explain, Layouts},
-    request,
+    request::{self, Recorded},
     words::{numbers, Words},
 };
 
@@ -53,15 +53,14 @@ impl Subject {
         let text = std::fs::read(path).map_err(|why| why.to_string());
         let text = text.and_then(|text| String::from_utf8(text).map_err(|why| why.to_string()));
         let read = text.and_then(|text| request::read_cpu(&text));
-        let read = read.and_then(|(words, bitmap)| {
+        let read = read.and_then(|Recorded { words, bitmap, brand }| {
             let facts = Facts::from_xsave_leaf(words).map_err(|why| explain(&why))?;
             let enabled = bitmap.unwrap_or(facts.supported_user().bits());
             Layouts::new(&facts, enabled)?;
-            Ok((facts, enabled))
+            let title = brand.unwrap_or_else(|| path.display().to_string());
+            Ok(Self { title, source: "recorded words", facts, enabled, plan: None })
         });
-        let (facts, enabled) = read.map_err(|why| format!("{}: {why}", path.display()))?;
-        let title = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { title, source: "recorded words", facts, enabled, plan: None })
+        read.map_err(|why| format!("{}: {why}", path.display()))
     }
 
     /// Both layouts of what is enabled.
