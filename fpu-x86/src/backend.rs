@@ -136,15 +136,17 @@ fn refused(vector: u32) -> Result<(), RestoreFault> {
 
 // SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
 // whose places `Layout` computed and `check_described` confined. B2: the mask is XCR0 but for PKRU
-// (switched apart) and what X1 excludes; FXSAVE is taken only if that is x87 and SSE; no save changes a
-// register. B3: XRSTOR and FXRSTOR set every component of the mask, the absent ones to their initial
-// state (SDM vol. 1, 13.8). B4: the only instruction that can fault on an image returns its vector
-// through `fixup`, which the embedder serves (the crate documentation makes that a condition of
-// use); it does not write memory. B5: saves write what the CPU itself made; `write_initial` writes a
-// header with no reserved bit, and MXCSR 0x1F80; the setters of `ImageMut` are proven one by one there.
-// B6: no loop, wait or allocation; indexing is by constants within arrays of fixed size. B7:
-// XSAVEOPT's modified optimisation compares the address of the last restore on this CPU (SDM vol. 1,
-// 13.9), which is the condition of B7 itself.
+// (switched apart) and what X1 excludes; for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
+// sets them, which P3 of the kernel ("same components enabled") requires to have been done; FXSAVE
+// is taken only if that is x87 and SSE; no save changes a register. B3: XRSTOR and FXRSTOR set
+// every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8). B4: the
+// only instruction that can fault on an image returns its vector through `fixup`, which the
+// embedder serves (the crate documentation makes that a condition of use); it does not write
+// memory. B5: saves write what the CPU itself made; `write_initial` writes a header with no
+// reserved bit, and MXCSR 0x1F80; the setters of `ImageMut` are proven one by one there. B6: no
+// loop, wait or allocation; indexing is by constants within arrays of fixed size. B7: XSAVEOPT's
+// modified optimisation compares the address of the last restore on this CPU (SDM vol. 1, 13.9),
+// which is the condition of B7 itself.
 unsafe impl RawFpu for Plan {
     type Image<'a> = Image<'a>;
     type ImageMut<'a> = ImageMut<'a>;

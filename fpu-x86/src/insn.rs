@@ -393,4 +393,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn compiled_writes_carry_the_mark() {
+        let functions = [xsetbv0 as *const () as *const u8, wrmsr as *const () as *const u8];
+        for (function, instruction) in functions.into_iter().zip(&MAY_FAULT[3..]) {
+            let expect = [instruction, &MARK[..]].concat();
+            // SAFETY: the functions' own code; what follows them in the section is code too.
+            let code = unsafe { core::slice::from_raw_parts(function, 128) };
+            assert!(code.windows(expect.len()).any(|bytes| bytes == expect), "{instruction:x?}");
+        }
+    }
 }
