@@ -126,12 +126,15 @@ struct Group {
     package: &'static str,
     tests: Vec<String>,
     loom: bool,
+    /// Optimised, because there is much to try.
+    release: bool,
 }
 
 impl Group {
     fn about(&self, name: &str) -> String {
         match name {
             "loom" => "models and seeded faults, release, --cfg fpu_loom".into(),
+            "diff" => "against this CPU's own instructions, release".into(),
             "ui" => "wrong use does not compile, and says why".into(),
             _ => format!("tests of {}", self.package),
         }
@@ -139,6 +142,9 @@ impl Group {
     fn run(&self, suite: &Suite) -> Outcome {
         let mut args = vec!["-p", self.package];
         args.extend(self.tests.iter().flat_map(|test| ["--test", test]));
+        if self.release {
+            args.push("--release");
+        }
         if !self.loom {
             return cargo_test(suite, &args);
         }
@@ -168,12 +174,18 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
                 continue;
             };
             let loom = stem.starts_with("loom") || stem.starts_with("faults");
-            let word = if loom { "loom" } else { stem.split('_').next().unwrap_or(&stem) };
+            let release = stem.starts_with("real_diff");
+            let word = match stem.split('_').next() {
+                _ if loom => "loom",
+                _ if release => "diff",
+                word => word.unwrap_or(&stem),
+            };
             let name = match dir {
                 "fpu-hosted-test" => word.to_owned(),
                 _ => format!("{}-{word}", package.trim_start_matches("fpu-")),
             };
-            let group = groups.entry(name).or_insert(Group { package, tests: Vec::new(), loom });
+            let group =
+                groups.entry(name).or_insert(Group { package, tests: Vec::new(), loom, release });
             group.tests.push(stem);
             group.tests.sort();
         }
