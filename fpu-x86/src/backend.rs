@@ -8,7 +8,9 @@ use raw_cpuid::CpuIdReaderNative;
 use crate::{
     control::{CR0_EM, CR0_TS, CR4_OSFXSR},
     image::{self, Image, ImageMut},
-    insn, layout, Components, Facts, Plan, PlanError, Rung,
+    insn, layout,
+    plan::RestoreBy,
+    Components, Facts, Plan, PlanError, Rung,
 };
 
 /// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6).
@@ -196,13 +198,30 @@ unsafe impl RawFpu for Plan {
 
     #[inline]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
-        refused(match self.rung {
-            // SAFETY: N1: S1. N2: S2.
-            Rung::Fxsave => unsafe { insn::fxrstor(area.as_ptr()) },
+        let (area, mask) = (area.as_ptr(), self.mask);
+        // As in `save`.
+        refused(if self.restore_by < RestoreBy::Fxrstor {
+            if self.restore_by == RestoreBy::Xrstor {
+                // SAFETY: N1: the rung has XRSTOR, for its own format; S1. N2: S2. So for all.
+                unsafe { insn::xrstor(area, mask) }
+            } else {
+                // SAFETY: as above.
+                unsafe { insn::xrstors(area, mask) }
+            }
+        } else {
+            if self.restore_by == RestoreBy::Scrubbing {
+                // SAFETY: N2: S2.
+                unsafe { insn::scrub_x87_pointers() };
+                if self.rung == Rung::Xsaves {
+                    // SAFETY: as above.
+                    return refused(unsafe { insn::xrstors(area, mask) });
+                } else if self.rung != Rung::Fxsave {
+                    // SAFETY: as above.
+                    return refused(unsafe { insn::xrstor(area, mask) });
+                }
+            }
             // SAFETY: as above.
-            Rung::Xsaves => unsafe { insn::xrstors(area.as_ptr(), self.mask) },
-            // SAFETY: N1: every other rung has XRSTOR, for its own format; S1. N2: S2.
-            _ => unsafe { insn::xrstor(area.as_ptr(), self.mask) },
+            unsafe { insn::fxrstor(area) }
         })
     }
 

@@ -63,6 +63,7 @@ pub struct Facts {
     xsaves: bool,
     xfd: bool,
     xsaves_erratum: bool,
+    keeps_x87_pointers: bool,
     user: u64,
     supervisor: u64,
     standard_enabled: u32,
@@ -72,6 +73,12 @@ pub struct Facts {
 }
 
 const LEAF: u32 = 0xD;
+
+/// CPUID 80000008:EBX\[2\], if there is such a leaf.
+fn restores_error_pointers<R: CpuIdReader>(reader: &R) -> bool {
+    const CAPACITY: u32 = 0x8000_0008;
+    reader.cpuid1(0x8000_0000).eax >= CAPACITY && reader.cpuid1(CAPACITY).ebx & 1 << 2 != 0
+}
 
 impl Facts {
     /// Reads CPUID through `reader`: the CPU itself (`raw_cpuid::CpuIdReaderNative`) or recorded
@@ -86,18 +93,20 @@ impl Facts {
         if !features.has_fxsave_fxstor() || !features.has_sse() {
             return Err(PlanError::NoFxsave);
         }
+        let vendor = cpuid.get_vendor_info();
+        let amd = vendor
+            .as_ref()
+            .is_some_and(|name| matches!(name.as_str(), "AuthenticAMD" | "HygonGenuine"));
+        let keeps_x87_pointers = amd && !restores_error_pointers(&reader);
         if !features.has_xsave() {
-            return Ok(Self::without_xsave());
+            return Ok(Self { keeps_x87_pointers, ..Self::without_xsave() });
         }
         if cpuid.get_extended_state_info().is_none() {
             return Err(PlanError::NoXsaveLeaf);
         }
         let mut facts = Self::from_xsave_leaf(reader)?;
         facts.osxsave = features.has_oxsave();
-        let vendor = cpuid.get_vendor_info();
-        let amd = vendor
-            .as_ref()
-            .is_some_and(|name| matches!(name.as_str(), "AuthenticAMD" | "HygonGenuine"));
+        facts.keeps_x87_pointers = keeps_x87_pointers;
         facts.xsaves_erratum = amd && matches!(features.family_id(), 0x17 | 0x18);
         Ok(facts)
     }
@@ -156,6 +165,7 @@ impl Facts {
             xsaves: false,
             xfd: false,
             xsaves_erratum: false,
+            keeps_x87_pointers: false,
             user: Components::LEGACY.bits(),
             supervisor: 0,
             standard_enabled: 0,
@@ -163,6 +173,16 @@ impl Facts {
             compacted_enabled: 0,
             described: [Described::default(); NUMBERS],
         }
+    }
+
+    /// FXRSTOR and XRSTOR leave the last instruction's and operand's addresses of the previous task in the
+    /// x87 unit unless an exception is pending: AMD CPUs without the fix (APM vol. 2, 11.4.4.3;
+    /// CPUID 80000008:EBX\[2\] clear). A plan then scrubs them on every restore.
+    #[doc(alias = "X86_BUG_FXSAVE_LEAK")]
+    #[doc(alias = "XSAVEERPTR")]
+    #[must_use]
+    pub fn keeps_x87_pointers(&self) -> bool {
+        self.keeps_x87_pointers
     }
 
     /// What XCR0 can enable; x87 and SSE without XSAVE.

@@ -219,6 +219,32 @@ pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
     vector
 }
 
+/// Overwrites the addresses of the last x87 instruction and operand, and its opcode. The unit is empty
+/// afterwards, with the default control word.
+///
+/// FNCLEX and EMMS let FILD neither fault nor overflow; FILD is an instruction of ours with an operand of
+/// ours, so that all 64 bits are; FLDENV makes the lower 32 zero, so that no task learns where we are.
+///
+/// # Safety
+///
+/// N2.
+#[inline(always)]
+pub(crate) unsafe fn scrub_x87_pointers() {
+    /// FCW, FSW, the full tag word (all empty), and no pointers.
+    static EMPTY: [u32; 7] = [0x37F, 0, 0xFFFF, 0, 0, 0, 0];
+    // SAFETY: N2; the operand is a static of the 28 bytes that FLDENV reads.
+    unsafe {
+        asm!(
+            "fnclex",
+            "emms",
+            "fild dword ptr [{empty}]",
+            "fldenv [{empty}]",
+            empty = in(reg) &EMPTY,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+}
+
 /// Empties the x87 unit and sets its default control word.
 ///
 /// # Safety
@@ -403,5 +429,49 @@ mod tests {
             let code = unsafe { core::slice::from_raw_parts(function, 128) };
             assert!(code.windows(expect.len()).any(|bytes| bytes == expect), "{instruction:x?}");
         }
+    }
+
+    /// FNSTENV shows the pointers without an exception pending, on every CPU.
+    fn environment() -> [u32; 7] {
+        let mut words = [0; 7];
+        // SAFETY: it writes 28 bytes; that it masks exceptions is undone by its second half.
+        unsafe { asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) &mut words) };
+        words
+    }
+
+    #[test]
+    fn a_scrub_leaves_no_pointer() {
+        // The system may switch threads at any time, and with that the pointers may go.
+        for attempt in 0.. {
+            let mut operand = 1.0f64;
+            // SAFETY: x87 only, from empty to empty; the operand is a local.
+            unsafe { asm!("fninit", "fldz", "fstp qword ptr [{}]", in(reg) &mut operand) };
+            let [.., fip, _, fdp, _] = environment();
+            // SAFETY: N2: nothing is in the x87 unit.
+            unsafe { scrub_x87_pointers() };
+            let [fcw, fsw, tags, rest @ ..] = environment();
+            assert_eq!((fcw & 0xFFFF, fsw & 0xFFFF, tags & 0xFFFF), (0x37F, 0, 0xFFFF));
+            let [ip, selector_and_opcode, dp, selector] = rest;
+            assert_eq!((ip, selector_and_opcode >> 16, dp), (0, 0, 0), "selector {selector:#x}");
+            assert_eq!(operand, 0.0);
+            if fip != 0 && fdp == &operand as *const f64 as u32 {
+                return;
+            }
+            assert!(attempt < 100, "no pointers to scrub were ever there");
+        }
+    }
+
+    #[test]
+    fn a_scrub_survives_a_full_stack_and_a_pending_exception() {
+        // SAFETY: x87 only; N2: what is in the unit is the test's.
+        unsafe {
+            asm!(
+                "fninit", "fldz", "fld1", "fdivrp", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1"
+            );
+            asm!("fld1", "push 0x340", "fldcw [rsp]", "pop {}", out(reg) _);
+            scrub_x87_pointers();
+        }
+        let [fcw, fsw, tags, ..] = environment();
+        assert_eq!((fcw & 0xFFFF, fsw & 0xFFFF, tags & 0xFFFF), (0x37F, 0, 0xFFFF));
     }
 }

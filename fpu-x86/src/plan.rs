@@ -48,6 +48,16 @@ impl Rung {
     }
 }
 
+/// How a restore is done: what the switching path asks, most frequent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RestoreBy {
+    Xrstor,
+    Xrstors,
+    Fxrstor,
+    /// By the rung's instruction, after the x87 pointers have been overwritten.
+    Scrubbing,
+}
+
 /// How an image is laid out (SDM vol. 1, 10.5 and 13.4).
 ///
 /// ```
@@ -83,6 +93,7 @@ pub enum Format {
 pub struct Plan {
     pub(crate) mask: u64,
     pub(crate) rung: Rung,
+    pub(crate) restore_by: RestoreBy,
     /// What XCR0 holds while this plan is in use.
     xcr0: u64,
     /// XSAVE and its kin may be used.
@@ -135,6 +146,7 @@ impl Plan {
         Self::with_best_rung(Self {
             mask: due.bits(),
             rung: Rung::Fxsave,
+            restore_by: RestoreBy::Fxrstor,
             xcr0: enabled.bits(),
             xsave,
             ring0: false,
@@ -177,6 +189,7 @@ impl Plan {
         Self::with_best_rung(Self {
             mask: due.bits(),
             rung: Rung::Fxsave,
+            restore_by: RestoreBy::Fxrstor,
             xcr0: user.bits(),
             xsave: facts.xsave(),
             ring0: true,
@@ -237,7 +250,36 @@ impl Plan {
             return Err(PlanError::TooNarrow { missing });
         }
         let layout = Places::new(rung.format(), self.components(), &self.facts)?;
-        Ok(Self { rung, layout, ..self })
+        let restore_by = match rung {
+            _ if self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
+            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
+            Rung::Xsaves => RestoreBy::Xrstors,
+            Rung::Fxsave => RestoreBy::Fxrstor,
+        };
+        Ok(Self { rung, restore_by, layout, ..self })
+    }
+
+    /// The same plan with the x87 pointers scrubbed on every restore, whatever
+    /// [CPUID says](Facts::keeps_x87_pointers): for a kernel that does not believe its hypervisor, and for
+    /// tests. Choose the rung before.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?.scrubbing_x87_pointers();
+    /// assert!(plan.scrubs_x87_pointers());
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn scrubbing_x87_pointers(self) -> Self {
+        Self { restore_by: RestoreBy::Scrubbing, ..self }
+    }
+
+    /// Does every restore scrub the x87 pointers?
+    #[must_use]
+    pub fn scrubs_x87_pointers(&self) -> bool {
+        self.restore_by == RestoreBy::Scrubbing
     }
 
     /// The components that are saved and restored: the requested-feature bitmap.
