@@ -4,9 +4,9 @@
 //! A million images in release; `FPU_FUZZ=N` runs N.
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
-use fpu_hosted_test::real::{random_image, ForeignBench, Words};
+use fpu_hosted_test::real::{fuzz_foreign, random_image, ForeignBench, Words};
 use fpu_x86::{ForeignError, Rung};
 
 const MANY: u64 = 1_000_000;
@@ -98,5 +98,31 @@ fn what_is_accepted_never_faults_and_what_is_refused_changes_nothing() {
         }
         let accepted = counts["accepted"].images;
         assert!(accepted > images / 5 && accepted < images * 4 / 5, "{accepted} accepted");
+    }
+}
+
+/// What the fuzzer starts from, through the function that it calls.
+#[test]
+fn the_fuzzers_seeds_run() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpu-x86/fuzz/seeds/foreign");
+    let mut benches = ForeignBench::all();
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    for seed in fs::read_dir(seeds).unwrap() {
+        let path = seed.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        match fuzz_foreign(&mut benches, &fs::read(&path).unwrap()) {
+            0 => refused.push(name),
+            _ => accepted.push(name),
+        }
+    }
+    accepted.sort();
+    refused.sort();
+    println!("accepted: {}\nrefused: {}", accepted.join(" "), refused.join(" "));
+    for name in ["fxsave_initial", "fxsave_full", "fxsave_pending"] {
+        assert!(accepted.iter().any(|seed| seed == name), "{name}");
+    }
+    for name in ["empty", "fxsave_mxcsr_reserved", "compacted", "reserved", "supervisor", "unknown"]
+    {
+        assert!(refused.iter().any(|seed| seed == name), "{name}");
     }
 }
