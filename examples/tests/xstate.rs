@@ -284,6 +284,28 @@ fn the_table_fits_and_says_what_the_cpu_says() {
 }
 
 #[test]
+fn a_table_shows_what_is_off_and_finds_what_cannot_be_read() {
+    let words = file("off.json");
+    let mut cpuid = server();
+    // Of x87, SSE, AVX and PKRU, with 16 bytes more: CET_U.
+    cpuid["0xd.1"][1] = json!("0x358");
+    std::fs::write(&words, json!({"cpuid": cpuid, "bitmap": "0x207"}).to_string()).expect("ours");
+    let out = xstate(&["--cpuid", words.to_str().expect("UTF-8")]);
+    std::fs::remove_file(&words).expect("ours");
+    let table = text(&out.stdout);
+    let spaced = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    for row in [
+        "5 OPMASK mask registers K0-7 64 1088-1151 - - XCR0 off",
+        "11 CET_U shadow stack of ring 3 16 - 840-855 - XSS on",
+        "12 CET_S shadow stacks of rings 0-2 24 - - - XSS off",
+        "standard, what XCR0 enables 2696 11008 for another set: CPUID(0xD,0).EBX",
+        "compacted, with CET_U 856 856 = CPUID(0xD,1).EBX",
+    ] {
+        assert!(table.lines().any(|line| spaced(line) == row), "{row}\n{table}");
+    }
+}
+
+#[test]
 fn other_cpus_have_tables_and_pictures() {
     let (words, svg) = (file("words.json"), file("map.svg"));
     let [words_name, svg_name] = [&words, &svg].map(|path| path.to_str().expect("UTF-8"));

@@ -129,6 +129,11 @@ fn absent_components_are_said_to_be_initial() {
         for (name, _) in plan.components().iter_names().filter(|(_, one)| one.number().is_some()) {
             assert!(shown[shown.find("initial").unwrap_or(0)..].contains(name), "{shown}");
         }
+        // With SSE present, the upper parts of the same registers are still absent.
+        bytes[512..520].copy_from_slice(&Components::LEGACY.bits().to_le_bytes());
+        let partly = decoded(&bytes).expect("well-formed");
+        assert!(partly.contains("xmm15 ") && !partly.contains("ymm"), "{partly}");
+        assert!(!partly.contains("zmm"), "{partly}");
         // In the standard format MXCSR is loaded even then.
         let mxcsr = format!("MXCSR       {:#010x}", registers.mxcsr());
         assert_eq!(shown.contains(&mxcsr), plan.rung() != Rung::Xsavec, "{shown}");
@@ -255,6 +260,25 @@ fn a_wrong_field_is_named_with_its_offset() {
         let said = decoded(&good[..700]).expect_err("short");
         assert!(said.contains("at offset 576: 256 bytes, but the area ends at 700"), "{said}");
     }
+}
+
+#[test]
+fn stack_registers_are_shown_with_their_physical_ones() {
+    let mut area = vec![0; 512];
+    area[2..5].copy_from_slice(&[0x00, 0x30, 0xC0]); // TOP 6, R6 and R7 in use
+    area[39..42].copy_from_slice(&[0x80, 0xFF, 0x3F]); // 1
+    area[64..72].copy_from_slice(&1u64.to_le_bytes()); // left behind in an empty register
+    let shown = decoded(&area).expect("well-formed");
+    for line in [
+        "FSW 0x3000  TOP 6",
+        "FTW 0x00c0  R6 R7",
+        "st(0) R6  3fff8000000000000000  1",
+        "st(1) R7  00000000000000000000  0",
+        "st(2) R0  00000000000000000001  ~3.64519953e-4951 (empty)",
+    ] {
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("st(3)"), "empty and zero: {shown}");
 }
 
 #[test]
