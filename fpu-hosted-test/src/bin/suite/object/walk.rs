@@ -18,6 +18,8 @@ pub enum Kind {
     Bookkeeping,
     Save,
     Restore,
+    /// Restores, after the x87 pointers were overwritten: on CPUs whose restores leave them.
+    Scrub,
     Refused,
 }
 
@@ -102,6 +104,8 @@ impl Path<'_> {
         let has = |mark: Mark| self.insns.iter().any(|i| mark_of(i) == Some(mark));
         if self.end == End::Refused {
             Kind::Refused
+        } else if has(Mark::Scrub) {
+            Kind::Scrub
         } else if has(Mark::Restore) {
             Kind::Restore
         } else if has(Mark::Save) {
@@ -161,6 +165,7 @@ impl Path<'_> {
 enum Mark {
     Save,
     Restore,
+    Scrub,
 }
 
 /// The instructions with which the probe marks its save and its restore, which no compiler emits by
@@ -171,6 +176,7 @@ fn mark_of(insn: &Insn) -> Option<Mark> {
             Some(Mark::Save)
         }
         "prefetcht2" | "xrstor64" | "xrstors64" | "fxrstor64" => Some(Mark::Restore),
+        "fldenv" => Some(Mark::Scrub),
         _ => None,
     }
 }
