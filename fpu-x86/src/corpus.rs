@@ -31,7 +31,8 @@ fn hex(text: &str) -> u64 {
 
 fn recorded(line: &str) -> Words {
     let mut words = Words::default();
-    let keys = [(0, 0), (1, 0)].into_iter().chain((0..63).map(|sub| (0xD, sub)));
+    let single = [0, 1, 0x8000_0000, 0x8000_0008].map(|leaf| (leaf, 0));
+    let keys = single.into_iter().chain((0..63).map(|sub| (0xD, sub)));
     for (leaf, sub) in keys {
         if let Some(four) = field(line, &format!("0x{leaf:x}.{sub}")) {
             let four: Vec<u32> = four.split(',').map(|word| hex(word) as u32).collect();
@@ -278,4 +279,32 @@ fn kernel_plans_of_recorded_cpus() {
     }
     println!("{alike} pairs of CPUs are alike, {refused} are refused");
     assert!(refused > alike && alike > planned.len(), "{alike}, {refused}");
+}
+
+/// AMD's since family 17h restore the x87 pointers and say so; older ones, and those whose hypervisor hides
+/// it, are scrubbed.
+#[test]
+fn cpus_that_keep_x87_pointers_are_known() {
+    let (Some(mut all), Some(old)) = (lines("xsave_layouts.jsonl"), lines("no_xsave.jsonl")) else {
+        return;
+    };
+    all.extend(old);
+    let (mut keep, mut fixed) = (0, 0);
+    for line in &all {
+        let brand = field(line, "brand").unwrap();
+        let Ok(facts) = recorded(line).facts() else { continue };
+        let amd = ["AuthenticAMD", "HygonGenuine"].contains(&field(line, "vendor").unwrap());
+        let family: u32 = field(line, "family").unwrap().parse().unwrap();
+        let bits =
+            field(line, "0x80000008.0").map_or(0, |four| hex(four.split(',').nth(1).unwrap()));
+        let keeps = amd && bits & 4 == 0;
+        assert_eq!(facts.keeps_x87_pointers(), keeps, "{brand}");
+        if amd && family < 0x17 {
+            assert!(keeps, "{brand}");
+        }
+        keep += u32::from(keeps);
+        fixed += u32::from(amd && !keeps);
+    }
+    println!("{keep} AMD CPUs keep x87 pointers, {fixed} do not");
+    assert!(keep >= 10 && fixed >= 10, "{keep}, {fixed}");
 }

@@ -9,6 +9,7 @@ use crate::{
 };
 
 const TILES: u64 = 1 << 18;
+const LWP_APX: u64 = 1 << 62 | 1 << 19;
 
 /// With MPX, PKRU and AMX.
 fn full() -> Plan {
@@ -64,6 +65,7 @@ fn each_rule_names_its_field_and_offset() {
         ("XSTATE_BV", 512, bits(1 << 63), ForeignError::Unknown { bits: 1 << 63 }),
         ("XSTATE_BV", 512, bits(1 << 62), ForeignError::NotEnabled { bits: 1 << 62 }),
         ("XSTATE_BV", 512, bits(1 << 19), ForeignError::NotEnabled { bits: 1 << 19 }),
+        ("XSTATE_BV", 512, bits(LWP_APX), ForeignError::NotEnabled { bits: LWP_APX }),
         ("XSTATE_BV", 512, bits(TILES), ForeignError::NotPermitted { bits: TILES }),
         ("XCOMP_BV", 520, with(520, &[1]), ForeignError::NotStandard { xcomp_bv: 1 }),
         ("XCOMP_BV", 520, with(527, &[128]), ForeignError::NotStandard { xcomp_bv: 1 << 63 }),

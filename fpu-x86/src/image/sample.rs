@@ -1,12 +1,13 @@
-//! Plans for CPUs that nobody has at hand, from made-up words: everything a user program can hold.
+//! Plans for CPUs that nobody has at hand, from made-up words: everything a user program can hold, and
+//! a shadow stack.
 
 use raw_cpuid::CpuIdResult;
 use std::vec::Vec;
 
 use crate::{Components, Facts, Plan, Rung};
 
-/// Number, size, offset in the standard format, and the align and XFD bits.
-const PARTS: [(u32, u32, u32, u32); 10] = [
+/// Number, size, offset in the standard format, and the supervisor, align and XFD bits.
+const PARTS: [(u32, u32, u32, u32); 11] = [
     (2, 256, 576, 0),
     (3, 64, 960, 0),
     (4, 64, 1024, 0),
@@ -16,26 +17,30 @@ const PARTS: [(u32, u32, u32, u32); 10] = [
     (9, 8, 2688, 0),
     (17, 64, 2752, 2),
     (18, 8192, 2816, 6),
+    (11, 16, 0, 1),
     // In the hole that MPX left.
     (19, 128, 960, 0),
 ];
 
 pub(crate) const MXCSR_MASK: u32 = 0xFFFF;
 
-/// A plan for what `xcr0` enables, on a CPU that has that and nothing else.
-pub(crate) fn plan(xcr0: Components) -> Plan {
-    let enabled = || PARTS.into_iter().filter(move |part| xcr0.bits() >> part.0 & 1 != 0);
-    let standard = enabled().fold(576, |len, (_, size, offset, _)| len.max(offset + size));
-    let compacted = enabled().fold(576, |len: u32, (_, size, _, flags)| {
+/// A CPU that has these user components and nothing else, all of them enabled; or also CET's, and XSAVES.
+fn facts(user: Components, shadow_stack: bool) -> Facts {
+    let supervisor = if shadow_stack { Components::CET_U } else { Components::empty() };
+    let of =
+        move |set: Components| PARTS.into_iter().filter(move |part| set.bits() >> part.0 & 1 != 0);
+    let standard = of(user).fold(576, |len, (_, size, offset, _)| len.max(offset + size));
+    let compacted = of(user).fold(576, |len: u32, (_, size, _, flags)| {
         size + if flags & 2 != 0 { len.next_multiple_of(64) } else { len }
     });
     let words = move |leaf, sub| {
         let four = match (leaf, sub) {
             (0, _) => [0x16, 0, 0, 0],
             (1, _) => [0, 0, 1 << 26 | 1 << 27, 3 << 24],
-            (0xD, 0) => [xcr0.bits() as u32, standard, standard, 0],
+            (0xD, 0) => [user.bits() as u32, standard, standard, 0],
+            (0xD, 1) if shadow_stack => [0xF, compacted, supervisor.bits() as u32, 0],
             (0xD, 1) => [7, compacted, 0, 0],
-            (0xD, number) => enabled()
+            (0xD, number) => of(user | supervisor)
                 .find(|part| part.0 == number)
                 .map_or([0; 4], |(_, size, offset, flags)| [size, offset, flags, 0]),
             _ => [0; 4],
@@ -43,8 +48,19 @@ pub(crate) fn plan(xcr0: Components) -> Plan {
         let [eax, ebx, ecx, edx] = four;
         CpuIdResult { eax, ebx, ecx, edx }
     };
-    let facts = Facts::from_cpuid(words).unwrap();
+    Facts::from_cpuid(words).unwrap()
+}
+
+/// A plan for what `xcr0` enables, on a CPU that has that and nothing else.
+pub(crate) fn plan(xcr0: Components) -> Plan {
+    let facts = facts(xcr0, false);
     Plan::user(facts, xcr0.bits(), MXCSR_MASK, Components::all(), Components::empty()).unwrap()
+}
+
+/// A kernel's plan with a shadow stack's pointer, switched by XSAVES.
+pub(crate) fn kernel() -> Plan {
+    let user = Components::LEGACY | Components::AVX;
+    Plan::kernel(facts(user, true), MXCSR_MASK, Components::all()).unwrap()
 }
 
 /// With MPX, PKRU and AMX; with APX in MPX's place; with AVX only; with SSE only.

@@ -269,3 +269,32 @@ fn the_whole_x87_unit_goes_in_and_comes_out() {
         }
     }
 }
+
+#[test]
+fn supervisor_state_survives_foreign_images() {
+    let plan = sample::kernel();
+    assert_eq!((plan.rung(), plan.xss()), (Rung::Xsaves, Components::CET_U));
+    let mut area = random_area(&plan, plan.components(), &mut Random(6));
+    let shadow_stack = |area: &[u8]| {
+        let mut bytes = [0; 16];
+        image(area, &plan).read(Components::CET_U, 0, &mut bytes).unwrap();
+        bytes
+    };
+    let before = shadow_stack(&area);
+    assert_ne!(before, [0; 16]);
+    // FXSAVE's, and one with nothing present.
+    for len in [512, 576] {
+        let mut frame = vec![0; len];
+        frame[24..28].copy_from_slice(&INITIAL_MXCSR.to_le_bytes());
+        let valid = crate::ForeignImage::in_private(&mut frame).validate(&plan).unwrap();
+        ImageMut::new(&mut area, &plan).replace_with(&valid).unwrap();
+        assert_eq!(shadow_stack(&area), before, "{len}");
+        assert_eq!(image(&area, &plan).ymm_hi(0), Some([0; 16]));
+    }
+    // It does not leave either, and is not to be written.
+    let mut out = vec![0xEE; plan.standard_len()];
+    assert_eq!(image(&area, &plan).to_standard(&mut out), Ok(832));
+    assert_eq!(u64_at(&out, XSTATE_BV), 0);
+    let why = ImageMut::new(&mut area, &plan).write(Components::CET_U, 0, &[1]);
+    assert_eq!(why, Err(ImageError::NotWritable));
+}
