@@ -131,7 +131,7 @@ fn instructions(subject: &Subject, style: Style) -> String {
             (_, true) => style.good(&style.bold(&format!("[{name}]"))),
             (true, _) if usable => name,
             (true, _) if rung == Rung::Xsaves => style.dim("XSAVES (ring 0)"),
-            (true, _) => style.dim(&format!("{name} (not all of it)")),
+            (true, _) => style.dim(&format!("{name} (x87, SSE)")),
             (false, _) => style.dim(&format!("no {name}")),
         }
     });
