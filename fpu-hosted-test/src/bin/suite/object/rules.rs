@@ -264,19 +264,38 @@ mod tests {
         assert!(judged(&unnamed, Rule::NoPanic)[0].contains("a call"));
     }
 
-    /// A real backend: its save is an instruction, its restore a function that may be called.
+    /// A real backend: its save and its restore are instructions, and it may call what is named.
     #[test]
     fn a_real_backend_may_use_what_is_named() {
-        let real = Allowed { calls: &["fpu_x86_"], fpu: &["xsavec64"], ..HOT };
+        let fpu = &["xsavec64", "xrstor64", "fldenv"];
+        let real = Allowed { calls: &["fpu_x86_"], fpu, ..HOT };
         let saves = PREPARE.replace("prefetchnta BYTE PTR [rcx]", "xsavec64 [rcx]");
         assert!(judged(&saves, Rule::Hot(real)).is_empty());
         assert!(judged(&saves, Rule::Hot(HOT))[0].contains("FPU access"));
         let vector = saves.replace("or     rdi,0x1", "movups XMMWORD PTR [rax],xmm0");
         assert!(judged(&vector, Rule::Hot(real))[0].contains("FPU access"));
-        let calls = saves.replace("1254:", "1253:\tcall   600 <fpu_x86_0_1_xrstor>\n1254:");
-        let kinds: Vec<_> = judge(&parse(&calls), "probe_switch_prepare", Rule::Hot(real));
-        assert!(kinds.iter().any(|l| l.path == "restore" && l.wrong.is_empty()));
-        let other = calls.replace("fpu_x86_0_1_xrstor", "memcpy");
+        let calls = saves.replace("1254:", "1253:\tcall   600 <fpu_x86_0_1_helper>\n1254:");
+        assert!(judged(&calls, Rule::Hot(real)).is_empty());
+        let other = calls.replace("fpu_x86_0_1_helper", "memcpy");
         assert!(judged(&other, Rule::Hot(real))[0].contains("a call"));
+    }
+
+    /// A restore has its budget; one that scrubs before it has another.
+    #[test]
+    fn a_scrub_is_a_path_of_its_own() {
+        let real = Allowed { fpu: &["xrstor64", "fldenv"], ..HOT };
+        let kinds = |text: &str| -> Vec<(String, bool)> {
+            let lines = judge(&parse(text), "probe_switch_prepare", Rule::Hot(real));
+            lines.into_iter().map(|line| (line.path, line.wrong.is_empty())).collect()
+        };
+        let restores = PREPARE.replace("prefetchnta BYTE PTR [rcx]", "xrstor64 [rcx]");
+        assert!(kinds(&restores).contains(&("restore".into(), true)));
+        let more = "1253:\tnot rcx\n".repeat(6);
+        let long = restores.replace("1254:", &format!("{more}1254:"));
+        assert!(kinds(&long).contains(&("restore".into(), false)), "over the budget");
+        let scrubs = long.replace("1254:", "1253:\tfldenv [rsi]\n1254:");
+        assert!(kinds(&scrubs).contains(&("scrub, restore".into(), true)));
+        let longer = scrubs.replace("1254:", &format!("{more}{more}1254:"));
+        assert!(kinds(&longer).contains(&("scrub, restore".into(), false)));
     }
 }
