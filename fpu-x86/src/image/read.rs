@@ -77,6 +77,10 @@ impl<'a> Image<'a> {
     pub(super) fn legacy(&self) -> &'a [u8] {
         part(self.bytes, 0, XSTATE_BV).unwrap_or_default()
     }
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
     pub(super) fn plan(&self) -> &'a Plan {
         self.plan
     }
