@@ -210,6 +210,8 @@ pub enum CpuMismatch {
     /// One of the two has it and the other has not: XSAVEC, XSAVES or IA32_XFD. With them come registers
     /// and sizes that are written and read back.
     OnOneOnly(&'static str),
+    /// Its restores leave the previous task's x87 pointers in place, and the plan's do not overwrite them.
+    KeepsX87Pointers,
     /// It has fewer MXCSR bits: an image with one of them set would be refused.
     MxcsrMask {
         /// Those it lacks.
@@ -226,6 +228,7 @@ impl fmt::Display for CpuMismatch {
                 write!(f, "the CPU describes {} differently", component.list())
             }
             Self::OnOneOnly(what) => write!(f, "only one of the CPUs has {what}"),
+            Self::KeepsX87Pointers => f.write_str("the CPU's restores keep x87 pointers"),
             Self::MxcsrMask { missing } => write!(f, "the CPU lacks MXCSR bits {missing:#x}"),
         }
     }
@@ -273,6 +276,9 @@ impl Plan {
     pub fn check_cpu(&self, cpu: &Facts) -> Result<(), CpuMismatch> {
         if !self.offered_by(cpu) {
             return Err(CpuMismatch::NoInstruction(self.rung()));
+        }
+        if cpu.keeps_x87_pointers() && !self.scrubs_x87_pointers() {
+            return Err(CpuMismatch::KeepsX87Pointers);
         }
         if self.rung() == Rung::Fxsave {
             return Ok(());

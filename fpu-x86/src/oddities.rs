@@ -157,6 +157,28 @@ fn cpus_of_another_kind_are_refused() {
 }
 
 #[test]
+fn a_cpu_that_keeps_x87_pointers_needs_a_plan_that_scrubs() {
+    let fixed = |words: Words| {
+        words.with(0x8000_0000, 0, [0x8000_0008, 0, 0, 0]).with(0x8000_0008, 0, [0, 4, 0, 0])
+    };
+    for (old, new) in [
+        (zen2(), fixed(zen2())),
+        (
+            cpu(AMD, 0x0010_0F42).with(1, 0, [0x0010_0F42, 0, 0, FXSR_SSE]),
+            fixed(cpu(AMD, 0x0010_0F42).with(1, 0, [0x0010_0F42, 0, 0, FXSR_SSE])),
+        ),
+    ] {
+        let (scrubs, trusts) = (old.kernel(C::LEGACY).unwrap(), new.kernel(C::LEGACY).unwrap());
+        let why = trusts.check_cpu(&old.facts().unwrap());
+        assert_eq!(why, Err(CpuMismatch::KeepsX87Pointers));
+        assert_eq!(scrubs.check_cpu(&new.facts().unwrap()), Ok(()));
+        assert_eq!(scrubs.check_cpu(&old.facts().unwrap()), Ok(()));
+        let forced = trusts.scrubbing_x87_pointers().with_rung(Rung::Fxsave).unwrap();
+        assert!(forced.scrubs_x87_pointers(), "whichever was asked for first");
+    }
+}
+
+#[test]
 fn sets_that_xsetbv_refuses_are_errors() {
     let with_apx = tiles()
         .with(0xD, 0, [0xE_02FF, 11008, 11136, 0])

@@ -251,7 +251,9 @@ impl Plan {
         }
         let layout = Places::new(rung.format(), self.components(), &self.facts)?;
         let restore_by = match rung {
-            _ if self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
+            _ if self.scrubs_x87_pointers() || self.facts.keeps_x87_pointers() => {
+                RestoreBy::Scrubbing
+            }
             Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
             Rung::Xsaves => RestoreBy::Xrstors,
             Rung::Fxsave => RestoreBy::Fxrstor,
@@ -261,7 +263,7 @@ impl Plan {
 
     /// The same plan with the x87 pointers scrubbed on every restore, whatever
     /// [CPUID says](Facts::keeps_x87_pointers): for a kernel that does not believe its hypervisor, and for
-    /// tests. Choose the rung before.
+    /// tests.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
