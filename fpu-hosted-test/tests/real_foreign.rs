@@ -1,0 +1,77 @@
+//! A foreign image into a task through the core's handles: a debugger's stopped task, and a session.
+#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+
+use fpu_core::{Area, CpuFpu, CpuLifecycle, Pinned, SoftFloat, Stopped, TaskFpu};
+use fpu_x86::{Components, ForeignError, ForeignImage, Plan};
+
+/// One thread is the CPU; nothing of the task's is ever in its registers.
+struct Pin<'a> {
+    plan: &'a Plan,
+    words: &'a CpuFpu,
+}
+
+// SAFETY: P1: a thread, which keeps the value. P2, P3: the only CPU, the only plan, and the system has the
+// plan's components enabled. P4: one CPU. P5: no interrupts.
+unsafe impl Pinned for Pin<'_> {
+    type Backend = Plan;
+    type Words = CpuFpu;
+    fn backend(&self) -> &Plan {
+        self.plan
+    }
+    fn words(&self) -> &CpuFpu {
+        self.words
+    }
+}
+
+// SAFETY: F1: what the registers hold does not matter: the test loads no task into them and saves none.
+unsafe impl SoftFloat for Pin<'_> {}
+
+struct Tracer<'a>(&'a Plan);
+
+// SAFETY: T1: the task is never switched in. T2: one tracer. T3: the one plan.
+unsafe impl Stopped for Tracer<'_> {
+    type Backend = Plan;
+    fn backend(&self) -> &Plan {
+        self.0
+    }
+}
+
+fn frame(fcw: u16) -> Vec<u8> {
+    let mut frame = vec![0; 512];
+    frame[..2].copy_from_slice(&fcw.to_le_bytes());
+    frame[24..28].copy_from_slice(&0x3F80u32.to_le_bytes());
+    frame[160..176].fill(7);
+    frame
+}
+
+#[test]
+fn a_debugger_and_a_session_replace_a_tasks_image() {
+    let plan = Plan::detect_user(Components::all()).unwrap();
+    let words = CpuFpu::new();
+    let mut cpu = Pin { plan: &plan, words: &words };
+    // SAFETY: the only CPU comes online, once.
+    unsafe { cpu.fpu_online(0) }.unwrap();
+    let task: TaskFpu<Plan, _> =
+        TaskFpu::new(&plan, Area::<16384>::new()).map_err(|(why, _)| why).unwrap();
+    let mut private = vec![0; plan.foreign_len()];
+
+    let mut tracer = Tracer(&plan);
+    let mut stopped = task.stopped(&mut tracer).unwrap().make_memory_valid_write();
+    let good = frame(0x27F);
+    let valid = ForeignImage::copy(&good, &mut private).unwrap().validate(&plan).unwrap();
+    stopped.image_mut().replace_with(&valid).unwrap();
+    let image = stopped.image();
+    assert_eq!((image.fcw(), image.mxcsr(), image.xmm(0)), (0x27F, 0x3F80, Some([7; 16])));
+    let mut bad = frame(0x37F);
+    bad[26] = 0xFF;
+    let refused = ForeignImage::copy(&bad, &mut private).unwrap().validate(&plan).map(drop);
+    assert!(matches!(refused, Err(ForeignError::ReservedMxcsr { .. })));
+    assert_eq!(stopped.image().fcw(), 0x27F);
+    drop(stopped);
+
+    let mut session = task.open(&mut cpu).unwrap().make_memory_valid_write();
+    let other = frame(0xF7F);
+    let valid = ForeignImage::copy(&other, &mut private).unwrap().validate(&plan).unwrap();
+    session.image_mut().replace_with(&valid).unwrap();
+    assert_eq!((session.image().fcw(), session.image().mxcsr()), (0xF7F, 0x3F80));
+}
