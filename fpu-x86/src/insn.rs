@@ -28,9 +28,8 @@ const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 ///
 /// ```
 /// // SAFETY: the address of code of this program, which is readable.
-/// let fixup = unsafe { fpu_x86::fixup(main as *const () as usize, 13) };
+/// let fixup = unsafe { fpu_x86::fixup(str::len as *const () as usize, 13) };
 /// assert!(fixup.is_none()); // not a restore
-/// # fn main() {}
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fixup {
