@@ -121,7 +121,8 @@ impl Slot {
         let base = NonNull::new(self.area()).expect("a vector's address");
         // SAFETY: A3: the vector lives as long as the slot, and belongs to this context alone.
         let area = unsafe { RawArea::new(base, plan.area_len()) };
-        let fpu = Fpu::new(plan, area).map_err(|(why, _)| why).expect("made to measure");
+        // SAFETY: K1: the demo has one plan.
+        let fpu = unsafe { Fpu::new(plan, area) }.map_err(|(why, _)| why).expect("made to measure");
         // SAFETY: D3. The old context has nothing to drop.
         unsafe { (*self.fpu.get()).write(fpu) };
         // SAFETY: D3.
@@ -155,9 +156,9 @@ impl Slot {
 pub struct Record {
     /// [`RESTORED`] and so on.
     pub flags: AtomicU32,
-    /// Cycles on the way to user mode, of the switch-out, or of beginning the section.
+    /// Cycles on the way to user mode or to the guest, of the switch-out, or of beginning the section.
     pub cycles: AtomicU32,
-    /// Cycles of the save on entry.
+    /// Cycles of the save on entry, or of the way back from the guest.
     pub entry_cycles: AtomicU32,
 }
 
@@ -169,6 +170,10 @@ pub const SKIPPED: u32 = 2;
 pub const SAVED: u32 = 4;
 /// The operation was executed.
 pub const DONE: u32 = 8;
+/// The task that runs a guest was saved, besides what was done to the guest.
+pub const HOST_SAVED: u32 = 16;
+/// It was restored after (eager only).
+pub const HOST_RESTORED: u32 = 32;
 
 /// Everything one run of one script needs.
 pub struct World<'s> {
@@ -246,5 +251,8 @@ unsafe impl Stopped for HasTurn<'_> {
     type Backend = Plan;
     fn backend(&self) -> &Plan {
         self.0
+    }
+    fn covers(&self, _: usize) -> bool {
+        true
     }
 }

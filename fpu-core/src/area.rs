@@ -10,6 +10,8 @@ use core::{cell::UnsafeCell, fmt, ptr::NonNull};
 ///
 /// * **A1** while the value is not moved, [`base`](Self::base) and [`len`](Self::len) return the
 ///   same, and that many bytes are readable and writable through the pointer.
+///   Moving the value changes neither `len` nor that the first byte is at a multiple of
+///   [`align`](Self::align).
 /// * **A2** nothing but this value's user reaches those bytes while the value lives.
 ///
 /// ```
@@ -22,6 +24,8 @@ pub unsafe trait SaveArea {
     fn base(&self) -> NonNull<u8>;
     /// How many bytes.
     fn len(&self) -> usize;
+    /// What the first byte's address is a multiple of, wherever the value is moved. A power of two.
+    fn align(&self) -> usize;
     /// Whether there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -69,6 +73,9 @@ unsafe impl<const N: usize> SaveArea for Area<N> {
     fn len(&self) -> usize {
         N
     }
+    fn align(&self) -> usize {
+        core::mem::align_of::<Self>()
+    }
 }
 
 impl<const N: usize> fmt::Debug for Area<N> {
@@ -111,7 +118,8 @@ impl RawArea {
     /// let page = Box::leak(Box::new(Area::new()));
     /// // SAFETY: A3: leaked, so ours for ever, and nothing else uses it.
     /// let area = unsafe { RawArea::new(NonNull::from(page).cast(), 512) };
-    /// assert!(fpu_core::TaskFpu::new(the_backend(), area).is_ok());
+    /// // SAFETY: K1: the one backend.
+    /// assert!(unsafe { fpu_core::TaskFpu::new(the_backend(), area) }.is_ok());
     /// ```
     #[must_use]
     pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
@@ -132,6 +140,9 @@ unsafe impl SaveArea for RawArea {
     fn len(&self) -> usize {
         self.len
     }
+    fn align(&self) -> usize {
+        1 << (self.base.as_ptr() as usize).trailing_zeros()
+    }
 }
 
 // SAFETY: A1, A2: those of the boxed area, which nobody else can reach and which does not even move
@@ -143,5 +154,8 @@ unsafe impl<T: SaveArea> SaveArea for alloc::boxed::Box<T> {
     }
     fn len(&self) -> usize {
         (**self).len()
+    }
+    fn align(&self) -> usize {
+        (**self).align()
     }
 }

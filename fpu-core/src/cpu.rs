@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::{
-    residency::{self, after, gate, offline_word, online_word, set_gate, set_resident},
+    residency::{self, after, gate, offline_word, online_word, set_gate, set_resident, used_up},
     sync::{fault, AtomicU64, Fault, Ordering},
     CpuWords, Error, Event, EventKind, Level, Pinned,
 };
@@ -162,13 +162,10 @@ pub trait CpuLifecycle: Pinned {
             gate::OPEN => {}
             _ => return Err(Error::Busy),
         }
-        if fault(Fault::OfflineMovesWordFirst) {
-            set_resident(cpu, offline_word(cpu.resident()));
-        }
         // From here on sections are refused, so the word is stable.
         set_gate(cpu, gate::OFFLINE);
         crate::sync::compiler_fence(Ordering::SeqCst);
-        if !fault(Fault::OfflineKeepsOpen) && !fault(Fault::OfflineMovesWordFirst) {
+        if !fault(Fault::OfflineKeepsOpen) {
             set_resident(cpu, offline_word(cpu.resident()));
         }
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
@@ -180,7 +177,8 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// # Errors
     ///
-    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed.
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed, but
+    /// for `Exhausted`: the claim is dropped then too, and nothing can be loaded here any more.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -195,7 +193,15 @@ pub trait CpuLifecycle: Pinned {
     where
         Self: Sized,
     {
-        let resident = residency::close(self, gate::SESSION)?;
+        let resident = match residency::close(self, gate::SESSION) {
+            Ok(resident) => resident,
+            Err(Error::Exhausted) => {
+                // The claim ends all the same.
+                set_resident(self.words(), used_up(self.words().resident()));
+                return Err(Error::Exhausted);
+            }
+            Err(why) => return Err(why),
+        };
         let next = if fault(Fault::ResumeKeepsStamp) { resident } else { after(resident) };
         residency::reopen(self.words(), next);
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });

@@ -32,6 +32,11 @@ pub enum Error {
         /// The CPU whose registers hold the state.
         cpu: u32,
     },
+    /// The context is live in this CPU's own registers, and was not named as the current one. Nothing is
+    /// lost.
+    LiveHere,
+    /// The proof does not speak of this task ([`Stopped::covers`](crate::Stopped::covers)).
+    NotStopped,
     /// The task's only valid state was in this CPU's registers, and they were given away unsaved
     /// (the CPU was taken offline or resumed under it, or a section was told of another task).
     /// [`TaskFpu::reset`](crate::TaskFpu::reset) makes the context usable again.
@@ -55,6 +60,8 @@ impl fmt::Display for Error {
             Error::LiveElsewhere { cpu } => {
                 write!(f, "the task's state is live in the registers of CPU {cpu}")
             }
+            Error::LiveHere => f.write_str("the context is live in this CPU's own registers"),
+            Error::NotStopped => f.write_str("the proof is not of this task's being stopped"),
             Error::Lost => f.write_str("the registers were given away before the task was saved"),
             Error::RestoreFailed(fault) => write!(f, "restoring the image failed: {fault}"),
             Error::Exhausted => f.write_str("this CPU number has issued all its stamps"),

@@ -177,10 +177,10 @@ pub unsafe trait SoftFloat: Pinned {}
 ///
 /// While a value lives:
 ///
-/// * **T1** the task it is used with is switched out (its
+/// * **T1** a task that it [`covers`](Self::covers) is switched out (its
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) is done, and ordered before this value) and
 ///   will not be switched in; dropping the value is ordered before its next switch-in.
-/// * **T2** there is one such value per task.
+/// * **T2** no other value covers the same task.
 ///
 /// And always:
 ///
@@ -189,14 +189,15 @@ pub unsafe trait SoftFloat: Pinned {}
 /// ```
 /// use fpu_core::Stopped;
 /// # use fpu_hosted_test::doc::{Backend, the_backend};
-/// struct Traced(core::marker::PhantomData<*mut ()>);
+/// struct Traced { task: usize } // the address of its context
 /// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
 /// // T3: the one backend.
 /// unsafe impl Stopped for Traced {
 ///     type Backend = Backend;
 ///     fn backend(&self) -> &Backend { the_backend() }
+///     fn covers(&self, task: usize) -> bool { task == self.task }
 /// }
-/// # let _ = Traced(core::marker::PhantomData);
+/// # let _ = Traced { task: 0 };
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
@@ -211,6 +212,9 @@ pub unsafe trait Stopped {
     type Backend: RawFpu;
     /// The backend, the same as [`Pinned::backend`].
     fn backend(&self) -> &Self::Backend;
+    /// Is the task whose context is at this address ([`TaskFpu::address`](crate::TaskFpu::address)) the
+    /// one that is stopped?
+    fn covers(&self, task: usize) -> bool;
 }
 
 /// Where kernel code runs that wants to use the FPU.

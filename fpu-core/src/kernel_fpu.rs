@@ -1,6 +1,6 @@
 //! The kernel's own use of the registers.
 
-use core::marker::PhantomData;
+use core::{hint::black_box, marker::PhantomData};
 
 use crate::{
     residency::{after, close, gate, refusal, reopen, MEMORY},
@@ -33,7 +33,12 @@ use crate::{
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 pub trait KernelFpu: Pinned {
-    /// Begins a section that ends on drop. `current` is the task this CPU runs or has interrupted,
+    /// Begins a section that ends on drop. What the vector code takes in and gives out has to go through
+    /// memory, or [`black_box`](core::hint::black_box): the compiler does not know of sections, and a
+    /// computation on values alone may move out of one. [`with_kernel_fpu`](Self::with_kernel_fpu) sees
+    /// to it by itself.
+    ///
+    /// `current` is the task this CPU runs or has interrupted,
     /// `None` for one without a context (a kernel thread, idle).
     ///
     /// # Errors
@@ -92,7 +97,7 @@ pub trait KernelFpu: Pinned {
         Self: SoftFloat + Sized,
     {
         let section = self.kernel_fpu(current, units)?;
-        let value = code();
+        let value = stay(code);
         drop(section);
         Ok(value)
     }
@@ -152,7 +157,7 @@ pub trait KernelFpu: Pinned {
             persistent.word.mark_live(end.resident);
         }
         persistent.tell(end.cpu, EventKind::Loaded);
-        let value = code();
+        let value = stay(code);
         if !fault(Fault::PersistentSkipsSave) {
             // SAFETY: as for the restore; the CPU was closed all the time.
             unsafe { end.cpu.backend().save(persistent.area) };
@@ -168,6 +173,13 @@ pub trait KernelFpu: Pinned {
 // For every witness, with `SoftFloat` asked for by the methods: a witness without it is then told what
 // is missing, not that there is no such method.
 impl<C: Pinned> KernelFpu for C {}
+
+/// Runs `code` here and nowhere else: a computation without memory would otherwise be free to move
+/// before the save or behind the end of the section.
+#[inline]
+fn stay<T>(code: impl FnOnce() -> T) -> T {
+    black_box(black_box(code)())
+}
 
 /// Closes the CPU and saves the current task if the registers are its only copy. Returns the CPU's
 /// open word. On `Err` nothing has changed.

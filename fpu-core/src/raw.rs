@@ -67,7 +67,7 @@ pub const EXHAUSTED: u32 = 20;
 
 fn code(why: Error) -> u32 {
     match why {
-        Error::Busy => BUSY,
+        Error::Busy | Error::LiveHere => BUSY,
         Error::LiveElsewhere { .. } => LIVE_ELSEWHERE,
         Error::Lost => LOST,
         Error::Exhausted => EXHAUSTED,

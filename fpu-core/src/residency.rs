@@ -202,6 +202,7 @@ fn reason<W: CpuWords>(w: u64, cpu: &W) -> u32 {
         gate::OFFLINE => 0,
         gate::SECTION | gate::SESSION => 1,
         _ if w & MEMORY != 0 => 2,
+        _ if w == cpu.resident() => 4,
         _ if (w ^ cpu.resident()) & ID_MASK == 0 => 3,
         _ => 4 + ((w & ID_MASK) as u32),
     }
@@ -213,6 +214,7 @@ fn decode(reason: u32) -> Error {
         1 => Error::Busy,
         2 => Error::Exhausted,
         3 => Error::Lost,
+        4 => Error::LiveHere,
         id => Error::LiveElsewhere { cpu: ((id - 4) >> 1).wrapping_sub(1) },
     }
 }
@@ -265,9 +267,13 @@ fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
     set_gate(cpu, by);
     compiler_fence(Ordering::SeqCst);
     let resident = early.unwrap_or_else(|| cpu.resident());
-    if resident >= LIMIT {
+    if resident | OPEN >= LIMIT {
         set_gate(cpu, gate::OPEN);
         return Err(Error::Exhausted);
+    }
+    if (resident as i64) >= 0 && !fault(Fault::SectionNests) {
+        // An interrupt has just begun something and forgotten to end it: it stays so.
+        return Err(Error::Busy);
     }
     if !fault(Fault::CloseKeepsWordOpen) {
         set_resident(cpu, closed(resident));
@@ -278,9 +284,6 @@ fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
 /// Opens it again with the word it shall have.
 #[inline]
 pub(crate) fn reopen<W: CpuWords>(cpu: &W, resident: u64) {
-    if fault(Fault::SectionReopensEarly) {
-        set_gate(cpu, gate::OPEN);
-    }
     set_resident(cpu, resident);
     compiler_fence(Ordering::SeqCst);
     set_gate(cpu, gate::OPEN);
@@ -298,10 +301,15 @@ pub(crate) fn online_word(old: u64, number: u32) -> Result<u64, Error> {
     next_stamp(OPEN | old)
 }
 
+/// The word of a CPU whose claims end although no stamp is left: it matches nobody and refuses for ever.
+pub(crate) fn used_up(resident: u64) -> u64 {
+    closed(LIMIT | (resident & ID_MASK))
+}
+
 /// The word of a CPU that goes offline: closed, with room for one step. Where none is left, one that
 /// [`online_word`] refuses. Coming back takes another stamp, so either alone would end all claims.
 pub(crate) fn offline_word(resident: u64) -> u64 {
-    closed(next_stamp(resident).unwrap_or(LIMIT | (resident & ID_MASK)))
+    closed(next_stamp(resident).unwrap_or(used_up(resident)))
 }
 
 #[cfg(all(test, not(fpu_loom)))]

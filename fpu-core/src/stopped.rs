@@ -52,7 +52,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// # Errors
     ///
-    /// [`Error::LiveElsewhere`]: the task's state is in a CPU's registers; it was not switched out, so
+    /// [`Error::NotStopped`]: the proof is another task's. [`Error::LiveElsewhere`]: the task's state is in a CPU's registers; it was not switched out, so
     /// it is not stopped, whatever the proof says.
     ///
     /// ```
@@ -71,7 +71,11 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         P: Stopped<Backend = B>,
     {
         // Borrowed exclusively for as long as the image is (T2).
-        let backend = P::backend(proof);
+        let proof: &'s P = proof;
+        if !proof.covers(self.address()) {
+            return Err(Error::NotStopped);
+        }
+        let backend = proof.backend();
         let w = self.word.load();
         if w & MEMORY == 0 && !fault(Fault::StoppedIgnoresLive) {
             return Err(crate::residency::live_elsewhere(w));

@@ -28,7 +28,8 @@ use crate::{
 /// # use fpu_hosted_test::doc::*;
 /// use fpu_core::TaskFpu;
 /// # let mut cpu = online_cpu();
-/// let task = TaskFpu::new(cpu.backend(), Area::new()).map_err(|(why, _)| why)?;
+/// // SAFETY: K1: the one backend.
+/// let task = unsafe { TaskFpu::new(cpu.backend(), Area::new()) }.map_err(|(why, _)| why)?;
 /// task.switch_return(&mut cpu)?;      // loads the initial state
 /// task.switch_prepare(&cpu)?;         // saves; the registers keep it
 /// task.switch_return(&mut cpu)?;      // nothing is loaded: they still hold it
@@ -46,10 +47,15 @@ pub struct TaskFpu<B, A> {
 
 // SAFETY: shared use is what P4 and T1 regulate: only the CPU on which the task is current, or the
 // holder of the proof that it is stopped, touches the area; the word is atomic.
-unsafe impl<B, A: SaveArea + Send> Sync for TaskFpu<B, A> {}
+unsafe impl<B, A: SaveArea + Send + Sync> Sync for TaskFpu<B, A> {}
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// A context in the architectural initial state, in memory only.
+    ///
+    /// # Safety
+    ///
+    /// * **K1** `backend` is the kernel's one backend: what every witness returns (P3, T3). With another
+    ///   layout, saves could reach beyond the area.
     ///
     /// # Errors
     ///
@@ -60,18 +66,20 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # let cpu = online_cpu();
     /// use fpu_core::{AreaError, RawFpu, TaskFpu};
     /// let small = fpu_core::Area::<64>::new();
-    /// let refused = TaskFpu::new(cpu.backend(), small).err().map(|(why, _area)| why);
+    /// // SAFETY: K1: the one backend.
+    /// let refused = unsafe { TaskFpu::new(cpu.backend(), small) }.err().map(|(why, _area)| why);
     /// let need = cpu.backend().area_len();
     /// assert_eq!(refused, Some(AreaError::TooSmall { need, have: 64 }));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
-    pub fn new(backend: &B, area: A) -> Result<Self, (AreaError, A)> {
+    pub unsafe fn new(backend: &B, area: A) -> Result<Self, (AreaError, A)> {
         let (need, align) = (backend.area_len(), backend.area_align());
         if area.len() < need {
             return Err((AreaError::TooSmall { need, have: area.len() }, area));
         }
         let task = Self { word: TaskWord::new(), area, backend: PhantomData };
-        if task.base().as_ptr() as usize & (align - 1) != 0 {
+        // What the type promises wherever it is moved, and what is so here.
+        if task.area.align() < align || task.base().as_ptr() as usize & (align - 1) != 0 {
             return Err((AreaError::Misaligned { need: align }, task.area));
         }
         if !fault(Fault::NewSkipsInitial) {
@@ -79,6 +87,19 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             unsafe { backend.write_initial(task.base()) };
         }
         Ok(task)
+    }
+
+    /// Where it is: what [`Event`] calls its context, and what [`Stopped`](crate::Stopped) proofs speak of.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (_cpu, task) = cpu_and_task();
+    /// assert_eq!(task.address(), std::ptr::from_ref(&task) as usize);
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn address(&self) -> usize {
+        self.word.as_ptr() as usize
     }
 
     #[inline(always)]
@@ -214,7 +235,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[doc(alias = "fpregs_restore_userregs")]
     #[doc(alias = "TIF_NEED_FPU_LOAD")]
     #[inline]
-    pub fn switch_return<'c, C>(&self, cpu: &'c mut C) -> Result<UserReady<'c, C>, Error>
+    pub fn switch_return<'c, C>(&'c self, cpu: &'c mut C) -> Result<UserReady<'c, C>, Error>
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {

@@ -75,7 +75,8 @@ pub fn online_cpu() -> Cpu {
 /// Never, as the area fits.
 #[must_use]
 pub fn new_task() -> Task {
-    match TaskFpu::new(the_backend(), Area::new()) {
+    // SAFETY: K1: the one backend.
+    match unsafe { TaskFpu::new(the_backend(), Area::new()) } {
         Ok(task) => task,
         Err((why, _)) => unreachable!("{why}"),
     }

@@ -34,6 +34,9 @@ unsafe impl Stopped for Tracer<'_> {
     fn backend(&self) -> &Plan {
         self.0
     }
+    fn covers(&self, _: usize) -> bool {
+        true
+    }
 }
 
 fn frame(fcw: u16) -> Vec<u8> {
@@ -52,7 +55,8 @@ fn a_debugger_and_a_session_replace_a_tasks_image() {
     // SAFETY: the only CPU comes online, once.
     unsafe { cpu.fpu_online(0) }.unwrap();
     let task: TaskFpu<Plan, _> =
-        TaskFpu::new(&plan, Area::<16384>::new()).map_err(|(why, _)| why).unwrap();
+        // SAFETY: K1: the one backend.
+        unsafe { TaskFpu::new(&plan, Area::<16384>::new()) }.map_err(|(why, _)| why).unwrap();
     let mut private = vec![0; plan.foreign_len()];
 
     let mut tracer = Tracer(&plan);

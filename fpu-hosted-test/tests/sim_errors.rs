@@ -139,15 +139,18 @@ fn an_area_that_is_too_small_or_misaligned_comes_back_untouched() {
         let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
         // SAFETY: A3: inside the memory, which nothing else accesses until the area is back.
         let area = unsafe { RawArea::new(start, len) };
-        let (why, area) = TaskFpu::new(cpu.fpu(), area).expect_err("it must be refused");
+        // SAFETY: K1: the one backend.
+        let (why, area) = unsafe { TaskFpu::new(cpu.fpu(), area) }.expect_err("it must be refused");
         assert_eq!((why, area.base(), area.len()), (expect, start, len));
     }
     assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");
     // SAFETY: A3: as above.
     let area = unsafe { RawArea::new(base, AREA_LEN) };
-    assert!(TaskFpu::new(cpu.fpu(), area).is_ok());
+    // SAFETY: K1: the one backend.
+    assert!(unsafe { TaskFpu::new(cpu.fpu(), area) }.is_ok());
     let boxed = Box::new(Area::<{ AREA_LEN + 1 }>::new());
-    assert!(TaskFpu::new(cpu.fpu(), boxed).is_ok());
+    // SAFETY: K1: the one backend.
+    assert!(unsafe { TaskFpu::new(cpu.fpu(), boxed) }.is_ok());
 }
 
 #[test]
@@ -264,7 +267,7 @@ fn all_stamps_issued() {
     enter(&cpu, &last); // the last stamp there is
     let kept = Registers::pattern(9, u64::MAX);
     cpu.fpu().load(&kept);
-    let fine = ["switch_prepare", "plan_switch_out", "offline"];
+    let fine = ["switch_prepare", "plan_switch_out", "offline", "invalidate", "resume"];
     all_refused(&cpu, &task, Error::Exhausted, &fine);
     // The task that has it can still be saved, come back, and leave.
     last.switch_prepare(&cpu.irqs_off()).expect("live here");
@@ -272,6 +275,19 @@ fn all_stamps_issued() {
     last.switch_prepare(&cpu.irqs_off()).expect("live here");
     still_holds(&other, &task, &mine);
     task.switch_prepare(&other.irqs_off()).expect("live there");
+    // What clobbers the registers ends the claim, stamps or none.
+    assert!(last.registers_valid(&cpu.irqs_off()));
+    assert_eq!(cpu.preempt_off().invalidate_registers(), Err(Error::Exhausted));
+    cpu.fpu().scribble(3);
+    for _ in 0..2 {
+        assert!(!last.registers_valid(&cpu.irqs_off()));
+        all_refused(
+            &cpu,
+            &last,
+            Error::Exhausted,
+            &["switch_prepare", "plan_switch_out", "offline"],
+        );
+    }
     still_holds(&other, &last, &kept);
     // Offline and back under the same number is refused; under a new one it is as good as new.
     cpu.irqs_off().fpu_offline().expect("online");

@@ -78,7 +78,8 @@ fn online<'c>(words: &'c CpuFpu, fpu: &'c SimFpu, number: u32) -> Cpu<'c> {
     cpu
 }
 fn new_task(fpu: &SimFpu) -> Box<Task> {
-    match TaskFpu::new(fpu, SimArea::new()) {
+    // SAFETY: K1: the one backend.
+    match unsafe { TaskFpu::new(fpu, SimArea::new()) } {
         Ok(task) => Box::new(task),
         Err((why, _)) => panic!("{why}"),
     }
@@ -188,6 +189,7 @@ fn raw_and_typed_calls_mix_in_any_order() {
         }
     }
     assert!(seen[1..].iter().all(|&times| times > 0), "{seen:?}");
-    let boxed = TaskFpu::new(&fpu[0], Box::new(SimArea::new())).map(TaskFpu::into_area);
+    // SAFETY: K1: the one backend.
+    let boxed = unsafe { TaskFpu::new(&fpu[0], Box::new(SimArea::new())) }.map(TaskFpu::into_area);
     assert!(boxed.is_ok_and(|area| area.len() == fpu[0].area_len()));
 }

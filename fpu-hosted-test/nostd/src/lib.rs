@@ -77,7 +77,9 @@ pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool
 #[no_mangle]
 pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, len: usize) -> bool {
     // SAFETY: A3: the caller's.
-    TaskFpu::new(plan, unsafe { RawArea::new(base, len) }).is_ok()
+    let area = unsafe { RawArea::new(base, len) };
+    // SAFETY: K1: the caller's too.
+    unsafe { TaskFpu::new(plan, area) }.is_ok()
 }
 
 #[no_mangle]

@@ -75,6 +75,9 @@ unsafe impl SaveArea for Image {
     fn len(&self) -> usize {
         size_of::<Self>()
     }
+    fn align(&self) -> usize {
+        align_of::<Self>()
+    }
 }
 
 /// An image to be changed.

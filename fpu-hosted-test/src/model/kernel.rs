@@ -55,7 +55,8 @@ impl Task {
 }
 
 fn context(area: Image) -> TaskFpu<Registers, Image> {
-    match TaskFpu::new(&Registers::new(), area) {
+    // SAFETY: K1: the one backend.
+    match unsafe { TaskFpu::new(&Registers::new(), area) } {
         Ok(fpu) => fpu,
         Err((why, _)) => panic!("{why}"),
     }

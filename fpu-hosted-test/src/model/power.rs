@@ -101,7 +101,7 @@ pub const EXHAUSTED: Model = Model {
         let told = Some(last.fpu.context());
         let section = cpu.pinned().with_kernel_fpu(told, KernelUnits::ALL, || ());
         let session = last.fpu.open(&mut cpu.pinned()).map(drop);
-        for result in [section, session, cpu.pinned().fpu_resume()] {
+        for result in [section, session] {
             assert_eq!(result, Err(Error::Exhausted), "not reported: no stamp left");
         }
         for task in [next, third, old] {
@@ -115,6 +115,9 @@ pub const EXHAUSTED: Model = Model {
         }
         cpu.run(last); // still in the registers
         cpu.leave(last);
+        // A resume ends its claim all the same.
+        assert_eq!(cpu.pinned().fpu_resume(), Err(Error::Exhausted), "not reported: no stamp left");
+        assert_eq!(cpu.enter(last), Err(Error::Exhausted), "stale registers after a resume");
         must(cpu.pinned().fpu_offline(), "going offline");
         // SAFETY: O1: number 1 has no other CPU here. O2: it had no words before.
         must(unsafe { cpu.pinned().fpu_online(1) }, "coming online");

@@ -73,9 +73,8 @@ rows! { PROTOCOL, Protocol(Fault):
     SectionKeepsStamp, "the invalidation by a section" => section::TASK, "I5, I11", "kernel residue", 0;
     SectionSkipsGate, "the closing for a section" => section::INTERRUPT, "I3, I5", "kernel residue", 0;
     SectionNests, "the refusal inside a section or session" => section::INTERRUPT, "I5", "kernel residue", 0;
-    SectionReopensEarly, "the order of reopening" => section::INTERRUPT, "I3", "kernel residue", 0;
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0;
-    CloseReadsBeforeGate, "the order of gate and word" => section::INTERRUPT, "I3", "kernel residue", 0;
+    CloseReadsBeforeGate, "the order of gate and word" => section::LIFECYCLE, "I3", "kernel residue", 0;
     CloseKeepsWordOpen, "the closing of the word behind the gate" => wrong::INSIDE, "I5", "not reported", 0;
     PersistentTrustsStale, "the comparison before a persistent run" => section::PERSISTENT, "I2, I11", "residue", 0;
     PersistentSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0;
@@ -90,7 +89,6 @@ rows! { PROTOCOL, Protocol(Fault):
     StoppedIgnoresLive, "the refusal of a task that runs" => wrong::STOPS, "I1", "Causality violation", 0;
     OnlineResetsCounter, "the count kept over offline" => power::OFFLINE, "I2", "another task's residue", 0;
     OfflineKeepsOpen, "the closing of an offline CPU" => power::OFFLINE, "I2", "offline CPU used", 0;
-    OfflineMovesWordFirst, "the order of gate and word at offline" => section::LIFECYCLE, "I2, I3", "offline CPU used", 0;
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0;
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0;
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0;

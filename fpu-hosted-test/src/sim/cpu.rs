@@ -253,7 +253,8 @@ unsafe impl<K: Kind> SoftFloat for Witness<'_, K> {}
 /// ```
 /// use fpu_core::TaskFpu;
 /// use fpu_hosted_test::sim::{Registers, SimArea, SimFpu, SimStopped};
-/// let task = TaskFpu::new(&SimFpu::new(), SimArea::new()).map_err(|(why, _)| why)?;
+/// // SAFETY: K1: the one backend.
+/// let task = unsafe { TaskFpu::new(&SimFpu::new(), SimArea::new()) }.map_err(|(why, _)| why)?;
 /// let mut proof = SimStopped::new();
 /// assert_eq!(task.stopped(&mut proof)?.image().registers(), Registers::initial());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -278,5 +279,8 @@ unsafe impl Stopped for SimStopped {
     type Backend = SimFpu;
     fn backend(&self) -> &SimFpu {
         &self.0
+    }
+    fn covers(&self, _: usize) -> bool {
+        true
     }
 }
