@@ -1,5 +1,6 @@
 //! The kernel to compare with: it saves a task whenever it leaves and loads it whenever it comes, and
-//! saves and loads around every section. The same scripts, the same instructions, the same checks.
+//! saves and loads around every section, and the host's registers and the guest's around every run of a
+//! guest. The same scripts, the same instructions, the same checks.
 //!
 //! It is the cheapest of its kind: idle and kernel threads have no registers of their own, and a save
 //! done on entry is not repeated at the switch.
@@ -18,7 +19,7 @@ use crate::{
     rare::{eager_fork, eager_poke, spawn, Rare},
     script::{Kind, Op, NO_TASK},
     trip::{restore, save, user_trip},
-    world::{Slot, DONE, RESTORED, SAVED},
+    world::{Slot, DONE, HOST_RESTORED, HOST_SAVED, RESTORED, SAVED},
 };
 
 impl Worker<'_> {
@@ -55,6 +56,7 @@ impl Worker<'_> {
                         unsafe { save(slot.area(), mask, instructions.save) };
                         let cycles = quiet_cycles(from, quiet_stamp());
                         record.cycles.store(cycles, Ordering::Relaxed);
+                        slot.saved_on_entry.store(1, Ordering::Relaxed);
                         flags |= SAVED;
                     }
                 }
@@ -76,6 +78,14 @@ impl Worker<'_> {
                     let rest = quiet_cycles(again, quiet_stamp());
                     record.cycles.store(quiet_cycles(from, to), Ordering::Relaxed);
                     record.entry_cycles.store(rest, Ordering::Relaxed);
+                }
+                (Kind::Guest, host) => {
+                    if !self.quiet_eager_guest(at, op, host) {
+                        self.failed_at = Some(at);
+                        world.abort.store(1, Ordering::Relaxed);
+                        return;
+                    }
+                    flags = record.flags.load(Ordering::Relaxed);
                 }
                 (Kind::Spawn | Kind::Poke | Kind::Fork, Some(slot)) => {
                     if !self.quiet_eager_rare(op, slot) {
@@ -100,7 +110,7 @@ impl Worker<'_> {
         let record = &world.records[at];
         // SAFETY: this operation has the turn.
         let (expected, next) = unsafe { (&*slot.expected(), &mut *slot.next()) };
-        next.quiet_set_pattern(quiet_seed(world, op, slot));
+        next.quiet_set_pattern(quiet_seed(world, op.task, slot));
         let save_on_entry = u64::from(op.kind as u8 == Kind::UserSave as u8);
         let (trip, steps) = (&mut self.trip, &mut self.steps);
         let from = quiet_stamp();
@@ -131,6 +141,54 @@ impl Worker<'_> {
         }
         slot.trips.store(slot.trips.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         slot.parity.store(slot.parity.load(Ordering::Relaxed) ^ 1, Ordering::Relaxed);
+        true
+    }
+
+    /// The host, if its registers are loaded, makes room and comes back; the guest comes and leaves.
+    #[inline(never)]
+    fn quiet_eager_guest(&mut self, at: usize, op: &Op, host: Option<&Slot>) -> bool {
+        let world = self.world;
+        let record = &world.records[at];
+        let Some(guest) = world.slots.get(op.other as usize) else { return false };
+        if !quiet_wait(&guest.turn, op.other_turn, &world.abort) {
+            return false;
+        }
+        // SAFETY: this operation has the guest's turn.
+        let (expected, next) = unsafe { (&*guest.expected(), &mut *guest.next()) };
+        next.quiet_set_pattern(quiet_seed(world, op.other, guest));
+        let mask = world.setup.plan.plan_mask();
+        let loaded = host.filter(|_| !op.switched_in);
+        let (trip, steps) = (&mut self.trip, &mut self.steps);
+        let mut flags = DONE | RESTORED | SAVED;
+        let from = quiet_stamp();
+        if let Some(host) = loaded {
+            // SAFETY: D1: the slot's area.
+            unsafe { save(host.area(), mask, world.instructions.save) };
+            flags |= HOST_SAVED | HOST_RESTORED;
+        }
+        quiet_put(&mut steps.restore_from, guest.area().cast_const());
+        quiet_put(&mut steps.save_to, guest.area());
+        quiet_put(&mut steps.word, guest.unused_word.as_ptr());
+        quiet_put(&mut trip.steps, std::ptr::from_ref(steps));
+        quiet_put(&mut trip.seen, guest.seen());
+        quiet_put(&mut trip.next, next);
+        quiet_put(&mut trip.save_on_entry, 1);
+        // SAFETY: D1: the guest's area and files. D2: this function is scalar.
+        unsafe { user_trip(trip) };
+        if let Some(host) = loaded {
+            // SAFETY: D1, D2: as above.
+            unsafe { restore(host.area(), mask, world.instructions.restore) };
+        }
+        let back = quiet_cycles(trip.at_entry, quiet_stamp());
+        record.cycles.store(quiet_cycles(from, trip.at_user), Ordering::Relaxed);
+        record.entry_cycles.store(back, Ordering::Relaxed);
+        record.flags.store(flags, Ordering::Relaxed);
+        // SAFETY: as above.
+        self.register = expected.quiet_first_difference(unsafe { &*guest.seen() });
+        if self.register != u32::MAX {
+            return false;
+        }
+        guest.quiet_ran(op.other_turn);
         true
     }
 

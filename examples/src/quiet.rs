@@ -7,7 +7,7 @@
 use std::{
     arch::asm,
     ffi::c_void,
-    ptr::addr_of_mut,
+    ptr::{addr_of_mut, null},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -19,7 +19,7 @@ use crate::{
     rare::{fork, poke, spawn, Rare},
     script::{Kind, Op, NO_TASK},
     trip::{save, user_trip, Trip, SKIP_COMMIT, SKIP_RESTORE, SKIP_SAVE},
-    world::{Slot, ThisCpu, World, DONE, RESTORED, SAVED, SKIPPED},
+    world::{Slot, ThisCpu, World, DONE, HOST_SAVED, RESTORED, SAVED, SKIPPED},
 };
 
 /// One CPU's part of a run.
@@ -80,9 +80,9 @@ pub(crate) fn quiet_wait(turn: &AtomicU32, want: u32, abort: &AtomicU32) -> bool
 }
 
 #[inline(always)]
-pub(crate) fn quiet_seed(world: &World<'_>, op: &Op, slot: &Slot) -> u64 {
+pub(crate) fn quiet_seed(world: &World<'_>, task: u8, slot: &Slot) -> u64 {
     let trips = slot.trips.load(Ordering::Relaxed);
-    world.setup.seed ^ (u64::from(op.task) << 56 | u64::from(trips) << 8)
+    world.setup.seed ^ (u64::from(task) << 56 | u64::from(trips) << 8)
 }
 
 /// A plain store: the compiler neither joins it with its neighbours nor makes it a vector's.
@@ -131,6 +131,10 @@ impl Worker<'_> {
                     last_loaded = NO_TASK;
                     self.quiet_section::<FAULTY>(at, slot)
                 }
+                (Kind::Guest, slot) => {
+                    last_loaded = NO_TASK;
+                    self.quiet_guest(at, op, slot)
+                }
                 (Kind::Spawn | Kind::Poke | Kind::Fork, Some(slot)) => {
                     self.quiet_rare(at, op, slot)
                 }
@@ -166,7 +170,7 @@ impl Worker<'_> {
         let record = &self.world.records[at];
         // SAFETY: this operation has the turn.
         let (expected, next) = unsafe { (&*slot.expected(), &mut *slot.next()) };
-        next.quiet_set_pattern(quiet_seed(self.world, op, slot));
+        next.quiet_set_pattern(quiet_seed(self.world, op.task, slot));
         let save_on_entry = op.kind as u8 == Kind::UserSave as u8;
         let trip = &mut self.trip;
         quiet_put(&mut trip.seen, slot.seen());
@@ -300,6 +304,60 @@ impl Worker<'_> {
         true
     }
 
+    /// A virtual CPU's run, with whose registers are whose left to `run_persistent`.
+    #[inline(never)]
+    fn quiet_guest(&mut self, at: usize, op: &Op, host: Option<&Slot>) -> bool {
+        let world = self.world;
+        let record = &world.records[at];
+        let Some(guest) = world.slots.get(op.other as usize) else { return false };
+        if !quiet_wait(&guest.turn, op.other_turn, &world.abort) {
+            return false;
+        }
+        // SAFETY: this operation has the guest's turn.
+        let (expected, next) = unsafe { (&*guest.expected(), &mut *guest.next()) };
+        next.quiet_set_pattern(quiet_seed(world, op.other, guest));
+        let (trip, steps) = (&mut self.trip, &mut self.steps);
+        // Neither restore nor save are the assembly's here: it only looks and changes.
+        quiet_put(&mut steps.restore_from, null());
+        quiet_put(&mut steps.word, guest.unused_word.as_ptr());
+        quiet_put(&mut trip.steps, std::ptr::from_ref(steps));
+        quiet_put(&mut trip.seen, guest.seen());
+        quiet_put(&mut trip.next, next);
+        quiet_put(&mut trip.save_on_entry, 0);
+        quiet_put(&mut trip.faults, 0);
+        let found = guest.quiet_word() == self.cpu.words.resident() | 1;
+        let mut flags = DONE | SAVED | if found { SKIPPED } else { RESTORED };
+        if host.is_some_and(Slot::quiet_is_live) {
+            flags |= HOST_SAVED;
+        }
+        let current = host.map(|slot| slot.fpu().context());
+        let from = quiet_stamp();
+        let ran = self.cpu.run_persistent(guest.fpu().context(), current, || {
+            // SAFETY: D1: steps that do nothing, files of the guest. D2: this function is scalar, and so
+            // is what it returns to.
+            unsafe { user_trip(trip) };
+            quiet_stamp()
+        });
+        match ran {
+            Ok(left) => {
+                record.entry_cycles.store(quiet_cycles(left, quiet_stamp()), Ordering::Relaxed);
+            }
+            Err(why) => {
+                self.refused = Some(why);
+                return false;
+            }
+        }
+        record.cycles.store(quiet_cycles(from, self.trip.at_user), Ordering::Relaxed);
+        record.flags.store(flags, Ordering::Relaxed);
+        // SAFETY: as above.
+        self.register = expected.quiet_first_difference(unsafe { &*guest.seen() });
+        if self.register != u32::MAX {
+            return false;
+        }
+        guest.quiet_ran(op.other_turn);
+        true
+    }
+
     #[inline(never)]
     fn quiet_rare(&mut self, at: usize, op: &Op, slot: &Slot) -> bool {
         let mut flags = DONE;
@@ -346,8 +404,22 @@ impl Slot {
     /// Is the state in registers only? Of a task whose turn it is.
     #[inline(always)]
     fn quiet_is_live(&self) -> bool {
+        self.quiet_word() & 1 == 0
+    }
+
+    /// The context's word. Of a task whose turn it is.
+    #[inline(always)]
+    fn quiet_word(&self) -> u64 {
         let word = std::ptr::from_ref(self.fpu()).cast::<u64>();
         // SAFETY: the first 8 bytes of a context are its word (see `fpu_core::raw`).
-        unsafe { word.read_volatile() & 1 == 0 }
+        unsafe { word.read_volatile() }
+    }
+
+    /// A guest saw what it expected and has changed its registers: its next operation may begin.
+    #[inline(always)]
+    pub(crate) fn quiet_ran(&self, turn: u32) {
+        self.trips.store(self.trips.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.parity.store(self.parity.load(Ordering::Relaxed) ^ 1, Ordering::Relaxed);
+        self.turn.store(turn + 1, Ordering::Release);
     }
 }

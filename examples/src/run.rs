@@ -9,10 +9,10 @@ use crate::{
     faults::Fault,
     quiet::{quiet_cycles, quiet_stamp, Worker},
     scenarios::Scenario,
-    script::{Kind, Op},
+    script::{Kind, Op, NO_TASK},
     stats::{read, Counts, Samples},
     trip::{Instructions, Trip},
-    world::{Setup, ThisCpu, World, RESTORED, SAVED, SKIPPED},
+    world::{Setup, ThisCpu, World, HOST_RESTORED, HOST_SAVED, RESTORED, SAVED, SKIPPED},
 };
 
 /// A CPU's own data, in cache lines of its own as in any kernel: the words are written at every restore.
@@ -226,7 +226,8 @@ fn work(
 
 fn explain(world: &World<'_>, scenario: &'static str, failure: &Failure) -> Mismatch {
     let op: &Op = &world.ops[failure.step];
-    let slot = &world.slots[usize::from(op.task)];
+    let task = if op.kind == Kind::Guest { op.other } else { op.task };
+    let slot = &world.slots[usize::from(task)];
     let register = RegFile::register_of(failure.register).map(|register| {
         // SAFETY: the workers have ended; the slot is as the mismatch left it.
         let (expected, seen) = unsafe { (&*slot.expected(), &*slot.seen()) };
@@ -234,7 +235,7 @@ fn explain(world: &World<'_>, scenario: &'static str, failure: &Failure) -> Mism
     });
     Mismatch {
         scenario,
-        task: op.task,
+        task,
         generation: slot.generation.load(Ordering::Relaxed),
         cpu: failure.cpu,
         step: failure.step,
@@ -255,6 +256,8 @@ pub fn verify(scenario: &Scenario, outcome: &Outcome) -> Result<(), String> {
             ("restore", RESTORED, op.due.restore),
             ("skipped restore", SKIPPED, op.due.skip),
             ("save", SAVED, op.due.save),
+            ("save of a guest's host", HOST_SAVED, op.due.host_save),
+            ("restore of a guest's host", HOST_RESTORED, false),
         ] {
             if (flags & bit != 0) != due {
                 let did = if due { "was due and did not happen" } else { "happened undue" };
@@ -285,7 +288,7 @@ pub fn verify(scenario: &Scenario, outcome: &Outcome) -> Result<(), String> {
 }
 
 /// Did the eager kernel save and restore as often as one must: once per visit of a task to a CPU, and
-/// once per section and fork? If it did more, the comparison would flatter.
+/// once per section and fork, and once per run of a guest for it and for its host? If it did more, the comparison would flatter.
 ///
 /// # Errors
 ///
@@ -294,6 +297,11 @@ pub fn verify_eager(scenario: &Scenario, outcome: &Outcome) -> Result<(), String
     let (mut saves, mut restores) = (0, 0);
     let mut unsaved = [false; crate::scenarios::TASKS];
     for op in &scenario.script.ops {
+        if op.kind == Kind::Guest {
+            let both = 1 + u64::from(op.task != NO_TASK && !op.switched_in);
+            saves += both;
+            restores += both;
+        }
         let Some(unsaved) = unsaved.get_mut(usize::from(op.task)) else { continue };
         match op.kind {
             Kind::User | Kind::UserSave => {

@@ -35,6 +35,7 @@ pub fn all(seed: u64) -> Vec<Scenario> {
         reuse(),
         tracer(),
         fork(),
+        guests(),
         mix(seed),
     ]
 }
@@ -215,6 +216,39 @@ fn fork() -> Scenario {
     }
 }
 
+fn guests() -> Scenario {
+    let mut b = Builder::new(TASKS);
+    for round in 0..1000u32 {
+        for (cpu, host, vcpu) in [(0, 0, 6), (1, 3, 7)] {
+            // The host enters the kernel once and runs its virtual CPU five times: exits that the kernel
+            // handles itself; in between, the CPU idles and comes back.
+            b.switch_to(cpu, host).user(cpu).guest(cpu, vcpu).guest(cpu, vcpu).guest(cpu, vcpu);
+            b.idle(cpu).switch_to(cpu, host).guest(cpu, vcpu).guest(cpu, vcpu);
+            // Somebody comes between, and must be noticed.
+            match round % 4 {
+                0 => b.kthread(cpu).section(cpu).switch_to(cpu, host),
+                1 => b.user(cpu),
+                2 => b.idle(cpu).switch_to(cpu, host + 1).user(cpu).idle(cpu).switch_to(cpu, host),
+                _ => b.poke(cpu ^ 1, vcpu),
+            };
+            b.guest(cpu, vcpu).user(cpu).kthread(cpu).guest(cpu, vcpu).idle(cpu);
+        }
+        if round % 8 == 7 {
+            // The guests change CPUs, and come back.
+            b.guest(1, 6).guest(0, 7).guest(0, 6).guest(1, 7);
+        }
+    }
+    Scenario {
+        name: "virtual CPU",
+        id: "virtual-cpu",
+        about: "a guest comes back, and is loaded only if somebody came between",
+        script: b.finish(),
+        least_skipped: 8000,
+        least_migrations: 490,
+        least_of: (Kind::Guest, 14_000),
+    }
+}
+
 /// SplitMix64, for the mix.
 struct Random(u64);
 impl Random {
@@ -285,6 +319,19 @@ mod tests {
                 assert!(s.script.migrations >= s.least_migrations, "{}", s.name);
             }
         }
+    }
+
+    #[test]
+    fn a_guest_is_loaded_once_for_every_intruder() {
+        let script = guests().script;
+        let of = |what: fn(&crate::script::Due) -> bool| {
+            script.count(|op| op.kind == Kind::Guest && what(&op.due))
+        };
+        // Of seven runs in each of 2000 rounds, the first, that after the intruder and the last find
+        // others in the registers; and all of the 500 on moving CPUs.
+        assert_eq!((of(|due| due.restore), of(|due| due.skip)), (3 * 2000 + 500, 4 * 2000));
+        // The host is saved by its first guest after user mode only.
+        assert_eq!((of(|due| due.save), of(|due| due.host_save)), (7 * 2000 + 500, 2000 + 500));
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub enum Kind {
     Poke,
     /// The current task forks; the child is `other`.
     Fork,
+    /// The current task, or a kernel thread, runs a virtual CPU: the guest `other` looks at its registers
+    /// and changes them.
+    Guest,
 }
 
 /// What must happen to registers and memory in an operation.
@@ -40,6 +43,8 @@ pub struct Due {
     pub skip: bool,
     /// A save.
     pub save: bool,
+    /// The save of the task that runs a guest, besides the guest's own.
+    pub host_save: bool,
 }
 
 /// One operation of a script.
@@ -51,11 +56,12 @@ pub struct Op {
     pub cpu: u8,
     /// To which task.
     pub task: u8,
-    /// The child of a fork.
+    /// The child of a fork, or the guest.
     pub other: u8,
     /// Does the task run on another CPU next?
     pub migrates: bool,
-    /// Is this the task's first user mode since it was switched in?
+    /// Is this the task's first user mode since it was switched in? Of a guest's run: has its host not
+    /// been in user mode since?
     pub switched_in: bool,
     /// How many operations on this task come before.
     pub turn: u32,
@@ -71,9 +77,9 @@ pub struct Op {
 pub struct Script {
     /// The operations.
     pub ops: Vec<Op>,
-    /// Times that a CPU changed what it runs.
+    /// Times that a CPU changed what it runs; the run of a guest is one.
     pub switches: u64,
-    /// Times that a task ran on another CPU than before.
+    /// Times that a task or a guest ran on another CPU than before.
     pub migrations: u64,
 }
 
@@ -214,7 +220,8 @@ impl Builder {
         let t = self.task_on(cpu).expect("a task is current");
         let resident = self.resident(cpu, t);
         let model = &mut self.tasks[usize::from(t)];
-        let due = Due { restore: !resident, skip: resident && model.memory_valid, save };
+        let skip = resident && model.memory_valid;
+        let due = Due { restore: !resident, skip, save, host_save: false };
         assert!(!save || model.memory_valid, "the save on entry comes with a switch");
         model.memory_valid = save;
         model.version += 1; // it changes its registers
@@ -239,6 +246,7 @@ impl Builder {
         let mut save = false;
         if let Some(t) = task {
             let model = &mut self.tasks[usize::from(t)];
+            assert!(!model.fresh, "an eager kernel would save what it has not loaded yet");
             save = !std::mem::replace(&mut model.memory_valid, true);
         }
         self.push(Kind::Section, cpu, task, Due { save, ..Due::default() });
@@ -287,6 +295,30 @@ impl Builder {
         model.last_out = None;
         self
     }
+    /// What is current on `cpu`, a task or not, runs the guest once; it leaves with its registers saved.
+    pub fn guest(&mut self, cpu: u8, guest: u8) -> &mut Self {
+        assert!(!self.is_current(guest), "guest {guest} is current as a task");
+        let host = self.task_on(cpu);
+        let resident = self.resident(cpu, guest);
+        let (mut host_save, mut fresh) = (false, false);
+        if let Some(t) = host {
+            let model = &mut self.tasks[usize::from(t)];
+            host_save = !std::mem::replace(&mut model.memory_valid, true);
+            fresh = model.fresh;
+        }
+        let due = Due { restore: !resident, skip: resident, save: true, host_save };
+        self.push(Kind::Guest, cpu, host, due);
+        let model = &mut self.tasks[usize::from(guest)];
+        let op = self.script.ops.last_mut().expect("just pushed");
+        (op.other, op.other_turn, op.switched_in) = (guest, model.turn, fresh);
+        model.turn += 1;
+        model.version += 1; // it changes its registers
+        self.script.migrations += u64::from(model.last_cpu.is_some_and(|last| last != cpu));
+        model.last_cpu = Some(cpu);
+        self.holds[usize::from(cpu)] = Some((guest, model.version));
+        self.script.switches += 1;
+        self
+    }
     /// Ends it: both CPUs switch to idle.
     #[must_use]
     pub fn finish(mut self) -> Script {
@@ -313,6 +345,8 @@ mod tests {
 
     fn dues(script: &Script) -> String {
         let letter = |op: &Op| match op.due {
+            Due { host_save: true, skip: true, .. } => 'H',
+            Due { host_save: true, .. } => 'h',
             Due { restore: true, save: true, .. } => 'B',
             Due { restore: true, .. } => 'R',
             Due { skip: true, save: true, .. } => 'K',
@@ -347,5 +381,22 @@ mod tests {
         let script = b.finish();
         assert_eq!((script.migrations, script.count(|op| op.migrates)), (2, 2));
         assert_eq!(script.count(|op| op.kind == Kind::User && !op.switched_in), 3);
+    }
+
+    #[test]
+    fn the_model_knows_whom_a_guest_finds() {
+        let mut b = Builder::new(4);
+        // The host is saved once; the guest is loaded once, and found twice.
+        b.switch_to(0, 0).user(0).guest(0, 3).guest(0, 3).guest(0, 3);
+        assert_eq!(dues(&b.script), "RhKK");
+        // Idle and a switch leave it alone; the host's user mode, a section and a tracer do not.
+        b.idle(0).switch_to(0, 0).guest(0, 3).user(0).guest(0, 3).section(0).guest(0, 3);
+        assert_eq!(&dues(&b.script)[4..], "..KRh.B");
+        b.idle(0).guest(0, 3).poke(1, 3).guest(0, 3);
+        assert_eq!(&dues(&b.script)[11..], "..K.B");
+        // It moves: the first CPU holds an old state of it.
+        b.guest(1, 3).guest(0, 3);
+        assert_eq!(&dues(&b.script)[16..], "BB");
+        assert_eq!(b.finish().migrations, 2);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::{
     script::{Kind, Op, NO_TASK},
-    world::{Record, RESTORED, SAVED, SKIPPED},
+    world::{Record, HOST_RESTORED, HOST_SAVED, RESTORED, SAVED, SKIPPED},
 };
 
 /// What a measured piece of kernel code did.
@@ -29,10 +29,16 @@ pub enum Piece {
     SectionNothing,
     /// Ending a section with a restore (eager only).
     SectionRestore,
+    /// To a guest, with its restore, and with its host's save where that is due.
+    GuestRestore,
+    /// To a guest that the registers still hold.
+    GuestSkip,
+    /// Back from a guest: its save, and its host's restore (eager only).
+    GuestExit,
 }
 
 /// All pieces with their names.
-pub const PIECES: [(Piece, &str); 9] = [
+pub const PIECES: [(Piece, &str); 12] = [
     (Piece::Restore, "restore"),
     (Piece::Skip, "skipped_restore"),
     (Piece::Live, "still_live"),
@@ -42,6 +48,9 @@ pub const PIECES: [(Piece, &str); 9] = [
     (Piece::SectionSave, "section_with_save"),
     (Piece::SectionNothing, "section_nothing_due"),
     (Piece::SectionRestore, "section_end_restore"),
+    (Piece::GuestRestore, "guest_entry_restore"),
+    (Piece::GuestSkip, "guest_entry_skipped"),
+    (Piece::GuestExit, "guest_exit"),
 ];
 
 /// Samples of every piece.
@@ -95,7 +104,7 @@ impl Samples {
 /// What a run of a script amounted to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Returns to user mode, every register of each checked.
+    /// Returns to user mode and to guests, every register of each checked.
     pub returns: u64,
     /// Saves executed.
     pub saves: u64,
@@ -115,10 +124,10 @@ impl Counts {
     }
 }
 
-/// Is it a trip to user mode?
+/// Is it a trip to user mode, or to a guest?
 #[must_use]
 pub fn is_return(op: &Op) -> bool {
-    matches!(op.kind, Kind::User | Kind::UserSave)
+    matches!(op.kind, Kind::User | Kind::UserSave | Kind::Guest)
 }
 
 /// Reads a complete log.
@@ -129,8 +138,8 @@ pub fn read(ops: &[Op], records: &[Record], eager: bool) -> (Counts, Samples) {
         let flags = record.flags.load(Ordering::Relaxed);
         let has = |bit| flags & bit != 0;
         counts.returns += u64::from(is_return(op));
-        counts.saves += u64::from(has(SAVED));
-        counts.restores += u64::from(has(RESTORED));
+        counts.saves += u64::from(has(SAVED)) + u64::from(has(HOST_SAVED));
+        counts.restores += u64::from(has(RESTORED)) + u64::from(has(HOST_RESTORED));
         counts.skipped += u64::from(has(SKIPPED));
         let piece = match op.kind {
             Kind::User | Kind::UserSave if has(RESTORED) => Piece::Restore,
@@ -140,6 +149,8 @@ pub fn read(ops: &[Op], records: &[Record], eager: bool) -> (Counts, Samples) {
             Kind::Out => Piece::OutNothing,
             Kind::Section if has(SAVED) => Piece::SectionSave,
             Kind::Section => Piece::SectionNothing,
+            Kind::Guest if has(SKIPPED) => Piece::GuestSkip,
+            Kind::Guest => Piece::GuestRestore,
             _ => continue,
         };
         // A kernel thread's section costs the eager kernel nothing, and a switch after a save on entry
@@ -152,6 +163,8 @@ pub fn read(ops: &[Op], records: &[Record], eager: bool) -> (Counts, Samples) {
             samples.add(Piece::EntrySave, second);
         } else if eager && op.kind == Kind::Section && op.task != NO_TASK {
             samples.add(Piece::SectionRestore, second);
+        } else if op.kind == Kind::Guest {
+            samples.add(Piece::GuestExit, second);
         }
     }
     (counts, samples)

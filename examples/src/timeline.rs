@@ -6,7 +6,7 @@
 use crate::{
     scenarios::TASKS,
     script::{Kind, Op, NO_TASK},
-    world::{RESTORED, SAVED, SKIPPED},
+    world::{HOST_SAVED, RESTORED, SAVED, SKIPPED},
 };
 
 /// Steps that one picture shows.
@@ -89,7 +89,7 @@ pub struct Timeline {
 
 fn width(kind: Kind) -> f64 {
     match kind {
-        Kind::User | Kind::UserSave => 1.6,
+        Kind::User | Kind::UserSave | Kind::Guest => 1.6,
         Kind::Out => 0.5,
         Kind::Idle | Kind::KThread => 1.2,
         Kind::Section => 1.1,
@@ -153,8 +153,9 @@ impl Layout {
         }
     }
 
-    fn user(&mut self, op: &Op, flags: u32, from: f64, to: f64) {
-        let (cpu, task) = (usize::from(op.cpu), usize::from(op.task));
+    /// The task, or the guest, uses the registers of the CPU.
+    fn user(&mut self, cpu: usize, number: u8, flags: u32, (from, to): (f64, f64)) {
+        let task = usize::from(number);
         let entry = match flags {
             f if f & RESTORED != 0 => Some(Mark::Restore),
             f if f & SKIPPED != 0 => Some(Mark::Skip),
@@ -165,18 +166,15 @@ impl Layout {
             self.timeline.marks.push((cpu, to, Mark::Save));
         }
         if let Some((old, left)) = self.left[task].filter(|(old, _)| *old != cpu) {
-            self.timeline.moves.push((old, left, from, op.task));
+            self.timeline.moves.push((old, left, from, number));
         }
         self.left[task] = Some((cpu, to));
-        if self.holds[cpu].is_none_or(|(held, _)| held != op.task) {
-            self.holds[cpu] = None;
-        }
         // What the other CPU holds of it is now old.
         self.holds[cpu] = None;
-        self.changed(op.task, from);
-        self.holds[cpu] = Some((op.task, self.version[task]));
-        self.open(cpu, from, Content::Live(op.task));
-        self.open(cpu, to, Content::Resident(op.task));
+        self.changed(number, from);
+        self.holds[cpu] = Some((number, self.version[task]));
+        self.open(cpu, from, Content::Live(number));
+        self.open(cpu, to, Content::Resident(number));
     }
 
     /// True if the picture is full.
@@ -199,7 +197,14 @@ impl Layout {
         let middle = (from + to) / 2.0;
         let mut label = "";
         match op.kind {
-            Kind::User | Kind::UserSave => self.user(op, flags, from, to),
+            Kind::User | Kind::UserSave => self.user(cpu, op.task, flags, (from, to)),
+            Kind::Guest => {
+                if flags & HOST_SAVED != 0 {
+                    self.timeline.marks.push((cpu, from, Mark::Save));
+                }
+                label = "guest";
+                self.user(cpu, op.other, flags, (from, to));
+            }
             Kind::Out => {
                 if flags & SAVED != 0 {
                     self.timeline.marks.push((cpu, middle, Mark::Save));

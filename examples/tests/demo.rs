@@ -79,7 +79,7 @@ fn the_counts_add_up() {
     assert_eq!(number(&json, "\"seed\"", "seed"), 42);
     let rows: Vec<_> = json.match_indices("{\"id\":").map(|(at, _)| &json[at..]).collect();
     let (total, rows) = rows.split_last().expect("rows");
-    assert_eq!(rows.len(), 9);
+    assert_eq!(rows.len(), 10);
     for side in ["\"lazy\":", "\"eager\":"] {
         for key in ["returns", "saves", "restores", "skipped"] {
             let sum: u64 = rows.iter().map(|row| number(row, side, key)).sum();
