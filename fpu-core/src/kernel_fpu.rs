@@ -162,7 +162,7 @@ pub trait KernelFpu: Pinned {
             // SAFETY: as for the restore; the CPU was closed all the time.
             unsafe { end.cpu.backend().save(persistent.area) };
         }
-        persistent.word.publish(end.resident | MEMORY);
+        persistent.word.publish_saved(end.resident | MEMORY, Fault::PersistentMarkRelaxed);
         persistent.tell(end.cpu, EventKind::Saved);
         persistent.tell(end.cpu, EventKind::Unloaded);
         drop(end);
@@ -196,7 +196,7 @@ fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Resu
             // SAFETY: S1: made with this backend (P3), used by this CPU only (P4). S2: pinned (P1), F1;
             // the CPU is closed, and the word has just said that the registers are this task's.
             unsafe { cpu.backend().save(task.area) };
-            task.word.publish(w | MEMORY);
+            task.word.publish_saved(w | MEMORY, Fault::SectionMarkRelaxed);
         }
         task.tell(cpu, EventKind::Saved);
         task.tell(cpu, EventKind::Unloaded);

@@ -39,6 +39,7 @@
 
 use crate::{
     residency::{in_due, out_due, InDue, OutDue, MEMORY},
+    sync::Fault,
     CpuFpu, CpuWords, Error,
 };
 
@@ -128,7 +129,7 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
 pub unsafe extern "C" fn saved(task: *const TaskWord) {
     // SAFETY: R1.
     let task = unsafe { &*task };
-    task.publish(task.load() | MEMORY);
+    task.publish_saved(task.load() | MEMORY, Fault::RawMarkRelaxed);
 }
 
 /// The task enters user mode here: [`NOTHING`], [`MARKED`], [`RESTORE`], or an error.

@@ -94,10 +94,15 @@ impl TaskWord {
     #[inline(always)]
     pub(crate) fn publish(&self, word: u64) {
         step();
-        if fault(Fault::PrepareMarkRelaxed) {
-            return self.0.store(word, Ordering::Relaxed);
-        }
         self.0.store(word, Ordering::Release);
+    }
+    /// The same after a save; `relaxed` is the fault that takes the order from this call alone.
+    #[inline(always)]
+    pub(crate) fn publish_saved(&self, word: u64, relaxed: Fault) {
+        if fault(relaxed) {
+            return self.mark_live(word);
+        }
+        self.publish(word);
     }
     /// Relaxed: says that memory is *not* to be read.
     #[inline(always)]

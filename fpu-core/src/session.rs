@@ -334,7 +334,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
             // the CPU has been closed since the word was compared, so the registers are the task's.
             unsafe { self.closed.cpu().backend().save(self.task.area) };
         }
-        self.word().publish(word);
+        self.word().publish_saved(word, Fault::SessionMarkRelaxed);
         self.task.tell(self.closed.cpu(), EventKind::Saved);
     }
 

@@ -195,7 +195,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
                     unsafe { cpu.backend().save(self.base()) };
                 }
                 if !fault(Fault::PrepareForgetsMemory) {
-                    self.word.publish(saved);
+                    self.word.publish_saved(saved, Fault::PrepareMarkRelaxed);
                 }
                 self.tell(cpu, EventKind::Saved);
                 self.tell(cpu, EventKind::Unloaded);

@@ -12,6 +12,22 @@ fn wrong_kernel_during_section() {
     check(&wrong::IN_SECTION);
 }
 #[test]
+fn wrong_kernel_during_plan() {
+    check(&wrong::IN_PLAN);
+}
+#[test]
+fn wrong_kernel_during_raw_save() {
+    check(&wrong::IN_RAW);
+}
+#[test]
+fn wrong_kernel_during_session() {
+    check(&wrong::IN_SESSION);
+}
+#[test]
+fn wrong_kernel_during_persistent_run() {
+    check(&wrong::IN_PERSISTENT);
+}
+#[test]
 fn wrong_kernel_stops_running_task() {
     check(&wrong::STOPS);
 }

@@ -120,7 +120,7 @@ fn by_plan(cpu: &Rc<Cpu>, task: &Task) {
     drop(ready);
 }
 
-fn out_by_plan(cpu: &Rc<Cpu>, task: &Task) {
+pub(super) fn out_by_plan(cpu: &Rc<Cpu>, task: &Task) {
     let mut token = cpu.irq_off();
     if forgets(Embedder::SavesLate) {
         cpu.registers.fill(KERNEL_DATA);
@@ -183,6 +183,22 @@ pub const RAW: Model = Model {
         });
     },
 };
+
+/// Switches a live task out as assembly does.
+pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
+    let (word, words) = (word_of(task), &cpu.words().0);
+    let mut token = cpu.irq_off();
+    let plan = must(task.fpu.plan_switch_out(&mut token), "plan to leave");
+    let Some(area) = plan.map(|plan| task_area(plan.steps().save_to)) else {
+        panic!("the task is not live")
+    };
+    // SAFETY: R1: the task runs here and this thread is the CPU. R2, R3: obeyed below.
+    assert_eq!(unsafe { raw::switch_out(word, words) }, raw::SAVE);
+    // SAFETY: S1: the task's own area. S2: as R1.
+    unsafe { cpu.registers.save(area) };
+    // SAFETY: R2: saved just now.
+    unsafe { raw::saved(word) };
+}
 
 /// A context begins with its word.
 fn word_of(task: &Task) -> *const raw::TaskWord {

@@ -268,7 +268,7 @@ fn rewrites(cpu: &Cpu, task: &Task) {
 }
 
 /// Switches out from a session.
-fn leaves(cpu: &Cpu, task: &Task) {
+pub(super) fn leaves(cpu: &Cpu, task: &Task) {
     let mut pin = cpu.pinned();
     let state = must(task.fpu.open(&mut pin), "session");
     let TaskState::RegistersOnly(session) = state else { panic!("the task was running") };

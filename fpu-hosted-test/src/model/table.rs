@@ -70,6 +70,7 @@ rows! { PROTOCOL, Protocol(Fault):
     ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0;
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0;
     SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0;
+    SectionMarkRelaxed, "the release of that mark" => wrong::IN_SECTION, "I1", "Causality violation", 0;
     SectionKeepsStamp, "the invalidation by a section" => section::TASK, "I5, I11", "kernel residue", 0;
     SectionSkipsGate, "the closing for a section" => section::INTERRUPT, "I3, I5", "kernel residue", 0;
     SectionNests, "the refusal inside a section or session" => section::INTERRUPT, "I5", "kernel residue", 0;
@@ -80,6 +81,10 @@ rows! { PROTOCOL, Protocol(Fault):
     PersistentSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0;
     PersistentKeepsStamp, "the new stamp for its load" => section::PERSISTENT, "I2", "another task's residue", 0;
     PersistentSkipsMark, "the mark of a context that runs" => wrong::TWICE, "I1", "not reported", 0;
+    PersistentMarkRelaxed, "the release of the mark after it" => wrong::IN_PERSISTENT, "I1", "Causality violation", 0;
+    PlanMarkRelaxed, "the release of the mark of an executed plan" => wrong::IN_PLAN, "I1", "Causality violation", 0;
+    RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0;
+    SessionMarkRelaxed, "the release of the mark after a session's save" => wrong::IN_SESSION, "I1", "Causality violation", 0;
     WriteKeepsClaim, "the invalidation before a session writes memory" => section::SESSION, "I1", "lost write", 0;
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0;
     SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0;
@@ -163,6 +168,10 @@ pub const MODELS: &[&Model] = &[
     &power::EXHAUSTED,
     &wrong::IN,
     &wrong::IN_SECTION,
+    &wrong::IN_PLAN,
+    &wrong::IN_RAW,
+    &wrong::IN_SESSION,
+    &wrong::IN_PERSISTENT,
     &wrong::STOPS,
     &wrong::ELSEWHERE,
     &wrong::TWICE,

@@ -4,7 +4,12 @@ use fpu_core::{CpuLifecycle, Error, KernelFpu, KernelUnits};
 use loom::thread;
 use std::{rc::Rc, sync::Arc};
 
-use super::{cover, Cpu, Machine, Model, Proof, Task};
+use super::{
+    cover,
+    restore::{out_by_plan, out_by_raw},
+    section::leaves,
+    Cpu, Machine, Model, Proof, Task,
+};
 
 /// Live on CPU 0 with an old image in memory, and CPU 1 as `other`, which did not take the task.
 fn live_on_cpu_0(here: fn(&Rc<Cpu>, &Arc<Task>), other: fn(&Rc<Cpu>, &Arc<Task>)) {
@@ -52,6 +57,61 @@ pub const IN_SECTION: Model = Model {
     floor: 3,
     covers: &["reported", "had just been saved"],
     body: || live_on_cpu_0(|cpu, _| cpu.section(), switches_in),
+};
+
+/// The same while a plan is executed that switches the task out.
+pub const IN_PLAN: Model = Model {
+    name: "wrong_kernel_during_plan",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["reported", "had just been saved"],
+    body: || live_on_cpu_0(|cpu, task| out_by_plan(cpu, task), switches_in),
+};
+
+/// The same while assembly saves it.
+pub const IN_RAW: Model = Model {
+    name: "wrong_kernel_during_raw_save",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["reported", "had just been saved"],
+    body: || live_on_cpu_0(|cpu, task| out_by_raw(cpu, task), switches_in),
+};
+
+/// The same while a session saves it.
+pub const IN_SESSION: Model = Model {
+    name: "wrong_kernel_during_session",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["reported", "had just been saved"],
+    body: || live_on_cpu_0(|cpu, task| leaves(cpu, task), switches_in),
+};
+
+/// The same with a persistent context, while its run ends.
+pub const IN_PERSISTENT: Model = Model {
+    name: "wrong_kernel_during_persistent_run",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["reported", "had just been saved"],
+    body: || {
+        let machine = Machine::with_shared_tasks(2, 1);
+        let (cpu, guest) = (Cpu::online(&machine, 0), Arc::clone(&machine.tasks[0]));
+        let ran = cpu.pinned().run_persistent(guest.fpu.context(), None, || {
+            cpu.user(&guest);
+            let (machine, guest) = (Arc::clone(&machine), Arc::clone(&guest));
+            thread::spawn(move || switches_in(&Cpu::online(&machine, 1), &guest))
+        });
+        if super::must(ran, "persistent context").join().is_err() {
+            panic!("CPU 1 panicked");
+        }
+    },
 };
 
 fn switches_in(cpu: &Rc<Cpu>, task: &Arc<Task>) {
