@@ -1,7 +1,8 @@
 //! The program: runs the scenarios under both kernels, and reports.
 
 use std::{
-    io::Write,
+    fs::OpenOptions,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -102,9 +103,8 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
     let started = Instant::now();
     let say = |text: &str| {
         if !args.json {
-            print!("{text}");
-            // If it cannot be written, the next print says so.
-            let _flushed = std::io::stdout().flush();
+            // If it cannot be written, neither can the table: that is when it is said.
+            let _progress = write_out(text);
         }
     };
     for scenario in scenarios::all(args.seed) {
@@ -134,27 +134,28 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let args = match args::parse(arguments) {
         Ok(Command::Run(args)) => args,
-        Ok(Command::Help(text)) => {
-            print!("{text}");
-            return 0;
-        }
-        Err(why) => {
-            eprintln!("demo: {why}");
-            return 2;
-        }
+        Ok(Command::Help(text)) => return finish(&text, 0),
+        Err(why) => return complain(&why, 2),
     };
+    if let Some(path) = &args.svg {
+        if let Err(why) = can_write(path) {
+            return complain(&format!("{}: {why}", path.display()), 2);
+        }
+    }
     let prepared = setup(&args);
     let (machine, setup) = match (Machine::new(), prepared) {
         (Ok(machine), Ok(setup)) => (machine, setup),
-        (Err(why), _) => return cannot(&why.to_string()),
-        (_, Err(why)) => return cannot(&why),
+        (Err(why), _) => return complain(&why.to_string(), 1),
+        (_, Err(why)) => return complain(&why, 1),
     };
     let style = Style::detect();
     if !args.json {
-        println!("{}\n", heading(&machine, &setup, TASKS));
+        let mut text = heading(&machine, &setup, TASKS) + "\n\n";
         if let Some(fault) = args.fault {
-            println!("seeded fault {}: {}\n", style.bold(fault.name()), fault.about());
+            text += &format!("seeded fault {}: {}\n\n", style.bold(fault.name()), fault.about());
         }
+        // As for the progress.
+        let _heading = write_out(&text);
     }
     let overhead = overhead();
     let mut results = run_all(&args, &machine, &setup, style);
@@ -162,56 +163,88 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
         let why = format!("the seeded fault {} was not noticed", fault.name());
         results.end = Some(End::Failure(why));
     }
-    let mut written = None;
-    if results.end.is_none() {
+    // What came of the timeline: where it is, or why it is not.
+    let timeline = if results.end.is_none() {
         let path = args.svg.clone().unwrap_or_else(default_svg);
         let picture = svg::document(&results.panels, &heading(&machine, &setup, TASKS));
         match std::fs::write(&path, picture) {
-            Ok(()) => written = Some(path),
-            Err(why) => {
-                results.end = Some(End::Failure(format!("{}: {why}", path.display())));
-            }
+            Ok(()) => Ok(path),
+            Err(why) => Err(format!("{}: {why}", path.display())),
         }
-    }
+    } else {
+        Err("not written: a run that fails is not drawn".into())
+    };
+    let code = u8::from(results.end.is_some() || timeline.is_err());
     if args.json {
         let mut end = Ending {
             fault: args.fault,
-            svg: written.as_ref().map(|path| path.display().to_string()),
+            svg: timeline.as_ref().ok().map(|path| path.display().to_string()),
             ..Ending::default()
         };
-        match &results.end {
-            Some(End::Mismatch(found, _)) => end.mismatch = Some(found),
-            Some(End::Failure(why)) => end.failure = Some(why),
-            None => {}
+        match (&results.end, &timeline) {
+            (Some(End::Mismatch(found, _)), _) => end.mismatch = Some(found),
+            (Some(End::Failure(why)), _) | (None, Err(why)) => end.failure = Some(why),
+            (None, Ok(_)) => {}
         }
-        println!("{}", document(&machine, &setup, &results.rows, overhead, &end));
+        finish(&(document(&machine, &setup, &results.rows, overhead, &end) + "\n"), code)
     } else {
-        conclude(&results, overhead, style, written.as_deref());
+        let mut text = conclusion(&results, overhead, style);
+        match &timeline {
+            Ok(path) => text += &format!("timeline: {}\n", path.display()),
+            Err(why) if results.end.is_none() || args.svg.is_some() => {
+                text += &format!("{} {why}\n", style.bad("timeline:"));
+            }
+            Err(_) => {}
+        }
+        finish(&text, code)
     }
-    u8::from(results.end.is_some())
 }
 
-fn cannot(why: &str) -> u8 {
-    eprintln!("demo: {why}");
-    1
+/// Can a file be written there? One that does not exist yet does not exist afterwards.
+fn can_write(path: &Path) -> io::Result<()> {
+    let new = !path.exists();
+    OpenOptions::new().append(true).create(true).open(path)?;
+    if new {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
-fn conclude(results: &Results, overhead: u32, style: Style, svg: Option<&Path>) {
-    println!();
+fn write_out(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// The last of the output; the exit code, which a reader who cannot be told must learn too.
+fn finish(text: &str, code: u8) -> u8 {
+    match write_out(text) {
+        Ok(()) => code,
+        Err(why) => complain(&format!("standard output: {why}"), 1),
+    }
+}
+
+fn complain(why: &str, code: u8) -> u8 {
+    // The exit code says it where nothing can be written.
+    let _told = writeln!(io::stderr(), "demo: {why}");
+    code
+}
+
+fn conclusion(results: &Results, overhead: u32, style: Style) -> String {
     match &results.end {
         Some(End::Mismatch(found, kernel)) => {
-            println!("{}", mismatch(found, *kernel, style).trim_end());
+            format!("\n{}\n", mismatch(found, *kernel, style).trim_end())
         }
-        Some(End::Failure(why)) => println!("{} {why}", style.bad("FAILED")),
+        Some(End::Failure(why)) => format!("\n{} {why}\n", style.bad("FAILED")),
         None => {
-            println!("{}", table(&results.rows, overhead, style));
-            println!("{}\n", pieces(&results.rows, overhead));
             let checked = Row::checked(&results.rows);
             let verdict = format!("every register of {checked} returns checked, 0 mismatches");
-            println!("{}", style.good(&verdict));
+            format!(
+                "\n{}\n{}\n\n{}\n",
+                table(&results.rows, overhead, style),
+                pieces(&results.rows, overhead),
+                style.good(&verdict)
+            )
         }
-    }
-    if let Some(path) = svg {
-        println!("timeline: {}", path.display());
     }
 }

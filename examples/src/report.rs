@@ -1,6 +1,6 @@
 //! The table, for people: 100 columns, colour only where it is wanted.
 
-use std::io::IsTerminal;
+use std::{ffi::OsStr, io::IsTerminal};
 
 use crate::{
     run::{Kernel, Machine, Mismatch},
@@ -85,11 +85,13 @@ impl Row {
 pub struct Style(bool);
 
 impl Style {
-    /// Colour on a terminal, unless `NO_COLOR` is set to something.
+    /// Colour on a terminal, unless `NO_COLOR` is set to something or the terminal knows no sequences.
     #[must_use]
     pub fn detect() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self(std::io::stdout().is_terminal() && !refused)
+        let is = |name, what: fn(&OsStr) -> bool| std::env::var_os(name).is_some_and(|v| what(&v));
+        let refused = is("NO_COLOR", |value| !value.is_empty());
+        let dumb = is("TERM", |value| value == "dumb");
+        Self(std::io::stdout().is_terminal() && !refused && !dumb)
     }
     fn wrap(self, code: &str, text: &str) -> String {
         if self.0 {

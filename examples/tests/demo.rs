@@ -185,3 +185,37 @@ fn help_lists_every_fault_and_bad_arguments_are_refused() {
         assert_eq!(text(&out.stderr).lines().count(), 1, "{bad:?}");
     }
 }
+
+#[test]
+fn what_cannot_be_written_is_said_and_loses_nothing() {
+    // Before anything runs.
+    let out = demo(&["--runs=1", "--svg", "/no/such/directory/at.svg"]);
+    assert_eq!((out.status.code(), text(&out.stdout).as_str()), (Some(2), ""));
+    let stderr = text(&out.stderr);
+    assert!(stderr.starts_with("demo: /no/such/directory/at.svg: "), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    // After: the figures are there all the same.
+    let out = demo(&["--runs=1", "--svg=/dev/full"]);
+    let stdout = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1), "{stdout}");
+    assert!(stdout.contains("returns checked, 0 mismatches"), "{stdout}");
+    assert!(stdout.contains("timeline: /dev/full: "), "{stdout}");
+    // A run that fails is not drawn, and says so.
+    let svg = file("broken");
+    let out = demo(&["--runs=1", "--break=clobber", "--svg", svg.to_str().expect("UTF-8")]);
+    let stdout = text(&out.stdout);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(stdout.contains("MISMATCH") && stdout.contains("timeline: not written"), "{stdout}");
+    assert!(!svg.exists());
+    // No panic, one line, for the text and for the document.
+    for args in [&["--help"][..], &["--json", "--runs=1", "--break=clobber"], &["--break=clobber"]]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_demo"));
+        let out = program.args(args).stdout(full).output().expect("the demo can be started");
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        let stderr = text(&out.stderr);
+        assert!(stderr.starts_with("demo: standard output: "), "{args:?}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{args:?}: {stderr}");
+    }
+}
