@@ -34,7 +34,7 @@ fn a_section_forgotten_in_an_interrupt_leaves_the_cpu_busy() {
             }
         };
         cpu.inject(step, Interrupt::Maskable, &handler, || {
-            let opened = task.open(&mut cpu.preempt_off()).map(|state| drop(state));
+            let opened = task.open(&mut cpu.preempt_off()).map(drop);
             assert_eq!(opened.is_err(), forgotten.get(), "step {step}: {opened:?}");
         });
         if forgotten.get() {

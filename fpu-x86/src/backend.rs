@@ -97,7 +97,7 @@ impl Plan {
     ///
     /// `wanted` is [`Components::USER`], or that and those supervisor components that the kernel
     /// programs for each task, such as [`CET_U`](Components::CET_U); these need XSAVES and are left out
-    /// without. PKRU, LWP, HDC and HWP are in no plan, whether wanted or not: XCR0 does not enable
+    /// without. PKRU, LWP, PT, UINTR, LBR, HDC and HWP are in no plan, wanted or not: XCR0 does not enable
     /// PKRU either, as RDPKRU and WRPKRU do not ask it, and nothing then saves or restores it behind the
     /// kernel's back.
     ///

@@ -45,9 +45,9 @@ bitflags::bitflags! {
         const CET_S = 1 << 12;
         /// Hardware duty cycling, supervisor. It is the CPU's and no task's: no part of a plan.
         const HDC = 1 << 13;
-        /// User interrupts, supervisor.
+        /// User interrupts, supervisor. XSAVES switches them off: no part of a plan.
         const UINTR = 1 << 14;
-        /// Last-branch records, supervisor.
+        /// Last-branch records, supervisor. As for [`UINTR`](Self::UINTR).
         const LBR = 1 << 15;
         /// Hardware-controlled performance, supervisor. As for [`HDC`](Self::HDC).
         const HWP = 1 << 16;
@@ -85,9 +85,15 @@ bitflags::bitflags! {
 pub(crate) const NUMBERS: usize = 63;
 
 /// Components that a plan switches, where `wanted` and the CPU have them.
+///
+/// Not those whose XSAVES changes what it saves (PT: TraceEn, UINTR: UINV, LBR: LBREn; SDM vol. 1, 13.5.6
+/// and 13.11) and whose XRSTORS refuses to load over what runs: that is against B2 and B5.
 pub(crate) const SWITCHED: Components = Components::all()
     .difference(Components::PKRU)
     .difference(Components::LWP)
+    .difference(Components::PT)
+    .difference(Components::UINTR)
+    .difference(Components::LBR)
     .difference(Components::HDC)
     .difference(Components::HWP);
 
@@ -163,9 +169,10 @@ impl Components {
     pub(crate) const fn fixed_size(number: u32) -> Option<u32> {
         match number {
             2 => Some(256),
-            5 => Some(64),
+            3..=5 | 17 => Some(64),
             6 => Some(512),
             7 => Some(1024),
+            19 => Some(128),
             _ => None,
         }
     }

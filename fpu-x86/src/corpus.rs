@@ -242,7 +242,7 @@ fn kernel_plans_of_recorded_cpus() {
         match words.kernel(Components::all()) {
             Ok(plan) => {
                 let facts = plan.facts();
-                let xss = facts.supported_supervisor() & !(Components::HDC | Components::HWP);
+                let xss = facts.supported_supervisor() & crate::components::SWITCHED;
                 assert_eq!(
                     plan.xcr0(),
                     facts.supported_user() & !(Components::PKRU | Components::LWP)

@@ -261,8 +261,9 @@ fn a_child_starts_without_tiles() {
 
 #[test]
 fn a_child_starts_without_supervisor_state() {
-    let plan = server().kernel(Components::all()).unwrap();
-    assert_eq!((plan.rung(), plan.xss()), (Rung::Xsaves, Components::PT));
+    let plan = crate::oddities::big_core().kernel(Components::all()).unwrap();
+    let supervisor = Components::CET_U | Components::CET_S;
+    assert_eq!((plan.rung(), plan.xss()), (Rung::Xsaves, supervisor));
     let mut bytes = std::vec![0; plan.area_len()];
     image::write_initial(&mut bytes, &plan);
     let compacted = 1 << 63 | plan.components().bits();

@@ -233,3 +233,23 @@ fn same_registers(one: &Image<'_>, other: &Image<'_>) {
         assert!(read.0.is_err() || left == right, "{component:?}");
     }
 }
+
+#[test]
+fn every_plans_own_export_is_let_in_again() {
+    for plan in sample::plans() {
+        let mut bytes = vec![0; plan.area_len()];
+        crate::image::write_initial(&mut bytes, &plan);
+        let mut out = vec![0; plan.standard_len()];
+        let len = Image::new(&bytes, &plan).to_standard(&mut out).unwrap();
+        assert!(len <= plan.foreign_len(), "{:?}", plan.rung());
+        assert_eq!(validate(&plan, &out[..len]).err(), None, "{:?}", plan.rung());
+    }
+    // A CPU without XSAVE has frames with a header too.
+    let plan = crate::words::server().with(1, 0, [0, 0, 0, 3 << 24]).plan().unwrap();
+    let mut bytes = vec![0; plan.area_len()];
+    crate::image::write_initial(&mut bytes, &plan);
+    let mut out = vec![0; plan.standard_len()];
+    let len = Image::new(&bytes, &plan).to_standard(&mut out).unwrap();
+    assert_eq!((len, plan.foreign_len()), (576, 576));
+    assert!(validate(&plan, &out).is_ok());
+}

@@ -1,7 +1,7 @@
 //! Where extended components lie in an area whose format is known at run time.
 
 use crate::{
-    layout::{Places, EXTENDED, HEADER},
+    layout::{Places, EXTENDED},
     Components, Plan,
 };
 
@@ -75,15 +75,11 @@ impl Plan {
         standard_len(self, self.user_components())
     }
 
-    /// Bytes of the standard format of all that XCR0 enables; without XSAVE, FXSAVE's. More than this no
+    /// Bytes of the standard format of all that XCR0 enables, with the header. More than this no
     /// [`ForeignImage`](crate::ForeignImage) may have, so a private buffer of this many suffices.
     #[must_use]
     pub fn foreign_len(&self) -> usize {
-        if self.facts().xsave() {
-            standard_len(self, self.xcr0())
-        } else {
-            HEADER
-        }
+        standard_len(self, self.xcr0())
     }
 
     /// PKRU's place in the standard format, if XCR0 enables it.

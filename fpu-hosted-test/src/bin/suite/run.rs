@@ -222,13 +222,16 @@ mod tests {
 
     #[test]
     fn what_hangs_is_ended_with_its_children() {
-        let mut command = Cmd::new("sh").args(&["-c", "echo begun; sleep 31.25 & wait"]);
+        // A number of this process alone: another suite may run the same test.
+        let time = format!("31.{}", std::process::id());
+        let script = format!("echo begun; sleep {time} & wait");
+        let mut command = Cmd::new("sh").args(&["-c", script.as_str()]);
         command.limit = Duration::from_millis(300);
         let done = command.run().unwrap();
         assert!(!done.success && done.stdout == "begun\n" && done.stderr.contains("it hung"));
         let left = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            line == b"sleep\x0031.25\x00"
+            line == format!("sleep\0{time}\0").as_bytes()
         });
         assert!(!left, "a grandchild lives on");
     }

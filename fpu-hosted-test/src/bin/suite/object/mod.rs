@@ -69,9 +69,9 @@ const ON_PURPOSE: &[&str] = &["fpu_demo_", "fpu_real_", "fpu_x86_", "clobber"];
 
 const LEGEND: &str = "\
 Counted on a path: all but the final ret, the marked save or restore, and a lea or mov that only
-computes its operand. On no path that returns stands a lock, fence, panic or call, in no whole function a
-lock, fence or panic. Quiet functions, which the demo runs
-while registers hold tasks, touch no FPU register but by the backend's own instructions.
+computes its operand. No path that returns has a lock, fence or call, and no path at all a panic; no whole
+function has a lock, fence or panic. Quiet functions, which the demo runs while registers hold tasks,
+touch no FPU register but by the backend's own instructions.
 ";
 
 /// Builds and judges the probes, and the functions of the demo that must not touch the FPU.

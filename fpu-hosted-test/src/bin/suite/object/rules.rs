@@ -159,6 +159,12 @@ fn hot(name: &str, body: &[Insn], allowed: &Allowed) -> Vec<Line> {
                 }
             }
         }
+        // A refusal is a value, not a panic.
+        for insn in all.iter().flat_map(|p| &p.insns) {
+            if let Some(called) = insn.target_name().filter(|called| is_panic(called)) {
+                wrong.push(format!("a panic: `{called}`"));
+            }
+        }
         wrong.dedup();
         lines.push(Line {
             function: name.to_owned(),
@@ -260,6 +266,8 @@ mod tests {
         assert!(judged(&calls, Rule::NoPanic).is_empty());
         let panics = PREPARE.replace("<reason>", "<core::panicking::panic_bounds_check>");
         assert!(judged(&panics, Rule::NoPanic)[0].contains("a panic"));
+        // On a path that does not return, too.
+        assert!(judged(&panics, Rule::Hot(HOT)).iter().any(|w| w.contains("a panic")));
         let unnamed = PREPARE.replace("call   200 <reason>", "call   rax");
         assert!(judged(&unnamed, Rule::NoPanic)[0].contains("a call"));
     }
