@@ -58,7 +58,7 @@ pub const PIECES: [(Piece, &str); 12] = [
 pub struct Samples([Vec<u32>; PIECES.len()]);
 
 impl Samples {
-    fn add(&mut self, piece: Piece, cycles: u32) {
+    pub(crate) fn add(&mut self, piece: Piece, cycles: u32) {
         self.0[piece as usize].push(cycles);
     }
     /// All of `other` too.
