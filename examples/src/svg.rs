@@ -13,7 +13,7 @@ const WIDTH: f64 = 1360.0;
 const LEFT: f64 = 72.0;
 const STEP: f64 = 21.6;
 const PANEL: f64 = 150.0;
-const TOP: f64 = 154.0;
+const TOP: f64 = 172.0;
 /// Of a lane: the strip of what runs, and the band of what the registers hold.
 const STRIP: f64 = 10.0;
 const BAND: f64 = 22.0;
@@ -162,7 +162,13 @@ impl Canvas {
                 let rest = format!(r#"fill="{}""#, colour(runs.task));
                 self.rect((from, strip + 6.0, w, 3.0), &rest);
             }
-            if !runs.label.is_empty() && w > 20.0 {
+            // In the strip of the same thing before, one label is enough.
+            let repeated = panel.timeline.runs.iter().any(|before| {
+                before.cpu == runs.cpu
+                    && before.label == runs.label
+                    && (before.to - runs.from).abs() < 1e-6
+            });
+            if !runs.label.is_empty() && w > 20.0 && !repeated {
                 let rest = format!(r#"fill="{GREY}" text-anchor="middle""#);
                 self.text((from + w / 2.0, strip + 5.0), 8.5, &rest, runs.label);
             }
@@ -237,6 +243,22 @@ impl Canvas {
         let dash = r##"fill="none" stroke="#4e79a7" stroke-width="1.6" stroke-dasharray="4 2.5""##;
         self.path(&format!("M{at:.1} {:.1}h24", top - 4.0), dash);
         self.text((at + 30.0, top), 11.5, &ink, "migration");
+        // The second line: the strip above a lane, and the bars.
+        let second = top + 20.0;
+        let mut at = LEFT;
+        for task in 0..4 {
+            let rest = format!(r#"fill="{}""#, colour(task));
+            self.rect((at + 7.0 * f64::from(task), second - 6.0, 6.0, 3.0), &rest);
+        }
+        let label = "above a lane: the task that the CPU runs, in its colour";
+        self.text((at + 34.0, second), 11.5, &ink, label);
+        at += 34.0 + 6.4 * label.len() as f64 + 20.0;
+        for (fill, label) in [("#b3261e", "bar: saves"), ("#0b6e2e", "bar: restores")] {
+            let rest = format!(r#"fill="{fill}" fill-opacity="0.75""#);
+            self.rect((at, second - 9.0, 22.0, 11.0), &rest);
+            self.text((at + 28.0, second), 11.5, &ink, label);
+            at += 28.0 + 6.4 * label.len() as f64 + 20.0;
+        }
     }
 }
 
@@ -260,11 +282,77 @@ pub fn document(panels: &[Panel], heading: &str) -> String {
         canvas.text(at, 12.0, &format!(r#"fill="{GREY}""#), line);
     }
     canvas.legend(100.0);
-    let note = "Above each lane: what the CPU runs. Time goes in steps, not cycles; each lane shows how its scenario begins, the bars count all of it.";
-    canvas.text((LEFT, 119.0), 11.5, &format!(r#"fill="{GREY}""#), note);
+    let note = "Time goes in steps, not cycles; each lane shows how its scenario begins, the bars count all of it.";
+    canvas.text((LEFT, 138.0), 11.5, &format!(r#"fill="{GREY}""#), note);
     for (n, panel) in panels.iter().enumerate() {
         canvas.panel(panel, TOP + PANEL * n as f64);
     }
     canvas.raw("</svg>");
     canvas.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        scenarios::TASKS,
+        script::{Builder, Kind},
+        world::{RESTORED, SAVED, SKIPPED},
+    };
+
+    /// Shapes of restore, save and skip marks; each is once in the legend.
+    fn marks(picture: &str) -> [usize; 3] {
+        let restore = "l-4.2 8h8.4z\" fill=\"#0b6e2e\"";
+        let save = "l-4.2 -8h8.4z\" fill=\"#b3261e\"";
+        let skip = "fill=\"#ffffff\" stroke=\"#0b6e2e\"";
+        [restore, save, skip].map(|shape| picture.matches(shape).count() - 1)
+    }
+
+    #[test]
+    fn every_mark_is_drawn_and_in_the_legend() {
+        let mut b = Builder::new(TASKS);
+        b.switch_to(0, 2).user(0).idle(0).switch_to(0, 2).user(0).section(0).user(0);
+        b.idle(0).switch_to(1, 2).user(1);
+        let script = b.finish();
+        let flag = |due, bit| if due { bit } else { 0 };
+        let flags: Vec<u32> = script
+            .ops
+            .iter()
+            .map(|op| {
+                let due = op.due;
+                flag(due.restore, RESTORED) | flag(due.skip, SKIPPED) | flag(due.save, SAVED)
+            })
+            .collect();
+        let scenario = Scenario {
+            name: "small",
+            id: "small",
+            about: "known",
+            script,
+            least_skipped: 0,
+            least_migrations: 0,
+            least_of: (Kind::User, 0),
+        };
+        let panel = Panel::new(&scenario, &flags, [Counts::default(); 2]);
+        let picture = document(&[panel], "heading");
+        // Loaded, found, loaded after the section, loaded elsewhere; saved at each switch and by the
+        // section.
+        assert_eq!(marks(&picture), [3, 4, 1]);
+        assert_eq!(marks(&document(&[], "heading")), [0, 0, 0], "the legend's own");
+        for entry in [
+            "in user mode",
+            "still holds the task",
+            "out of date",
+            "kernel FPU section",
+            "nobody's",
+            ">restore<",
+            ">restore skipped<",
+            ">save<",
+            ">migration<",
+            "above a lane",
+            "bar: saves",
+            "bar: restores",
+        ] {
+            assert!(picture.contains(entry), "{entry}");
+        }
+    }
 }
