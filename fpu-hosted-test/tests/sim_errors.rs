@@ -7,7 +7,7 @@ use fpu_core::{
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
-    sim::{Registers, SimArea, SimCpu, SimStopped, AREA_LEN},
+    sim::{Registers, SimArea, SimCpu, SimStopped, AREA_LEN, COMPONENTS},
 };
 
 type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
@@ -298,6 +298,39 @@ fn all_stamps_issued() {
     still_holds(&cpu, &task, &mine);
 }
 
+/// After a refused restore, from the middle component on, which no injected fault lets through.
+fn neither(left: &Registers, trusted: [&Registers; 2]) {
+    for registers in trusted {
+        assert_ne!(left, registers, "the registers still look right");
+        for component in COMPONENTS / 2..COMPONENTS {
+            assert_ne!(left.component(component), registers.component(component), "{component}");
+        }
+    }
+}
+
+#[test]
+fn an_image_that_is_refused_leaves_neither_the_old_registers_nor_its_own() {
+    let cpu = SimCpu::online(0);
+    let (image, old) = (Registers::pattern(12, u64::MAX), Registers::pattern(13, u64::MAX));
+    for injected in [false, true] {
+        let area = SimArea::new();
+        cpu.fpu().load(&image);
+        // SAFETY: S1: an area of ours that fits. S2: simulated registers.
+        unsafe { cpu.fpu().save(area.base()) };
+        if injected {
+            cpu.fpu().fail_restore(1);
+        } else {
+            // SAFETY: a reserved word of the header, inside the area.
+            unsafe { area.base().as_ptr().cast::<u64>().add(2).write(1) };
+        }
+        cpu.fpu().load(&old);
+        // SAFETY: as for the save.
+        let answer = unsafe { cpu.fpu().restore(area.base()) };
+        assert_eq!(answer, Err(RestoreFault(if injected { 14 } else { 13 })));
+        neither(&cpu.fpu().registers(), [&old, &image]);
+    }
+}
+
 #[test]
 fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
     type Load = fn(&SimCpu, &Task) -> Result<(), Error>;
@@ -339,6 +372,8 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
             assert_eq!(answer, Err(Error::RestoreFailed(RestoreFault(14))), "{name} {again}");
             assert_eq!(format!("{task:?}"), before, "{name}: the task claims something");
             assert_eq!(cpu.totals().failed, again, "{name}");
+            // What is left is neither, so that whoever trusts it is found out.
+            neither(&cpu.fpu().registers(), [&theirs, &mine]);
             let valid = |task: &Task| task.registers_valid(&cpu.irqs_off());
             assert!(!valid(&task) && !valid(&resident), "{name}: the registers have an owner");
         }

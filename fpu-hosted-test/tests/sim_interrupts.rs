@@ -5,7 +5,9 @@
 //! the operation the task must find exactly the registers that the operation should leave it with.
 #![cfg(not(fpu_loom))]
 
-use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Pinned, RawFpu, TaskState};
+use fpu_core::{
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, Pinned, RawFpu, TaskState,
+};
 use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{Interrupt, Registers, SimCpu},
@@ -259,12 +261,13 @@ struct Count {
 }
 
 /// The handler: a section that scribbles, told of the task it interrupted.
-fn interrupt(world: &World, count: &Count) {
-    let section = world.cpu.interrupted().with_kernel_fpu(
-        Some(world.task.context()),
-        KernelUnits::ALL,
-        || world.cpu.fpu().scribble(99),
-    );
+fn interrupt(world: &World, count: &Count, level: Level) {
+    let (cpu, task, units) = (&world.cpu, Some(world.task.context()), KernelUnits::ALL);
+    let code = || cpu.fpu().scribble(99);
+    let section = match level {
+        Level::SoftIrq => cpu.soft_interrupted().with_kernel_fpu(task, units, code),
+        _ => cpu.interrupted().with_kernel_fpu(task, units, code),
+    };
     match section {
         Ok(()) => count.ran.set(count.ran.get() + 1),
         Err(Error::Busy | Error::CpuOffline) => count.refused.set(count.refused.get() + 1),
@@ -274,14 +277,17 @@ fn interrupt(world: &World, count: &Count) {
 
 #[test]
 fn a_section_at_every_step_of_every_operation_is_refused_or_harmless() {
-    println!("{:24} steps injected   ran refused after", "operation");
-    for Operation { name, kind, from, run } in OPERATIONS {
+    println!("{:24} level   steps injected   ran refused after", "operation");
+    let levels = [Level::HardIrq, Level::SoftIrq];
+    for (Operation { name, kind, from, run }, level) in
+        OPERATIONS.iter().flat_map(|operation| levels.map(|level| (operation, level)))
+    {
         let (mut count, mut most) = (Count::default(), 0);
-        for &from in from {
+        for &from in *from {
             for at in 1.. {
                 let world = World::new(from);
-                let what = format!("{name} from {from:?}, interrupt at step {at}");
-                let handler = || interrupt(&world, &count);
+                let what = format!("{name} from {from:?}, {level:?} at step {at}");
+                let handler = || interrupt(&world, &count, level);
                 let (answer, injection) =
                     world.cpu.inject(at, Interrupt::Maskable, &handler, || run(&world));
                 assert_eq!(answer, Ok(()), "{what}: the operation itself must not fail");
@@ -291,7 +297,7 @@ fn a_section_at_every_step_of_every_operation_is_refused_or_harmless() {
                     break;
                 }
                 assert!(injection.delivered, "{what}: it was never delivered");
-                if kind == Kind::Exclusive {
+                if *kind == Kind::Exclusive {
                     assert!(injection.held_back, "{what}: it came in between");
                 }
                 count.injected += 1;
@@ -301,7 +307,7 @@ fn a_section_at_every_step_of_every_operation_is_refused_or_harmless() {
         }
         let Count { injected, ran, refused, held_back } = &count;
         let (ran, refused) = (ran.get(), refused.get());
-        println!("{name:24} {most:5} {injected:8} {ran:5} {refused:7} {held_back:5}");
+        println!("{name:24} {level:?} {most:5} {injected:8} {ran:5} {refused:7} {held_back:5}");
         assert_eq!(*injected, ran + refused, "{name}");
         match kind {
             Kind::Open => assert!(ran > 0 && refused > 0, "{name}: {count:?}"),
@@ -353,8 +359,8 @@ fn two_sections_in_a_row_at_every_step_are_refused_or_harmless() {
             for at in 1.. {
                 let (world, count) = (World::new(from), Count::default());
                 let handler = || {
-                    interrupt(&world, &count);
-                    interrupt(&world, &count);
+                    interrupt(&world, &count, Level::HardIrq);
+                    interrupt(&world, &count, Level::SoftIrq);
                 };
                 let (answer, injection) =
                     world.cpu.inject(at, Interrupt::Maskable, &handler, || run(&world));

@@ -148,6 +148,11 @@ impl SimCpu {
     pub fn interrupted(&self) -> Witness<'_, Interrupted> {
         Witness::new(self)
     }
+    /// What a soft interrupt's handler holds: hard interrupts are on.
+    #[must_use]
+    pub fn soft_interrupted(&self) -> Witness<'_, SoftInterrupted> {
+        Witness::new(self)
+    }
     /// What the handler of a non-maskable interrupt holds.
     #[must_use]
     pub fn nmi(&self) -> Witness<'_, Nmi> {
@@ -168,6 +173,8 @@ pub enum Preempt {}
 pub enum IrqsOff {}
 /// In an interrupt handler, interrupts off.
 pub enum Interrupted {}
+/// In a soft interrupt, hard interrupts on.
+pub enum SoftInterrupted {}
 /// In the handler of a non-maskable interrupt.
 pub enum Nmi {}
 impl Kind for Preempt {
@@ -181,6 +188,10 @@ impl Kind for IrqsOff {
 impl Kind for Interrupted {
     const LEVEL: Level = Level::HardIrq;
     const MASKS: bool = true;
+}
+impl Kind for SoftInterrupted {
+    const LEVEL: Level = Level::SoftIrq;
+    const MASKS: bool = false;
 }
 impl Kind for Nmi {
     const LEVEL: Level = Level::Nmi;

@@ -124,7 +124,10 @@ impl SimFpu {
         let mut all = self.registers.borrow_mut();
         let mut random = Random::new(seed ^ 0xBAD);
         for component in 1..COMPONENTS {
-            all.component_mut(component).iter_mut().for_each(|word| *word ^= random.word());
+            all.component_mut(component).iter_mut().for_each(|word| {
+                // Odd, and a sum: a second failure does not bring the first one's registers back.
+                *word = word.wrapping_add(random.word() | 1);
+            });
         }
         self.in_use.set(ALL);
         self.modified.set(ALL);

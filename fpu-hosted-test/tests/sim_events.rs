@@ -1,0 +1,178 @@
+//! What every operation tells of, in order: a trace or a counter must not miss one.
+#![cfg(not(fpu_loom))]
+
+use fpu_core::{
+    CpuLifecycle, Error,
+    EventKind::{self, Failed, Invalidated, Loaded, Restored, Saved, Skipped, Unloaded},
+    KernelFpu, KernelUnits, RawFpu, TaskState,
+};
+use fpu_hosted_test::{
+    doc::{new_task, Task},
+    sim::{SimCpu, SimStopped},
+};
+use std::ptr::NonNull;
+
+/// The state in which an operation finds the task.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Found {
+    RegistersOnly,
+    Both,
+    MemoryOnly,
+}
+use Found::{Both, MemoryOnly, RegistersOnly};
+
+fn enter(cpu: &SimCpu, task: &Task) {
+    drop(task.switch_return(&mut cpu.irqs_off()).expect("the CPU is free"));
+}
+
+fn by_plan(cpu: &SimCpu, task: &Task) {
+    let mut irqs = cpu.irqs_off();
+    let plan = task.plan_user(&mut irqs).expect("free");
+    if let Some(area) = NonNull::new(plan.steps().restore_from.cast_mut()) {
+        // SAFETY: S1: the plan's area. S2: simulated registers.
+        if let Err(why) = unsafe { cpu.fpu().restore(area) } {
+            assert_eq!(plan.failed(why), Error::RestoreFailed(why));
+            return;
+        }
+    }
+    // SAFETY: L1, L2: done just now.
+    drop(unsafe { plan.restored() });
+}
+
+fn out_by_plan(cpu: &SimCpu, task: &Task) {
+    let mut irqs = cpu.irqs_off();
+    let Some(plan) = task.plan_switch_out(&mut irqs).expect("free") else { return };
+    let area = NonNull::new(plan.steps().save_to).expect("an area");
+    // SAFETY: S1: the plan's area. S2: simulated registers.
+    unsafe { cpu.fpu().save(area) };
+    // SAFETY: L4: done just now.
+    unsafe { plan.saved() };
+}
+
+fn writes(cpu: &SimCpu, task: &Task) {
+    drop(task.open(&mut cpu.preempt_off()).expect("free").make_memory_valid_write());
+}
+fn loads(cpu: &SimCpu, task: &Task) {
+    // An injected failure is one of the cases.
+    let _ = task.open(&mut cpu.preempt_off()).expect("free").make_registers_valid();
+}
+fn returns(cpu: &SimCpu, task: &Task) {
+    let mut irqs = cpu.irqs_off();
+    let session = task.open(&mut irqs).expect("free").make_memory_valid_write();
+    drop(session.switch_return().expect("a good image"));
+}
+fn runs(cpu: &SimCpu, task: &Task) {
+    // As above.
+    let _ = cpu.preempt_off().run_persistent(task.context(), None, || ());
+}
+fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
+    cpu.fpu().fail_restore(1);
+    load(cpu, task);
+}
+
+type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
+/// `Invalidated` of the CPU as a whole is told apart below.
+const CASES: [Case; 33] = [
+    (
+        "switch_prepare",
+        RegistersOnly,
+        |c, t| t.switch_prepare(&c.irqs_off()).expect("free"),
+        &[Saved, Unloaded],
+    ),
+    ("switch_prepare", Both, |c, t| t.switch_prepare(&c.irqs_off()).expect("free"), &[]),
+    ("switch_return", RegistersOnly, enter, &[]),
+    ("switch_return", Both, enter, &[Skipped, Loaded]),
+    ("switch_return", MemoryOnly, enter, &[Restored, Loaded]),
+    ("plan_user", RegistersOnly, by_plan, &[]),
+    ("plan_user", Both, by_plan, &[Skipped, Loaded]),
+    ("plan_user", MemoryOnly, by_plan, &[Restored, Loaded]),
+    ("plan_user fails", MemoryOnly, |c, t| fails(c, t, by_plan), &[Failed]),
+    ("plan_switch_out", RegistersOnly, out_by_plan, &[Saved, Unloaded]),
+    ("plan_switch_out", Both, out_by_plan, &[]),
+    ("session write", RegistersOnly, writes, &[Saved, Invalidated]),
+    ("session write", Both, writes, &[Invalidated]),
+    ("session write", MemoryOnly, writes, &[]),
+    ("session load", Both, loads, &[]),
+    ("session load", MemoryOnly, loads, &[Restored]),
+    ("session load fails", MemoryOnly, |c, t| fails(c, t, loads), &[Failed]),
+    ("session return", RegistersOnly, returns, &[Saved, Invalidated, Restored, Loaded]),
+    ("session return", Both, returns, &[Invalidated, Restored, Loaded]),
+    ("session return", MemoryOnly, returns, &[Restored, Loaded]),
+    (
+        "session switch_prepare",
+        RegistersOnly,
+        |c, t| match t.open(&mut c.preempt_off()) {
+            Ok(TaskState::RegistersOnly(session)) => session.switch_prepare(),
+            _ => panic!("the task was running"),
+        },
+        &[Saved, Unloaded],
+    ),
+    (
+        "stopped write",
+        Both,
+        |_, t| {
+            let mut proof = SimStopped::new();
+            drop(t.stopped(&mut proof).expect("in memory").make_memory_valid_write());
+        },
+        &[],
+    ),
+    ("reset", RegistersOnly, |c, t| t.reset(&mut c.preempt_off()).expect("free"), &[Invalidated]),
+    ("reset", MemoryOnly, |c, t| t.reset(&mut c.preempt_off()).expect("free"), &[Invalidated]),
+    ("fork", Both, |c, t| t.fork_into(&mut c.preempt_off(), &mut new_task()).expect("free"), &[]),
+    (
+        "section",
+        RegistersOnly,
+        |c, t| {
+            let ran = c.preempt_off().with_kernel_fpu(Some(t.context()), KernelUnits::ALL, || ());
+            ran.expect("free");
+        },
+        &[Saved, Unloaded, Invalidated],
+    ),
+    ("persistent", Both, runs, &[Skipped, Loaded, Saved, Unloaded]),
+    ("persistent", MemoryOnly, runs, &[Restored, Loaded, Saved, Unloaded]),
+    ("persistent fails", MemoryOnly, |c, t| fails(c, t, runs), &[Failed]),
+    (
+        "invalidate",
+        Both,
+        |c, _| c.preempt_off().invalidate_registers().expect("free"),
+        &[Invalidated],
+    ),
+    ("resume", Both, |c, _| c.preempt_off().fpu_resume().expect("free"), &[Invalidated]),
+    ("offline", Both, |c, _| c.preempt_off().fpu_offline().expect("free"), &[Invalidated]),
+    (
+        "online",
+        Both,
+        |c, _| {
+            c.preempt_off().fpu_offline().expect("free");
+            // SAFETY: O1, O2: the number it had, its words kept.
+            unsafe { c.preempt_off().fpu_online(0) }.expect("free");
+        },
+        &[Invalidated, Invalidated],
+    ),
+];
+
+/// Operations that take the registers from whoever is in them.
+const WHOLE: [&str; 5] = ["section", "invalidate", "resume", "offline", "online"];
+
+#[test]
+fn every_operation_tells_what_it_did() {
+    for (name, from, operation, expect) in CASES {
+        let (cpu, task) = (SimCpu::online(0), new_task());
+        if from != MemoryOnly {
+            enter(&cpu, &task);
+        }
+        if from == Both {
+            task.switch_prepare(&cpu.irqs_off()).expect("it is live here");
+        }
+        cpu.record_events();
+        operation(&cpu, &task);
+        let told = cpu.take_events();
+        let kinds: Vec<_> = told.iter().map(|event| event.kind).collect();
+        assert_eq!(kinds, expect, "{name} from {from:?}");
+        for event in told {
+            let whole = event.kind == Invalidated && WHOLE.contains(&name);
+            let of = if whole { 0 } else { task.address() };
+            assert_eq!(event.context, of, "{name} from {from:?}: {event:?}");
+        }
+    }
+}
