@@ -105,6 +105,7 @@ pub unsafe trait RawFpu {
     ///
     /// * **S1** `area` is valid for reads and writes of [`area_len`](Self::area_len) bytes, aligned
     ///   to [`area_align`](Self::area_align), and nothing else accesses it meanwhile.
+    #[doc(alias = "init_fpstate")]
     unsafe fn write_initial(&self, area: NonNull<u8>);
 
     /// Writes all registers into `area`; the registers stay as they are.
@@ -126,6 +127,7 @@ pub unsafe trait RawFpu {
     /// # Safety
     ///
     /// S1 and S2 as for [`save`](Self::save), reading only.
+    #[doc(alias = "ex_handler_fprestore")]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
 
     /// Puts the control words that compiled kernel code expects into the registers (x87: FNINIT;

@@ -26,7 +26,8 @@ impl<'c, C: Pinned> ClosedCpu<'c, C> {
     pub(crate) fn into_cpu(self) -> &'c mut C {
         reopen(self.cpu.words(), self.resident);
         let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: moves the reference out of a value that is neither dropped nor used again.
+        // SAFETY: rests on no duty: moves the reference out of a value that is neither dropped nor used
+        // again.
         unsafe { core::ptr::read(&this.cpu) }
     }
 }

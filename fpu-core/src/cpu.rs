@@ -18,6 +18,8 @@ use crate::{
 /// static CPU0: fpu_core::CpuFpu = fpu_core::CpuFpu::new();
 /// # let _ = &CPU0;
 /// ```
+#[doc(alias = "fpu_fpregs_owner_ctx")]
+#[doc(alias = "kernel_fpu_allowed")]
 #[repr(C, align(64))]
 pub struct CpuFpu {
     resident: AtomicU64,

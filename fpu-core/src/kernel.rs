@@ -53,11 +53,12 @@ pub unsafe trait CpuWords {
 ///
 /// Whoever implements this promises that, while a value lives:
 ///
-/// * **P1** its holder stays on one CPU and is not preempted by another task; the value does not
-///   leave that CPU.
-/// * **P2** [`words`](Self::words) are that CPU's own, the same for all its values.
-/// * **P3** [`backend`](Self::backend) is the backend with which every context used with this kernel
-///   was made, on every CPU (same layout, same components enabled).
+/// * **P1** wherever it is used, its holder is on one CPU and is not preempted by another task. A value is
+///   not used again after a switch of stacks: who comes back makes a new one.
+/// * **P2** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once, but
+///   for those of code that has interrupted the other's.
+/// * **P3** [`backend`](Self::backend) is the same everywhere and always, and what it manages is enabled
+///   on every CPU.
 /// * **P4** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
 ///   now), and whatever passes a task from one CPU to the next (a run-queue lock) orders what
@@ -65,6 +66,10 @@ pub unsafe trait CpuWords {
 ///   can see ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)); it cannot see all.
 /// * **P5** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
 ///   interrupts off.
+/// * **P6** [`observe`](Self::observe) does not use the crate with this CPU.
+///
+/// P1, P2 and P4 are about how values are made and used, so the function that makes one should be
+/// `unsafe`, or the kernel's guard of whose making they follow.
 ///
 /// ```
 /// use fpu_core::{CpuFpu, Pinned};
@@ -80,6 +85,7 @@ pub unsafe trait CpuWords {
 /// }
 /// # let _ = PreemptOff(core::marker::PhantomData);
 /// ```
+#[doc(alias = "fpregs_lock")]
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
@@ -106,7 +112,7 @@ pub unsafe trait Pinned {
 
     /// Told of everything that happens to registers and images; inlined to nothing if not
     /// overridden. It is called when words, registers and memory agree; it must not call back into
-    /// the crate with the same CPU (it would be refused).
+    /// the crate with the same CPU (P6).
     #[inline(always)]
     fn observe(&self, event: Event) {
         let _ = event;
@@ -122,7 +128,8 @@ pub unsafe trait Pinned {
 /// # Safety
 ///
 /// * **E1** while a value lives, nothing on this CPU that is not its holder calls into this crate,
-///   but for a non-maskable interrupt that says so (P5) and is refused.
+///   but for a non-maskable interrupt that says so (P5) and is refused. A type whose level can be
+///   [`Level::Nmi`] is not `Exclusive`: the hot path does not ask.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;

@@ -55,6 +55,7 @@ pub trait KernelFpu: Pinned {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[doc(alias = "kernel_fpu_begin")]
+    #[doc(alias = "kernel_fpu_begin_mask")]
     #[doc(alias = "kernel_fpu_end")]
     #[doc(alias = "irq_fpu_usable")]
     fn kernel_fpu(

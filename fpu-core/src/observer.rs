@@ -49,7 +49,8 @@ pub enum EventKind {
     /// The registers became the only valid copy (after `Restored` or `Skipped`).
     #[doc(alias = "x86_fpu_regs_activated")]
     Loaded,
-    /// The registers stopped being the only valid copy (after `Saved`).
+    /// The context left the registers: it was switched out, or a section took them (after `Saved`). A
+    /// session's save for reading is `Saved` alone.
     #[doc(alias = "x86_fpu_regs_deactivated")]
     Unloaded,
     /// A claim on registers was dropped: of one context (its memory changes), or of whoever was in

@@ -224,7 +224,7 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: the word of the context that the plan borrows; stores go through the atomic type.
+        // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
         unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }
             .mark_live(self.steps.live);
         self.tell_loaded();
@@ -318,7 +318,7 @@ impl<C: Exclusive> OutPlan<'_, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: the word of the context that the plan borrows; stores go through the atomic type.
+        // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
         unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }
             .publish_saved(self.steps.saved, crate::sync::Fault::PlanMarkRelaxed);
         for kind in [EventKind::Saved, EventKind::Unloaded] {

@@ -119,12 +119,12 @@ impl TaskWord {
 /// The only writers of a CPU's words.
 #[inline(always)]
 pub(crate) fn set_resident<W: CpuWords>(cpu: &W, word: u64) {
-    // SAFETY: this crate chose it.
+    // SAFETY: W1, W2 are the word's; the method asks only that this crate chose the value, as it did.
     unsafe { cpu.set_resident(word) }
 }
 #[inline(always)]
 pub(crate) fn set_gate<W: CpuWords>(cpu: &W, state: u64) {
-    // SAFETY: this crate chose it.
+    // SAFETY: W1, W2 are the word's; the method asks only that this crate chose the value, as it did.
     unsafe { cpu.set_gate(state) }
 }
 

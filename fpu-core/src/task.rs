@@ -38,6 +38,8 @@ use crate::{
 /// ```
 #[doc(alias = "fpu")]
 #[doc(alias = "task_struct")]
+#[doc(alias = "last_cpu")]
+#[doc(alias = "fpu__drop")]
 #[repr(C)]
 pub struct TaskFpu<B, A> {
     pub(crate) word: TaskWord,
