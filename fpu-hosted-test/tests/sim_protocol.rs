@@ -492,16 +492,3 @@ fn areas_of_every_kind_work() {
     };
     round_trip(&cpu, &larger);
 }
-
-#[test]
-fn a_plan_with_nothing_due_tells_nothing() {
-    let (cpu, task) = (SimCpu::online(0), new_task());
-    enter(&cpu, &task);
-    let before = cpu.totals();
-    let mut pin = cpu.irqs_off();
-    let plan = task.plan_user(&mut pin).expect("it is live here");
-    assert!(plan.steps().restore_from.is_null());
-    // SAFETY: L1, L2: nothing was due, and nothing has changed the registers.
-    drop(unsafe { plan.restored() });
-    assert_eq!(cpu.totals(), before);
-}

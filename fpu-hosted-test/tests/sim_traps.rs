@@ -109,3 +109,16 @@ fn a_proof_of_one_tasks_stop_opens_no_other() {
     assert!(runs.registers_valid(&cpu.irqs_off()), "its claim stands");
     cpu.irqs_off().invalidate_registers().expect("online");
 }
+
+#[test]
+fn a_plan_with_nothing_due_tells_nothing() {
+    let (cpu, task) = (SimCpu::online(0), new_task());
+    enter(&cpu, &task);
+    let before = cpu.totals();
+    let mut pin = cpu.irqs_off();
+    let plan = task.plan_user(&mut pin).expect("it is live here");
+    assert!(plan.steps().restore_from.is_null());
+    // SAFETY: L1, L2: nothing was due, and nothing has changed the registers.
+    drop(unsafe { plan.restored() });
+    assert_eq!(cpu.totals(), before);
+}
