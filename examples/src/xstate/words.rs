@@ -73,7 +73,12 @@ impl Words {
         let mut words = Self::default();
         for (key, value) in keys {
             let Some((leaf, subleaf)) = leaf_and_subleaf(&key) else { continue };
-            let four = four(value).map_err(|why| format!("cpuid {key}: {why}"))?;
+            let four = match four(value) {
+                Ok(four) => four,
+                // Nothing is asked of the other leaves' words that their absence would not answer.
+                Err(_) if leaf != LEAF => continue,
+                Err(why) => return Err(format!("cpuid {key}: {why}")),
+            };
             let before = words.0.insert((leaf, subleaf), four);
             if before.is_some_and(|before| before != four) {
                 return Err(format!("cpuid {key}: given twice, with different words"));
@@ -166,7 +171,7 @@ mod tests {
     fn words_are_read_by_leaf_and_subleaf() {
         let words = read(
             r#"{"0xD.2":["0x100","0x240","0","0x0"],"0x1.0":["1","2","3","ffffffff"],
-                "note":7,"0xd.x":null,"0x.1":1,"13.2":[],"0xd":[]}"#,
+                "note":7,"0x80000000.0":"x","0xd.x":null,"0x.1":1,"13.2":[],"0xd":[]}"#,
         )
         .expect("words");
         assert_eq!(words.get(LEAF, 2), Some([0x100, 0x240, 0, 0]));
