@@ -1,103 +1,112 @@
-//! Boots, prints its parameters, starts a second CPU and lets the timer run out ten times.
+//! A small kernel that boots, and switches the FPU state of its tasks with `fpu-core` and `fpu-x86`.
+//!
+//! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
+//! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
+//! ([`torture`], [`power`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
-// Not all of it has a caller yet.
-#[allow(dead_code)]
 mod apic;
-#[allow(dead_code)]
 mod boot;
+mod cpu;
+mod faults;
+mod fpu;
+mod hw;
 #[cfg(not(target_os = "none"))]
 mod mem;
+mod params;
+mod power;
+mod regs;
+mod sched;
+mod seeded;
 mod serial;
+mod syscall;
+mod task;
+mod torture;
+mod trap;
+mod user;
+mod verdict;
 
-use core::{
-    panic::PanicInfo,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use core::panic::PanicInfo;
 
-const STACK: usize = 32 * 1024;
+use params::Params;
+use spin::Once;
 
-#[repr(C, align(16))]
-struct Stack(core::cell::UnsafeCell<[u8; STACK]>);
+static PARAMS: Once<Params> = Once::new();
 
-// SAFETY: only its address is taken here; the CPU that it is given to is its one user.
-unsafe impl Sync for Stack {}
-
-static AP_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK]));
-static AP_UP: AtomicBool = AtomicBool::new(false);
+/// The boot parameters, or the defaults while there are none.
+fn main_params() -> Params {
+    PARAMS.get().copied().unwrap_or_default()
+}
 
 /// Where `boot.s` brings the first CPU.
 #[no_mangle]
 extern "C" fn kernel_main(params: *const u8) -> ! {
     serial::init();
     serial::lock().put("fpu-kernel starting\n");
+    // SAFETY: the first CPU, interrupts are off.
+    let cpu = unsafe { cpu::init(0, 1) };
+    cpu.set_current(task::idle_of(0));
+    // Before anything that may use SSE: compiled functions of `core` do.
+    fpu::early();
     // SAFETY: the pointer that `boot.s` passes.
-    let params = unsafe { boot::params(params) };
-    serial::lock().put("parameters: ").put_bytes(params).put("\n");
+    let text = unsafe { boot::params(params) };
+    serial::lock().put("parameters: ").put_bytes(text).put("\n");
+    let params = match Params::parse(text) {
+        Ok(params) => *PARAMS.call_once(|| params),
+        Err(word) => verdict::fail(format_args!("bad boot parameter {word}")),
+    };
+    seeded::seed(params.fault);
+
+    let plan = match fpu::decide(params.rung) {
+        Ok(plan) => plan,
+        Err(why) => verdict::fail(format_args!("no plan: {why}")),
+    };
+    // The plan in force, so that the processor can be asked about images; then as every CPU begins.
+    // SAFETY: nobody needs the registers, and the CPU's word is not open.
+    match unsafe { plan.enable_on_this_cpu() } {
+        // SAFETY: as above.
+        Ok(_) => unsafe { hw::detect() },
+        Err(why) => verdict::fail(format_args!("the first CPU refuses the plan: {why}")),
+    }
+    power::bring_up(cpu);
 
     apic::mask_pic();
     apic::enable();
-    let Some(per_ms) = apic::calibrate() else { fail("the timer does not run\n") };
-    serial::lock()
-        .put("apic ")
-        .put_dec(u64::from(apic::id()))
-        .put(": ")
-        .put_dec(u64::from(per_ms))
-        .put(" ticks a millisecond\n");
-
-    // SAFETY: nobody else uses low memory or that stack; CPU 1 waits since reset, and is the only one.
-    let sent = unsafe {
-        boot::prepare_trampoline();
-        boot::set_ap(AP_STACK.0.get() as u64 + STACK as u64, 1);
-        apic::wake(1, boot::TRAMPOLINE_PAGE)
+    let Some(ticks_per_ms) = apic::calibrate() else {
+        verdict::fail(format_args!("the timer does not run"));
     };
-    let mut waited = 0;
-    while sent && !AP_UP.load(Ordering::Acquire) && waited < 1000 {
-        apic::delay_us(1000);
-        waited += 1;
+    torture::prepare(ticks_per_ms);
+    // SAFETY: once, on the first CPU; no other has been started.
+    unsafe {
+        task::spawn(params.seed);
+        boot::prepare_trampoline();
     }
-    if !AP_UP.load(Ordering::Acquire) {
-        fail("cpu 1 does not come up\n");
+    for number in 1..params.cpus {
+        power::start(number);
     }
-    serial::lock().put("cpu 1 is up after ").put_dec(waited).put(" ms\n");
-
-    for _ in 0..10 {
-        apic::arm_silent(per_ms);
-        while apic::remaining() != 0 {}
-    }
-    serial::lock().put("ten ticks\n");
-    serial::exit(true)
+    serial::lock().put("running on ").put_dec(params.cpus as u64).put(" CPUs\n");
+    sched::open(params.cpus);
+    torture::arm(cpu);
+    power::idle()
 }
 
-/// Where `boot.s` brings any other CPU.
+/// Where `boot.s` brings any other CPU, each time that it is started.
 #[no_mangle]
 extern "C" fn ap_main(number: u32) -> ! {
+    // SAFETY: interrupts are off, and `power::start` gives each CPU its own number.
+    let cpu = unsafe { cpu::init(number as usize, main_params().seed) };
+    cpu.set_current(task::idle_of(number as usize));
     apic::enable();
-    serial::lock()
-        .put("cpu ")
-        .put_dec(u64::from(number))
-        .put(" has apic ")
-        .put_hex(u64::from(apic::id()))
-        .put("\n");
-    AP_UP.store(true, Ordering::Release);
-    loop {
-        x86_64::instructions::hlt();
-    }
-}
-
-fn fail(why: &str) -> ! {
-    serial::force().put(why);
-    serial::exit(false)
+    power::bring_up(cpu);
+    torture::arm(cpu);
+    power::idle()
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let mut line = serial::force();
-    line.put("panic");
-    if let Some(place) = info.location() {
-        line.put(" at ").put(place.file()).put(":").put_dec(u64::from(place.line()));
+    match info.location() {
+        Some(at) => verdict::fail(format_args!("panic at {}:{}", at.file(), at.line())),
+        None => verdict::fail(format_args!("panic")),
     }
-    line.put("\n");
-    serial::exit(false)
 }

@@ -1,0 +1,231 @@
+//! A CPU's own block, reached through GS, with its descriptor tables and the words of the library.
+
+use core::{
+    arch::asm,
+    cell::{Cell, UnsafeCell},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+};
+
+use fpu_core::{Counters, CpuFpu};
+use spin::Once;
+use x86_64::{
+    registers::{
+        model_specific::{Efer, EferFlags, GsBase, KernelGsBase, LStar, SFMask, Star},
+        rflags::RFlags,
+        segmentation::{Segment, CS, DS, ES, FS, GS, SS},
+    },
+    structures::{
+        gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector},
+        idt::InterruptDescriptorTable,
+        tss::TaskStateSegment,
+    },
+    VirtAddr,
+};
+
+use crate::{
+    apic,
+    params::MAX_CPUS,
+    task::Task,
+    trap::{self, Frame, IST_DOUBLE_FAULT, IST_NMI},
+};
+
+/// Selectors, by their places in the table below.
+const KERNEL_CS: u16 = 0x08;
+const KERNEL_SS: u16 = 0x10;
+pub const USER_SS: u16 = 0x1B;
+pub const USER_CS: u16 = 0x23;
+
+/// Where a CPU is in its life; what [`PerCpu::state`] holds.
+pub mod state {
+    pub const NEVER: u32 = 0;
+    pub const ON: u32 = 1;
+    /// Asked to go.
+    pub const LEAVING: u32 = 2;
+    /// Halted for ever, until it is started again.
+    pub const OFF: u32 = 3;
+}
+
+const STACK: usize = 16384;
+#[repr(C, align(16))]
+struct Stack(UnsafeCell<[u8; STACK]>);
+
+impl Stack {
+    const fn new() -> Self {
+        Self(UnsafeCell::new([0; STACK]))
+    }
+    fn top(&self) -> VirtAddr {
+        VirtAddr::from_ptr(self.0.get()) + STACK as u64
+    }
+}
+
+/// One CPU's block.
+#[repr(C, align(64))]
+pub struct PerCpu {
+    this: Cell<*const PerCpu>,
+    /// Where the entry of system calls keeps the user's stack pointer.
+    pub user_rsp: Cell<u64>,
+    /// The top of the current task's kernel stack.
+    pub kernel_rsp: Cell<u64>,
+    pub number: Cell<u32>,
+    pub apic: Cell<u32>,
+    /// See [`state`]; the only field that other CPUs look at.
+    pub state: AtomicU32,
+    current: AtomicUsize,
+    /// The user task that was here last.
+    pub last_user: Cell<Option<&'static Task>>,
+    /// Sections in the code that runs here in which it must not be preempted.
+    pub preempt_off: Cell<u32>,
+    /// A preemption was due meanwhile.
+    pub resched: Cell<bool>,
+    random: Cell<u64>,
+    /// The library's two words.
+    pub fpu: CpuFpu,
+    /// What the library did here.
+    pub counters: Counters,
+    nmi_stack: Stack,
+    double_fault_stack: Stack,
+    tss: UnsafeCell<TaskStateSegment>,
+    gdt: UnsafeCell<GlobalDescriptorTable>,
+}
+
+// SAFETY: all but `state` is used by the CPU whose block it is, and read by others only when all is over.
+unsafe impl Sync for PerCpu {}
+
+impl PerCpu {
+    const fn new() -> Self {
+        Self {
+            this: Cell::new(core::ptr::null()),
+            user_rsp: Cell::new(0),
+            kernel_rsp: Cell::new(0),
+            number: Cell::new(0),
+            apic: Cell::new(0),
+            state: AtomicU32::new(state::NEVER),
+            current: AtomicUsize::new(0),
+            last_user: Cell::new(None),
+            preempt_off: Cell::new(0),
+            resched: Cell::new(false),
+            random: Cell::new(0),
+            fpu: CpuFpu::new(),
+            counters: Counters::new(),
+            nmi_stack: Stack::new(),
+            double_fault_stack: Stack::new(),
+            tss: UnsafeCell::new(TaskStateSegment::new()),
+            gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
+        }
+    }
+
+    /// What runs here.
+    pub fn current(&self) -> &'static Task {
+        crate::task::by_slot(self.current.load(Ordering::Relaxed))
+    }
+
+    /// Makes a task the one that runs here, before its stack is.
+    pub fn set_current(&self, task: &'static Task) {
+        self.current.store(task.slot, Ordering::Relaxed);
+        self.kernel_rsp.set(task.stack_top());
+        // SAFETY: this CPU's own, with interrupts off; the processor reads the word at entries only.
+        unsafe { (*self.tss.get()).privilege_stack_table[0] = VirtAddr::new_truncate(task.stack_top()) };
+    }
+
+    /// May what `frame` interrupted give the CPU to somebody else?
+    pub fn preemptible(&self, frame: &Frame) -> bool {
+        if self.preempt_off.get() > 0 {
+            self.resched.set(true);
+            return false;
+        }
+        // With interrupts off nothing is interrupted; a system call runs with them off, or in a section.
+        frame.from_user() || self.current().fpu().is_none()
+    }
+
+    /// The next word of this CPU's own sequence.
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11
+    }
+}
+
+static CPUS: [PerCpu; MAX_CPUS] = [const { PerCpu::new() }; MAX_CPUS];
+
+/// A CPU's block by its number.
+pub fn by_number(number: usize) -> Option<&'static PerCpu> {
+    CPUS.get(number)
+}
+/// All blocks.
+pub fn all() -> &'static [PerCpu] {
+    &CPUS
+}
+
+/// This CPU's.
+#[inline(always)]
+pub fn this_cpu() -> &'static PerCpu {
+    let this: *const PerCpu;
+    // SAFETY: in the kernel, GS is the base of this CPU's block, whose first word is its own address. Not
+    // `pure`: after a switch of stacks it may be another CPU's.
+    unsafe {
+        asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
+        &*this
+    }
+}
+
+static IDT: Once<InterruptDescriptorTable> = Once::new();
+
+extern "C" {
+    fn syscall_entry();
+}
+
+/// Sets up this CPU's tables and registers, at its first start and at each later one.
+///
+/// # Safety
+///
+/// Interrupts are off, and no other CPU has this number.
+pub unsafe fn init(number: usize, seed: u64) -> &'static PerCpu {
+    let cpu = &CPUS[number];
+    cpu.this.set(cpu);
+    cpu.number.set(number as u32);
+    cpu.apic.set(apic::id().into());
+    cpu.preempt_off.set(0);
+    cpu.resched.set(false);
+    cpu.random.set((seed << 8) + 0x9E37_79B9_7F4A_7C15 * (number as u64 + 1));
+    // SAFETY: this CPU's own tables, which it does not use yet (or, started again, not any more).
+    let (tss, gdt) = unsafe { (&mut *cpu.tss.get(), &mut *cpu.gdt.get()) };
+    *tss = TaskStateSegment::new();
+    tss.interrupt_stack_table[usize::from(IST_NMI)] = cpu.nmi_stack.top();
+    tss.interrupt_stack_table[usize::from(IST_DOUBLE_FAULT)] = cpu.double_fault_stack.top();
+    *gdt = GlobalDescriptorTable::empty();
+    gdt.append(Descriptor::kernel_code_segment());
+    gdt.append(Descriptor::kernel_data_segment());
+    gdt.append(Descriptor::user_data_segment());
+    gdt.append(Descriptor::user_code_segment());
+    // SAFETY: the segment is in a static.
+    let tss_selector = gdt.append(unsafe { Descriptor::tss_segment_unchecked(tss) });
+    let idt = IDT.call_once(|| {
+        let mut idt = InterruptDescriptorTable::new();
+        trap::fill(&mut idt);
+        idt
+    });
+    // SAFETY: tables in statics, selectors of the table just filled; the GS base is set after the selector,
+    // whose load clears it.
+    unsafe {
+        gdt.load_unsafe();
+        CS::set_reg(SegmentSelector(KERNEL_CS));
+        SS::set_reg(SegmentSelector(KERNEL_SS));
+        for set in [DS::set_reg, ES::set_reg, FS::set_reg, GS::set_reg] {
+            set(SegmentSelector(0));
+        }
+        x86_64::instructions::tables::load_tss(tss_selector);
+        idt.load();
+        Efer::update(|efer| *efer |= EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE);
+    }
+    GsBase::write(VirtAddr::from_ptr(cpu));
+    KernelGsBase::write(VirtAddr::zero());
+    // SYSCALL takes the first selector, and the next for SS; this kernel returns by IRETQ.
+    // SAFETY: selectors of the table.
+    unsafe { Star::write_raw(0, KERNEL_CS) };
+    LStar::write(VirtAddr::new_truncate(syscall_entry as *const () as u64));
+    SFMask::write(RFlags::INTERRUPT_FLAG | RFlags::DIRECTION_FLAG | RFlags::TRAP_FLAG);
+    cpu
+}

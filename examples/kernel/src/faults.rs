@@ -1,0 +1,143 @@
+//! Faults that a boot parameter seeds (`fault=NAME`): each must end in a verdict that names what broke.
+//!
+//! The program that boots the kernel compiles this file too, so it is the one list of names.
+
+/// One step of the integration left out or done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    /// See [`Fault::about`]; so for all.
+    SkipRestore,
+    SkipSave,
+    ForgetPrepare,
+    FewComponents,
+    VectorKernel,
+    NoSection,
+    IgnoreBusy,
+    NmiUses,
+    NoResume,
+    WordsZeroed,
+    SameNumber,
+    StaleSlot,
+    NoFixup,
+    IgnoreFailure,
+    ControlDrift,
+    NoPkru,
+    NoTimer,
+    NoMigration,
+    NoIrqSections,
+}
+
+/// What a machine must have for the fault to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// Protection keys.
+    Pku,
+    /// A CPU that refuses a bad image.
+    BadImage,
+}
+
+impl Fault {
+    pub const ALL: [Self; 19] = [
+        Self::SkipRestore,
+        Self::SkipSave,
+        Self::ForgetPrepare,
+        Self::FewComponents,
+        Self::VectorKernel,
+        Self::NoSection,
+        Self::IgnoreBusy,
+        Self::NmiUses,
+        Self::NoResume,
+        Self::WordsZeroed,
+        Self::SameNumber,
+        Self::StaleSlot,
+        Self::NoFixup,
+        Self::IgnoreFailure,
+        Self::ControlDrift,
+        Self::NoPkru,
+        Self::NoTimer,
+        Self::NoMigration,
+        Self::NoIrqSections,
+    ];
+
+    /// As the boot parameter has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SkipRestore => "skip-restore",
+            Self::SkipSave => "skip-save",
+            Self::ForgetPrepare => "forget-prepare",
+            Self::FewComponents => "few-components",
+            Self::VectorKernel => "vector-kernel",
+            Self::NoSection => "no-section",
+            Self::IgnoreBusy => "ignore-busy",
+            Self::NmiUses => "nmi-uses",
+            Self::NoResume => "no-resume",
+            Self::WordsZeroed => "words-zeroed",
+            Self::SameNumber => "same-number",
+            Self::StaleSlot => "stale-slot",
+            Self::NoFixup => "no-fixup",
+            Self::IgnoreFailure => "ignore-failure",
+            Self::ControlDrift => "control-drift",
+            Self::NoPkru => "no-pkru",
+            Self::NoTimer => "no-timer",
+            Self::NoMigration => "no-migration",
+            Self::NoIrqSections => "no-irq-sections",
+        }
+    }
+
+    /// What it does, for people.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::SkipRestore => "user mode is entered without the restore that is due",
+            Self::SkipSave => "registers are not saved when their task leaves",
+            Self::ForgetPrepare => "the scheduler does not call switch_prepare",
+            Self::FewComponents => "saves leave out what is above x87 and SSE (without XSAVE: XMM)",
+            Self::VectorKernel => {
+                "a system call's code uses a vector register outside of a section"
+            }
+            Self::NoSection => "an interrupt handler uses the registers without a section",
+            Self::IgnoreBusy => "an interrupt handler is refused a section, and goes on",
+            Self::NmiUses => "a non-maskable interrupt is refused a section, and goes on",
+            Self::NoResume => "registers are lost in a suspend, and fpu_resume is not called",
+            Self::WordsZeroed => "a CPU that comes back starts with its words zeroed",
+            Self::SameNumber => "all CPUs come online under one number",
+            Self::StaleSlot => "a new task gets the state of the task whose memory it got",
+            Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
+            Self::IgnoreFailure => "user mode is entered although the restore failed",
+            Self::ControlDrift => "something changes CR4 behind the plan",
+            Self::NoPkru => "PKRU is not switched",
+            Self::NoTimer => "the timer does not preempt",
+            Self::NoMigration => "tasks stay on the CPU that they began on",
+            Self::NoIrqSections => "interrupt handlers never ask for a section",
+        }
+    }
+
+    /// What the verdict must say: it holds one of these.
+    pub const fn signs(self) -> &'static [&'static str] {
+        match self {
+            Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
+            Self::StaleSlot => &["new task"],
+            Self::NoFixup => &["exception 13 in the kernel"],
+            Self::ControlDrift => &["Cr4 should be"],
+            Self::NoTimer => &["too few preemptions"],
+            Self::NoMigration => &["too few migrations"],
+            Self::NoIrqSections => &["too few sections in interrupts"],
+            Self::NoPkru => &["register pkru"],
+            _ => &["register "],
+        }
+    }
+
+    pub const fn needs(self) -> Needs {
+        match self {
+            Self::NoPkru => Needs::Pku,
+            Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
+            _ => Needs::Nothing,
+        }
+    }
+
+    /// By its name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| fault.name() == name)
+    }
+}

@@ -1,0 +1,218 @@
+//! The FPU integration: all that this kernel does for the library, in the order in which it does it.
+//!
+//! `docs/kernel.md` walks through this file. Everything else in the kernel is a scheduler, or a test.
+
+use core::{marker::PhantomData, ptr::NonNull};
+
+use fpu_core::{
+    AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, SoftFloat,
+    TaskFpu, UserReady,
+};
+use fpu_x86::{Components, ControlState, EnableError, Plan, PlanError, Rung};
+use spin::Once;
+
+use crate::{
+    cpu::this_cpu,
+    trap::{self, Frame},
+};
+
+// 1. One backend, decided on the CPU that boots.
+
+/// The backend. A kernel that does not seed faults says `fpu_x86::Plan`.
+pub type Backend = crate::seeded::Seeded;
+
+static BACKEND: Once<Backend> = Once::new();
+
+/// Lets the first CPU execute FXSAVE, by which a plan is made. Interrupts are off.
+pub fn early() {
+    // SAFETY: C1: ring 0, interrupts are off, there is one CPU. C4: #MF and #XM have handlers, and nobody
+    // keeps copies of CR0 and CR4.
+    unsafe { fpu_x86::enable_legacy_on_this_cpu() };
+}
+
+/// Chooses the registers that are switched, and the instruction.
+pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, PlanError> {
+    let plan = match rung {
+        None => Plan::detect_kernel(Components::USER | Components::CET_U)?,
+        // To try the lesser instructions on a CPU that has better ones.
+        Some(Rung::Fxsave) => Plan::detect_kernel(Components::LEGACY)?.with_rung(Rung::Fxsave)?,
+        Some(rung) => Plan::detect_kernel(Components::USER)?.with_rung(rung)?,
+    };
+    Ok(BACKEND.call_once(|| Backend::new(plan)).plan())
+}
+
+fn backend() -> &'static Backend {
+    // SAFETY: rests on no duty of the library: `decide` runs before interrupts, tasks and other CPUs.
+    unsafe { BACKEND.get_unchecked() }
+}
+
+/// What was decided, if that is done.
+pub fn decided() -> Option<&'static Plan> {
+    BACKEND.get().map(Backend::plan)
+}
+
+/// What was decided.
+pub fn plan() -> &'static Plan {
+    backend().plan()
+}
+
+// 2. Witnesses: what code of this kernel has locked when it calls the library.
+
+/// Interrupts are off: the scheduler, and the way to user mode.
+pub struct IrqsOff(PhantomData<*mut ()>);
+/// Preemption is off, interrupts are on: system calls that look at a task's registers.
+pub struct PreemptOff(PhantomData<*mut ()>);
+/// An interrupt handler.
+pub struct InIrq(PhantomData<*mut ()>);
+/// The handler of non-maskable interrupts.
+pub struct InNmi(PhantomData<*mut ()>);
+
+macro_rules! witness {
+    ($($name:ident: $level:ident, $promise:literal;)*) => {$(
+        impl $name {
+            /// # Safety
+            ///
+            #[doc = $promise]
+            /// It lasts while the value lives, and this is the only such value in use on this CPU, but
+            /// for those of code that was interrupted (P1, P2).
+            pub unsafe fn new() -> Self {
+                Self(PhantomData)
+            }
+        }
+
+        // SAFETY: P1, P2: `new`. P3: one static, and `bring_up` enables it on every CPU. P4: a task
+        // passes from CPU to CPU under the scheduler's lock. P5: NMIs have `InNmi`. P6: counters only.
+        unsafe impl Pinned for $name {
+            type Backend = Backend;
+            type Words = CpuFpu;
+            #[inline(always)]
+            fn backend(&self) -> &Backend {
+                backend()
+            }
+            #[inline(always)]
+            fn words(&self) -> &CpuFpu {
+                &this_cpu().fpu
+            }
+            fn level(&self) -> Level {
+                Level::$level
+            }
+            #[inline(always)]
+            fn observe(&self, event: Event) {
+                this_cpu().counters.record(event.kind);
+            }
+        }
+
+        // SAFETY: F1: the kernel is compiled without vector instructions, and the suite reads its
+        // disassembly.
+        unsafe impl SoftFloat for $name {}
+    )*};
+}
+witness! {
+    IrqsOff: Task, "Interrupts are off.";
+    PreemptOff: Task, "Preemption is off.";
+    InIrq: HardIrq, "The caller is an interrupt handler.";
+    InNmi: Nmi, "The caller is the handler of non-maskable interrupts.";
+}
+
+// SAFETY: E1: with interrupts off only an NMI comes, and its handler says so.
+unsafe impl Exclusive for IrqsOff {}
+
+// 3. A CPU comes and goes.
+
+/// Why a CPU does not run tasks.
+#[derive(Debug)]
+pub enum BringUpError {
+    /// It could not be set up as the plan wants it.
+    Enable(EnableError),
+    /// The library refused it.
+    Online(Error),
+}
+
+/// Makes this CPU run tasks under a number: when it starts, and when it starts again.
+pub fn bring_up(number: u32) -> Result<ControlState, BringUpError> {
+    // SAFETY: C1: ring 0, interrupts are off. C2: the CPU's word is not open. C3: one plan. C4: as in
+    // `decide`. C5: nothing else in this kernel writes these registers.
+    let state = unsafe { plan().enable_on_this_cpu() }.map_err(BringUpError::Enable)?;
+    // SAFETY: interrupts are off, and nothing else runs here.
+    let mut cpu = unsafe { IrqsOff::new() };
+    // SAFETY: O1: numbers are given to CPUs once. O2: the words are in the CPU's block, which is kept.
+    unsafe { cpu.fpu_online(number) }.map_err(BringUpError::Online)?;
+    Ok(state)
+}
+
+/// Ends it, once the last task has been switched out.
+pub fn take_down(cpu: &mut IrqsOff) -> Result<(), Error> {
+    cpu.fpu_offline()
+}
+
+// 4. A task's context.
+
+/// What a task that runs in user mode has; kernel threads and idle have none.
+pub type Fpu = TaskFpu<Backend, RawArea>;
+
+/// A context in the initial state, in memory that the caller gives away.
+///
+/// # Safety
+///
+/// A3 of [`RawArea::new`]: `base` is valid for `len` bytes, and the context's alone from now on.
+pub unsafe fn new_context(base: NonNull<u8>, len: usize) -> Result<Fpu, AreaError> {
+    // SAFETY: A3: the caller's.
+    let area = unsafe { RawArea::new(base, len) };
+    // SAFETY: K1: the one backend.
+    unsafe { TaskFpu::new(backend(), area) }.map_err(|(why, _)| why)
+}
+
+// 5. The two calls of the hot path.
+
+/// The scheduler leaves a task: its registers are saved, if they are its only copy.
+#[inline]
+pub fn leave(task: Option<&Fpu>, cpu: &IrqsOff) -> Result<(), Error> {
+    match task {
+        Some(fpu) => fpu.switch_prepare(cpu),
+        None => Ok(()),
+    }
+}
+
+/// The last step before user mode: the registers are loaded, if they do not hold the task.
+///
+/// # Safety
+///
+/// `frame` is that of the current task, whose context this is, at the top of its kernel stack.
+#[inline]
+pub unsafe fn to_user(task: &Fpu, mut cpu: IrqsOff, frame: *mut Frame) -> Error {
+    match task.switch_return(&mut cpu) {
+        // SAFETY: the caller's.
+        Ok(ready) => unsafe { enter_user(ready, frame) },
+        Err(why) => why,
+    }
+}
+
+/// Nobody comes here without the value that says whose the registers are.
+///
+/// # Safety
+///
+/// As for [`to_user`].
+unsafe fn enter_user(_registers: UserReady<'_, IrqsOff>, frame: *mut Frame) -> ! {
+    // SAFETY: the caller's.
+    unsafe { trap::resume(frame) }
+}
+
+// 6. Faults of the restore instruction.
+
+/// A fault in kernel mode: true if it was a refused restore, which then returns an error.
+pub fn fixed_up(frame: &mut Frame) -> bool {
+    // SAFETY: N7: the fault was raised by an instruction of the kernel, whose code is readable.
+    let fixup = unsafe { fpu_x86::fixup(frame.rip as usize, frame.vector as u8) };
+    if let Some(fixup) = fixup {
+        (frame.rip, frame.rax) = (fixup.rip as u64, fixup.rax as u64);
+    }
+    fixup.is_some()
+}
+
+// 7. Checks that can be switched on.
+
+/// Do the control registers of this CPU still hold what the plan put there?
+pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {
+    // SAFETY: C1: ring 0, interrupts are off.
+    unsafe { ControlState::read() }.verify(plan())
+}

@@ -1,0 +1,136 @@
+//! What this machine's registers are, and the ones that the library does not switch.
+
+use core::{
+    arch::{asm, x86_64::__cpuid_count},
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use fpu_core::RawFpu;
+use fpu_x86::{Components, Rung};
+use x86_64::registers::{
+    control::{Cr4, Cr4Flags},
+    model_specific::Msr,
+};
+
+use crate::{fpu, regs::Classes};
+
+/// IA32_PL3_SSP, which is part of the supervisor component CET_U.
+const PL3_SSP: u32 = 0x6A7;
+
+static CLASSES: AtomicU32 = AtomicU32::new(0);
+static PKRU: AtomicBool = AtomicBool::new(false);
+static SSP: AtomicBool = AtomicBool::new(false);
+static BAD_IMAGES: AtomicBool = AtomicBool::new(false);
+
+/// Finds out, once the plan is decided and enabled on this CPU.
+///
+/// # Safety
+///
+/// Nobody needs what is in the registers, and the CPU's word is not open.
+pub unsafe fn detect() {
+    let plan = fpu::plan();
+    let leaf7 = __cpuid_count(7, 0);
+    let mut classes = Classes::BASE;
+    if plan.xcr0().contains(Components::AVX) && plan.rung() != Rung::Fxsave {
+        classes = classes.with(Classes::AVX);
+        if plan.xcr0().contains(Components::AVX512) && leaf7.ebx >> 16 & 1 != 0 {
+            classes = classes.with(Classes::AVX512);
+            if leaf7.ebx >> 30 & 1 != 0 {
+                classes = classes.with(Classes::WIDE_MASKS);
+            }
+        }
+    }
+    CLASSES.store(classes.bits(), Ordering::Relaxed);
+    PKRU.store(leaf7.ecx >> 3 & 1 != 0, Ordering::Relaxed);
+    SSP.store(plan.xss().contains(Components::CET_U), Ordering::Relaxed);
+    // SAFETY: the caller's.
+    BAD_IMAGES.store(unsafe { refuses_bad_images() }, Ordering::Relaxed);
+}
+
+/// Turns protection keys on, on each CPU.
+pub fn enable_pkru() {
+    if has_pkru() {
+        // SAFETY: user pages have key 0, and no PKRU of this kernel's tasks forbids that.
+        unsafe { Cr4::update(|cr4| *cr4 |= Cr4Flags::PROTECTION_KEY_USER) };
+        write_pkru(0);
+    }
+}
+
+/// The registers that tasks hold.
+pub fn classes() -> Classes {
+    let bits = CLASSES.load(Ordering::Relaxed);
+    let there = |class: &Classes| bits & class.bits() != 0;
+    let more = [Classes::AVX, Classes::AVX512, Classes::WIDE_MASKS];
+    more.into_iter().filter(there).fold(Classes::BASE, Classes::with)
+}
+/// Are there protection keys?
+pub fn has_pkru() -> bool {
+    PKRU.load(Ordering::Relaxed)
+}
+/// Does the plan switch the shadow-stack pointer?
+pub fn has_ssp() -> bool {
+    SSP.load(Ordering::Relaxed)
+}
+/// Does the processor (or its emulator) refuse an image that [`spoil`] has spoilt?
+pub fn bad_images() -> bool {
+    BAD_IMAGES.load(Ordering::Relaxed)
+}
+
+/// PKRU, where there is one.
+pub fn read_pkru() -> u32 {
+    let pkru;
+    // SAFETY: the caller has asked `has_pkru`, and CR4.PKE is set on every CPU.
+    unsafe { asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nomem, nostack)) };
+    pkru
+}
+/// Sets it.
+pub fn write_pkru(pkru: u32) {
+    // SAFETY: as above; every value leaves key 0 usable, whose pages are all there are.
+    unsafe { asm!("wrpkru", in("ecx") 0, in("eax") pkru, in("edx") 0, options(nostack)) };
+}
+
+/// The shadow-stack pointer of user mode, where the plan switches it.
+pub fn read_ssp() -> u64 {
+    // SAFETY: CPUID lists CET_U in IA32_XSS, so there is the register.
+    unsafe { Msr::new(PL3_SSP).read() }
+}
+/// Sets it: shadow stacks are off, so it is a register like another.
+pub fn write_ssp(ssp: u64) {
+    // SAFETY: as above; the callers' values are canonical and multiples of 8.
+    unsafe { Msr::new(PL3_SSP).write(ssp) };
+}
+
+/// Breaks an image: a component that there is not, or (FXSAVE) a reserved bit of MXCSR.
+pub fn spoil(area: NonNull<u8>) {
+    let (at, bit) = match fpu::plan().rung() {
+        Rung::Fxsave => (24 + 3, 0x80),
+        _ => (512 + 7, 0x40),
+    };
+    // SAFETY: the callers' own area, of at least 576 bytes; that it is no image of the backend's any more
+    // is what they want (it breaks S1 of the restore, which must refuse it).
+    unsafe { *area.as_ptr().add(at) |= bit };
+}
+
+/// # Safety
+///
+/// As for [`detect`].
+unsafe fn refuses_bad_images() -> bool {
+    #[repr(C, align(64))]
+    struct Image([u8; 12288]);
+    static mut IMAGE: Image = Image([0; 12288]);
+    let plan = fpu::plan();
+    let area = NonNull::new((&raw mut IMAGE).cast::<u8>());
+    let Some(area) = area.filter(|_| RawFpu::area_len(plan) <= size_of::<Image>()) else {
+        return false;
+    };
+    // SAFETY: S1: a static of this function, which is called once; S2: the caller's.
+    unsafe {
+        plan.write_initial(area);
+        spoil(area);
+        let refused = plan.restore(area).is_err();
+        // Some emulators take the reserved bit; it must not stay.
+        plan.write_initial(area);
+        plan.restore(area).is_ok() && refused
+    }
+}

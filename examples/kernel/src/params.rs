@@ -1,0 +1,91 @@
+//! Boot parameters: `key=value` words, from the loader's command line or from the second sector.
+
+use fpu_x86::Rung;
+
+use crate::faults::Fault;
+
+/// CPUs that the kernel has blocks for.
+pub const MAX_CPUS: usize = 8;
+
+/// What the run shall be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Params {
+    /// CPUs to start, the first included.
+    pub cpus: usize,
+    /// Run at least this long, in seconds of this machine's own time.
+    pub seconds: u64,
+    /// Goals that are not reached by then never will be.
+    pub limit: u64,
+    /// Switches that each task must have had.
+    pub switches: u64,
+    /// Migrations that each task must have had; without effect on one CPU.
+    pub migrations: u64,
+    /// For patterns and moments.
+    pub seed: u64,
+    /// The seeded fault.
+    pub fault: Option<Fault>,
+    /// The instruction, if not the best.
+    pub rung: Option<Rung>,
+    /// Compare the registers with the claims on the way to user mode.
+    pub check: bool,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            seconds: 0,
+            limit: 60,
+            switches: 200,
+            migrations: 50,
+            seed: 1,
+            fault: None,
+            rung: None,
+            check: false,
+        }
+    }
+}
+
+impl Params {
+    /// Reads them; the error is the word that could not be read.
+    pub fn parse(text: &[u8]) -> Result<Self, &str> {
+        let mut params = Self::default();
+        let text = core::str::from_utf8(text).map_err(|_| "not text")?;
+        for word in text.split_ascii_whitespace() {
+            let (key, value) = word.split_once('=').ok_or(word)?;
+            let number = || value.parse::<u64>().map_err(|_| word);
+            match key {
+                "cpus" => match number()? as usize {
+                    cpus @ 1..=MAX_CPUS => params.cpus = cpus,
+                    _ => return Err(word),
+                },
+                "seconds" => params.seconds = number()?,
+                "limit" => params.limit = number()?,
+                "switches" => params.switches = number()?,
+                "migrations" => params.migrations = number()?,
+                "seed" => params.seed = number()?,
+                "check" => params.check = number()? != 0,
+                "fault" => params.fault = Some(Fault::named(value).ok_or(word)?),
+                "rung" => params.rung = Some(rung(value).ok_or(word)?),
+                _ => return Err(word),
+            }
+        }
+        Ok(params)
+    }
+}
+
+/// By its name on the command line.
+fn rung(name: &str) -> Option<Rung> {
+    Rung::ALL.into_iter().find(|rung| rung_name(*rung) == name)
+}
+
+/// The name of a rung in parameters and in the result.
+pub fn rung_name(rung: Rung) -> &'static str {
+    match rung {
+        Rung::Xsaves => "xsaves",
+        Rung::Xsavec => "xsavec",
+        Rung::Xsaveopt => "xsaveopt",
+        Rung::Xsave => "xsave",
+        _ => "fxsave",
+    }
+}

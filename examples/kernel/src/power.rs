@@ -1,0 +1,185 @@
+//! CPUs come and go, registers are lost: the thread that does it, and judges when all has been seen.
+
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits};
+use x86_64::{
+    instructions::{hlt, interrupts},
+    registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
+};
+
+use crate::{
+    apic, boot,
+    cpu::{self, state, this_cpu, PerCpu},
+    faults::Fault,
+    fpu::{self, IrqsOff},
+    hw, main_params,
+    sched::{self, Next},
+    seeded, task, torture, verdict,
+};
+
+/// The number under which a CPU comes online.
+fn number_of(cpu: &PerCpu) -> u32 {
+    if seeded::on(Fault::SameNumber) {
+        0
+    } else {
+        cpu.number.get()
+    }
+}
+
+/// This CPU begins, or begins again. Interrupts are off.
+pub fn bring_up(cpu: &PerCpu) {
+    if seeded::on(Fault::WordsZeroed) {
+        // SAFETY: it is what W1 forbids, and what the fault is for.
+        unsafe { cpu.fpu.set_resident(0) };
+    }
+    if let Err(why) = fpu::bring_up(number_of(cpu)) {
+        verdict::fail(format_args!("CPU {} cannot be brought up: {why:?}", cpu.number.get()));
+    }
+    hw::enable_pkru();
+    cpu.state.store(state::ON, Release);
+}
+
+/// Starts a CPU, for the first time or again, and waits until it is there.
+pub fn start(number: usize) {
+    let Some(cpu) = cpu::by_number(number) else { return };
+    // SAFETY: its idle task's stack is free: it does not run. One CPU is started at a time. Nobody but
+    // this thread uses `delay_us`.
+    let sent = unsafe {
+        boot::set_ap(task::idle_of(number).stack_top(), number as u32);
+        apic::wake(number as u8, boot::TRAMPOLINE_PAGE)
+    };
+    let mut patience = 2000;
+    while cpu.state.load(Acquire) != state::ON {
+        if !sent || patience == 0 {
+            verdict::fail(format_args!("CPU {number} does not start"));
+        }
+        patience -= 1;
+        apic::delay_us(1000);
+    }
+}
+
+/// The end of this CPU, from its idle task: nobody runs here, but claims on its registers may stand.
+pub fn leave_cpu(cpu: &PerCpu) -> ! {
+    interrupts::disable();
+    // SAFETY: interrupts are off.
+    let mut here = unsafe { IrqsOff::new() };
+    if let Err(why) = fpu::take_down(&mut here) {
+        verdict::refused(cpu.current(), why);
+    }
+    match here.kernel_fpu(None, KernelUnits::ALL).map(drop) {
+        Err(Error::CpuOffline) => {}
+        answer => verdict::fail(format_args!("a section on an offline CPU: {answer:?}")),
+    }
+    // With the power go the registers.
+    lose_registers();
+    cpu.state.store(state::OFF, Release);
+    loop {
+        hlt();
+    }
+}
+
+fn lose_registers() {
+    torture::scribble(this_cpu());
+}
+
+/// Takes a CPU down and starts it again.
+fn cycle(number: usize) {
+    let Some(cpu) = cpu::by_number(number) else { return };
+    cpu.state.store(state::LEAVING, Release);
+    while cpu.state.load(Acquire) != state::OFF {
+        pause();
+    }
+    // The others go on meanwhile, with tasks that it held.
+    let until = torture::CLOCK.load(Relaxed) + 3000;
+    while torture::CLOCK.load(Relaxed) < until {
+        pause();
+    }
+    start(number);
+    verdict::count_offline();
+}
+
+/// Registers are lost, the control registers are not.
+fn doze() {
+    interrupts::disable();
+    // SAFETY: interrupts are off; nobody's task is current here but this thread.
+    let mut here = unsafe { IrqsOff::new() };
+    lose_registers();
+    if !seeded::on(Fault::NoResume) {
+        if let Err(why) = here.fpu_resume() {
+            verdict::refused(this_cpu().current(), why);
+        }
+    }
+    verdict::count_resume();
+    interrupts::enable();
+}
+
+/// Everything is lost: off, set up anew, on.
+fn suspend() {
+    interrupts::disable();
+    let cpu = this_cpu();
+    // SAFETY: as above.
+    let mut here = unsafe { IrqsOff::new() };
+    if let Err(why) = fpu::take_down(&mut here) {
+        verdict::refused(cpu.current(), why);
+    }
+    lose_registers();
+    // SAFETY: what a CPU has after reset; `bring_up` sets what is needed.
+    unsafe {
+        Cr0::update(|cr0| {
+            cr0.remove(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR);
+            cr0.insert(Cr0Flags::TASK_SWITCHED);
+        });
+        Cr4::update(|cr4| cr4.remove(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE));
+    }
+    bring_up(cpu);
+    verdict::count_resume();
+    interrupts::enable();
+}
+
+fn pause() {
+    interrupts::disable();
+    sched::schedule(Next::Any);
+    interrupts::enable();
+}
+
+/// The thread: something every 2 ms, and the verdict when the goals are reached.
+pub fn thread() -> ! {
+    interrupts::enable();
+    let params = main_params();
+    let mut next = 0;
+    let mut turn = 0;
+    loop {
+        let now = torture::CLOCK.load(Relaxed);
+        if now < next {
+            pause();
+            continue;
+        }
+        next = now + 2000;
+        turn += 1;
+        match turn % 8 {
+            1 | 5 => doze(),
+            3 => suspend(),
+            7 if params.cpus > 1 => cycle(1 + turn / 8 % (params.cpus - 1)),
+            _ => interrupts::without_interrupts(|| torture::check_control(this_cpu())),
+        }
+        verdict::judge(&params, now);
+    }
+}
+
+/// Where a CPU is when nobody runs.
+pub fn idle() -> ! {
+    loop {
+        interrupts::disable();
+        let cpu = this_cpu();
+        if cpu.state.load(Acquire) == state::LEAVING {
+            leave_cpu(cpu);
+        }
+        if cpu.random() & 0x3F == 0 {
+            torture::check_control(cpu);
+        }
+        sched::schedule(Next::Any);
+        interrupts::enable_and_hlt();
+    }
+}
+

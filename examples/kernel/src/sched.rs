@@ -1,0 +1,171 @@
+//! The scheduler: one queue for all CPUs, and a preference for moving tasks about.
+
+use core::{
+    mem::forget,
+    ptr,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use fpu_core::Error;
+use spin::Mutex;
+
+use crate::{
+    cpu::{state, this_cpu, PerCpu},
+    faults::Fault,
+    fpu::{self, IrqsOff},
+    hw,
+    seeded,
+    task::{self, Task, TASKS},
+    torture,
+    trap::Frame,
+    verdict,
+};
+
+/// Who could run and does not.
+struct Queue {
+    ready: [bool; TASKS],
+}
+
+/// Taken with interrupts off, and held over a switch of stacks: nobody can take a task whose stack is in
+/// use. It orders what one CPU did with a task before what the next does (P4).
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { ready: [false; TASKS] });
+
+/// CPUs that are running, to spread pinned tasks when the fault asks for it.
+static CPUS: AtomicU64 = AtomicU64::new(1);
+
+/// What a caller of [`schedule`] would like.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Anybody, the caller included.
+    Any,
+    /// Nobody: the CPU shall be idle for a while.
+    Idle,
+}
+
+/// Lets all tasks run.
+pub fn open(cpus: usize) {
+    CPUS.store(cpus as u64, Ordering::Relaxed);
+    let mut queue = QUEUE.lock();
+    for task in task::all() {
+        queue.ready[task.slot] = true;
+    }
+}
+
+/// May it run here now?
+fn allowed(task: &Task, cpu: &PerCpu, queue: &Queue) -> bool {
+    let here = cpu.number.get() as usize;
+    let fixed = seeded::on(Fault::NoMigration) && task.is_user();
+    queue.ready[task.slot]
+        && task.pinned_to().is_none_or(|only| only == here)
+        && !(fixed && task.slot as u64 % CPUS.load(Ordering::Relaxed) != here as u64)
+}
+
+fn pick(queue: &Queue, cpu: &PerCpu, prev: &'static Task, next: Next) -> &'static Task {
+    let idle = task::idle_of(cpu.number.get() as usize);
+    if next == Next::Idle || cpu.state.load(Ordering::Relaxed) != state::ON {
+        return idle;
+    }
+    let random = cpu.random();
+    // Back to the user task whose registers may still be here.
+    if !prev.is_user() && random & 1 == 0 {
+        if let Some(last) = cpu.last_user.get().filter(|last| allowed(last, cpu, queue)) {
+            return last;
+        }
+    }
+    let here = u64::from(cpu.number.get()) + 1;
+    let from = (random >> 8) as usize % task::all().len();
+    let (before, after) = task::all().split_at(from);
+    let others = || after.iter().chain(before).filter(|task| allowed(task, cpu, queue));
+    // One from elsewhere, more often than not.
+    let moves = others().find(|task| {
+        task.is_user() && task.last_cpu.load(Ordering::Relaxed) != here && random & 6 != 0
+    });
+    match moves.or_else(|| others().next()) {
+        Some(task) => task,
+        None if prev.pinned_to().is_none() || prev.kind == task::Kind::Power => prev,
+        None => idle,
+    }
+}
+
+/// Gives the CPU to somebody. Interrupts are off; returns when it is the caller's turn again, maybe on
+/// another CPU.
+pub fn schedule(next: Next) {
+    let cpu = this_cpu();
+    cpu.resched.set(false);
+    let prev = cpu.current();
+    let mut queue = QUEUE.lock();
+    let next = pick(&queue, cpu, prev, next);
+    if ptr::eq(prev, next) {
+        return;
+    }
+    // SAFETY: interrupts are off until after the last use, which is before the switch of stacks.
+    let irqs_off = unsafe { IrqsOff::new() };
+    if !seeded::on(Fault::ForgetPrepare) {
+        if let Err(why) = fpu::leave(prev.fpu(), &irqs_off) {
+            verdict::refused(prev, why);
+        }
+    }
+    // PKRU is eager: it decides over the kernel's own accesses to user memory.
+    if hw::has_pkru() && !seeded::on(Fault::NoPkru) {
+        if prev.is_user() {
+            prev.pkru.set(hw::read_pkru());
+        }
+        if next.is_user() {
+            hw::write_pkru(next.pkru.get());
+        }
+    }
+    if prev.is_user() {
+        cpu.last_user.set(Some(prev));
+    }
+    queue.ready[prev.slot] = prev.kind != task::Kind::Idle;
+    queue.ready[next.slot] = false;
+    next.arrives(cpu);
+    cpu.set_current(next);
+    // The other stack gives it back.
+    forget(queue);
+    // SAFETY: `next` is nobody's current task, so its pointer is that of its last switch, or `spawn`'s.
+    unsafe { switch_stacks(prev.rsp.as_ptr(), next.rsp.get()) };
+    finish_switch();
+}
+
+extern "C" {
+    fn switch_stacks(keep: *mut u64, other: u64);
+}
+
+/// The first thing on a stack that has been switched to.
+pub fn finish_switch() {
+    // SAFETY: taken by `schedule` on the stack that was left.
+    unsafe { QUEUE.force_unlock() };
+}
+
+/// The timer found that somebody else may run. Interrupts are off.
+pub fn preempt() {
+    let task = this_cpu().current();
+    task.preemptions.fetch_add(1, Ordering::Relaxed);
+    schedule(Next::Any);
+}
+
+/// Back to the user mode that `frame` is of. Interrupts are off.
+pub fn return_to_user(frame: &mut Frame) -> ! {
+    loop {
+        if this_cpu().resched.get() {
+            schedule(Next::Any);
+        }
+        let task = this_cpu().current();
+        let Some(context) = task.fpu() else {
+            verdict::fail(format_args!("task {} has no FPU context", task.slot));
+        };
+        torture::before_user(task, context);
+        // SAFETY: interrupts are off, and stay so until user mode.
+        let irqs_off = unsafe { IrqsOff::new() };
+        // SAFETY: the current task's frame is at the top of its stack, by all entries and `spawn`.
+        match unsafe { fpu::to_user(context, irqs_off, frame) } {
+            // The processor refused the image: the task ends, and another begins in its place.
+            Error::RestoreFailed(_) if task.spoilt.get() => {
+                torture::refused_as_it_should();
+                task.born_again(frame);
+            }
+            why => verdict::refused(task, why),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The plan as a backend that can be told to be wrong. A kernel of yours has no such file.
+
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU8, Ordering},
+};
+
+use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
+
+use crate::faults::Fault;
+
+/// The fault's number and one, 0 for none.
+static FAULT: AtomicU8 = AtomicU8::new(0);
+
+/// Seeds a fault, before the first task runs.
+pub fn seed(fault: Option<Fault>) {
+    FAULT.store(fault.map_or(0, |fault| fault as u8 + 1), Ordering::Relaxed);
+}
+
+/// Is this one seeded?
+#[inline(always)]
+pub fn on(fault: Fault) -> bool {
+    FAULT.load(Ordering::Relaxed) == fault as u8 + 1
+}
+
+/// A vector instruction where there should be none.
+#[inline(never)]
+pub fn seeded_vector_instruction() {
+    // SAFETY: it is what F1 forbids, and what the fault is for; the compiler uses no vector registers.
+    unsafe { core::arch::asm!("pxor xmm7, xmm7", options(nomem, nostack, preserves_flags)) }
+}
+
+/// What a save that leaves XMM out keeps.
+const X87_PART: usize = 160;
+
+/// A plan, and its broken copies.
+pub struct Seeded {
+    plan: Plan,
+    /// The same instruction with fewer components.
+    narrow: Option<Plan>,
+}
+
+impl Seeded {
+    pub fn new(plan: Plan) -> Self {
+        let narrow = Plan::detect_kernel(Components::LEGACY).and_then(|p| p.with_rung(plan.rung()));
+        let narrow = narrow.ok().filter(|n| n.components() != plan.components());
+        Self { plan, narrow }
+    }
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// # Safety
+    ///
+    /// As for `RawFpu::save`.
+    #[inline(never)]
+    unsafe fn seeded_save(&self, area: NonNull<u8>) {
+        if on(Fault::SkipSave) {
+            return;
+        }
+        if let Some(narrow) = &self.narrow {
+            // SAFETY: S1, S2: the caller's; a part of the components needs no more bytes.
+            return unsafe { narrow.save(area) };
+        }
+        debug_assert!(self.plan.rung() == Rung::Fxsave);
+        #[repr(C, align(64))]
+        struct Legacy([u8; 512]);
+        let mut scratch = Legacy([0; 512]);
+        // SAFETY: S1: FXSAVE's 512 bytes; S2: the caller's.
+        unsafe { self.plan.save(NonNull::from(&mut scratch).cast()) };
+        // SAFETY: S1: the caller's.
+        unsafe { area.as_ptr().copy_from_nonoverlapping(scratch.0.as_ptr(), X87_PART) };
+    }
+}
+
+// SAFETY: B1-B7 are those of the plan; the faults break them on purpose.
+unsafe impl RawFpu for Seeded {
+    type Image<'a> = Image<'a>;
+    type ImageMut<'a> = ImageMut<'a>;
+
+    fn area_len(&self) -> usize {
+        RawFpu::area_len(&self.plan)
+    }
+    fn area_align(&self) -> usize {
+        self.plan.area_align()
+    }
+    fn plan_mask(&self) -> u64 {
+        self.plan.plan_mask()
+    }
+    unsafe fn write_initial(&self, area: NonNull<u8>) {
+        // SAFETY: the caller's, as in all of these.
+        unsafe { self.plan.write_initial(area) }
+    }
+    #[inline(always)]
+    unsafe fn save(&self, area: NonNull<u8>) {
+        if on(Fault::SkipSave) || on(Fault::FewComponents) {
+            // SAFETY: as above.
+            return unsafe { self.seeded_save(area) };
+        }
+        // SAFETY: as above.
+        unsafe { self.plan.save(area) }
+    }
+    #[inline(always)]
+    unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        if on(Fault::SkipRestore) {
+            return Ok(());
+        }
+        // SAFETY: as above.
+        let answer = unsafe { self.plan.restore(area) };
+        if on(Fault::IgnoreFailure) {
+            return Ok(());
+        }
+        answer
+    }
+    unsafe fn kernel_defaults(&self, units: KernelUnits) {
+        // SAFETY: as above.
+        unsafe { self.plan.kernel_defaults(units) }
+    }
+    unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
+        // SAFETY: as above.
+        unsafe { self.plan.copy_for_child(from, to) }
+    }
+    unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
+        // SAFETY: as above.
+        unsafe { self.plan.image(area) }
+    }
+    unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
+        // SAFETY: as above.
+        unsafe { self.plan.image_mut(area) }
+    }
+}

@@ -1,0 +1,303 @@
+//! Tasks: seven in user mode, kernel threads, and one idle task a CPU.
+
+use core::{
+    cell::{Cell, UnsafeCell},
+    mem::size_of,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use fpu_core::RawFpu;
+
+use crate::{
+    cpu::{PerCpu, USER_CS, USER_SS},
+    faults::Fault,
+    fpu::{self, Fpu},
+    hw,
+    params::MAX_CPUS,
+    power,
+    regs::RegFile,
+    sched, seeded, torture,
+    trap::Frame,
+    user::{self, UserBlock, BLOCK_BYTES},
+    verdict,
+};
+
+/// Tasks that hold patterns in every register.
+pub const HOLDERS: usize = 6;
+/// The task that never touches the FPU.
+const QUIET: usize = HOLDERS;
+/// Tasks in user mode.
+pub const USERS: usize = QUIET + 1;
+/// Kernel threads that use the FPU in sections.
+const WORKERS: usize = 2;
+const POWER: usize = USERS + WORKERS;
+const IDLE: usize = POWER + 1;
+/// All tasks; the last are the idle ones.
+pub const TASKS: usize = IDLE + MAX_CPUS;
+
+/// The page that ring 3 may use, in the map that the boot code made.
+pub const USER_PAGE: usize = 0x40_0000;
+const BLOCKS: usize = USER_PAGE + 0x1_0000;
+/// Room for one image: AMX needs 11 KiB.
+const AREA: usize = 12 * 1024;
+const STACK: usize = 16 * 1024;
+/// Interrupts on.
+const USER_RFLAGS: u64 = 0x202;
+
+/// What a task is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Runs in user mode, with patterns in its registers.
+    Holder,
+    /// Runs in user mode, and leaves the FPU alone.
+    Quiet,
+    /// A kernel thread that uses the FPU in sections.
+    Worker,
+    /// The kernel thread that takes CPUs down, and judges.
+    Power,
+    /// Runs when nobody else does.
+    Idle,
+}
+
+#[repr(C, align(64))]
+struct Memory<const N: usize>(UnsafeCell<[u8; N]>);
+// SAFETY: a stack or an area; who may use it is its owner's matter.
+unsafe impl<const N: usize> Sync for Memory<N> {}
+
+static AREAS: [Memory<AREA>; USERS] = [const { Memory(UnsafeCell::new([0; AREA])) }; USERS];
+static STACKS: [Memory<STACK>; TASKS] = [const { Memory(UnsafeCell::new([0; STACK])) }; TASKS];
+static ALL: [Task; TASKS] = {
+    let mut all = [const { Task::new(0) }; TASKS];
+    let mut slot = 0;
+    while slot < TASKS {
+        all[slot] = Task::new(slot);
+        slot += 1;
+    }
+    all
+};
+
+/// One task.
+pub struct Task {
+    pub slot: usize,
+    pub kind: Kind,
+    /// The stack pointer while it does not run.
+    pub rsp: Cell<u64>,
+    /// `None` in kernel threads and idle.
+    fpu: UnsafeCell<Option<Fpu>>,
+    /// Where it ran last, and one; 0 for nowhere.
+    pub last_cpu: AtomicU64,
+    pub switches: AtomicU64,
+    pub migrations: AtomicU64,
+    pub preemptions: AtomicU64,
+    /// Patterns come from it; grows with every round.
+    pub seed: Cell<u64>,
+    /// PKRU while it does not run.
+    pub pkru: Cell<u32>,
+    /// What its shadow-stack pointer should be, where the plan switches it.
+    pub ssp: Cell<u64>,
+    /// Its image is bad on purpose.
+    pub spoilt: Cell<bool>,
+}
+
+// SAFETY: cells are used by the CPU on which the task is current, which the scheduler's lock decides.
+unsafe impl Sync for Task {}
+
+impl Task {
+    const fn new(slot: usize) -> Self {
+        let kind = match slot {
+            0..HOLDERS => Kind::Holder,
+            QUIET => Kind::Quiet,
+            USERS..POWER => Kind::Worker,
+            POWER => Kind::Power,
+            _ => Kind::Idle,
+        };
+        Self {
+            slot,
+            kind,
+            rsp: Cell::new(0),
+            fpu: UnsafeCell::new(None),
+            last_cpu: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
+            migrations: AtomicU64::new(0),
+            preemptions: AtomicU64::new(0),
+            seed: Cell::new(0),
+            pkru: Cell::new(0),
+            ssp: Cell::new(0),
+            spoilt: Cell::new(false),
+        }
+    }
+
+    /// Its context, if it has one.
+    #[inline(always)]
+    pub fn fpu(&self) -> Option<&Fpu> {
+        // SAFETY: written only by `spawn`, before it runs, and by `born_again`, by itself.
+        unsafe { (*self.fpu.get()).as_ref() }
+    }
+
+    /// The first byte above its kernel stack.
+    pub fn stack_top(&self) -> u64 {
+        STACKS[self.slot].0.get() as u64 + STACK as u64
+    }
+
+    /// Does it run in user mode?
+    pub fn is_user(&self) -> bool {
+        self.slot < USERS
+    }
+
+    /// The only CPU that it may run on.
+    pub fn pinned_to(&self) -> Option<usize> {
+        match self.kind {
+            Kind::Power => Some(0),
+            Kind::Idle => Some(self.slot - IDLE),
+            _ => None,
+        }
+    }
+
+    /// Its memory in user mode.
+    pub fn block(&self) -> *mut UserBlock {
+        (BLOCKS + self.slot * BLOCK_BYTES) as *mut UserBlock
+    }
+
+    fn area(&self) -> NonNull<u8> {
+        NonNull::from(&AREAS[self.slot].0).cast()
+    }
+
+    /// Counts that it begins to run here.
+    pub fn arrives(&self, cpu: &PerCpu) {
+        let here = u64::from(cpu.number.get()) + 1;
+        let before = self.last_cpu.swap(here, Ordering::Relaxed);
+        self.switches.fetch_add(1, Ordering::Relaxed);
+        if before != 0 && before != here {
+            self.migrations.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The start of a life: registers, and memory in user mode, are initial.
+    fn begin_life(&self, frame: &mut Frame) {
+        let block = self.block();
+        // SAFETY: a frame is integers, for which zero is a value.
+        *frame = unsafe { core::mem::zeroed() };
+        frame.rip = USER_PAGE as u64;
+        if self.kind == Kind::Quiet {
+            frame.rip += user::quiet_entry() as u64;
+        }
+        (frame.cs, frame.ss) = (USER_CS.into(), USER_SS.into());
+        frame.rflags = USER_RFLAGS;
+        frame.rbx = block as u64;
+        frame.rsp = block as u64 + BLOCK_BYTES as u64;
+        self.pkru.set(0);
+        self.ssp.set(0);
+        self.spoilt.set(false);
+        // SAFETY: the task's own memory, in the identity map, and it does not run in user mode now.
+        unsafe {
+            (*block).want = RegFile::initial(hw::classes());
+            (*block).seen = RegFile::initial(hw::classes());
+            (*block).has_pkru = u32::from(hw::has_pkru());
+            ((*block).pkru_want, (*block).pkru_seen) = (0, 0);
+        }
+    }
+
+    /// Tells the library to write its image anew in memory that held another task's a moment ago, while
+    /// registers may still hold that one's.
+    ///
+    /// Interrupts are off, and this is the current task.
+    pub fn born_again(&self, frame: &mut Frame) {
+        self.begin_life(frame);
+        if hw::has_pkru() {
+            hw::write_pkru(0);
+        }
+        if seeded::on(Fault::StaleSlot) {
+            return;
+        }
+        // SAFETY: the current task's own, with interrupts off: nobody else looks.
+        let slot = unsafe { &mut *self.fpu.get() };
+        drop(slot.take());
+        // SAFETY: A3: the context that had it is gone.
+        match unsafe { fpu::new_context(self.area(), AREA) } {
+            Ok(fpu) => *slot = Some(fpu),
+            Err(why) => verdict::fail(format_args!("task {}: {why}", self.slot)),
+        }
+    }
+
+    /// Breaks the image in a way that the processor refuses, and no safe function can.
+    ///
+    /// The task is current, and in memory only.
+    pub fn spoil(&self) {
+        self.spoilt.set(true);
+        hw::spoil(self.area());
+    }
+}
+
+/// The task of a slot.
+#[inline(always)]
+pub fn by_slot(slot: usize) -> &'static Task {
+    &ALL[slot]
+}
+/// All tasks that are not idle.
+pub fn all() -> &'static [Task] {
+    &ALL[..IDLE]
+}
+/// Those that run in user mode.
+pub fn users() -> &'static [Task] {
+    &ALL[..USERS]
+}
+/// A CPU's idle task.
+pub fn idle_of(cpu: usize) -> &'static Task {
+    &ALL[IDLE + cpu]
+}
+
+extern "C" {
+    fn task_entry();
+}
+
+/// Makes all tasks but the idle ones.
+///
+/// # Safety
+///
+/// Called once, on the first CPU, before others are started.
+pub unsafe fn spawn(seed: u64) {
+    let blob = user::blob();
+    // SAFETY: the user page is nobody's yet; the blob is shorter than what is before the blocks.
+    unsafe { (USER_PAGE as *mut u8).copy_from_nonoverlapping(blob.as_ptr(), blob.len()) };
+    for task in all() {
+        task.seed.set(seed * 1_000_003 + task.slot as u64 * 65_537);
+        let mut top = task.stack_top();
+        if task.is_user() {
+            let need = RawFpu::area_len(fpu::plan());
+            if need > AREA {
+                verdict::fail(format_args!("an image has {need} bytes, tasks have {AREA}"));
+            }
+            // SAFETY: A3: the slot's own memory, given once.
+            match unsafe { fpu::new_context(task.area(), AREA) } {
+                // SAFETY: the task does not run yet.
+                Ok(fpu) => unsafe { *task.fpu.get() = Some(fpu) },
+                Err(why) => verdict::fail(format_args!("task {}: {why}", task.slot)),
+            }
+            top -= size_of::<Frame>() as u64;
+            // SAFETY: the top of its own stack, which nobody uses yet.
+            task.begin_life(unsafe { &mut *(top as *mut Frame) });
+        }
+        // What `switch_stacks` pops: six registers, and where to go. The stack is aligned for a call there.
+        let words = top as *mut u64;
+        // SAFETY: as above.
+        unsafe { words.sub(2).write(task_entry as *const () as u64) };
+        task.rsp.set(top - 8 * 8);
+    }
+}
+
+/// The first code on a new stack.
+#[no_mangle]
+extern "C" fn task_begin() -> ! {
+    sched::finish_switch();
+    let task = crate::cpu::this_cpu().current();
+    match task.kind {
+        Kind::Holder | Kind::Quiet => {
+            let frame = (task.stack_top() - size_of::<Frame>() as u64) as *mut Frame;
+            // SAFETY: `spawn` put it there.
+            sched::return_to_user(unsafe { &mut *frame })
+        }
+        Kind::Power => power::thread(),
+        Kind::Worker | Kind::Idle => torture::worker(),
+    }
+}

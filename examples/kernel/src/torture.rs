@@ -1,0 +1,302 @@
+//! What happens to tasks at random moments: sections in interrupts, NMIs, and single steps.
+
+use core::{
+    arch::asm,
+    cell::UnsafeCell,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+};
+
+use fpu_core::{Error, KernelFpu, KernelUnits};
+use spin::Once;
+
+use crate::{
+    apic,
+    cpu::{self, state, this_cpu, PerCpu},
+    faults::Fault,
+    fpu::{self, Fpu, InIrq, InNmi, PreemptOff},
+    hw,
+    params::MAX_CPUS,
+    regs::{self, RegFile},
+    sched::{self, Next},
+    seeded,
+    task::Task,
+    trap::{Frame, TIMER},
+    verdict,
+};
+
+/// Moments of a run, counted.
+pub static IRQ_SECTIONS: AtomicU64 = AtomicU64::new(0);
+pub static SECTIONS: AtomicU64 = AtomicU64::new(0);
+pub static BUSY: AtomicU64 = AtomicU64::new(0);
+pub static NMIS: AtomicU64 = AtomicU64::new(0);
+pub static STEPS: AtomicU64 = AtomicU64::new(0);
+pub static BAD_IMAGES: AtomicU64 = AtomicU64::new(0);
+pub static TICKS: AtomicU64 = AtomicU64::new(0);
+/// Microseconds that CPU 0's timer has run.
+pub static CLOCK: AtomicU64 = AtomicU64::new(0);
+
+static TICKS_PER_MS: AtomicU32 = AtomicU32::new(0);
+/// Rounds of the user program's loop in a millisecond.
+static SPINS_PER_MS: AtomicU64 = AtomicU64::new(0);
+/// The interval that CPU 0's timer was last set to.
+static ARMED: AtomicU64 = AtomicU64::new(0);
+
+/// What sections load: patterns that no task has.
+static SCRIBBLES: Once<[RegFile; 4]> = Once::new();
+/// A CPU's own file, for what a section finds.
+struct Seen(UnsafeCell<RegFile>);
+// SAFETY: each CPU uses its own, in one section at a time: a second is refused.
+unsafe impl Sync for Seen {}
+static SEEN: Once<[Seen; MAX_CPUS]> = Once::new();
+
+/// Sets up what follows; the timer is calibrated.
+pub fn prepare(ticks_per_ms: u32) {
+    TICKS_PER_MS.store(ticks_per_ms, Relaxed);
+    let classes = hw::classes();
+    SCRIBBLES.call_once(|| [1, 2, 3, 4].map(|n| RegFile::pattern(n << 40, classes)));
+    let seen = || Seen(UnsafeCell::new(RegFile::initial(classes)));
+    SEEN.call_once(|| [(); MAX_CPUS].map(|()| seen()));
+    // How fast the loop of ring 3 is here.
+    apic::arm_silent(u32::MAX);
+    let before = apic::remaining();
+    const ROUNDS: u64 = 100_000;
+    // SAFETY: counts a register down.
+    unsafe { asm!("2: dec {n}", "jnz 2b", n = inout(reg) ROUNDS => _, options(nomem, nostack)) };
+    let took = u64::from(before - apic::remaining()).max(1);
+    apic::arm_silent(0);
+    SPINS_PER_MS.store((ROUNDS * u64::from(ticks_per_ms) / took).max(1), Relaxed);
+}
+
+/// Rounds of a spin of up to two thirds of a millisecond.
+pub fn spins(random: u64) -> u64 {
+    SPINS_PER_MS.load(Relaxed) * (random % 1024) / 1536
+}
+
+/// Sets the timer to 50 to 1000 microseconds: at least 1 kHz, 2 kHz on the average.
+pub fn arm(cpu: &PerCpu) {
+    let us = 50 + cpu.random() % 951;
+    if cpu.number.get() == 0 {
+        ARMED.store(us, Relaxed);
+    }
+    let count = u64::from(TICKS_PER_MS.load(Relaxed)) * us / 1000;
+    // SAFETY: the vector has its handler.
+    unsafe { apic::arm(TIMER, (count as u32).max(1)) };
+}
+
+/// The timer has interrupted `frame`, which may be anything that runs with interrupts on.
+pub fn tick(_frame: &Frame) {
+    let cpu = this_cpu();
+    TICKS.fetch_add(1, Relaxed);
+    if cpu.number.get() == 0 {
+        CLOCK.fetch_add(ARMED.load(Relaxed), Relaxed);
+    }
+    arm(cpu);
+    let random = cpu.random();
+    if seeded::on(Fault::NoSection) {
+        scribble(cpu);
+    } else if !seeded::on(Fault::NoIrqSections) && random & 3 != 0 {
+        irq_section(cpu, units(random));
+    }
+    if random & 0x70 == 0 {
+        let to = &cpu::all()[(random >> 8) as usize % MAX_CPUS];
+        if to.state.load(Relaxed) == state::ON {
+            // SAFETY: it has a handler, which comes back.
+            unsafe { apic::send_nmi(to.apic.get() as u8) };
+        }
+    }
+}
+
+/// Some units, all of them in half of the cases.
+fn units(random: u64) -> KernelUnits {
+    match random >> 16 & 7 {
+        0 => KernelUnits::NONE,
+        1 => KernelUnits::X87,
+        2 => KernelUnits::SIMD,
+        _ => KernelUnits::ALL,
+    }
+}
+
+/// A section in an interrupt, which may have come anywhere outside of the scheduler.
+fn irq_section(cpu: &PerCpu, units: KernelUnits) {
+    // SAFETY: an interrupt handler, with interrupts off.
+    let mut irq = unsafe { InIrq::new() };
+    let current = cpu.current();
+    match irq.kernel_fpu(current.fpu().map(Fpu::context), units) {
+        Ok(section) => {
+            control_words(cpu, units);
+            scribble(cpu);
+            IRQ_SECTIONS.fetch_add(1, Relaxed);
+            drop(section);
+        }
+        Err(Error::Busy) => {
+            BUSY.fetch_add(1, Relaxed);
+            if seeded::on(Fault::IgnoreBusy) {
+                scribble(cpu);
+            }
+        }
+        Err(why) => verdict::refused(current, why),
+    };
+}
+
+/// A section begins with the control words that compiled code expects, not with the task's.
+fn control_words(cpu: &PerCpu, units: KernelUnits) {
+    let seen = seen(cpu);
+    // SAFETY: H1: classes of this CPU, and its own file. H3: CR0.TS is never set here.
+    unsafe { regs::dump(seen) };
+    // SAFETY: nobody else has it.
+    let seen = unsafe { &*seen };
+    if units.x87() && (seen.fcw(), seen.ftw()) != (0x37F, 0) {
+        verdict::fail(format_args!(
+            "kernel section on CPU {}: register fcw is {:#x} and should be 0x37f",
+            cpu.number.get(),
+            seen.fcw()
+        ));
+    }
+    if units.simd() && seen.mxcsr() != 0x1F80 {
+        verdict::fail(format_args!(
+            "kernel section on CPU {}: register mxcsr is {:#x} and should be 0x1f80",
+            cpu.number.get(),
+            seen.mxcsr()
+        ));
+    }
+}
+
+fn seen(cpu: &PerCpu) -> *mut RegFile {
+    // SAFETY: `prepare` filled it before interrupts, tasks and other CPUs.
+    let all = unsafe { SEEN.get_unchecked() };
+    all[cpu.number.get() as usize % MAX_CPUS].0.get()
+}
+
+fn pattern(random: u64) -> &'static RegFile {
+    // SAFETY: as for `seen`.
+    let all = unsafe { SCRIBBLES.get_unchecked() };
+    &all[random as usize % 4]
+}
+
+/// Puts other values into every register that tasks have.
+pub fn scribble(cpu: &PerCpu) -> &'static RegFile {
+    let pattern = pattern(cpu.random());
+    // SAFETY: H1: classes of this CPU. H2: a section, or a fault that leaves it out on purpose.
+    unsafe { regs::load(pattern) };
+    if hw::has_ssp() {
+        hw::write_ssp(0x5EC7_0000);
+    }
+    pattern
+}
+
+/// Kernel code uses every register in a section; whoever interrupts it is refused, or comes before.
+///
+/// Preemption is off, interrupts are on.
+pub fn section(current: &'static Task) {
+    // SAFETY: preemption is off until the end of the function.
+    let mut here = unsafe { PreemptOff::new() };
+    let cpu = this_cpu();
+    match here.kernel_fpu(current.fpu().map(Fpu::context), KernelUnits::ALL) {
+        Ok(section) => {
+            let want = scribble(cpu);
+            for _ in 0..cpu.random() % 512 {
+                core::hint::spin_loop();
+            }
+            let seen = seen(cpu);
+            // SAFETY: H1, H3: as in `control_words`; a handler that comes now is refused its section.
+            unsafe { regs::dump(seen) };
+            // SAFETY: as above, until the section ends.
+            verdict::section(cpu, want, unsafe { &*seen });
+            drop(section);
+            SECTIONS.fetch_add(1, Relaxed);
+        }
+        Err(why) => verdict::refused(current, why),
+    };
+}
+
+/// A non-maskable interrupt asks for a section, wherever it came.
+pub fn nmi() {
+    // SAFETY: the handler of NMIs.
+    let mut nmi = unsafe { InNmi::new() };
+    match nmi.kernel_fpu(None, KernelUnits::ALL) {
+        Err(Error::Nmi) => {}
+        Err(why) => verdict::fail(format_args!("an NMI was refused for a wrong reason: {why}")),
+        Ok(section) => {
+            drop(section);
+            verdict::fail(format_args!("an NMI was given a section"));
+        }
+    }
+    if seeded::on(Fault::NmiUses) {
+        scribble(this_cpu());
+    }
+    NMIS.fetch_add(1, Relaxed);
+}
+
+/// Runs `code` with an interrupt after each instruction, each of which has a section. Interrupts are off.
+pub fn stepped(code: impl FnOnce()) {
+    // SAFETY: sets TF, and clears it again; the handler of the traps is `step`.
+    unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
+    code();
+    // SAFETY: as above.
+    unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
+}
+
+/// After one instruction of [`stepped`].
+pub fn step() {
+    STEPS.fetch_add(1, Relaxed);
+    irq_section(this_cpu(), KernelUnits::NONE);
+}
+
+/// A kernel thread: sections, and giving way.
+pub fn worker() -> ! {
+    loop {
+        x86_64::instructions::interrupts::enable();
+        let cpu = preempt_off();
+        for _ in 0..1 + cpu.random() % 3 {
+            section(cpu.current());
+        }
+        preempt_on();
+        x86_64::instructions::interrupts::disable();
+        sched::schedule(if this_cpu().random() & 3 == 0 { Next::Idle } else { Next::Any });
+    }
+}
+
+/// From here on the code stays on its CPU, which it gets.
+pub fn preempt_off() -> &'static PerCpu {
+    // With interrupts off in between, so that the block is that of the CPU where it is counted.
+    x86_64::instructions::interrupts::without_interrupts(|| {
+        let cpu = this_cpu();
+        cpu.preempt_off.set(cpu.preempt_off.get() + 1);
+        cpu
+    })
+}
+
+/// The other end; a preemption that was due comes with the next interrupt, or on the way to user mode.
+pub fn preempt_on() {
+    let cpu = this_cpu();
+    cpu.preempt_off.set(cpu.preempt_off.get() - 1);
+}
+
+/// The last look before user mode. Interrupts are off.
+pub fn before_user(_task: &'static Task, _context: &Fpu) {}
+
+/// Do the handlers ask the library about faults?
+pub fn serves_fixup() -> bool {
+    !seeded::on(Fault::NoFixup)
+}
+
+/// A spoilt image was refused.
+pub fn refused_as_it_should() {
+    BAD_IMAGES.fetch_add(1, Relaxed);
+}
+
+/// Compares the control registers with the plan, and breaks them where the fault asks for it.
+///
+/// Interrupts are off.
+pub fn check_control(cpu: &PerCpu) {
+    if seeded::on(Fault::ControlDrift) && CLOCK.load(Relaxed) > 20_000 {
+        use x86_64::registers::control::{Cr4, Cr4Flags};
+        // SAFETY: no exception is unmasked; it is what C5 forbids, and what the fault is for.
+        unsafe { Cr4::update(|cr4| *cr4 &= !Cr4Flags::OSXMMEXCPT_ENABLE) };
+    }
+    // SAFETY: interrupts are off.
+    let irqs_off = unsafe { fpu::IrqsOff::new() };
+    if let Err(why) = fpu::control_registers(&irqs_off) {
+        verdict::fail(format_args!("control registers of CPU {}: {why}", cpu.number.get()));
+    }
+}

@@ -1,0 +1,94 @@
+//! What ring 3 runs, and the block of memory that each of its tasks has.
+
+use core::{
+    arch::global_asm,
+    mem::{offset_of, size_of},
+    ptr::addr_of,
+};
+
+use crate::regs::{Classes, RegFile, CLASSES, FX, MASKS};
+
+/// The first system call of a task: [`UserBlock::seen`] is what it was born with.
+pub const SYS_BORN: u32 = 1;
+/// The system call after each round: [`UserBlock::seen`] is what became of [`UserBlock::want`].
+pub const SYS_CHECK: u32 = 2;
+/// No system call: in [`UserBlock::action`] it tells the second program to look at its registers.
+pub const LOOK: u32 = 3;
+
+/// Bytes of a [`UserBlock`]: two pages.
+pub const BLOCK_BYTES: usize = 8192;
+const STACK_BYTES: usize = BLOCK_BYTES - 2 * size_of::<RegFile>() - 24;
+
+/// A task's memory, readable and writable in ring 3, at the address that RBX has at its start. RSP is
+/// its end. The kernel makes both files ([`RegFile::initial`] and so on) before the task's first
+/// instruction: they say which registers to move. It changes the rest while it serves the task's
+/// [`SYS_BORN`] and [`SYS_CHECK`].
+#[repr(C, align(64))]
+pub struct UserBlock {
+    /// Loaded at the start of a round.
+    pub want: RegFile,
+    /// Dumped at its end.
+    pub seen: RegFile,
+    /// PKRU of the round, which must leave protection key 0 usable: the block has it.
+    pub pkru_want: u32,
+    /// PKRU at its end.
+    pub pkru_seen: u32,
+    /// Not 0 if CR4.PKE is set: PKRU is written and read.
+    pub has_pkru: u32,
+    /// Between: the number of a system call, or 0 to spin.
+    pub action: u32,
+    /// How often to go round when spinning.
+    pub spin: u64,
+    /// Little is used: two return addresses.
+    pub stack: [u8; STACK_BYTES],
+}
+
+const _: () = assert!(size_of::<UserBlock>() == BLOCK_BYTES);
+// RSP is the block's end.
+const _: () = assert!(offset_of!(UserBlock, stack) + STACK_BYTES == BLOCK_BYTES);
+
+global_asm!(
+    include_str!("../../../fpu-hosted-test/src/real/registers.s"),
+    include_str!("user.s"),
+    ".purgem fpu_load_registers",
+    ".purgem fpu_dump_registers",
+    fx = const FX,
+    masks = const MASKS,
+    classes = const CLASSES,
+    avx = const Classes::AVX.bits(),
+    avx512 = const Classes::AVX512.bits(),
+    wide = const Classes::WIDE_MASKS.bits(),
+    born = const SYS_BORN,
+    check = const SYS_CHECK,
+    look = const LOOK,
+    want = const offset_of!(UserBlock, want),
+    seen = const offset_of!(UserBlock, seen),
+    pkru_want = const offset_of!(UserBlock, pkru_want),
+    pkru_seen = const offset_of!(UserBlock, pkru_seen),
+    has_pkru = const offset_of!(UserBlock, has_pkru),
+    action = const offset_of!(UserBlock, action),
+    spin = const offset_of!(UserBlock, spin),
+);
+
+extern "C" {
+    static user_start: u8;
+    static user_end: u8;
+    static user_quiet: u8;
+}
+
+/// Where in the [`blob`] the program of a task begins that leaves the FPU alone: it makes [`SYS_CHECK`]
+/// before each round, and dumps its registers only for [`LOOK`].
+pub fn quiet_entry() -> usize {
+    addr_of!(user_quiet) as usize - addr_of!(user_start) as usize
+}
+
+/// The program, to be copied to where ring 3 executes it: anywhere, its first byte is its entry. It is
+/// less than a page, and lies in `.rodata.user`, since the kernel never executes it.
+pub fn blob() -> &'static [u8] {
+    // SAFETY: two labels of one section, the second after the first; nothing writes between them.
+    unsafe {
+        let start = addr_of!(user_start);
+        let bytes = addr_of!(user_end) as usize - start as usize;
+        core::slice::from_raw_parts(start, bytes)
+    }
+}

@@ -1,0 +1,88 @@
+# The program of ring 3, copied to a page of its own at boot. RBX is its block (`UserBlock`), RSP the
+# top of the stack in it. It is position-independent: its jumps and calls stay within it and go to
+# labels that are not global, so the assembler itself resolves them and leaves no relocation behind.
+#
+# Between the load and the dump there is nothing but WRPKRU and the action, so what the dump finds is
+# what the kernel kept. A system call changes RAX, RCX and R11 only.
+
+    .pushsection .rodata.user,"a",@progbits
+    .p2align 6
+    .globl user_start
+user_start:
+    # What a new task finds, before it has touched anything.
+    call user_see
+    mov eax, {born}
+    syscall
+user_loop:
+    lea rdi, [rbx + {want}]
+    call user_load
+    cmp dword ptr [rbx + {has_pkru}], 0
+    je user_act
+    mov eax, [rbx + {pkru_want}]
+    xor ecx, ecx
+    xor edx, edx
+    wrpkru
+user_act:
+    mov eax, [rbx + {action}]
+    test eax, eax
+    jz user_spin
+    syscall
+    jmp user_done
+user_spin:
+    mov rcx, [rbx + {spin}]
+    test rcx, rcx
+    jz user_done
+user_spin_on:
+    dec rcx
+    jnz user_spin_on
+user_done:
+    call user_see
+    mov eax, {check}
+    syscall
+    jmp user_loop
+
+    # The program of a task that leaves the FPU alone: it spins and calls, and now and then only looks.
+    .globl user_quiet
+user_quiet:
+    mov eax, {check}
+    syscall
+    mov eax, [rbx + {action}]
+    cmp eax, {look}
+    jne user_quiet_act
+    call user_see
+    jmp user_quiet
+user_quiet_act:
+    test eax, eax
+    jz user_quiet_spin
+    syscall
+    jmp user_quiet
+user_quiet_spin:
+    mov rcx, [rbx + {spin}]
+    test rcx, rcx
+    jz user_quiet
+user_quiet_spin_on:
+    dec rcx
+    jnz user_quiet_spin_on
+    jmp user_quiet
+
+    # All registers and PKRU into the block.
+user_see:
+    lea rdi, [rbx + {seen}]
+    call user_dump
+    cmp dword ptr [rbx + {has_pkru}], 0
+    je user_seen
+    xor ecx, ecx
+    rdpkru
+    mov [rbx + {pkru_seen}], eax
+user_seen:
+    ret
+
+user_load:
+    fpu_load_registers
+    ret
+user_dump:
+    fpu_dump_registers
+    ret
+    .globl user_end
+user_end:
+    .popsection

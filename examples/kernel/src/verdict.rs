@@ -1,0 +1,275 @@
+//! What was seen, and the verdict: the last line on the serial port.
+//!
+//! Nobody comes back from here but from comparisons that agreed, so text may be formatted.
+
+use core::{
+    fmt::{self, Write},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use fpu_core::{Error, Totals};
+
+use crate::{
+    cpu::{self, this_cpu, PerCpu},
+    fpu, hw, main_params,
+    params::{rung_name, Params},
+    regs::{RegFile, RegisterName},
+    serial::{self, Line},
+    task::{self, Kind, Task},
+    torture,
+    trap::Frame,
+    user::UserBlock,
+};
+
+static CHECKS: AtomicU64 = AtomicU64::new(0);
+static EXITS: AtomicU64 = AtomicU64::new(0);
+static OFFLINE: AtomicU64 = AtomicU64::new(0);
+static RESUMES: AtomicU64 = AtomicU64::new(0);
+static MISMATCHES: AtomicU64 = AtomicU64::new(0);
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+pub fn count_exit() {
+    EXITS.fetch_add(1, Relaxed);
+}
+pub fn count_offline() {
+    OFFLINE.fetch_add(1, Relaxed);
+}
+pub fn count_resume() {
+    RESUMES.fetch_add(1, Relaxed);
+}
+
+/// A task has looked at its registers: they are what it put there, or (new) initial.
+pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
+    CHECKS.fetch_add(1, Relaxed);
+    let who = if new { "new task" } else { "task" };
+    // A new task's `want` is initial, and so is always that of one which leaves the FPU alone.
+    let difference = block.want.quiet_first_difference(&block.seen);
+    if let Some(name) = RegFile::register_of(difference) {
+        register(who, task, cpu, name, &block.want, &block.seen);
+    }
+    if hw::has_pkru() && block.pkru_want != block.pkru_seen {
+        differs(who, task, cpu, "pkru", block.pkru_want.into(), block.pkru_seen.into());
+    }
+    if hw::has_ssp() {
+        let seen = hw::read_ssp();
+        if seen != task.ssp.get() {
+            differs(who, task, cpu, "ssp", task.ssp.get(), seen);
+        }
+    }
+}
+
+/// A section holds what it put into the registers.
+pub fn section(cpu: &PerCpu, want: &RegFile, seen: &RegFile) {
+    let difference = want.quiet_first_difference(seen);
+    if let Some(name) = RegFile::register_of(difference) {
+        MISMATCHES.fetch_add(1, Relaxed);
+        fail(format_args!(
+            "kernel section on CPU {}: register {name} is {:#x} and should be {:#x}",
+            cpu.number.get(),
+            name.value(seen),
+            name.value(want)
+        ));
+    }
+}
+
+/// A word of a task's image in memory.
+pub fn word(task: &Task, what: &'static str, expected: u64, seen: u64) {
+    if expected != seen {
+        differs("task", task, this_cpu(), what, expected, seen);
+    }
+}
+
+#[cold]
+fn register(who: &str, task: &Task, cpu: &PerCpu, name: RegisterName, want: &RegFile, seen: &RegFile) -> ! {
+    MISMATCHES.fetch_add(1, Relaxed);
+    fail(format_args!(
+        "{who} {} on CPU {}: register {name} is {:#x} and should be {:#x}",
+        task.slot,
+        cpu.number.get(),
+        name.value(seen),
+        name.value(want)
+    ));
+}
+
+#[cold]
+fn differs(who: &str, task: &Task, cpu: &PerCpu, what: &str, want: u64, seen: u64) -> ! {
+    MISMATCHES.fetch_add(1, Relaxed);
+    fail(format_args!(
+        "{who} {} on CPU {}: register {what} is {seen:#x} and should be {want:#x}",
+        task.slot,
+        cpu.number.get()
+    ));
+}
+
+/// The library refused what it should have done.
+#[cold]
+pub fn refused(task: &Task, why: Error) -> ! {
+    fail(format_args!("task {} on CPU {}: {why}", task.slot, this_cpu().number.get()));
+}
+
+/// A fault in kernel mode that nobody resolves.
+#[cold]
+pub fn kernel_exception(frame: &Frame) -> ! {
+    fail(format_args!(
+        "exception {} in the kernel at {:#x} on CPU {}, task {}, error {:#x}",
+        frame.vector,
+        frame.rip,
+        this_cpu().number.get(),
+        this_cpu().current().slot,
+        frame.error
+    ));
+}
+
+/// A fault of a task, none of which does what faults.
+#[cold]
+pub fn user_exception(frame: &Frame) -> ! {
+    fail(format_args!(
+        "exception {} in task {} at {:#x} on CPU {}, error {:#x}",
+        frame.vector,
+        this_cpu().current().slot,
+        frame.rip,
+        this_cpu().number.get(),
+        frame.error
+    ));
+}
+
+/// Passes if all goals are reached, fails if they will not be, and returns if it is too early to say.
+pub fn judge(params: &Params, now: u64) {
+    if now < params.seconds * 1_000_000 {
+        return;
+    }
+    let late = now > params.limit.max(2 * params.seconds) * 1_000_000;
+    let least = |of: fn(&Task) -> &AtomicU64| {
+        task::users().iter().map(|task| of(task).load(Relaxed)).min().unwrap_or(0)
+    };
+    let several = u64::from(params.cpus > 1);
+    let totals = totals();
+    let goals = [
+        ("switches", least(|t| &t.switches), params.switches),
+        ("migrations", least(|t| &t.migrations), several * params.migrations),
+        ("preemptions", least(|t| &t.preemptions), params.switches / 10),
+        ("sections in interrupts", torture::IRQ_SECTIONS.load(Relaxed), params.switches),
+        ("sections", torture::SECTIONS.load(Relaxed), params.switches),
+        ("refused sections", torture::BUSY.load(Relaxed), 20),
+        ("NMIs", torture::NMIS.load(Relaxed), 20),
+        ("single steps", torture::STEPS.load(Relaxed), 1000),
+        ("exits", EXITS.load(Relaxed), 20),
+        ("CPUs taken down", OFFLINE.load(Relaxed), several * 3),
+        ("resumes", RESUMES.load(Relaxed), 10),
+        ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
+        ("skipped restores", totals.skipped, params.switches / 4),
+    ];
+    match goals.iter().find(|(_, have, want)| have < want) {
+        None => end(None),
+        Some((what, have, want)) if late => fail(format_args!("too few {what}: {have} of {want}")),
+        Some(_) => {}
+    }
+}
+
+fn totals() -> Totals {
+    let mut sum = Totals::default();
+    for one in cpu::all().iter().map(|cpu| cpu.counters.totals()) {
+        sum.saved += one.saved;
+        sum.restored += one.restored;
+        sum.skipped += one.skipped;
+        sum.failed += one.failed;
+    }
+    sum
+}
+
+/// Ends the run with a reason. The first to come is heard.
+#[cold]
+#[inline(never)]
+pub fn fail(why: fmt::Arguments<'_>) -> ! {
+    end(Some(why))
+}
+
+#[cold]
+#[inline(never)]
+fn end(why: Option<fmt::Arguments<'_>>) -> ! {
+    x86_64::instructions::interrupts::disable();
+    if ENDED.swap(true, Relaxed) {
+        loop {
+            x86_64::instructions::hlt();
+        }
+    }
+    let pass = why.is_none();
+    let mut line = serial::force();
+    // The port does not fail.
+    let _written = result(&mut Text(&mut line), why);
+    serial::exit(pass)
+}
+
+/// Text for JSON's quotes: our messages hold none of what has to be escaped, but for the quote itself.
+struct Text<'l>(&'l mut Line);
+
+impl Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.put(text);
+        Ok(())
+    }
+}
+
+fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result {
+    let params = main_params();
+    let vendor = raw_cpuid::CpuId::new().get_vendor_info();
+    let vendor = vendor.as_ref().map_or("unknown", |vendor| vendor.as_str());
+    write!(out, "\nRESULT {{\"verdict\":\"{}\",", if why.is_none() { "pass" } else { "fail" })?;
+    match why {
+        Some(why) => write!(out, "\"why\":\"{why}\",")?,
+        None => write!(out, "\"why\":null,")?,
+    }
+    write!(out, "\"vendor\":\"{vendor}\",")?;
+    if let Some(plan) = fpu::decided() {
+        let (rung, area) = (rung_name(plan.rung()), plan.area_len());
+        write!(out, "\"rung\":\"{rung}\",\"area\":{area},")?;
+        match rung {
+            "fxsave" => write!(out, "\"xcr0\":null,")?,
+            _ => write!(out, "\"xcr0\":\"{:#x}\",", plan.xcr0())?,
+        }
+        write!(out, "\"xss\":\"{:#x}\",", plan.xss())?;
+    }
+    write!(out, "\"registers\":\"{}", hw::classes().describe())?;
+    for (has, name) in [(hw::has_pkru(), ", PKRU"), (hw::has_ssp(), ", PL3_SSP")] {
+        if has {
+            out.write_str(name)?;
+        }
+    }
+    write!(out, "\",\"cpus\":{},\"tasks\":{}", params.cpus, task::USERS)?;
+    let (users, totals) = (task::users(), totals());
+    let sum = |of: fn(&Task) -> &AtomicU64| -> u64 {
+        task::all().iter().map(|task| of(task).load(Relaxed)).sum()
+    };
+    let least = |of: fn(&Task) -> &AtomicU64| {
+        users.iter().map(|task| of(task).load(Relaxed)).min().unwrap_or(0)
+    };
+    let holders = users.iter().filter(|task| task.kind == Kind::Holder).count() as u64;
+    for (name, value) in [
+        ("holders", holders),
+        ("milliseconds", torture::CLOCK.load(Relaxed) / 1000),
+        ("ticks", torture::TICKS.load(Relaxed)),
+        ("switches", sum(|t| &t.switches)),
+        ("least_switches", least(|t| &t.switches)),
+        ("migrations", sum(|t| &t.migrations)),
+        ("least_migrations", least(|t| &t.migrations)),
+        ("preemptions", sum(|t| &t.preemptions)),
+        ("checks", CHECKS.load(Relaxed)),
+        ("mismatches", MISMATCHES.load(Relaxed)),
+        ("saves", totals.saved),
+        ("restores", totals.restored),
+        ("skipped", totals.skipped),
+        ("sections", torture::SECTIONS.load(Relaxed)),
+        ("irq_sections", torture::IRQ_SECTIONS.load(Relaxed)),
+        ("busy", torture::BUSY.load(Relaxed)),
+        ("nmis", torture::NMIS.load(Relaxed)),
+        ("steps", torture::STEPS.load(Relaxed)),
+        ("bad_images", torture::BAD_IMAGES.load(Relaxed)),
+        ("exits", EXITS.load(Relaxed)),
+        ("offline", OFFLINE.load(Relaxed)),
+        ("resumes", RESUMES.load(Relaxed)),
+        ("verified", 0),
+    ] {
+        write!(out, ",\"{name}\":{value}")?;
+    }
+    out.write_str("}\n")
+}
