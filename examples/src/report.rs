@@ -93,6 +93,11 @@ impl Style {
         let dumb = is("TERM", |value| value == "dumb");
         Self(std::io::stdout().is_terminal() && !refused && !dumb)
     }
+    /// Without colour.
+    #[must_use]
+    pub fn plain() -> Self {
+        Self(false)
+    }
     fn wrap(self, code: &str, text: &str) -> String {
         if self.0 {
             format!("\x1b[{code}m{text}\x1b[0m")

@@ -24,7 +24,7 @@ pub fn names(bits: u64) -> String {
 }
 
 /// `text` broken at spaces into lines of at most `width` characters, all but the first indented.
-pub(super) fn wrapped(text: &str, width: usize, indent: usize) -> String {
+pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
     let (mut out, mut used) = (String::new(), 0);
     for word in text.split(' ') {
         if used > 0 && used + 1 + word.len() > width {

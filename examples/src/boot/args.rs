@@ -1,0 +1,193 @@
+//! The command line.
+
+use crate::args::number;
+
+use super::{
+    faults::Fault,
+    machines::{self, Machine, RUNGS},
+    params::Params,
+};
+
+/// On which machines.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The best that this host can run.
+    Best,
+    /// These.
+    Named(Vec<&'static Machine>),
+    /// All that this host can run.
+    All,
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Args {
+    /// On which machines.
+    pub which: Which,
+    /// What each is told.
+    pub params: Params,
+    /// Every seeded fault once.
+    pub controls: bool,
+    /// So many minutes for all machines together.
+    pub torture: Option<u64>,
+    /// One JSON document on standard output.
+    pub json: bool,
+    /// Show what the kernel says.
+    pub verbose: bool,
+}
+
+/// What to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Boot.
+    Boot(Args),
+    /// Name the machines, and say which of them can run here.
+    List,
+    /// Build the kernel and say where it is.
+    Build {
+        /// As a JSON document.
+        json: bool,
+    },
+    /// Fetch Bochs.
+    Fetch,
+    /// Print this and succeed.
+    Help(String),
+}
+
+fn help() -> String {
+    let mut text = String::from(
+        "Boots the example kernel on emulated CPUs: tasks in ring 3, preempted and moved between CPUs, check
+every register; interrupts use the FPU in between.
+
+usage: cargo boot [options]              on the best machine that this host can run
+
+  --machine NAME    on this machine (repeatable); `--machine list` names them all
+  --all             on every machine that this host can run
+  --controls        every seeded fault once; each must fail, and say how
+  --torture MINUTES so long, over all machines together, or those named
+
+  --cpus N          CPUs of the machine, 1 to 8 (default 2)
+  --seconds N       at least so long in the machine's own time (default 0: until its goals are reached)
+  --seed N          for the register patterns and for what happens when (default 1)
+  --rung NAME       save with xsaves, xsavec, xsaveopt, xsave or fxsave (default: the best there is)
+  --check           compare the registers with what they should hold at every switch
+  --fault NAME      do one thing wrong; must end in a failure that names what broke, and exit code 1
+
+  --json            one JSON document on standard output; the table goes to standard error
+  --verbose         show what the kernel says
+  --build-only      build the kernel, print the path of the ELF file
+  --fetch-bochs     fetch Bochs 3 from Debian's archive into the target directory
+  --help            this
+
+faults:
+",
+    );
+    for fault in Fault::ALL {
+        text += &format!("  {:<16}  {}\n", fault.name(), fault.about());
+    }
+    text += "\nexit code: 0 passed, 1 failed or nothing could run, 2 bad arguments\n";
+    text
+}
+
+/// The machines and what they are for, one a line.
+#[must_use]
+pub fn list() -> String {
+    let line = |m: &Machine| format!("  {:<12}  {:<5}  {}\n", m.name, m.emulator.name(), m.about);
+    machines::ALL.iter().map(line).collect()
+}
+
+/// A number of at most `most`.
+fn bounded(text: &str, least: u64, most: u64) -> Result<u64, String> {
+    let number = number(text).filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("not a number from {least} to {most}: {text}"))
+}
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+///
+/// What is wrong; one line, or a list of what could have been meant.
+pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let (mut params, mut named, mut other) = (Params::default(), Vec::new(), None);
+    let (mut all, mut controls, mut json, mut verbose) = (false, false, false, false);
+    let mut torture = None;
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let (name, attached) = match arg.split_once('=') {
+            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
+            _ => (arg.as_str(), None),
+        };
+        let valued = matches!(
+            name,
+            "--machine" | "--torture" | "--cpus" | "--seconds" | "--seed" | "--rung" | "--fault"
+        );
+        if !valued && attached.is_some() {
+            return Err(format!("{name} takes no value"));
+        }
+        let mut value = || {
+            attached.clone().or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"))
+        };
+        match name {
+            "--help" | "-h" => return Ok(Command::Help(help())),
+            "--all" => all = true,
+            "--controls" => controls = true,
+            "--json" => json = true,
+            "--verbose" => verbose = true,
+            "--check" => params.check = true,
+            "--build-only" => other = Some(Command::Build { json: false }),
+            "--fetch-bochs" => other = Some(Command::Fetch),
+            "--torture" => torture = Some(bounded(&value()?, 1, 10_000)?),
+            "--cpus" => params.cpus = bounded(&value()?, 1, 8)? as u32,
+            "--seconds" => params.seconds = bounded(&value()?, 0, 1_000_000)?,
+            "--seed" => {
+                let text = value()?;
+                params.seed = number(&text).ok_or_else(|| format!("not a number: {text}"))?;
+            }
+            "--rung" => {
+                let text = value()?;
+                let known = RUNGS.into_iter().find(|rung| *rung == text);
+                let known = known.ok_or(format!("no such rung: {text} ({})", RUNGS.join(", ")))?;
+                params.rung = Some(known);
+            }
+            "--fault" => {
+                let text = value()?;
+                let known = Fault::named(&text);
+                let unknown = || format!("no such fault: {text} (--help lists them)");
+                params.fault = Some(known.ok_or_else(unknown)?);
+            }
+            "--machine" => {
+                let text = value()?;
+                if text == "list" {
+                    return Ok(Command::List);
+                }
+                let known = machines::named(&text);
+                let unknown = || format!("no such machine: {text}; there are\n{}", list());
+                named.push(known.ok_or_else(unknown)?);
+            }
+            _ => return Err(format!("unknown argument: {arg} (--help lists them)")),
+        }
+    }
+    let two = |one: &str, other: &str| Err(format!("{one} and {other} contradict each other"));
+    if all && !named.is_empty() {
+        return two("--all", "--machine");
+    }
+    if controls && params.fault.is_some() {
+        return two("--controls", "--fault");
+    }
+    if torture.is_some() && (controls || params.seconds > 0 || params.fault.is_some()) {
+        let against = if controls { "--controls" } else { "--seconds or --fault" };
+        return two("--torture", against);
+    }
+    params.limit += params.seconds;
+    match other {
+        Some(Command::Build { .. }) => return Ok(Command::Build { json }),
+        Some(other) => return Ok(other),
+        None => {}
+    }
+    let which = match named.is_empty() {
+        false => Which::Named(named),
+        true if all || torture.is_some() => Which::All,
+        true => Which::Best,
+    };
+    Ok(Command::Boot(Args { which, params, controls, torture, json, verbose }))
+}

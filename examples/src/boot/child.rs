@@ -1,0 +1,167 @@
+//! An emulator as a child process: what it says goes to files, and it never outlives us.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use super::serial;
+
+/// A file of the run's directory, by the name that both emulators use.
+pub const SERIAL: &str = "serial";
+const OUTPUT: &str = "output";
+/// From the result to the end of the process.
+const SWITCH_OFF: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(10);
+
+/// A child that has ended.
+#[derive(Clone, Debug, Default)]
+pub struct Ended {
+    /// What came over the serial line.
+    pub serial: String,
+    /// What the emulator itself said.
+    pub stderr: String,
+    /// Its exit code, if it was no signal.
+    pub code: Option<i32>,
+    /// It had to be ended.
+    pub late: bool,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// A directory for one run, gone when it is dropped.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A new one under `target`. Those that a killed process has left are removed, with the lock files
+    /// in them.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be made.
+    pub fn new(target: &Path, name: &str) -> io::Result<Self> {
+        let all = target.join("boot");
+        fs::create_dir_all(&all)?;
+        for entry in fs::read_dir(&all)?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let owner = name.rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
+            if owner.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+                // If another process was faster, that is as good.
+                let _removed = fs::remove_dir_all(entry.path());
+            }
+        }
+        let own = all.join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&own)?;
+        Ok(Self(own))
+    }
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left to the next run if it cannot be removed.
+        let _removed = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Shows the lines of a growing file.
+struct Tail<'a> {
+    path: PathBuf,
+    whole: Vec<u8>,
+    shown: usize,
+    show: &'a dyn Fn(&str),
+}
+
+impl Tail<'_> {
+    fn more(&mut self) -> io::Result<()> {
+        let Ok(mut file) = File::open(&self.path) else { return Ok(()) };
+        file.seek(SeekFrom::Start(self.whole.len() as u64))?;
+        file.read_to_end(&mut self.whole)?;
+        while let Some(length) = self.whole[self.shown..].iter().position(|byte| *byte == b'\n') {
+            let line = &self.whole[self.shown..self.shown + length];
+            (self.show)(String::from_utf8_lossy(line).trim_end());
+            self.shown += length + 1;
+        }
+        Ok(())
+    }
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.whole).into_owned()
+    }
+}
+
+/// The child, ended if we leave early.
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _killed = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+/// Has what the emulator itself says doomed the run? It would stand still for ever.
+fn doomed(path: &Path) -> bool {
+    fs::read(path).is_ok_and(|bytes| bytes.windows(18).any(|part| part == b"KVM internal error"))
+}
+
+/// Runs `command` in the directory until it ends, or for at most `limit`; `show` gets each line of the
+/// serial output as it comes.
+///
+/// # Errors
+///
+/// It cannot be started, or its files not be read.
+pub fn run(
+    mut command: Command,
+    scratch: &Scratch,
+    limit: Duration,
+    show: &dyn Fn(&str),
+) -> io::Result<Ended> {
+    let output = scratch.path().join(OUTPUT);
+    let file = File::create(&output)?;
+    command.current_dir(scratch.path()).stdin(Stdio::null());
+    command.stdout(file.try_clone()?).stderr(file);
+    // SAFETY: between fork and exec only prctl is called, which may be called there: it neither
+    // allocates nor locks. It ends the emulator when this thread ends, however that comes about.
+    unsafe {
+        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        });
+    }
+    let mut child = Guard(command.spawn()?);
+    let (started, mut said) = (Instant::now(), None);
+    let path = scratch.path().join(SERIAL);
+    let mut tail = Tail { path, whole: Vec::new(), shown: 0, show };
+    let mut late = false;
+    let status = loop {
+        let status = child.0.try_wait()?;
+        tail.more()?;
+        if let Some(status) = status {
+            break status;
+        }
+        if said.is_none() && serial::ended(&tail.text()) {
+            said = Some(Instant::now());
+        }
+        let stands = said.is_some_and(|since: Instant| since.elapsed() > SWITCH_OFF);
+        if stands || started.elapsed() > limit || doomed(&output) {
+            late = true;
+            child.0.kill()?;
+            break child.0.wait()?;
+        }
+        sleep(POLL);
+    };
+    let stderr = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
+    let seconds = started.elapsed().as_secs_f64();
+    Ok(Ended { serial: tail.text(), stderr, code: status.code(), late, seconds })
+}

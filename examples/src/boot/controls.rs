@@ -1,0 +1,57 @@
+//! Every seeded fault once, on a machine where it can show, to see that a failure would be noticed.
+
+use super::{
+    faults::{Fault, Needs},
+    host::Host,
+    judge::{caught, Verdict},
+    machines::{named, Machine},
+    params::Params,
+    run::{Job, Run},
+};
+
+/// The quickest first.
+const TRIED: [&str; 3] = ["max", "icelake", "sapphire"];
+
+/// Seconds of the machine's own time after which a goal that a fault keeps from being reached is
+/// missed.
+const LIMIT: u64 = 20;
+
+/// Can the fault show there?
+#[must_use]
+pub fn can_show(fault: Fault, machine: &Machine) -> bool {
+    match fault.needs() {
+        Needs::Nothing | Needs::BadImage => true,
+        Needs::Pku => machine.pku,
+    }
+}
+
+/// All faults, each on the first machine where it can show: of those asked for, or of the quickest that
+/// this host can run.
+#[must_use]
+pub fn jobs(host: &Host, params: &Params, asked: &[&'static Machine]) -> Vec<(Fault, Job)> {
+    let quickest: Vec<_> = TRIED.iter().filter_map(|name| named(name)).collect();
+    let machines = if asked.is_empty() { &quickest } else { asked };
+    let job = |fault: Fault| {
+        let shows = machines.iter().filter(|machine| can_show(fault, machine));
+        let runs = shows.clone().find(|machine| host.can_run(machine, params).is_ok());
+        // If none can run, the run says why.
+        let machine = *runs.or(shows.clone().next())?;
+        let params = Params { fault: Some(fault), limit: LIMIT, ..*params };
+        Some((fault, Job { machine, params }))
+    };
+    Fault::ALL.into_iter().filter_map(job).collect()
+}
+
+/// How many were caught, missed, could not run.
+#[must_use]
+pub fn tally(runs: &[Run]) -> (usize, usize, usize) {
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for run in runs {
+        match (run.job.params.fault, &run.verdict) {
+            (_, Verdict::Skip(_)) => skipped += 1,
+            (Some(fault), verdict) if caught(fault, verdict).is_ok() => passed += 1,
+            _ => failed += 1,
+        }
+    }
+    (passed, failed, skipped)
+}

@@ -1,0 +1,74 @@
+//! What this host can run.
+
+use std::path::Path;
+
+use super::{
+    bochs::{self, Bochs},
+    machines::{Emulator, Machine},
+    params::Params,
+    qemu,
+};
+
+/// The emulators, or what to do to have them.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// QEMU's version.
+    pub qemu: Result<String, String>,
+    /// Bochs.
+    pub bochs: Result<Bochs, String>,
+    /// May the host's own CPU be used?
+    pub kvm: Result<(), String>,
+    /// CPUs to spend.
+    pub cpus: usize,
+}
+
+impl Host {
+    /// Looks. `target` is where cargo builds.
+    #[must_use]
+    pub fn new(target: &Path) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { qemu: qemu::version(), bochs: bochs::find(target), kvm: qemu::kvm(), cpus }
+    }
+
+    /// Can it run this machine?
+    ///
+    /// # Errors
+    ///
+    /// Why not, and what to do.
+    pub fn has(&self, machine: &Machine) -> Result<(), String> {
+        match machine.emulator {
+            Emulator::Bochs => self.bochs.as_ref().map(drop).map_err(String::clone),
+            Emulator::Tcg => self.qemu.as_ref().map(drop).map_err(String::clone),
+            Emulator::Kvm => {
+                self.qemu.as_ref().map(drop).map_err(String::clone).and(self.kvm.clone())
+            }
+        }
+    }
+
+    /// Can it run this machine, and the machine do what it is told?
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn can_run(&self, machine: &Machine, params: &Params) -> Result<(), String> {
+        self.has(machine)?;
+        match params.rung {
+            Some(rung) if !machine.has(rung) => {
+                let best = machine.rung.unwrap_or_default();
+                Err(format!(
+                    "it has no {rung}, or the library refuses it there; the best is {best}"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The emulators in one line.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let qemu = self.qemu.as_ref().map_or("no QEMU".into(), |v| format!("QEMU {v}"));
+        let bochs = self.bochs.as_ref();
+        let bochs = bochs.map_or("no Bochs".into(), |b| format!("Bochs {}", b.version));
+        format!("{qemu}, {bochs}, {} CPUs to run them", self.cpus)
+    }
+}

@@ -1,0 +1,159 @@
+//! The verdict on a run. The kernel's own is not taken on trust: its figures are held against the goals
+//! once more.
+
+use super::{
+    child::Ended,
+    faults::Fault,
+    machines::{Emulator, Machine},
+    params::{Params, SWITCHES},
+    serial::{self, Report, SerialError},
+};
+
+/// QEMU's exit codes for what the kernel writes to its debug port.
+const QEMU_PASS: i32 = 33;
+const QEMU_FAIL: i32 = 35;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As it must, without a fault.
+    Pass,
+    /// The kernel found something wrong, or did and saw too little.
+    Fail(String),
+    /// It had to be ended from outside.
+    Hung(String),
+    /// This host cannot run the machine.
+    Skip(String),
+}
+
+impl Verdict {
+    /// For documents.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail(_) => "fail",
+            Self::Hung(_) => "hung",
+            Self::Skip(_) => "skip",
+        }
+    }
+    /// What it says.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Pass => None,
+            Self::Fail(why) | Self::Hung(why) | Self::Skip(why) => Some(why),
+        }
+    }
+}
+
+/// What a passing run must show, first of what it does not.
+#[must_use]
+pub fn missed(report: &Report, machine: &Machine, params: &Params) -> Option<String> {
+    let counts = &report.counts;
+    let expected = params.rung.or(machine.rung);
+    if let Some(rung) = expected.filter(|rung| *rung != report.rung) {
+        return Some(format!("it saves with {}, and should with {rung}", report.rung));
+    }
+    if report.cpus != u64::from(params.cpus) {
+        return Some(format!("{} CPUs of {} took part", report.cpus, params.cpus));
+    }
+    if counts.mismatches > 0 {
+        return Some(format!("passed with {} mismatches", counts.mismatches));
+    }
+    let least = |what: &str, count: u64, goal: u64| {
+        (count < goal).then(|| format!("too few {what}: {count} of {goal}"))
+    };
+    least("switches of a task", counts.least_switches, SWITCHES)
+        .or_else(|| least("migrations of a task", counts.least_migrations, params.migrations()))
+        .or_else(|| least("preemptions", counts.preemptions, 1))
+        .or_else(|| least("checks of registers", counts.checks, 1))
+        .or_else(|| least("sections in interrupts", counts.irq_sections, 1))
+        .or_else(|| least("non-maskable interrupts", counts.nmis, 1))
+        .or_else(|| least("saves", counts.saves, 1))
+        .or_else(|| least("restores", counts.restores, 1))
+        .or_else(|| least("skipped restores", counts.skipped, 1))
+}
+
+/// The verdict, and the figures if there are any.
+#[must_use]
+pub fn judge(ended: &Ended, machine: &Machine, params: &Params) -> (Verdict, Option<Report>) {
+    let serial = ended.serial.as_str();
+    let report = match serial::read(serial) {
+        Ok(report) => report,
+        Err(why) => return (without_result(ended, machine, &why), None),
+    };
+    let verdict = match (report.passed, &report.why) {
+        (false, why) => Verdict::Fail(why.clone().unwrap_or_else(|| "no reason given".into())),
+        (true, Some(why)) => Verdict::Fail(format!("passed, and yet: {why}")),
+        (true, None) => match missed(&report, machine, params) {
+            Some(why) => Verdict::Fail(why),
+            None => Verdict::Pass,
+        },
+    };
+    let off = switched_off(ended, machine, report.passed);
+    // A kernel that fails may say so in any way; one that passes must do all of it.
+    let verdict = match (verdict, off) {
+        (Verdict::Pass, Some(why)) => Verdict::Fail(why),
+        (verdict, _) => verdict,
+    };
+    (verdict, Some(report))
+}
+
+fn without_result(ended: &Ended, machine: &Machine, why: &SerialError) -> Verdict {
+    let serial = ended.serial.as_str();
+    let last = serial::tail(serial, 3);
+    if machine.emulator == Emulator::Kvm {
+        if ended.stderr.contains("KVM internal error") {
+            let why = "the accelerator ended with an internal error in ring 0: KVM does not run \
+                       ring 0 natively here";
+            return Verdict::Skip(why.into());
+        }
+        if *why == SerialError::Silent {
+            let said = ended.stderr.lines().last().unwrap_or("it said nothing");
+            return Verdict::Skip(format!("KVM did not come to the kernel's first line: {said}"));
+        }
+    }
+    let said = if last.is_empty() { String::new() } else { format!(", last serial lines: {last}") };
+    if ended.late {
+        return Verdict::Hung(format!("hung for {:.0} s{said}", ended.seconds));
+    }
+    // Bochs says it at the end of its log, QEMU on its standard error.
+    let emulator = serial::tail(&ended.stderr, 2);
+    let by = if emulator.is_empty() { String::new() } else { format!("; it said: {emulator}") };
+    let (emulator, code) = (machine.emulator.name(), ended.code);
+    let code = code.map_or("a signal".into(), |code| code.to_string());
+    Verdict::Fail(format!("{why}{said}; {emulator} ended with {code}{by}"))
+}
+
+/// What is wrong with the machine's end.
+fn switched_off(ended: &Ended, machine: &Machine, passed: bool) -> Option<String> {
+    if ended.late {
+        return Some("the machine did not switch itself off after the result".into());
+    }
+    let expected = if passed { QEMU_PASS } else { QEMU_FAIL };
+    match (machine.emulator, ended.code) {
+        // Its exit code is always the same.
+        (Emulator::Bochs, _) => None,
+        (_, Some(code)) if code == expected => None,
+        (_, code) => {
+            let code = code.map_or("by a signal".into(), |code| format!("with {code}"));
+            Some(format!("the result says pass, and QEMU ended {code}, not with {expected}"))
+        }
+    }
+}
+
+/// Did a seeded fault end as it must? Else what is wrong.
+///
+/// # Errors
+///
+/// One line.
+pub fn caught(fault: Fault, verdict: &Verdict) -> Result<(), String> {
+    let signs = fault.signs().join("\" or \"");
+    match verdict {
+        Verdict::Fail(why) if fault.signs().iter().any(|sign| why.contains(sign)) => Ok(()),
+        Verdict::Fail(why) => Err(format!("failed otherwise, without \"{signs}\": {why}")),
+        Verdict::Pass => Err("passed: nobody noticed".into()),
+        Verdict::Hung(why) | Verdict::Skip(why) => Err(why.clone()),
+    }
+}

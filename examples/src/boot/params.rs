@@ -1,0 +1,84 @@
+//! What the kernel is told: `key=value` words, on the command line or in the disk image.
+
+use std::fmt;
+
+use super::faults::Fault;
+
+/// Switches and migrations that every task must have had.
+pub const SWITCHES: u64 = 200;
+/// See [`SWITCHES`].
+pub const MIGRATIONS: u64 = 50;
+/// Seconds of the machine's own time in which the goals must be reached.
+pub const LIMIT: u64 = 60;
+
+/// All that one run is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Params {
+    /// CPUs of the machine.
+    pub cpus: u32,
+    /// It runs at least this long, in its own time.
+    pub seconds: u64,
+    /// After this long, in its own time, a goal that is not reached is a failure.
+    pub limit: u64,
+    /// For the patterns and the choices.
+    pub seed: u64,
+    /// What is done wrong.
+    pub fault: Option<Fault>,
+    /// What it saves with, if not with the best.
+    pub rung: Option<&'static str>,
+    /// Registers are compared with claims at each switch.
+    pub check: bool,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { cpus: 2, seconds: 0, limit: LIMIT, seed: 1, fault: None, rung: None, check: false }
+    }
+}
+
+impl Params {
+    /// Migrations that every task must have had: one CPU has none.
+    #[must_use]
+    pub fn migrations(&self) -> u64 {
+        if self.cpus > 1 {
+            MIGRATIONS
+        } else {
+            0
+        }
+    }
+}
+
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cpus, seconds, limit, seed, fault, rung, check } = self;
+        let migrations = self.migrations();
+        write!(f, "cpus={cpus} seconds={seconds} limit={limit} switches={SWITCHES} ")?;
+        write!(f, "migrations={migrations} seed={seed}")?;
+        if let Some(fault) = fault {
+            write!(f, " fault={}", fault.name())?;
+        }
+        if let Some(rung) = rung {
+            write!(f, " rung={rung}")?;
+        }
+        if *check {
+            write!(f, " check=1")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_are_the_kernels() {
+        let params = Params::default().to_string();
+        assert_eq!(params, "cpus=2 seconds=0 limit=60 switches=200 migrations=50 seed=1");
+        let (fault, rung) = (Some(Fault::SkipRestore), Some("xsave"));
+        let all = Params { cpus: 1, seed: u64::MAX, fault, rung, check: true, ..Params::default() };
+        let all = all.to_string();
+        assert!(all.contains("cpus=1 ") && all.contains(" migrations=0 "), "{all}");
+        assert!(all.ends_with("seed=18446744073709551615 fault=skip-restore rung=xsave check=1"));
+    }
+}

@@ -1,0 +1,167 @@
+//! Runs of the kernel, as many at a time as the host has CPUs for.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc, Condvar, Mutex, PoisonError,
+    },
+    time::Duration,
+};
+
+use super::{
+    child::{self, Scratch},
+    host::Host,
+    image,
+    judge::{judge, Verdict},
+    machines::{Emulator, Machine},
+    params::Params,
+    qemu::{self, DISK},
+    serial::Report,
+};
+
+/// The kernel, built.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The file.
+    pub elf: PathBuf,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+    /// Where cargo builds; runs have their files there.
+    pub target: PathBuf,
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// On which machine.
+    pub machine: &'static Machine,
+    /// What the kernel is told.
+    pub params: Params,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What was to be run.
+    pub job: Job,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// The kernel's figures.
+    pub report: Option<Report>,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// Longest that it may take, in the host's time. A machine's own time may pass more slowly, most of all
+/// where the host is busy.
+fn patience(job: &Job) -> Duration {
+    let pace = match job.machine.emulator {
+        Emulator::Bochs => 3,
+        Emulator::Tcg | Emulator::Kvm => 1,
+    };
+    Duration::from_secs(30 + pace * job.params.limit)
+}
+
+/// Boots the kernel once; `show` gets what it says, line by line. Files or processes that cannot be
+/// handled are a failure too: nothing was shown.
+pub fn boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> Run {
+    try_boot(kernel, host, job, show).unwrap_or_else(|why| {
+        let verdict = Verdict::Fail(format!("it could not be run: {why}"));
+        Run { job, verdict, report: None, seconds: 0.0 }
+    })
+}
+
+fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::Result<Run> {
+    /// Two runs of one machine at a time must not share a directory.
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let Job { machine, params } = job;
+    if let Err(why) = host.can_run(machine, &params) {
+        return Ok(Run { job, verdict: Verdict::Skip(why), report: None, seconds: 0.0 });
+    }
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let scratch = Scratch::new(&kernel.target, &format!("{}-{number}", machine.name))?;
+    let dir = scratch.path();
+    let mut disk = Vec::new();
+    if machine.disk {
+        disk = image::disk(&kernel.bytes, &params.to_string()).map_err(io::Error::other)?;
+        fs::write(dir.join(DISK), &disk)?;
+    }
+    let command = match (machine.emulator, &host.bochs) {
+        (Emulator::Bochs, Ok(bochs)) => bochs.command(machine, &params, &disk, dir)?,
+        _ => qemu::command(machine, &params, &kernel.elf),
+    };
+    let mut ended = child::run(command, &scratch, patience(&job), show)?;
+    if machine.emulator == Emulator::Bochs {
+        // Why it ended is at the end of its log; its output is the screen of its debugger.
+        ended.stderr = log_of(dir);
+    }
+    let (verdict, report) = judge(&ended, machine, &params);
+    Ok(Run { job, verdict, report, seconds: ended.seconds })
+}
+
+/// What Bochs logged as an error or worse.
+fn log_of(dir: &Path) -> String {
+    let log = fs::read(dir.join("log")).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let grave =
+        |line: &&str| line.contains("p[") || line.contains("e[") || line.contains(">>PANIC");
+    log.lines().filter(grave).map(|line| line.to_owned() + "\n").collect()
+}
+
+/// CPUs of the host that nobody has taken.
+struct Budget {
+    free: Mutex<usize>,
+    returned: Condvar,
+}
+
+impl Budget {
+    fn take(&self, cpus: usize) {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let enough = self.returned.wait_while(free, |free| *free < cpus);
+        *enough.unwrap_or_else(PoisonError::into_inner) -= cpus;
+    }
+    fn put_back(&self, cpus: usize) {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner) += cpus;
+        self.returned.notify_all();
+    }
+}
+
+/// Runs all, and gives each to `each` as soon as it and those before it are there.
+pub fn all(
+    kernel: &Kernel,
+    host: &Host,
+    jobs: &[Job],
+    show: &(dyn Fn(&Job, &str) + Sync),
+    mut each: impl FnMut(&Run),
+) -> Vec<Run> {
+    let budget = Budget { free: Mutex::new(host.cpus), returned: Condvar::new() };
+    let (send, receive) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let budget = &budget;
+        scope.spawn(move || {
+            for (index, job) in jobs.iter().enumerate() {
+                let cpus = job.machine.weight(job.params.cpus).min(host.cpus);
+                budget.take(cpus);
+                let send = send.clone();
+                scope.spawn(move || {
+                    let run = boot(kernel, host, *job, &|line| show(job, line));
+                    budget.put_back(cpus);
+                    // The receiver listens until all have sent.
+                    let _told = send.send((index, run));
+                });
+            }
+        });
+        let mut waiting: Vec<Option<Run>> = jobs.iter().map(|_| None).collect();
+        let mut done = Vec::new();
+        for (index, run) in receive {
+            waiting[index] = Some(run);
+            while let Some(run) = waiting.get_mut(done.len()).and_then(Option::take) {
+                each(&run);
+                done.push(run);
+            }
+        }
+        done
+    })
+}

@@ -1,0 +1,221 @@
+//! What the kernel says on the serial line, and the figures in its last line.
+
+use std::{error, fmt};
+
+use serde_json::{Map, Value};
+
+/// How its first line begins.
+pub const FIRST: &str = "fpu-kernel ";
+/// How its last line begins; a JSON object follows.
+pub const LAST: &str = "RESULT ";
+
+/// Why there are no figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SerialError {
+    /// Nothing of the kernel's.
+    Silent,
+    /// It began, and did not come to the last line.
+    NoResult,
+    /// It came to a last line more than once.
+    Twice,
+    /// The last line is not a whole JSON object.
+    Damaged(String),
+    /// The object lacks this.
+    Missing(&'static str),
+    /// The object holds something else under this name.
+    Wrong(&'static str, String),
+}
+
+impl fmt::Display for SerialError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent => f.write_str("the kernel did not say a word"),
+            Self::NoResult => f.write_str("the kernel began, and ended without a result"),
+            Self::Twice => f.write_str("two results: the kernel was started twice"),
+            Self::Damaged(why) => write!(f, "the result is damaged: {why}"),
+            Self::Missing(key) => write!(f, "the result has no `{key}`"),
+            Self::Wrong(key, value) => write!(f, "the result's `{key}` is {value}"),
+        }
+    }
+}
+
+impl error::Error for SerialError {}
+
+/// What the kernel's last line holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The kernel's own verdict.
+    pub passed: bool,
+    /// What failed.
+    pub why: Option<String>,
+    /// The CPU's vendor.
+    pub vendor: String,
+    /// What it saves with.
+    pub rung: String,
+    /// Bytes of an area.
+    pub area: u64,
+    /// In hexadecimal. `None`: without XSAVE.
+    pub xcr0: Option<String>,
+    /// In hexadecimal. `None`: without XSAVES.
+    pub xss: Option<String>,
+    /// Which registers the tasks hold.
+    pub registers: String,
+    /// CPUs that took part.
+    pub cpus: u64,
+    /// Tasks with registers.
+    pub tasks: u64,
+    /// All counts by name, see [`COUNTS`].
+    pub counts: Counts,
+    /// The whole object.
+    pub whole: Map<String, Value>,
+}
+
+/// Defines [`Counts`] and [`COUNTS`].
+macro_rules! counts {
+    ($($(#[$doc:meta])+ $name:ident)+) => {
+        /// What happened, how often.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counts { $($(#[$doc])+ pub $name: u64,)+ }
+        /// The names of them.
+        pub const COUNTS: &[&str] = &[$(stringify!($name)),+];
+        impl Counts {
+            fn read(object: &Map<String, Value>) -> Result<Self, SerialError> {
+                Ok(Self { $($name: number(object, stringify!($name))?,)+ })
+            }
+        }
+    };
+}
+
+counts! {
+    /// Changes of what a CPU runs.
+    switches
+    /// Of the task that had the fewest.
+    least_switches
+    /// Tasks that went on on another CPU.
+    migrations
+    /// Of the task that had the fewest.
+    least_migrations
+    /// Switches that the timer forced.
+    preemptions
+    /// Times that a task compared its registers.
+    checks
+    /// Times that it found another value.
+    mismatches
+    /// Saves.
+    saves
+    /// Restores.
+    restores
+    /// Returns to a task that found its registers in place.
+    skipped
+    /// Kernel FPU sections of threads and system calls.
+    sections
+    /// Those of interrupts.
+    irq_sections
+    /// Those that were refused.
+    busy
+    /// Non-maskable interrupts, which are always refused.
+    nmis
+    /// Instructions at which a single-stepped switch was interrupted.
+    steps
+    /// Images that the CPU refused to load, as it must.
+    bad_images
+    /// Tasks that ended, their memory used again.
+    exits
+    /// CPUs taken off and on.
+    offline
+    /// Resumes after registers were lost.
+    resumes
+    /// Comparisons of registers with claims at a switch.
+    verified
+}
+
+fn get<'a>(object: &'a Map<String, Value>, key: &'static str) -> Result<&'a Value, SerialError> {
+    object.get(key).ok_or(SerialError::Missing(key))
+}
+fn number(object: &Map<String, Value>, key: &'static str) -> Result<u64, SerialError> {
+    let value = get(object, key)?;
+    value.as_u64().ok_or_else(|| SerialError::Wrong(key, value.to_string()))
+}
+fn text(object: &Map<String, Value>, key: &'static str) -> Result<String, SerialError> {
+    let value = get(object, key)?;
+    let wrong = || SerialError::Wrong(key, value.to_string());
+    value.as_str().map(str::to_owned).ok_or_else(wrong)
+}
+fn text_or_null(
+    object: &Map<String, Value>,
+    key: &'static str,
+) -> Result<Option<String>, SerialError> {
+    match get(object, key)? {
+        Value::Null => Ok(None),
+        _ => text(object, key).map(Some),
+    }
+}
+
+impl Report {
+    /// Reads the object of the last line.
+    ///
+    /// # Errors
+    ///
+    /// What is missing or wrong.
+    pub fn parse(object: &str) -> Result<Self, SerialError> {
+        let damaged = |why: serde_json::Error| SerialError::Damaged(why.to_string());
+        let whole: Map<String, Value> = serde_json::from_str(object).map_err(damaged)?;
+        let verdict = text(&whole, "verdict")?;
+        let passed = match verdict.as_str() {
+            "pass" => true,
+            "fail" => false,
+            _ => return Err(SerialError::Wrong("verdict", verdict)),
+        };
+        Ok(Self {
+            passed,
+            why: text_or_null(&whole, "why")?,
+            vendor: text(&whole, "vendor")?,
+            rung: text(&whole, "rung")?,
+            area: number(&whole, "area")?,
+            xcr0: text_or_null(&whole, "xcr0")?,
+            xss: text_or_null(&whole, "xss")?,
+            registers: text(&whole, "registers")?,
+            cpus: number(&whole, "cpus")?,
+            tasks: number(&whole, "tasks")?,
+            counts: Counts::read(&whole)?,
+            whole,
+        })
+    }
+}
+
+/// Did the kernel begin?
+#[must_use]
+pub fn begun(serial: &str) -> bool {
+    serial.lines().any(|line| line.starts_with(FIRST))
+}
+
+/// Did it come to its last line? (Perhaps not to the end of it.)
+#[must_use]
+pub fn ended(serial: &str) -> bool {
+    serial.lines().any(|line| line.starts_with(LAST))
+}
+
+/// The figures in what was said.
+///
+/// # Errors
+///
+/// Why there are none.
+pub fn read(serial: &str) -> Result<Report, SerialError> {
+    if !begun(serial) {
+        return Err(SerialError::Silent);
+    }
+    let mut results = serial.lines().filter_map(|line| line.strip_prefix(LAST));
+    let first = results.next().ok_or(SerialError::NoResult)?;
+    if results.next().is_some() {
+        return Err(SerialError::Twice);
+    }
+    Report::parse(first)
+}
+
+/// The last lines that say something, one after the other.
+#[must_use]
+pub fn tail(serial: &str, lines: usize) -> String {
+    let said: Vec<&str> = serial.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let from = said.len().saturating_sub(lines);
+    said[from..].join(" | ")
+}
