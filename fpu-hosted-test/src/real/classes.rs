@@ -22,26 +22,6 @@ impl Classes {
     /// All 64 bits of K0-7 (AVX-512BW).
     pub const WIDE_MASKS: Self = Self(8);
 
-    /// What is there, by CPUID, and enabled by the operating system, by XGETBV.
-    #[must_use]
-    pub fn detect() -> Self {
-        #[allow(unused_mut)]
-        let mut all = Self::BASE;
-        #[cfg(target_arch = "x86_64")]
-        {
-            if std::is_x86_feature_detected!("avx") {
-                all = all.with(Self::AVX);
-            }
-            if all.contains(Self::AVX) && std::is_x86_feature_detected!("avx512f") {
-                all = all.with(Self::AVX512);
-                if std::is_x86_feature_detected!("avx512bw") {
-                    all = all.with(Self::WIDE_MASKS);
-                }
-            }
-        }
-        all
-    }
-
     /// These and those.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {

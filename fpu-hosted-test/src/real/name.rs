@@ -1,6 +1,6 @@
 //! Names of registers, as a mismatch reports them.
 
-use std::fmt;
+use core::fmt;
 
 use super::RegFile;
 
@@ -49,26 +49,66 @@ impl RegisterName {
             Self::Mxcsr => file.mxcsr().into(),
         }
     }
+
+    /// The name in pieces, without `core::fmt`, which is compiled with vector instructions.
+    pub(crate) fn put(self, out: &mut dyn FnMut(&str)) {
+        match self {
+            // The name of the narrowest register that has the word.
+            Self::Vector { register, word } => {
+                out(match (register, word) {
+                    (16.., _) | (_, 4..) => "zmm",
+                    (_, 2..) => "ymm",
+                    _ => "xmm",
+                });
+                put_number(register, out);
+                out("[");
+                put_number(word, out);
+                out("]");
+            }
+            Self::Mask(n) => {
+                out("k");
+                put_number(n, out);
+            }
+            Self::X87(n) => {
+                out("st");
+                put_number(n, out);
+            }
+            Self::Fcw => out("fcw"),
+            Self::Fsw => out("fsw"),
+            Self::Ftw => out("ftw"),
+            Self::Mxcsr => out("mxcsr"),
+        }
+    }
+}
+
+fn put_number(n: u8, out: &mut dyn FnMut(&str)) {
+    const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    if n >= 10 {
+        put_number(n / 10, out);
+    }
+    out(DIGITS[usize::from(n % 10)]);
 }
 
 impl fmt::Display for RegisterName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            // The name of the narrowest register that has the word.
-            Self::Vector { register, word } => {
-                let width = match (register, word) {
-                    (16.., _) | (_, 4..) => 'z',
-                    (_, 2..) => 'y',
-                    _ => 'x',
-                };
-                write!(f, "{width}mm{register}[{word}]")
+        let mut result = Ok(());
+        self.put(&mut |piece| {
+            if result.is_ok() {
+                result = f.write_str(piece);
             }
-            Self::Mask(n) => write!(f, "k{n}"),
-            Self::X87(n) => write!(f, "st{n}"),
-            Self::Fcw => f.write_str("fcw"),
-            Self::Fsw => f.write_str("fsw"),
-            Self::Ftw => f.write_str("ftw"),
-            Self::Mxcsr => f.write_str("mxcsr"),
+        });
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for n in 0..=u8::MAX {
+            assert_eq!(RegisterName::Mask(n).to_string(), format!("k{n}"));
         }
     }
 }

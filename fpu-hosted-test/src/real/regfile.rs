@@ -1,6 +1,6 @@
 //! All registers of one CPU, in memory.
 
-use std::fmt;
+use core::fmt;
 
 use super::{Classes, RegisterName};
 
@@ -39,9 +39,9 @@ pub struct RegFile {
 }
 
 // The assembly knows these.
-const _: () = assert!(std::mem::offset_of!(RegFile, fx) == FX);
-const _: () = assert!(std::mem::offset_of!(RegFile, masks) == MASKS);
-const _: () = assert!(std::mem::offset_of!(RegFile, classes) == CLASSES);
+const _: () = assert!(core::mem::offset_of!(RegFile, fx) == FX);
+const _: () = assert!(core::mem::offset_of!(RegFile, masks) == MASKS);
+const _: () = assert!(core::mem::offset_of!(RegFile, classes) == CLASSES);
 
 #[inline(always)]
 fn get(word: &u64) -> u64 {
