@@ -211,7 +211,7 @@ unsafe impl RawFpu for Plan {
         } else {
             if self.restore_by == RestoreBy::Scrubbing {
                 // SAFETY: N2: S2.
-                unsafe { insn::scrub_x87_pointers() };
+                unsafe { insn::scrub() };
                 if self.rung == Rung::Xsaves {
                     // SAFETY: as above.
                     return refused(unsafe { insn::xrstors(area, mask) });

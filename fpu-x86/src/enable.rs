@@ -47,6 +47,9 @@ pub enum EnableError {
         /// The exception.
         vector: u32,
     },
+    /// The CPU's restore leaves MXCSR as it is where the image has no SSE state, so that a task would find
+    /// another's: no CPU does, an emulator might. Use [`Plan::scrubbing_mxcsr`] on all CPUs.
+    KeepsMxcsr,
     /// A register reads otherwise than it was written. The CPU must not run tasks.
     Verify(ControlMismatch),
 }
@@ -64,6 +67,7 @@ impl fmt::Display for EnableError {
             Self::InitialState { vector } => {
                 write!(f, "the initial state was refused with exception {vector}")
             }
+            Self::KeepsMxcsr => f.write_str("restores keep MXCSR where SSE state is absent"),
             Self::Verify(why) => why.fmt(f),
         }
     }
@@ -252,8 +256,14 @@ impl Plan {
         let mut initial = Initial([0; 576]);
         image::write_initial(&mut initial.0, self);
         let area = initial.0.as_ptr();
-        // SAFETY: N2: C2.
-        unsafe { insn::fninit() };
+        // SAFETY: N2: C2. Flags of exceptions, all of them masked, which the restore has to take away.
+        unsafe {
+            insn::fninit();
+            insn::ldmxcsr(image::INITIAL_MXCSR | 0x3F);
+            if self.scrubs_x87_pointers() {
+                insn::scrub();
+            }
+        }
         let vector = match self.rung() {
             // SAFETY: N1: a local of at least 512 bytes, aligned. N2: C2. So for all three.
             Rung::Fxsave => unsafe { insn::fxrstor(area) },
@@ -262,9 +272,11 @@ impl Plan {
             // SAFETY: as above.
             _ => unsafe { insn::xrstor(area, self.mask) },
         };
-        match vector {
-            0 => Ok(()),
-            vector => Err(EnableError::InitialState { vector }),
+        // SAFETY: N2: C2.
+        match (vector, unsafe { insn::stmxcsr() }) {
+            (0, image::INITIAL_MXCSR) => Ok(()),
+            (0, _) => Err(EnableError::KeepsMxcsr),
+            (vector, _) => Err(EnableError::InitialState { vector }),
         }
     }
 }

@@ -218,8 +218,8 @@ pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
     vector
 }
 
-/// Overwrites the addresses of the last x87 instruction and operand, and its opcode. The unit is empty
-/// afterwards, with the default control word.
+/// Overwrites the addresses of the last x87 instruction and operand, and its opcode; and MXCSR. The unit is
+/// empty afterwards, and both have their default control words.
 ///
 /// FNCLEX and EMMS let FILD neither fault nor overflow; FILD is an instruction of ours with an operand of
 /// ours, so that all 64 bits are; FLDENV makes the lower 32 zero, so that no task learns where we are.
@@ -228,16 +228,18 @@ pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
 ///
 /// N2.
 #[inline(always)]
-pub(crate) unsafe fn scrub_x87_pointers() {
-    /// FCW, FSW, the full tag word (all empty), and no pointers.
-    static EMPTY: [u32; 7] = [0x37F, 0, 0xFFFF, 0, 0, 0, 0];
-    // SAFETY: N2; the operand is a static of the 28 bytes that FLDENV reads.
+pub(crate) unsafe fn scrub() {
+    /// FCW, FSW, the full tag word (all empty), and no pointers; MXCSR.
+    static EMPTY: [u32; 8] = [0x37F, 0, 0xFFFF, 0, 0, 0, 0, 0x1F80];
+    // SAFETY: N2; the operand is a static of the 28 bytes that FLDENV reads, and the 4 of LDMXCSR, in which
+    // no reserved bit is set.
     unsafe {
         asm!(
             "fnclex",
             "emms",
             "fild dword ptr [{empty}]",
             "fldenv [{empty}]",
+            "ldmxcsr dword ptr [{empty} + 28]",
             empty = in(reg) &EMPTY,
             options(readonly, nostack, preserves_flags),
         );
@@ -266,6 +268,21 @@ pub(crate) unsafe fn ldmxcsr(value: u32) {
     unsafe {
         asm!("ldmxcsr dword ptr [{}]", in(reg) &value, options(readonly, nostack, preserves_flags));
     }
+}
+
+/// Reads MXCSR.
+///
+/// # Safety
+///
+/// N2: it is not the caller's own.
+#[inline(always)]
+pub(crate) unsafe fn stmxcsr() -> u32 {
+    let mut value = 0u32;
+    // SAFETY: the operand is a local.
+    unsafe {
+        asm!("stmxcsr dword ptr [{}]", in(reg) &mut value, options(nostack, preserves_flags))
+    };
+    value
 }
 
 /// Reads XCR0. Slow in a virtual machine and never on a switching path.
@@ -447,7 +464,7 @@ mod tests {
             unsafe { asm!("fninit", "fldz", "fstp qword ptr [{}]", in(reg) &mut operand) };
             let [.., fip, _, fdp, _] = environment();
             // SAFETY: N2: nothing is in the x87 unit.
-            unsafe { scrub_x87_pointers() };
+            unsafe { scrub() };
             let [fcw, fsw, tags, rest @ ..] = environment();
             assert_eq!((fcw & 0xFFFF, fsw & 0xFFFF, tags & 0xFFFF), (0x37F, 0, 0xFFFF));
             let [ip, selector_and_opcode, dp, selector] = rest;
@@ -468,9 +485,21 @@ mod tests {
                 "fninit", "fldz", "fld1", "fdivrp", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1"
             );
             asm!("fld1", "push 0x340", "fldcw [rsp]", "pop {}", out(reg) _);
-            scrub_x87_pointers();
+            scrub();
         }
         let [fcw, fsw, tags, ..] = environment();
         assert_eq!((fcw & 0xFFFF, fsw & 0xFFFF, tags & 0xFFFF), (0x37F, 0, 0xFFFF));
+    }
+
+    #[test]
+    fn a_scrub_sets_mxcsr() {
+        // SAFETY: N2: flags of exceptions that are masked, then the default again.
+        let (before, after) = unsafe {
+            ldmxcsr(0x1FBF);
+            let before = stmxcsr();
+            scrub();
+            (before, stmxcsr())
+        };
+        assert_eq!((before, after), (0x1FBF, 0x1F80));
     }
 }

@@ -54,7 +54,7 @@ pub(crate) enum RestoreBy {
     Xrstor,
     Xrstors,
     Fxrstor,
-    /// By the rung's instruction, after the x87 pointers have been overwritten.
+    /// By the rung's instruction, after the x87 pointers and MXCSR have been overwritten.
     Scrubbing,
 }
 
@@ -278,7 +278,28 @@ impl Plan {
         Self { restore_by: RestoreBy::Scrubbing, ..self }
     }
 
-    /// Does every restore scrub the x87 pointers?
+    /// The same plan with MXCSR set to its initial value before every restore (and the x87 pointers
+    /// scrubbed: it is one path), for processors on which a restore from the compacted format leaves MXCSR as
+    /// it is where the image has no SSE state. By SDM vol. 1, 13.8.2, it initialises MXCSR, and every CPU
+    /// that is known here does; Bochs 3.0 does not.
+    ///
+    /// `enable_on_this_cpu` finds such a processor and refuses it
+    /// ([`EnableError::KeepsMxcsr`](crate::EnableError::KeepsMxcsr)) unless the plan scrubs.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?.scrubbing_mxcsr();
+    /// assert!(plan.scrubs_x87_pointers());
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn scrubbing_mxcsr(self) -> Self {
+        self.scrubbing_x87_pointers()
+    }
+
+    /// Does every restore scrub the x87 pointers, and MXCSR?
     #[must_use]
     pub fn scrubs_x87_pointers(&self) -> bool {
         self.restore_by == RestoreBy::Scrubbing
