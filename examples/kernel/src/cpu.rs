@@ -24,7 +24,9 @@ use x86_64::{
 
 use crate::{
     apic,
+    faults::Fault,
     params::MAX_CPUS,
+    seeded,
     task::Task,
     trap::{self, Frame, IST_DOUBLE_FAULT, IST_NMI},
 };
@@ -124,11 +126,16 @@ impl PerCpu {
         self.current.store(task.slot, Ordering::Relaxed);
         self.kernel_rsp.set(task.stack_top());
         // SAFETY: this CPU's own, with interrupts off; the processor reads the word at entries only.
-        unsafe { (*self.tss.get()).privilege_stack_table[0] = VirtAddr::new_truncate(task.stack_top()) };
+        unsafe {
+            (*self.tss.get()).privilege_stack_table[0] = VirtAddr::new_truncate(task.stack_top())
+        };
     }
 
     /// May what `frame` interrupted give the CPU to somebody else?
     pub fn preemptible(&self, frame: &Frame) -> bool {
+        if seeded::on(Fault::NoTimer) {
+            return false;
+        }
         if self.preempt_off.get() > 0 {
             self.resched.set(true);
             return false;
@@ -218,7 +225,9 @@ pub unsafe fn init(number: usize, seed: u64) -> &'static PerCpu {
         }
         x86_64::instructions::tables::load_tss(tss_selector);
         idt.load();
-        Efer::update(|efer| *efer |= EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE);
+        Efer::update(|efer| {
+            *efer |= EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::NO_EXECUTE_ENABLE
+        });
     }
     GsBase::write(VirtAddr::from_ptr(cpu));
     KernelGsBase::write(VirtAddr::zero());

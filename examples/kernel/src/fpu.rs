@@ -32,12 +32,17 @@ pub fn early() {
 
 /// Chooses the registers that are switched, and the instruction.
 pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, PlanError> {
-    let plan = match rung {
+    let mut plan = match rung {
         None => Plan::detect_kernel(Components::USER | Components::CET_U)?,
         // To try the lesser instructions on a CPU that has better ones.
         Some(Rung::Fxsave) => Plan::detect_kernel(Components::LEGACY)?.with_rung(Rung::Fxsave)?,
         Some(rung) => Plan::detect_kernel(Components::USER)?.with_rung(rung)?,
     };
+    // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started.
+    if let Err(EnableError::KeepsMxcsr) = unsafe { plan.enable_on_this_cpu() } {
+        // An emulator that does not do what processors do.
+        plan = plan.scrubbing_mxcsr();
+    }
     Ok(BACKEND.call_once(|| Backend::new(plan)).plan())
 }
 

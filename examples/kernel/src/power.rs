@@ -1,6 +1,9 @@
 //! CPUs come and go, registers are lost: the thread that does it, and judges when all has been seen.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits};
 use x86_64::{
@@ -18,6 +21,9 @@ use crate::{
     seeded, task, torture, verdict,
 };
 
+/// The word of the CPU that went last, for the fault that puts it back.
+static OLD_WORD: AtomicU64 = AtomicU64::new(0);
+
 /// The number under which a CPU comes online.
 fn number_of(cpu: &PerCpu) -> u32 {
     if seeded::on(Fault::SameNumber) {
@@ -29,12 +35,12 @@ fn number_of(cpu: &PerCpu) -> u32 {
 
 /// This CPU begins, or begins again. Interrupts are off.
 pub fn bring_up(cpu: &PerCpu) {
-    if seeded::on(Fault::WordsZeroed) {
-        // SAFETY: it is what W1 forbids, and what the fault is for.
-        unsafe { cpu.fpu.set_resident(0) };
-    }
     if let Err(why) = fpu::bring_up(number_of(cpu)) {
         verdict::fail(format_args!("CPU {} cannot be brought up: {why:?}", cpu.number.get()));
+    }
+    if seeded::on(Fault::StaleWords) && OLD_WORD.load(Relaxed) != 0 {
+        // SAFETY: it is what W1 forbids, and what the fault is for.
+        unsafe { cpu.fpu.set_resident(OLD_WORD.load(Relaxed)) };
     }
     hw::enable_pkru();
     cpu.state.store(state::ON, Release);
@@ -64,6 +70,7 @@ pub fn leave_cpu(cpu: &PerCpu) -> ! {
     interrupts::disable();
     // SAFETY: interrupts are off.
     let mut here = unsafe { IrqsOff::new() };
+    OLD_WORD.store(cpu.fpu.resident(), Relaxed);
     if let Err(why) = fpu::take_down(&mut here) {
         verdict::refused(cpu.current(), why);
     }
@@ -83,19 +90,23 @@ fn lose_registers() {
     torture::scribble(this_cpu());
 }
 
-/// Takes a CPU down and starts it again.
-fn cycle(number: usize) {
+/// Takes a CPU down and starts it again. The other tasks run on meanwhile, or (`at_once`) wait, so that the
+/// task which the CPU held comes back to it with the claim of before.
+fn cycle(number: usize, at_once: bool) {
     let Some(cpu) = cpu::by_number(number) else { return };
+    if at_once {
+        torture::preempt_off();
+    }
     cpu.state.store(state::LEAVING, Release);
     while cpu.state.load(Acquire) != state::OFF {
-        pause();
-    }
-    // The others go on meanwhile, with tasks that it held.
-    let until = torture::CLOCK.load(Relaxed) + 3000;
-    while torture::CLOCK.load(Relaxed) < until {
-        pause();
+        if !at_once {
+            pause(Next::Any);
+        }
     }
     start(number);
+    if at_once {
+        torture::preempt_on();
+    }
     verdict::count_offline();
 }
 
@@ -111,7 +122,7 @@ fn doze() {
         }
     }
     verdict::count_resume();
-    interrupts::enable();
+    pause(Next::Back);
 }
 
 /// Everything is lost: off, set up anew, on.
@@ -130,16 +141,18 @@ fn suspend() {
             cr0.remove(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR);
             cr0.insert(Cr0Flags::TASK_SWITCHED);
         });
-        Cr4::update(|cr4| cr4.remove(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE));
+        Cr4::update(|cr4| {
+            cr4.remove(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE)
+        });
     }
     bring_up(cpu);
     verdict::count_resume();
-    interrupts::enable();
+    pause(Next::Back);
 }
 
-fn pause() {
+fn pause(next: Next) {
     interrupts::disable();
-    sched::schedule(Next::Any);
+    sched::schedule(next);
     interrupts::enable();
 }
 
@@ -152,15 +165,15 @@ pub fn thread() -> ! {
     loop {
         let now = torture::CLOCK.load(Relaxed);
         if now < next {
-            pause();
+            pause(Next::Any);
             continue;
         }
         next = now + 2000;
         turn += 1;
         match turn % 8 {
-            1 | 5 => doze(),
-            3 => suspend(),
-            7 if params.cpus > 1 => cycle(1 + turn / 8 % (params.cpus - 1)),
+            1 | 3 | 5 => doze(),
+            4 => suspend(),
+            2 | 6 if params.cpus > 1 => cycle(1 + turn / 8 % (params.cpus - 1), turn % 8 == 6),
             _ => interrupts::without_interrupts(|| torture::check_control(this_cpu())),
         }
         verdict::judge(&params, now);
@@ -182,4 +195,3 @@ pub fn idle() -> ! {
         interrupts::enable_and_hlt();
     }
 }
-

@@ -13,8 +13,7 @@ use crate::{
     cpu::{state, this_cpu, PerCpu},
     faults::Fault,
     fpu::{self, IrqsOff},
-    hw,
-    seeded,
+    hw, seeded,
     task::{self, Task, TASKS},
     torture,
     trap::Frame,
@@ -40,6 +39,8 @@ pub enum Next {
     Any,
     /// Nobody: the CPU shall be idle for a while.
     Idle,
+    /// The user task that was here last, if it has not run elsewhere and can run.
+    Back,
 }
 
 /// Lets all tasks run.
@@ -67,7 +68,7 @@ fn pick(queue: &Queue, cpu: &PerCpu, prev: &'static Task, next: Next) -> &'stati
     }
     let random = cpu.random();
     // Back to the user task whose registers may still be here.
-    if !prev.is_user() && random & 1 == 0 {
+    if !prev.is_user() && (random & 1 == 0 || next == Next::Back) {
         if let Some(last) = cpu.last_user.get().filter(|last| allowed(last, cpu, queue)) {
             return last;
         }
@@ -97,6 +98,9 @@ pub fn schedule(next: Next) {
     let next = pick(&queue, cpu, prev, next);
     if ptr::eq(prev, next) {
         return;
+    }
+    if !prev.stack_is_whole() {
+        verdict::fail(format_args!("the kernel stack of task {} overflows", prev.slot));
     }
     // SAFETY: interrupts are off until after the last use, which is before the switch of stacks.
     let irqs_off = unsafe { IrqsOff::new() };

@@ -42,6 +42,8 @@ const BLOCKS: usize = USER_PAGE + 0x1_0000;
 /// Room for one image: AMX needs 11 KiB.
 const AREA: usize = 12 * 1024;
 const STACK: usize = 16 * 1024;
+/// The lowest word of a stack, which nothing may reach.
+const CANARY: u64 = 0xDEAD_57AC_DEAD_57AC;
 /// Interrupts on.
 const USER_RFLAGS: u64 = 0x202;
 
@@ -140,6 +142,13 @@ impl Task {
         STACKS[self.slot].0.get() as u64 + STACK as u64
     }
 
+    /// Has its stack overflowed, or come close to it?
+    pub fn stack_is_whole(&self) -> bool {
+        // SAFETY: `spawn` put the word there.
+        self.kind == Kind::Idle
+            || unsafe { STACKS[self.slot].0.get().cast::<u64>().read() } == CANARY
+    }
+
     /// Does it run in user mode?
     pub fn is_user(&self) -> bool {
         self.slot < USERS
@@ -203,11 +212,12 @@ impl Task {
     ///
     /// Interrupts are off, and this is the current task.
     pub fn born_again(&self, frame: &mut Frame) {
+        let spoilt = self.spoilt.get();
         self.begin_life(frame);
         if hw::has_pkru() {
             hw::write_pkru(0);
         }
-        if seeded::on(Fault::StaleSlot) {
+        if seeded::on(Fault::StaleSlot) && !spoilt {
             return;
         }
         // SAFETY: the current task's own, with interrupts off: nobody else looks.
@@ -263,6 +273,8 @@ pub unsafe fn spawn(seed: u64) {
     for task in all() {
         task.seed.set(seed * 1_000_003 + task.slot as u64 * 65_537);
         let mut top = task.stack_top();
+        // SAFETY: nobody uses the stack yet.
+        unsafe { STACKS[task.slot].0.get().cast::<u64>().write(CANARY) };
         if task.is_user() {
             let need = RawFpu::area_len(fpu::plan());
             if need > AREA {

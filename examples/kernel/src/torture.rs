@@ -3,11 +3,11 @@
 use core::{
     arch::asm,
     cell::UnsafeCell,
+    mem::MaybeUninit,
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
 use fpu_core::{Error, KernelFpu, KernelUnits};
-use spin::Once;
 
 use crate::{
     apic,
@@ -29,7 +29,9 @@ pub static IRQ_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static BUSY: AtomicU64 = AtomicU64::new(0);
 pub static NMIS: AtomicU64 = AtomicU64::new(0);
+/// Single steps, and those after which a section was had; the others were refused.
 pub static STEPS: AtomicU64 = AtomicU64::new(0);
+pub static STEP_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static BAD_IMAGES: AtomicU64 = AtomicU64::new(0);
 pub static TICKS: AtomicU64 = AtomicU64::new(0);
 /// Microseconds that CPU 0's timer has run.
@@ -41,21 +43,39 @@ static SPINS_PER_MS: AtomicU64 = AtomicU64::new(0);
 /// The interval that CPU 0's timer was last set to.
 static ARMED: AtomicU64 = AtomicU64::new(0);
 
-/// What sections load: patterns that no task has.
-static SCRIBBLES: Once<[RegFile; 4]> = Once::new();
-/// A CPU's own file, for what a section finds.
-struct Seen(UnsafeCell<RegFile>);
-// SAFETY: each CPU uses its own, in one section at a time: a second is refused.
-unsafe impl Sync for Seen {}
-static SEEN: Once<[Seen; MAX_CPUS]> = Once::new();
+/// A file that `prepare` fills. Stacks are too small to move many of them about.
+struct File(UnsafeCell<MaybeUninit<RegFile>>);
+// SAFETY: see where they are used.
+unsafe impl Sync for File {}
+
+impl File {
+    const fn new() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::uninit()))
+    }
+    fn fill(&self, file: RegFile) {
+        // SAFETY: `prepare` runs before interrupts, tasks and other CPUs.
+        unsafe { self.get().write(file) }
+    }
+    fn get(&self) -> *mut RegFile {
+        self.0.get().cast()
+    }
+}
+
+/// What sections load: patterns that no task has. Read only.
+static SCRIBBLES: [File; 4] = [const { File::new() }; 4];
+/// What a section of each CPU finds: one at a time, as a second is refused.
+static SEEN: [File; MAX_CPUS] = [const { File::new() }; MAX_CPUS];
 
 /// Sets up what follows; the timer is calibrated.
 pub fn prepare(ticks_per_ms: u32) {
     TICKS_PER_MS.store(ticks_per_ms, Relaxed);
     let classes = hw::classes();
-    SCRIBBLES.call_once(|| [1, 2, 3, 4].map(|n| RegFile::pattern(n << 40, classes)));
-    let seen = || Seen(UnsafeCell::new(RegFile::initial(classes)));
-    SEEN.call_once(|| [(); MAX_CPUS].map(|()| seen()));
+    for (n, file) in SCRIBBLES.iter().enumerate() {
+        file.fill(RegFile::pattern((n as u64 + 1) << 40, classes));
+    }
+    for file in &SEEN {
+        file.fill(RegFile::initial(classes));
+    }
     // How fast the loop of ring 3 is here.
     apic::arm_silent(u32::MAX);
     let before = apic::remaining();
@@ -95,7 +115,11 @@ pub fn tick(_frame: &Frame) {
     if seeded::on(Fault::NoSection) {
         scribble(cpu);
     } else if !seeded::on(Fault::NoIrqSections) && random & 3 != 0 {
-        irq_section(cpu, units(random));
+        match irq_section(cpu, units(random)) {
+            true => &IRQ_SECTIONS,
+            false => &BUSY,
+        }
+        .fetch_add(1, Relaxed);
     }
     if random & 0x70 == 0 {
         let to = &cpu::all()[(random >> 8) as usize % MAX_CPUS];
@@ -116,26 +140,28 @@ fn units(random: u64) -> KernelUnits {
     }
 }
 
-/// A section in an interrupt, which may have come anywhere outside of the scheduler.
-fn irq_section(cpu: &PerCpu, units: KernelUnits) {
+/// A section in an interrupt, which may have come anywhere outside of the scheduler. False if it was
+/// refused because the interrupted code has one, or looks at a task's registers.
+fn irq_section(cpu: &PerCpu, units: KernelUnits) -> bool {
     // SAFETY: an interrupt handler, with interrupts off.
     let mut irq = unsafe { InIrq::new() };
     let current = cpu.current();
-    match irq.kernel_fpu(current.fpu().map(Fpu::context), units) {
+    let had_one = match irq.kernel_fpu(current.fpu().map(Fpu::context), units) {
         Ok(section) => {
             control_words(cpu, units);
             scribble(cpu);
-            IRQ_SECTIONS.fetch_add(1, Relaxed);
             drop(section);
+            true
         }
         Err(Error::Busy) => {
-            BUSY.fetch_add(1, Relaxed);
             if seeded::on(Fault::IgnoreBusy) {
                 scribble(cpu);
             }
+            false
         }
         Err(why) => verdict::refused(current, why),
     };
+    had_one
 }
 
 /// A section begins with the control words that compiled code expects, not with the task's.
@@ -162,15 +188,12 @@ fn control_words(cpu: &PerCpu, units: KernelUnits) {
 }
 
 fn seen(cpu: &PerCpu) -> *mut RegFile {
-    // SAFETY: `prepare` filled it before interrupts, tasks and other CPUs.
-    let all = unsafe { SEEN.get_unchecked() };
-    all[cpu.number.get() as usize % MAX_CPUS].0.get()
+    SEEN[cpu.number.get() as usize % MAX_CPUS].get()
 }
 
 fn pattern(random: u64) -> &'static RegFile {
-    // SAFETY: as for `seen`.
-    let all = unsafe { SCRIBBLES.get_unchecked() };
-    &all[random as usize % 4]
+    // SAFETY: filled by `prepare`, and not written since.
+    unsafe { &*SCRIBBLES[random as usize % SCRIBBLES.len()].get() }
 }
 
 /// Puts other values into every register that tasks have.
@@ -239,7 +262,9 @@ pub fn stepped(code: impl FnOnce()) {
 /// After one instruction of [`stepped`].
 pub fn step() {
     STEPS.fetch_add(1, Relaxed);
-    irq_section(this_cpu(), KernelUnits::NONE);
+    if irq_section(this_cpu(), KernelUnits::NONE) {
+        STEP_SECTIONS.fetch_add(1, Relaxed);
+    }
 }
 
 /// A kernel thread: sections, and giving way.
@@ -276,8 +301,10 @@ pub fn preempt_on() {
 pub fn before_user(_task: &'static Task, _context: &Fpu) {}
 
 /// Do the handlers ask the library about faults?
+///
+/// While the first CPU finds out which images are refused, they do in any case.
 pub fn serves_fixup() -> bool {
-    !seeded::on(Fault::NoFixup)
+    !seeded::on(Fault::NoFixup) || CLOCK.load(Relaxed) == 0
 }
 
 /// A spoilt image was refused.

@@ -80,7 +80,14 @@ pub fn word(task: &Task, what: &'static str, expected: u64, seen: u64) {
 }
 
 #[cold]
-fn register(who: &str, task: &Task, cpu: &PerCpu, name: RegisterName, want: &RegFile, seen: &RegFile) -> ! {
+fn register(
+    who: &str,
+    task: &Task,
+    cpu: &PerCpu,
+    name: RegisterName,
+    want: &RegFile,
+    seen: &RegFile,
+) -> ! {
     MISMATCHES.fetch_add(1, Relaxed);
     fail(format_args!(
         "{who} {} on CPU {}: register {name} is {:#x} and should be {:#x}",
@@ -150,11 +157,12 @@ pub fn judge(params: &Params, now: u64) {
         ("preemptions", least(|t| &t.preemptions), params.switches / 10),
         ("sections in interrupts", torture::IRQ_SECTIONS.load(Relaxed), params.switches),
         ("sections", torture::SECTIONS.load(Relaxed), params.switches),
-        ("refused sections", torture::BUSY.load(Relaxed), 20),
+        ("refused sections", torture::BUSY.load(Relaxed), 10),
         ("NMIs", torture::NMIS.load(Relaxed), 20),
-        ("single steps", torture::STEPS.load(Relaxed), 1000),
+        ("sections after single steps", torture::STEP_SECTIONS.load(Relaxed), 500),
+        ("refusals after single steps", step_busy(), 500),
         ("exits", EXITS.load(Relaxed), 20),
-        ("CPUs taken down", OFFLINE.load(Relaxed), several * 3),
+        ("CPUs taken down", OFFLINE.load(Relaxed), several * 6),
         ("resumes", RESUMES.load(Relaxed), 10),
         ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
         ("skipped restores", totals.skipped, params.switches / 4),
@@ -164,6 +172,10 @@ pub fn judge(params: &Params, now: u64) {
         Some((what, have, want)) if late => fail(format_args!("too few {what}: {have} of {want}")),
         Some(_) => {}
     }
+}
+
+fn step_busy() -> u64 {
+    torture::STEPS.load(Relaxed).saturating_sub(torture::STEP_SECTIONS.load(Relaxed))
 }
 
 fn totals() -> Totals {
@@ -227,7 +239,8 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
             "fxsave" => write!(out, "\"xcr0\":null,")?,
             _ => write!(out, "\"xcr0\":\"{:#x}\",", plan.xcr0())?,
         }
-        write!(out, "\"xss\":\"{:#x}\",", plan.xss())?;
+        let scrubs = plan.scrubs_x87_pointers();
+        write!(out, "\"xss\":\"{:#x}\",\"scrubs\":{scrubs},", plan.xss())?;
     }
     write!(out, "\"registers\":\"{}", hw::classes().describe())?;
     for (has, name) in [(hw::has_pkru(), ", PKRU"), (hw::has_ssp(), ", PL3_SSP")] {
@@ -263,6 +276,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("busy", torture::BUSY.load(Relaxed)),
         ("nmis", torture::NMIS.load(Relaxed)),
         ("steps", torture::STEPS.load(Relaxed)),
+        ("step_sections", torture::STEP_SECTIONS.load(Relaxed)),
         ("bad_images", torture::BAD_IMAGES.load(Relaxed)),
         ("exits", EXITS.load(Relaxed)),
         ("offline", OFFLINE.load(Relaxed)),
