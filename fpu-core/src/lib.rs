@@ -24,6 +24,7 @@ mod state;
 mod stopped;
 mod sync;
 mod task;
+mod verify;
 
 pub use area::{Area, RawArea, SaveArea};
 pub use backend::{KernelUnits, RawFpu, RestoreFault};
@@ -40,6 +41,7 @@ pub use state::{
 };
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
+pub use verify::{CompareFpu, Difference, Scratch, Verified, VerifyError};
 
 #[cfg(fpu_loom)]
 #[doc(hidden)]

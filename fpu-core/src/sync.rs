@@ -66,6 +66,8 @@ pub enum Fault {
     NewSkipsInitial,
     ResetKeepsClaim,
     CounterWraps,
+    VerifySkipsSave,
+    VerifyKeepsClaim,
 }
 
 /// True if the models have switched this step off; constant `false` in every other build.

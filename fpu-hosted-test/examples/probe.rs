@@ -158,6 +158,22 @@ pub extern "C" fn probe_session_write(task: &TaskFpu<Marked, Area<512>>, cpu: &C
     }
 }
 
+/// A check of the registers against memory, with the real backend's comparison.
+#[no_mangle]
+pub extern "C" fn probe_session_verify(
+    task: &RealTask,
+    cpu: &CpuFpu,
+    plan: &fpu_x86::Plan,
+    scratch: &mut Scratch<fpu_x86::Plan, Area<4096>>,
+) -> bool {
+    match task.verify_registers(&mut RealCpu(cpu, plan), scratch) {
+        Ok(Verified::Agreed) => true,
+        Ok(_) => false,
+        Err(VerifyError::Refused(why)) => refused(why),
+        Err(_) => false,
+    }
+}
+
 fn main() {
     let probes = [
         probe_switch_prepare as *const () as usize,
@@ -168,6 +184,7 @@ fn main() {
         probe_section_idle as *const () as usize,
         probe_session_read as *const () as usize,
         probe_session_write as *const () as usize,
+        probe_session_verify as *const () as usize,
     ];
     println!("{probes:?} are for objdump, not for running");
 }

@@ -3,8 +3,8 @@
 
 use fpu_core::{
     Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, OutPlan, RawArea,
-    ReadSession, RegistersOnly, Section, Session, StoppedImageMut, StoppedTask, TaskFpu, TaskState,
-    Totals, UserPlan, UserReady,
+    ReadSession, RegistersOnly, Scratch, Section, Session, StoppedImageMut, StoppedTask, TaskFpu,
+    TaskState, Totals, UserPlan, UserReady, VerifyError,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -63,6 +63,8 @@ assert_not_impl_any!(SimFpu: Sync);
 assert_impl_all!(TaskFpu<SimFpu, Area<512>>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, RawArea>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, Box<Area<512>>>: Send, Sync);
+assert_impl_all!(Scratch<SimFpu, Area<512>>: Send, Sync);
+assert_impl_all!(VerifyError: Send, Sync, Copy);
 assert_impl_all!(CpuFpu: Send, Sync);
 assert_impl_all!(Counters: Send);
 assert_not_impl_any!(Counters: Sync);

@@ -69,6 +69,10 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::RestoreSkipsSameAddress, "unchanged-since-restore"),
         (Flaw::SaveAllocates, "no-allocation-no-panic"),
         (Flaw::SavePanics, "no-allocation-no-panic"),
+        (Flaw::CompareSkipsComponent, "compare-sees-every-change"),
+        (Flaw::CompareAsksHeader, "compare-ignores-the-bytes"),
+        (Flaw::CompareSeesOldBytes, "compare-ignores-the-bytes"),
+        (Flaw::CompareWrites, "compare-writes-nothing"),
     ];
     std::panic::set_hook(Box::new(|_| {})); // one flaw panics in most checks
     let mut missed = Vec::new();

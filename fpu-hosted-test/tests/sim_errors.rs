@@ -3,7 +3,7 @@
 
 use fpu_core::{
     Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, RawArea, RawFpu,
-    RestoreFault, SaveArea, TaskFpu, MAX_CPUS,
+    RestoreFault, SaveArea, Scratch, TaskFpu, VerifyError, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -13,7 +13,7 @@ use fpu_hosted_test::{
 type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
 
 /// Every operation that can be refused, each with the weakest witness it takes.
-const OPERATIONS: [Operation; 12] = [
+const OPERATIONS: [Operation; 13] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(&cpu.irqs_off())),
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
     ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
@@ -21,6 +21,7 @@ const OPERATIONS: [Operation; 12] = [
     ("open", |cpu, task| task.open(&mut cpu.preempt_off()).map(drop)),
     ("fork", |cpu, task| task.fork_into(&mut cpu.preempt_off(), &mut new_task())),
     ("reset", |cpu, task| task.reset(&mut cpu.preempt_off())),
+    ("verify", verify),
     ("section", |cpu, task| {
         let ran = cpu.preempt_off().with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ());
         ran
@@ -32,6 +33,17 @@ const OPERATIONS: [Operation; 12] = [
     ("resume", |cpu, _| cpu.preempt_off().fpu_resume()),
     ("offline", |cpu, _| cpu.preempt_off().fpu_offline()),
 ];
+
+fn verify(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
+    let Ok(mut scratch) = Scratch::new(&cpu.preempt_off(), SimArea::new()) else {
+        panic!("the area fits")
+    };
+    match task.verify_registers(&mut cpu.preempt_off(), &mut scratch) {
+        Ok(_) => Ok(()),
+        Err(VerifyError::Refused(why)) => Err(why),
+        Err(why) => panic!("{why}"),
+    }
+}
 
 /// All that an operation could change. (The image is looked at by what is loaded from it later.)
 #[derive(Debug, PartialEq)]
@@ -206,6 +218,9 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     // Also for a context that would be refused for another reason.
     assert_eq!(cpu.nmi().run_persistent(task.context(), None, || ()), nmi);
     assert_eq!(task.open(&mut cpu.nmi()).err(), nmi.err());
+    let mut scratch = Scratch::new(&cpu.nmi(), SimArea::new()).expect("the area fits");
+    let verified = task.verify_registers(&mut cpu.nmi(), &mut scratch);
+    assert_eq!(verified.err(), nmi.err().map(VerifyError::Refused));
     assert_eq!(task.reset(&mut cpu.nmi()), nmi);
     assert_eq!(task.fork_into(&mut cpu.nmi(), &mut new_task()), nmi);
     assert_eq!(cpu.nmi().invalidate_registers(), nmi);

@@ -4,11 +4,11 @@
 use fpu_core::{
     CpuLifecycle, Error,
     EventKind::{self, Failed, Invalidated, Loaded, Restored, Saved, Skipped, Unloaded},
-    KernelFpu, KernelUnits, RawFpu, TaskState,
+    KernelFpu, KernelUnits, RawFpu, Scratch, TaskState,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
-    sim::{SimCpu, SimStopped},
+    sim::{SimArea, SimCpu, SimStopped},
 };
 use std::ptr::NonNull;
 
@@ -65,6 +65,11 @@ fn runs(cpu: &SimCpu, task: &Task) {
     // As above.
     let _ = cpu.preempt_off().run_persistent(task.context(), None, || ());
 }
+fn verifies(cpu: &SimCpu, task: &Task) {
+    let mut scratch = Scratch::new(&cpu.preempt_off(), SimArea::new()).expect("the area fits");
+    // A disagreement is one of the cases.
+    let _ = task.verify_registers(&mut cpu.preempt_off(), &mut scratch);
+}
 fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
     cpu.fpu().fail_restore(1);
     load(cpu, task);
@@ -72,7 +77,7 @@ fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
 
 type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
 /// `Invalidated` of the CPU as a whole is told apart below.
-const CASES: [Case; 33] = [
+const CASES: [Case; 37] = [
     (
         "switch_prepare",
         RegistersOnly,
@@ -106,6 +111,18 @@ const CASES: [Case; 33] = [
             _ => panic!("the task was running"),
         },
         &[Saved, Unloaded],
+    ),
+    ("verify", RegistersOnly, verifies, &[]),
+    ("verify", Both, verifies, &[]),
+    ("verify", MemoryOnly, verifies, &[]),
+    (
+        "verify, registers changed",
+        Both,
+        |c, t| {
+            c.fpu().set_avx0(1);
+            verifies(c, t);
+        },
+        &[Invalidated],
     ),
     (
         "stopped write",

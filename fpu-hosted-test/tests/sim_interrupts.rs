@@ -6,11 +6,12 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, Pinned, RawFpu, TaskState,
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, Pinned, RawFpu, Scratch,
+    TaskState, VerifyError,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
-    sim::{Interrupt, Registers, SimCpu},
+    sim::{Interrupt, Registers, SimArea, SimCpu},
 };
 use std::cell::{Cell, RefCell};
 
@@ -141,7 +142,7 @@ fn plan_switch_out(world: &World) -> Result<(), Error> {
     Ok(())
 }
 
-const OPERATIONS: [Operation; 18] = [
+const OPERATIONS: [Operation; 19] = [
     operation("switch_prepare", Kind::Exclusive, &STATES, |w| {
         w.task.switch_prepare(&w.cpu.irqs_off())
     }),
@@ -190,6 +191,15 @@ const OPERATIONS: [Operation; 18] = [
         w.now_has(&written());
         drop(session.make_registers_valid()?);
         Ok(())
+    }),
+    operation("verify_registers", Kind::Open, &STATES, |w| {
+        let mut pin = w.cpu.preempt_off();
+        let mut scratch = Scratch::new(&pin, SimArea::new()).expect("the area fits");
+        match w.task.verify_registers(&mut pin, &mut scratch) {
+            Ok(_) => Ok(()),
+            Err(VerifyError::Refused(why)) => Err(why),
+            Err(why) => panic!("a right kernel is accused: {why}"),
+        }
     }),
     operation("session switch_prepare", Kind::Open, &[From::RegistersOnly], |w| {
         if let TaskState::RegistersOnly(s) = w.task.open(&mut w.cpu.preempt_off())? {

@@ -3,17 +3,19 @@
 #![cfg(not(fpu_loom))]
 
 use core::ptr::NonNull;
-use fpu_core::{CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, TaskFpu};
+use fpu_core::{
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, Scratch, TaskFpu, Verified,
+};
 use fpu_hosted_test::{
     doc::{new_task, Task},
-    sim::{Interrupt, Random, Registers, SimArea, SimCpu, SimStopped, COMPONENTS, LAYOUT},
+    sim::{Interrupt, Random, Registers, SimArea, SimCpu, SimFpu, SimStopped, COMPONENTS, LAYOUT},
 };
 use std::cell::{Cell, RefCell};
 
 const CPUS: usize = 3;
 const TASKS: usize = 5;
 const GUESTS: usize = 2;
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "switch",
     "switch by plan",
     "return",
@@ -28,6 +30,7 @@ const NAMES: [&str; 14] = [
     "exit and reuse",
     "cpu off/on, resume",
     "guest",
+    "verify",
 ];
 
 /// A context and what it must find next.
@@ -50,18 +53,25 @@ struct World {
     random: RefCell<Random>,
     interrupts: Cell<(u64, u64)>,
     failures: Cell<u64>,
+    /// Where registers are saved to be compared; one is enough, as one CPU runs at a time.
+    scratch: RefCell<Scratch<SimFpu, SimArea>>,
+    agreed: Cell<u64>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
+        let cpus: Vec<_> = (0..CPUS).map(|number| SimCpu::online(number as u32)).collect();
+        let scratch = Scratch::new(&cpus[0].preempt_off(), SimArea::new()).expect("the area fits");
         Self {
-            cpus: (0..CPUS).map(|number| SimCpu::online(number as u32)).collect(),
+            cpus,
             tasks: (0..TASKS).map(|_| Slot::new()).collect(),
             guests: (0..GUESTS).map(|_| Slot::new()).collect(),
             current: Default::default(),
             random: RefCell::new(Random::new(seed)),
             interrupts: Cell::default(),
             failures: Cell::default(),
+            scratch: RefCell::new(scratch),
+            agreed: Cell::default(),
         }
     }
     fn below(&self, limit: usize) -> usize {
@@ -157,6 +167,17 @@ impl World {
             Err(why) => panic!("return on CPU {c}: {why}"),
         }
         cpu.fpu().fail_restore(0);
+    }
+    /// This kernel keeps its duties, so nothing is ever found.
+    fn verify(&self, c: usize) {
+        let Some(slot) = self.current(c) else { return };
+        let mut pin = self.cpus[c].preempt_off();
+        let found = slot.context.verify_registers(&mut pin, &mut self.scratch.borrow_mut());
+        match found {
+            Ok(Verified::Agreed) => self.agreed.set(self.agreed.get() + 1),
+            Ok(_) => {}
+            Err(why) => panic!("a right kernel is accused on CPU {c}: {why}"),
+        }
     }
     fn arrives(&self, c: usize, slot: &Slot) {
         let mut expect = slot.expect.borrow_mut();
@@ -298,7 +319,10 @@ impl World {
                 let operation = || match which {
                     0 => world.switch(c, false),
                     1 => world.switch(c, true),
-                    2 => world.enter(c),
+                    2 => {
+                        world.verify(c);
+                        world.enter(c);
+                    }
                     3 => world.enter_by_plan(c),
                     4 => world.enter_by_session(c),
                     5 => world.sections(c),
@@ -307,7 +331,8 @@ impl World {
                     8 => world.idle_task().into_iter().for_each(|task| world.stopped(task)),
                     10 => world.exec(c),
                     12 => world.off_and_on(c),
-                    _ => world.guest(c),
+                    13 => world.guest(c),
+                    _ => world.verify(c),
                 };
                 world.cpus[c].inject(at, Interrupt::Maskable, &handler, operation);
             }
@@ -341,8 +366,9 @@ fn run(seed: u64, operations: usize) {
     let (ran, refused) = world.interrupts.get();
     println!(
         "seed {seed}: {operations} operations, {saved} saved, {restored} restored, {skipped} \
-         skipped, {} restores failed, {ran} interrupts ran, {refused} refused",
-        world.failures.get()
+         skipped, {} restores failed, {} agreed, {ran} interrupts ran, {refused} refused",
+        world.failures.get(),
+        world.agreed.get()
     );
     for (name, done) in NAMES.iter().zip(done) {
         assert!(done > 0, "{name} never happened");
@@ -350,6 +376,7 @@ fn run(seed: u64, operations: usize) {
     for (what, happened) in [
         ("a skipped restore", skipped),
         ("a failed restore", world.failures.get()),
+        ("an agreement of registers and memory", world.agreed.get()),
         ("an interrupt that ran", ran),
         ("an interrupt that was refused", refused),
     ] {

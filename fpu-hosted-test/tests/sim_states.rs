@@ -2,7 +2,7 @@
 //! operation from every state. `FPU_BLESS=1` rewrites the page.
 #![cfg(not(fpu_loom))]
 
-use fpu_core::{Both, MemoryOnly, RegistersOnly, State, TaskState};
+use fpu_core::{Both, MemoryOnly, RegistersOnly, Scratch, State, TaskState};
 use fpu_hosted_test::doc::*;
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 
@@ -10,7 +10,7 @@ type Op = fn(&mut Cpu, &Task) -> Option<()>;
 const STATES: [&str; 3] = [RegistersOnly::NAME, Both::NAME, MemoryOnly::NAME];
 
 /// `None`: the state's handle does not have it.
-const OPS: [(&str, Op); 13] = [
+const OPS: [(&str, Op); 14] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(cpu).ok()),
     ("switch_return", |cpu, task| task.switch_return(cpu).map(drop).ok()),
     ("make_memory_valid_read", |cpu, task| {
@@ -28,6 +28,10 @@ const OPS: [(&str, Op); 13] = [
             Some(())
         }
         _ => None,
+    }),
+    ("verify_registers", |cpu, task| {
+        let mut scratch = Scratch::new(cpu, Area::new()).ok()?;
+        task.verify_registers(cpu, &mut scratch).map(drop).ok()
     }),
     ("kernel FPU section", |cpu, task| {
         cpu.with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ()).ok()

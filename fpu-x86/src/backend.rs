@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault};
 use raw_cpuid::CpuIdReaderNative;
 
 use crate::{
@@ -256,5 +256,19 @@ unsafe impl RawFpu for Plan {
         // SAFETY: S1, S3, and nobody else reads.
         let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len()) };
         ImageMut::new(bytes, self)
+    }
+}
+
+// SAFETY: V1: both are read as slices of `area_len` bytes, and nothing is written; no instruction of this
+// crate runs. V2: `image::same` goes through every component of the plan and all of its registers, and leaves
+// out what it names there: what no restore promises. V3: that text again; a save writes what XRSTOR loaded,
+// or says in the header that it is initial (SDM vol. 1, 13.6 to 13.11).
+unsafe impl CompareFpu for Plan {
+    unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
+        // SAFETY: S1, S3 of the first, by the caller.
+        let one = unsafe { self.image(one) };
+        // SAFETY: those of the second.
+        let other = unsafe { self.image(other) };
+        one.same_state(&other)
     }
 }

@@ -63,6 +63,16 @@ pub extern "C" fn nostd_session(task: &Task, words: &CpuFpu, plan: &Plan) -> boo
 }
 
 #[no_mangle]
+pub extern "C" fn nostd_verify(
+    task: &Task,
+    words: &CpuFpu,
+    plan: &Plan,
+    scratch: &mut Scratch<Plan, RawArea>,
+) -> bool {
+    matches!(task.verify_registers(&mut IrqOff { words, plan }, scratch), Ok(Verified::Agreed))
+}
+
+#[no_mangle]
 pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool {
     let mut cpu = IrqOff { words, plan };
     // SAFETY: O1, O2: never run.

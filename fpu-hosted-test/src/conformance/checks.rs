@@ -1,15 +1,15 @@
 //! The checks. Each takes a fresh seed, so that nothing left by another looks like its own.
 
-use super::{memory::Memory, Check, Harness, Outcome, Report, Step, Verdict};
+use super::{compare, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict};
 use core::ptr::NonNull;
 use fpu_core::{KernelUnits, RawFpu};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-type Answer = Result<(), String>;
+pub(super) type Answer = Result<(), String>;
 type Body<H> = fn(&mut Bench<'_, H>) -> Result<(), Why>;
 
 /// Why a check did not pass.
-enum Why {
+pub(super) enum Why {
     Failed(String),
     Skipped(&'static str),
 }
@@ -20,15 +20,15 @@ impl From<String> for Why {
 }
 
 /// The harness with the areas and seeds of one check.
-struct Bench<'h, H: Harness> {
-    harness: &'h mut H,
+pub(super) struct Bench<'h, H: Harness> {
+    pub(super) harness: &'h mut H,
     seed: u64,
     len: usize,
     align: usize,
 }
 
 pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
-    let checks: [(&'static str, &'static str, Body<H>); 17] = [
+    let checks: [(&'static str, &'static str, Body<H>); 20] = [
         ("size-is-constant", "B1", size_is_constant),
         ("stays-inside", "B1", stays_inside),
         ("save-writes-everything", "B2", save_writes_everything),
@@ -46,6 +46,9 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("kernel-defaults", "I5", kernel_defaults),
         ("view-shows-registers", "I8", view_shows_registers),
         ("view-write-is-loaded", "B5", view_write_is_loaded),
+        ("compare-writes-nothing", "V1", compare::writes_nothing),
+        ("compare-sees-every-change", "V2", compare::sees_every_change),
+        ("compare-ignores-the-bytes", "V3", compare::ignores_the_bytes),
     ];
     let mut report = Report::default();
     for (nth, (name, duty, body)) in checks.into_iter().enumerate() {
@@ -63,15 +66,15 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
 }
 
 impl<H: Harness> Bench<'_, H> {
-    fn seed(&mut self) -> u64 {
+    pub(super) fn seed(&mut self) -> u64 {
         self.seed += 1;
         self.seed
     }
-    fn every(&self) -> u64 {
+    pub(super) fn every(&self) -> u64 {
         (1 << self.harness.components()) - 1
     }
     /// Component sets worth trying: all of them if they are few, else none, all, each one, all but one.
-    fn sets(&self) -> Vec<u64> {
+    pub(super) fn sets(&self) -> Vec<u64> {
         let every = self.every();
         if self.harness.components() <= 4 {
             return (0..=every).collect();
@@ -83,23 +86,23 @@ impl<H: Harness> Bench<'_, H> {
         Memory::new(self.len, self.align, poison)
     }
     /// An area with the initial image.
-    fn fresh(&self) -> Memory {
+    pub(super) fn fresh(&self) -> Memory {
         let mut memory = self.memory(0x5A);
         // SAFETY: S1: `Memory` is long enough, aligned and ours.
         unsafe { self.harness.fpu().write_initial(memory.base()) };
         memory
     }
-    fn pattern(&mut self, present: u64) -> H::Registers {
+    pub(super) fn pattern(&mut self, present: u64) -> H::Registers {
         let seed = self.seed();
         self.harness.pattern(seed, present)
     }
     /// Executes steps whose areas are all of `Memory` with an image in them.
-    fn run(&mut self, steps: &[Step<'_, H::Registers>]) -> Outcome<H::Registers> {
+    pub(super) fn run(&mut self, steps: &[Step<'_, H::Registers>]) -> Outcome<H::Registers> {
         // SAFETY: S1: the areas are as described.
         unsafe { self.harness.run(steps) }
     }
     /// An area with this image, saved.
-    fn saved(&mut self, registers: &H::Registers) -> Memory {
+    pub(super) fn saved(&mut self, registers: &H::Registers) -> Memory {
         let mut memory = self.fresh();
         self.run(&[Step::Load(registers), Step::Save(memory.base())]);
         memory
@@ -121,7 +124,7 @@ impl<H: Harness> Bench<'_, H> {
         // SAFETY: S1 as in `fresh`, and an image is in it; S3: nobody else has the memory.
         self.harness.view(unsafe { self.harness.fpu().image(memory.base()) })
     }
-    fn write(&self, memory: &mut Memory, registers: &H::Registers) -> bool {
+    pub(super) fn write(&self, memory: &mut Memory, registers: &H::Registers) -> bool {
         // SAFETY: as in `view`.
         self.harness.write(unsafe { self.harness.fpu().image_mut(memory.base()) }, registers)
     }

@@ -1,7 +1,7 @@
 //! What a backend author supplies to have the backend checked.
 
 use core::ptr::NonNull;
-use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{Difference, KernelUnits, RawFpu, RestoreFault};
 use std::fmt;
 
 /// One step on the registers. Nothing may come between two steps that changes a register.
@@ -74,6 +74,20 @@ pub trait Harness {
     fn spoil(&self, image: &mut [u8]) -> bool {
         let _: &mut [u8] = image;
         false
+    }
+    /// What the backend says of two images, if it is one that
+    /// [can compare them](fpu_core::CompareFpu).
+    ///
+    /// # Safety
+    ///
+    /// S1 of [`RawFpu`] and S3 hold for both, and both hold an image.
+    unsafe fn compare(
+        &self,
+        one: NonNull<u8>,
+        other: NonNull<u8>,
+    ) -> Option<Result<(), Difference>> {
+        let _ = (one, other);
+        None
     }
     /// Allocations made so far by the backend's own steps in [`run`](Self::run), if they are counted.
     fn allocations(&self) -> Option<u64> {

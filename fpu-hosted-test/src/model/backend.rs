@@ -1,6 +1,6 @@
 //! The backend of the models: a CPU's ghost registers, and images that loom watches.
 
-use fpu_core::{KernelUnits, RawFpu, RestoreFault, SaveArea};
+use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault, SaveArea};
 use loom::cell::UnsafeCell;
 use std::{cell::Cell, ptr::NonNull};
 
@@ -120,6 +120,11 @@ impl Registers {
         self.now.set(Regs::of(value));
         self.unmodified.set(None);
     }
+    /// Code changes some of them.
+    pub fn set(&self, registers: Regs) {
+        self.now.set(registers);
+        self.unmodified.set(None);
+    }
     /// The next restore fails half way.
     pub fn fail_next(&self) {
         self.will_fail.set(true);
@@ -225,5 +230,22 @@ unsafe impl RawFpu for Registers {
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
         // SAFETY: S1 by the caller.
         ImageMut(unsafe { image_at(area) })
+    }
+}
+
+// SAFETY: V1: both are read. V2, V3: what each of the two parts means is compared. The seeded fault breaks V2.
+unsafe impl CompareFpu for Registers {
+    unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
+        tick();
+        // SAFETY: S1 of both by the caller.
+        let (one, other) = unsafe { (image_at(one).get(), image_at(other).get()) };
+        tick();
+        if one.low != other.low {
+            return Err(Difference { component: 0, offset: 0 });
+        }
+        if one.high != other.high && !broken(Backend::CompareOmitsComponent) {
+            return Err(Difference { component: 1, offset: 8 });
+        }
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ pub enum Backend {
     InitialKeepsOldBytes,
     KernelDefaultsMissing,
     ChildCopyOmits,
+    CompareOmitsComponent,
 }
 
 /// A kernel that forgets one of its duties.

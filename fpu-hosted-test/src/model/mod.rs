@@ -55,6 +55,7 @@ pub mod section;
 pub mod stopped;
 pub mod switch;
 pub mod table;
+pub mod verify;
 pub mod witness;
 pub mod wrong;
 

@@ -2,7 +2,7 @@
 
 use super::{
     fault::{Backend, Embedder, Seeded},
-    lifetime, power, restore, section, stopped, switch, wrong, Model,
+    lifetime, power, restore, section, stopped, switch, verify, wrong, Model,
 };
 use fpu_core::seam::Fault;
 
@@ -101,6 +101,8 @@ rows! { PROTOCOL, Protocol(Fault):
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0;
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0;
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0;
+    VerifySkipsSave, "the save before registers are compared with memory" => verify::RIGHT, "no false alarm", "false alarm", 0;
+    VerifyKeepsClaim, "the invalidation after they disagree" => verify::BROKEN, "I1, I11", "kernel residue", 0;
 }
 
 rows! { BACKEND, Backend(Backend):
@@ -112,6 +114,7 @@ rows! { BACKEND, Backend(Backend):
     InitialKeepsOldBytes, "a component from the initial image" => lifetime::REUSE, "I8, I11", "another task's residue", 1;
     KernelDefaultsMissing, "the control words a section begins with" => section::TASK, "I5", "section without defaults", 0;
     ChildCopyOmits, "a component from the child's copy" => lifetime::FORK, "I6, I13", "torn state", 0;
+    CompareOmitsComponent, "V2: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
 }
 
 rows! { EMBEDDER, Embedder(Embedder):
@@ -166,6 +169,8 @@ pub const MODELS: &[&Model] = &[
     &power::OFFLINE,
     &power::RESUME,
     &power::EXHAUSTED,
+    &verify::RIGHT,
+    &verify::BROKEN,
     &wrong::IN,
     &wrong::IN_SECTION,
     &wrong::IN_PLAN,

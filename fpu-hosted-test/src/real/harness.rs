@@ -1,8 +1,13 @@
 //! The x86 backend on this CPU's registers, as the conformance suite sees it.
 
-use std::{arch::global_asm, ffi::c_void, fmt, ptr::addr_of_mut};
+use std::{
+    arch::global_asm,
+    ffi::c_void,
+    fmt,
+    ptr::{addr_of_mut, NonNull},
+};
 
-use fpu_core::KernelUnits;
+use fpu_core::{CompareFpu, Difference, KernelUnits};
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use super::{load_registers, run_between, serve_fixups, Classes, RegFile, Thunk};
@@ -311,6 +316,14 @@ impl Harness for RealHarness {
         // A reserved bit of MXCSR; the suite spoils images in which SSE is present.
         image[27] |= 0x80;
         true
+    }
+    unsafe fn compare(
+        &self,
+        one: NonNull<u8>,
+        other: NonNull<u8>,
+    ) -> Option<Result<(), Difference>> {
+        // SAFETY: S1, S3 by the caller.
+        Some(unsafe { self.plan.same_state(one, other) })
     }
     fn allocations(&self) -> Option<u64> {
         (self.count)().map(|_| self.allocations)

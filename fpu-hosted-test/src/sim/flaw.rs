@@ -62,4 +62,12 @@ pub enum Flaw {
     SaveAllocates,
     /// A save panics if a component is not in use.
     SavePanics,
+    /// A comparison leaves out the last component.
+    CompareSkipsComponent,
+    /// A comparison asks which components are present, not whether they are initial.
+    CompareAsksHeader,
+    /// A comparison looks at the bytes of components that an image does not have.
+    CompareSeesOldBytes,
+    /// A comparison makes the first image hold what the second holds.
+    CompareWrites,
 }

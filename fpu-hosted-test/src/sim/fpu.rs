@@ -9,7 +9,7 @@ use core::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
-use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault};
 use std::{
     cell::{Cell, RefCell},
     hint::black_box,
@@ -363,5 +363,34 @@ unsafe impl RawFpu for SimFpu {
     }
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> SimImageMut<'a> {
         SimImageMut::new(SimImage::new(area, self.flaw))
+    }
+}
+
+// SAFETY: V1: the views read words of the area, and nothing is written. V2, V3: all words of all components
+// are compared, an absent one as its initial value. With a `Flaw` one of them is broken, as above.
+unsafe impl CompareFpu for SimFpu {
+    unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
+        self.line.step();
+        // SAFETY: the caller's S1 and S3, for both.
+        let (ours, theirs) = unsafe { (self.image(one), self.image(other)) };
+        let present = ours.present() ^ theirs.present();
+        let old_bytes = self.is(Flaw::CompareSeesOldBytes);
+        let (ours, theirs) = (ours.with_old_bytes(old_bytes), theirs.with_old_bytes(old_bytes));
+        let compared = COMPONENTS - usize::from(self.is(Flaw::CompareSkipsComponent));
+        if self.is(Flaw::CompareWrites) {
+            // SAFETY: the caller's S1 of both, but for the writing: inside the area.
+            unsafe { (0..AREA_LEN / 8).for_each(|word| put(one, word, get(other, word))) };
+        }
+        for (index, component) in LAYOUT.iter().enumerate().take(compared) {
+            self.line.step();
+            let (ours, theirs) = (ours.component(index), theirs.component(index));
+            let by_header = self.is(Flaw::CompareAsksHeader) && present >> index & 1 != 0;
+            let nth = ours.iter().zip(theirs).position(|(a, b)| a != b);
+            if let Some(nth) = nth.or(by_header.then_some(0)) {
+                let offset = (component.offset + 8 * nth) as u32;
+                return Err(Difference { component: index as u32, offset });
+            }
+        }
+        Ok(())
     }
 }

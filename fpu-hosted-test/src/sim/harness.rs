@@ -2,7 +2,8 @@
 
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
 use crate::conformance::{Harness, Outcome, Step};
-use fpu_core::{KernelUnits, RawFpu};
+use core::ptr::NonNull;
+use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu};
 
 /// The simulated backend, sound or not.
 ///
@@ -90,6 +91,14 @@ impl Harness for SimHarness {
         // A bit in the header that no component has.
         image[7] |= 0x80;
         true
+    }
+    unsafe fn compare(
+        &self,
+        one: NonNull<u8>,
+        other: NonNull<u8>,
+    ) -> Option<Result<(), Difference>> {
+        // SAFETY: S1, S3 by the caller.
+        Some(unsafe { self.fpu.same_state(one, other) })
     }
     fn allocations(&self) -> Option<u64> {
         (self.count)().map(|_| self.allocations)

@@ -49,8 +49,12 @@ impl SimImage<'_> {
     /// All registers.
     #[must_use]
     pub fn registers(&self) -> Registers {
+        self.with_old_bytes(self.flaw == Some(Flaw::ImageShowsOldBytes))
+    }
+    /// The same; with `old_bytes` whatever lies where a component is absent, too.
+    pub(super) fn with_old_bytes(&self, old_bytes: bool) -> Registers {
         let mut all = Registers::initial();
-        let shown = if self.flaw == Some(Flaw::ImageShowsOldBytes) { ALL } else { self.present() };
+        let shown = if old_bytes { ALL } else { self.present() };
         for (index, component) in LAYOUT.iter().enumerate().filter(|(c, _)| shown >> c & 1 != 0) {
             for (nth, word) in all.component_mut(index).iter_mut().enumerate() {
                 *word = self.word(component.offset / 8 + nth);

@@ -9,6 +9,7 @@ mod fields;
 mod legal;
 mod places;
 mod read;
+mod same;
 #[cfg(test)]
 pub(crate) mod sample;
 #[cfg(test)]

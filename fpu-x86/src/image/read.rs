@@ -56,7 +56,7 @@ impl<'a> Image<'a> {
         Self { bytes, plan, format: if legacy { Format::Legacy } else { Format::Standard } }
     }
     /// Offset and size of an extended component of the plan.
-    fn place(&self, number: u32) -> Option<(usize, usize)> {
+    pub(super) fn place(&self, number: u32) -> Option<(usize, usize)> {
         let places = match self.format {
             Format::Legacy => Where::Nowhere,
             format if format == self.plan.format() => Where::At(&self.plan.layout),

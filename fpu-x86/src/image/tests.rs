@@ -20,7 +20,7 @@ fn image<'a>(area: &'a [u8], plan: &'a Plan) -> Image<'a> {
 
 /// Registers of the components `present` random, the rest absent and every byte there poisoned, as
 /// after saves.
-fn random_area(plan: &Plan, present: Components, random: &mut Random) -> Vec<u8> {
+pub(super) fn random_area(plan: &Plan, present: Components, random: &mut Random) -> Vec<u8> {
     let mut area = vec![0; plan.area_len()];
     random.fill(&mut area);
     let mut mxcsr = random.word() as u32 & 0xFFFF;

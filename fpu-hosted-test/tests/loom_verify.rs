@@ -1,0 +1,13 @@
+//! Registers against claims, in every interleaving.
+#![cfg(fpu_loom)]
+
+use fpu_hosted_test::model::{check, verify};
+
+#[test]
+fn verified_before_every_return() {
+    check(&verify::RIGHT);
+}
+#[test]
+fn wrong_kernel_found_by_verify() {
+    check(&verify::BROKEN);
+}
