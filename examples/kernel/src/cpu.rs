@@ -51,6 +51,9 @@ const STACK: usize = 16384;
 #[repr(C, align(16))]
 struct Stack(UnsafeCell<[u8; STACK]>);
 
+// SAFETY: the processor of the CPU whose it is puts it into use.
+unsafe impl Sync for Stack {}
+
 impl Stack {
     const fn new() -> Self {
         Self(UnsafeCell::new([0; STACK]))
@@ -84,8 +87,6 @@ pub struct PerCpu {
     pub fpu: CpuFpu,
     /// What the library did here.
     pub counters: Counters,
-    nmi_stack: Stack,
-    double_fault_stack: Stack,
     tss: UnsafeCell<TaskStateSegment>,
     gdt: UnsafeCell<GlobalDescriptorTable>,
 }
@@ -109,8 +110,6 @@ impl PerCpu {
             random: Cell::new(0),
             fpu: CpuFpu::new(),
             counters: Counters::new(),
-            nmi_stack: Stack::new(),
-            double_fault_stack: Stack::new(),
             tss: UnsafeCell::new(TaskStateSegment::new()),
             gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
         }
@@ -156,6 +155,9 @@ impl PerCpu {
 }
 
 static CPUS: [PerCpu; MAX_CPUS] = [const { PerCpu::new() }; MAX_CPUS];
+/// For interrupts that come with interrupts off. Not in the blocks, which are in the image.
+static NMI_STACKS: [Stack; MAX_CPUS] = [const { Stack::new() }; MAX_CPUS];
+static DOUBLE_FAULT_STACKS: [Stack; MAX_CPUS] = [const { Stack::new() }; MAX_CPUS];
 
 /// A CPU's block by its number.
 pub fn by_number(number: usize) -> Option<&'static PerCpu> {
@@ -200,8 +202,8 @@ pub unsafe fn init(number: usize, seed: u64) -> &'static PerCpu {
     // SAFETY: this CPU's own tables, which it does not use yet (or, started again, not any more).
     let (tss, gdt) = unsafe { (&mut *cpu.tss.get(), &mut *cpu.gdt.get()) };
     *tss = TaskStateSegment::new();
-    tss.interrupt_stack_table[usize::from(IST_NMI)] = cpu.nmi_stack.top();
-    tss.interrupt_stack_table[usize::from(IST_DOUBLE_FAULT)] = cpu.double_fault_stack.top();
+    tss.interrupt_stack_table[usize::from(IST_NMI)] = NMI_STACKS[number].top();
+    tss.interrupt_stack_table[usize::from(IST_DOUBLE_FAULT)] = DOUBLE_FAULT_STACKS[number].top();
     *gdt = GlobalDescriptorTable::empty();
     gdt.append(Descriptor::kernel_code_segment());
     gdt.append(Descriptor::kernel_data_segment());

@@ -168,7 +168,7 @@ pub fn judge(params: &Params, now: u64) {
         ("skipped restores", totals.skipped, params.switches / 4),
     ];
     match goals.iter().find(|(_, have, want)| have < want) {
-        None => end(None),
+        None => verdict_end(None),
         Some((what, have, want)) if late => fail(format_args!("too few {what}: {have} of {want}")),
         Some(_) => {}
     }
@@ -193,12 +193,12 @@ fn totals() -> Totals {
 #[cold]
 #[inline(never)]
 pub fn fail(why: fmt::Arguments<'_>) -> ! {
-    end(Some(why))
+    verdict_end(Some(why))
 }
 
 #[cold]
 #[inline(never)]
-fn end(why: Option<fmt::Arguments<'_>>) -> ! {
+fn verdict_end(why: Option<fmt::Arguments<'_>>) -> ! {
     x86_64::instructions::interrupts::disable();
     if ENDED.swap(true, Relaxed) {
         loop {
