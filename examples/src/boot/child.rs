@@ -83,6 +83,7 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
+    /// Reads what has come.
     fn more(&mut self) -> io::Result<()> {
         let Ok(mut file) = File::open(&self.path) else { return Ok(()) };
         file.seek(SeekFrom::Start(self.whole.len() as u64))?;
@@ -115,8 +116,17 @@ fn doomed(path: &Path) -> bool {
     fs::read(path).is_ok_and(|bytes| bytes.windows(18).any(|part| part == b"KVM internal error"))
 }
 
-/// Runs `command` in the directory until it ends, or for at most `limit`; `show` gets each line of the
-/// serial output as it comes.
+/// How long a run may take, in the host's time.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until the kernel's first line.
+    pub first: Duration,
+    /// In all.
+    pub whole: Duration,
+}
+
+/// Runs `command` in the directory until it ends, or its time is up; `show` gets each line of the serial
+/// output as it comes.
 ///
 /// # Errors
 ///
@@ -124,7 +134,7 @@ fn doomed(path: &Path) -> bool {
 pub fn run(
     mut command: Command,
     scratch: &Scratch,
-    limit: Duration,
+    patience: Patience,
     show: &dyn Fn(&str),
 ) -> io::Result<Ended> {
     let output = scratch.path().join(OUTPUT);
@@ -154,7 +164,8 @@ pub fn run(
             said = Some(Instant::now());
         }
         let stands = said.is_some_and(|since: Instant| since.elapsed() > SWITCH_OFF);
-        if stands || started.elapsed() > limit || doomed(&output) {
+        let silent = started.elapsed() > patience.first && !serial::begun(&tail.text());
+        if stands || silent || started.elapsed() > patience.whole || doomed(&output) {
             late = true;
             child.0.kill()?;
             break child.0.wait()?;

@@ -4,7 +4,6 @@ use serde_json::{json, Value};
 
 use super::{
     controls,
-    judge::caught,
     kernel::{NoKernel, Recipe},
     run::Run,
     table,
@@ -13,7 +12,7 @@ use super::{
 fn one(run: &Run) -> Value {
     let machine = run.job.machine;
     let params = &run.job.params;
-    let caught = params.fault.map(|fault| caught(fault, &run.verdict).is_ok());
+    let caught = run.caught().map(|caught| caught.is_ok());
     json!({
         "machine": machine.name,
         "emulator": machine.emulator.name(),

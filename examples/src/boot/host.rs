@@ -69,6 +69,10 @@ impl Host {
         let qemu = self.qemu.as_ref().map_or("no QEMU".into(), |v| format!("QEMU {v}"));
         let bochs = self.bochs.as_ref();
         let bochs = bochs.map_or("no Bochs".into(), |b| format!("Bochs {}", b.version));
-        format!("{qemu}, {bochs}, {} CPUs to run them", self.cpus)
+        let cpus = match self.cpus {
+            1 => "one CPU".into(),
+            cpus => format!("{cpus} CPUs"),
+        };
+        format!("{qemu}, {bochs}, on {cpus} of this host")
     }
 }

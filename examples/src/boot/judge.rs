@@ -73,6 +73,7 @@ pub fn missed(report: &Report, machine: &Machine, params: &Params) -> Option<Str
         .or_else(|| least("saves", counts.saves, 1))
         .or_else(|| least("restores", counts.restores, 1))
         .or_else(|| least("skipped restores", counts.skipped, 1))
+        .or_else(|| least("comparisons at switches", counts.verified, params.check.into()))
 }
 
 /// The verdict, and the figures if there are any.
@@ -111,6 +112,7 @@ fn without_result(ended: &Ended, machine: &Machine, why: &SerialError) -> Verdic
         }
         if *why == SerialError::Silent {
             let said = ended.stderr.lines().last().unwrap_or("it said nothing");
+            let said = said.strip_prefix("qemu-system-x86_64: ").unwrap_or(said);
             return Verdict::Skip(format!("KVM did not come to the kernel's first line: {said}"));
         }
     }
@@ -143,17 +145,22 @@ fn switched_off(ended: &Ended, machine: &Machine, passed: bool) -> Option<String
     }
 }
 
-/// Did a seeded fault end as it must? Else what is wrong.
+/// Did a seeded fault end as it must: in the kernel's own verdict, with a sign of the fault? Else what is
+/// wrong.
 ///
 /// # Errors
 ///
 /// One line.
-pub fn caught(fault: Fault, verdict: &Verdict) -> Result<(), String> {
-    let signs = fault.signs().join("\" or \"");
-    match verdict {
-        Verdict::Fail(why) if fault.signs().iter().any(|sign| why.contains(sign)) => Ok(()),
-        Verdict::Fail(why) => Err(format!("failed otherwise, without \"{signs}\": {why}")),
-        Verdict::Pass => Err("passed: nobody noticed".into()),
-        Verdict::Hung(why) | Verdict::Skip(why) => Err(why.clone()),
+pub fn caught(fault: Fault, verdict: &Verdict, report: Option<&Report>) -> Result<(), String> {
+    let own = report.filter(|report| !report.passed).and_then(|report| report.why.as_deref());
+    let signs = fault.signs();
+    match (verdict, own) {
+        (Verdict::Fail(_), Some(why)) if signs.iter().any(|sign| why.contains(sign)) => Ok(()),
+        (Verdict::Fail(_), Some(why)) => {
+            Err(format!("failed otherwise, without \"{}\": {why}", signs.join("\" or \"")))
+        }
+        (Verdict::Fail(why), None) => Err(format!("failed, and not by its own verdict: {why}")),
+        (Verdict::Pass, _) => Err("passed: nobody noticed".into()),
+        (Verdict::Hung(why) | Verdict::Skip(why), _) => Err(why.clone()),
     }
 }

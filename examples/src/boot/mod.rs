@@ -134,11 +134,7 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     let runs = if args.controls {
         all_controls(args, kernel, &host, style, &show)
     } else {
-        let cpus = args.params.cpus;
-        say(
-            args,
-            &format!("{}; {}; seed {}\n\n", host.describe(), table::goals(cpus), args.params.seed),
-        );
+        say(args, &format!("{}\n{}\n\n", host.describe(), table::goals(&args.params)));
         if let Some(fault) = args.params.fault {
             let name = style.bold(fault.name());
             say(args, &format!("seeded fault {name}: {}\n\n", fault.about()));
@@ -173,8 +169,11 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
 fn jobs(args: &Args, host: &Host, machines: &[&'static machines::Machine]) -> Vec<Job> {
     let mut params = args.params;
     if let Some(minutes) = args.torture {
-        let runnable = machines.iter().filter(|m| host.can_run(m, &params).is_ok()).count();
-        params.seconds = minutes * 60 / runnable.max(1) as u64;
+        // Shares of the host's CPUs, so that all together take that long where time passes alike.
+        let weight = |m: &&&machines::Machine| m.weight(params.cpus).min(host.cpus);
+        let runnable = machines.iter().filter(|m| host.can_run(m, &params).is_ok());
+        let total: usize = runnable.map(|m| weight(&m)).sum();
+        params.seconds = minutes * 60 * host.cpus as u64 / total.max(1) as u64;
         params.limit += params.seconds;
     }
     machines.iter().map(|&machine| Job { machine, params }).collect()

@@ -11,10 +11,10 @@ use std::{
 };
 
 use super::{
-    child::{self, Scratch},
+    child::{self, Patience, Scratch},
     host::Host,
     image,
-    judge::{judge, Verdict},
+    judge::{caught, judge, Verdict},
     machines::{Emulator, Machine},
     params::Params,
     qemu::{self, DISK},
@@ -54,14 +54,25 @@ pub struct Run {
     pub seconds: f64,
 }
 
-/// Longest that it may take, in the host's time. A machine's own time may pass more slowly, most of all
-/// where the host is busy.
-fn patience(job: &Job) -> Duration {
-    let pace = match job.machine.emulator {
-        Emulator::Bochs => 3,
-        Emulator::Tcg | Emulator::Kvm => 1,
+impl Run {
+    /// With a seeded fault: was it noticed, as it must be? Else what happened.
+    #[must_use]
+    pub fn caught(&self) -> Option<Result<(), String>> {
+        let fault = self.job.params.fault?;
+        Some(caught(fault, &self.verdict, self.report.as_ref()))
+    }
+}
+
+/// A machine's own time may pass more slowly than the host's, most of all where the host is busy.
+fn patience(job: &Job) -> Patience {
+    let (first, pace) = match job.machine.emulator {
+        Emulator::Bochs => (30, 3),
+        Emulator::Tcg => (30, 1),
+        // Where it does not run ring 0 natively, it takes as long as that to find out.
+        Emulator::Kvm => (15, 1),
     };
-    Duration::from_secs(30 + pace * job.params.limit)
+    let whole = Duration::from_secs(30 + pace * job.params.limit);
+    Patience { first: Duration::from_secs(first), whole }
 }
 
 /// Boots the kernel once; `show` gets what it says, line by line. Files or processes that cannot be

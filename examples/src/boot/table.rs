@@ -4,8 +4,8 @@ use crate::{report::Style, xstate::show::wrapped};
 
 use super::{
     faults::Fault,
-    judge::{caught, Verdict},
-    params::{MIGRATIONS, SWITCHES},
+    judge::Verdict,
+    params::{Params, MIGRATIONS, SWITCHES},
     run::Run,
     serial::Report,
 };
@@ -18,8 +18,8 @@ fn cells(cells: [&str; 14]) -> String {
     let [machine, on, rung, xcr0, xss, switches, moves, sections, busy, saves, restores, skipped, wrong, seconds] =
         cells;
     format!(
-        "{machine:<12} {on:<5} {rung:<8} {xcr0:>7} {xss:>7}  {switches:>8} {moves:>7}  {sections:>8} {busy:>7}  \
-         {saves:>8} {restores:>8} {skipped:>7}  {wrong:>7}  {seconds:>5}"
+        "{machine:<11} {on:<5} {rung:<8} {xcr0:>7} {xss:>6}  {switches:>8} {moves:>7}  {sections:>8} {busy:>7}  \
+         {saves:>8} {restores:>8} {skipped:>7} {wrong:>7} {seconds:>5}"
     )
 }
 
@@ -72,10 +72,10 @@ fn figures(run: &Run, report: &Report) -> String {
 /// One machine's lines.
 #[must_use]
 pub fn row(run: &Run, style: Style) -> String {
-    const INDENT: usize = 19;
+    const INDENT: usize = 18;
     let (machine, emulator) = (run.job.machine.name, run.job.machine.emulator.name());
     let said = |word: &str, why: &str| wrapped(&format!("{word} {why}"), WIDTH - INDENT, INDENT);
-    let label = format!("{machine:<12} {emulator:<5} ");
+    let label = format!("{machine:<11} {emulator:<5} ");
     match (&run.verdict, &run.report) {
         (Verdict::Pass, Some(report)) => figures(run, report) + "\n",
         (Verdict::Skip(why), _) => style.dim(&(label + &said("skipped:", why))) + "\n",
@@ -110,13 +110,21 @@ pub fn conclusion(runs: &[Run], style: Style) -> String {
     }
 }
 
-/// What each machine had to reach.
+/// What each machine has to reach.
 #[must_use]
-pub fn goals(cpus: u32) -> String {
-    if cpus > 1 {
-        format!("{cpus} CPUs each; every task {SWITCHES} switches and {MIGRATIONS} moves at least")
+pub fn goals(params: &Params) -> String {
+    let Params { cpus, seed, .. } = params;
+    let (seed, rung) = match params.rung {
+        Some(rung) => (seed, format!("; saved with {}", rung.to_uppercase())),
+        None => (seed, String::new()),
+    };
+    if *cpus > 1 {
+        format!(
+            "{cpus} CPUs each; every task is switched {SWITCHES} times and moved {MIGRATIONS} times at \
+             least; seed {seed}{rung}"
+        )
     } else {
-        format!("one CPU each; every task {SWITCHES} switches at least")
+        format!("one CPU each; every task is switched {SWITCHES} times at least; seed {seed}{rung}")
     }
 }
 
@@ -131,21 +139,27 @@ pub fn tally(runs: &[Run]) -> (usize, usize, usize) {
 /// The heading of the controls' table.
 #[must_use]
 pub fn controls_heading(style: Style) -> String {
-    let heads =
-        format!("{:<16} {:<10} {:>5}  {:<6}  {}", "fault", "machine", "secs", "", "what it said");
+    let heads = format!("{:<16} {:<11} {:>4}  {}", "seeded fault", "machine", "secs", "caught by");
     format!("{}\n{}\n", style.bold(&heads), style.dim(&"-".repeat(WIDTH)))
 }
 
-/// One control's lines.
+/// One control's lines. What was caught is on one line, if need be without its end, which is a number.
 #[must_use]
 pub fn control(fault: Fault, run: &Run, style: Style) -> String {
-    const INDENT: usize = 43;
+    const INDENT: usize = 35;
     let (name, machine, seconds) = (fault.name(), run.job.machine.name, run.seconds);
-    let (word, said) = match (&run.verdict, caught(fault, &run.verdict)) {
-        (Verdict::Skip(why), _) => (style.dim("skip  "), why.clone()),
-        (verdict, Ok(())) => (style.good("caught"), verdict.why().unwrap_or_default().into()),
-        (_, Err(why)) => (style.bad("MISSED"), why),
+    let whole = |why: &str| wrapped(why, WIDTH - INDENT, INDENT);
+    let said = match (&run.verdict, run.caught()) {
+        (Verdict::Skip(why), _) => style.dim(&whole(&format!("skipped: {why}"))),
+        (_, Some(Err(why))) => style.bad(&whole(&format!("MISSED: {why}"))),
+        (verdict, _) => shortened(verdict.why().unwrap_or_default(), WIDTH - INDENT),
     };
-    let said = wrapped(&said, WIDTH - INDENT, INDENT);
-    format!("{name:<16} {machine:<10} {seconds:>5.1}  {word}  {said}\n")
+    format!("{name:<16} {machine:<11} {seconds:>4.1}  {said}\n")
+}
+
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.into();
+    }
+    text.chars().take(width - 2).chain("..".chars()).collect()
 }

@@ -5,6 +5,7 @@
 //! listed with its reason, and a step in which no test ran has failed.
 #![allow(clippy::print_literal)]
 
+mod boot;
 mod hygiene;
 mod nostd;
 mod object;
@@ -127,12 +128,14 @@ fn finish(name: &str, outcome: Outcome, took: Duration, verbose: bool) -> Row {
             }
         }
         Outcome::Tests(counts, output) => {
-            row.passed = counts.passed;
-            row.failed = counts.failed;
-            row.skipped = counts.skipped;
+            row.count(counts);
             if verbose || row.failed > 0 {
                 said = output;
             }
+        }
+        Outcome::Table(counts, table) => {
+            row.count(counts);
+            said = table;
         }
         Outcome::Failed(why) => {
             row.failed = 1;
@@ -150,6 +153,11 @@ fn finish(name: &str, outcome: Outcome, took: Duration, verbose: bool) -> Row {
 }
 
 impl Row {
+    fn count(&mut self, counts: tests_run::Counts) {
+        self.passed = counts.passed;
+        self.failed = counts.failed;
+        self.skipped = counts.skipped;
+    }
     fn verdict(&self) -> String {
         let word = match (self.failed, self.passed, self.skipped.len()) {
             (0, 0, _) => "SKIPPED",

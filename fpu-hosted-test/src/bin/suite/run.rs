@@ -24,6 +24,8 @@ pub enum Outcome {
     },
     /// Tests ran, some may have failed or said that they could not run.
     Tests(tests_run::Counts, String),
+    /// The same, with a table that is always shown.
+    Table(tests_run::Counts, String),
     Failed(String),
     Skipped(String),
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    hygiene, nostd, object, package,
+    boot, hygiene, nostd, object, package,
     run::{Cmd, Outcome, Suite},
     tests_run,
 };
@@ -84,6 +84,11 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     add("no-sse", no_sse, false, Box::new(nostd::no_sse));
     add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
     add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
+    add("kernel-lint", "rustfmt and clippy on the kernel that boots", false, Box::new(boot::lint));
+    let machines = "the kernel on every emulated CPU that this host can run";
+    add("boot", machines, true, Box::new(boot::machines));
+    let controls = "the kernel with every seeded fault, each of which it must notice";
+    add("boot-controls", controls, true, Box::new(boot::controls));
     add(
         "rustdoc",
         "documentation builds, no broken link",

@@ -1,0 +1,384 @@
+//! `cargo boot` without an emulator: its command line, the verdict on what a kernel said, the tables.
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use std::process::{Command, Output};
+
+use fpu_examples::{
+    boot::{
+        child::Ended,
+        controls, document,
+        faults::{Fault, Needs},
+        judge::{caught, judge, missed, Verdict},
+        machines::{self, named, Machine, RUNGS},
+        params::Params,
+        run::{Job, Run},
+        serial::{self, Report, SerialError, COUNTS},
+        table,
+    },
+    report::Style,
+};
+use serde_json::{json, Map, Value};
+
+/// A result with which every goal is reached, on the machine `max`.
+fn result() -> Map<String, Value> {
+    let mut result = json!({
+        "verdict": "pass", "why": null, "vendor": "AuthenticAMD", "rung": "xsaveopt", "area": 1088,
+        "xcr0": "0x1f", "xss": null, "registers": "x87 stack and control, MXCSR, ymm0-15, PKRU",
+        "cpus": 2, "tasks": 7, "of a later kernel": [1, 2],
+    });
+    for (index, name) in COUNTS.iter().enumerate() {
+        result[*name] = (1000 + index).into();
+    }
+    result["mismatches"] = 0.into();
+    result.as_object().expect("an object").clone()
+}
+
+fn with(key: &str, value: impl Into<Value>) -> Map<String, Value> {
+    let mut result = result();
+    assert!(result.insert(key.into(), value.into()).is_some(), "{key} is none of the keys");
+    result
+}
+
+fn failed(why: &str) -> Map<String, Value> {
+    let mut result = with("verdict", "fail");
+    result.insert("why".into(), why.into());
+    result
+}
+
+/// What comes over the serial line.
+fn said(result: &Map<String, Value>) -> String {
+    let result = serde_json::to_string(result).expect("JSON");
+    format!("fpu-kernel starting\r\nrunning on 2 CPUs\r\n\r\nRESULT {result}\r\n")
+}
+
+fn machine(name: &str) -> &'static Machine {
+    named(name).unwrap_or_else(|| panic!("no machine {name}"))
+}
+
+fn ended(result: &Map<String, Value>) -> Ended {
+    let code = if result["verdict"] == "pass" { 33 } else { 35 };
+    Ended { serial: said(result), code: Some(code), seconds: 1.25, ..Ended::default() }
+}
+
+fn verdict(ended: &Ended) -> Verdict {
+    judge(ended, machine("max"), &Params::default()).0
+}
+
+fn fails(ended: &Ended) -> String {
+    match verdict(ended) {
+        Verdict::Fail(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_last_line_is_read() {
+    let report = serial::read(&said(&result())).expect("whole");
+    assert!(report.passed && report.why.is_none());
+    assert_eq!((report.rung.as_str(), report.area, report.cpus), ("xsaveopt", 1088, 2));
+    assert_eq!((report.xcr0.as_deref(), report.xss.as_deref()), (Some("0x1f"), None));
+    assert_eq!(report.counts.switches, 1000);
+    assert_eq!(report.counts.verified, 1000 + COUNTS.len() as u64 - 1);
+    // Bochs may be off before the line's end is out.
+    let text = said(&result());
+    assert!(serial::read(text.trim_end()).is_ok());
+    let why = "task 3 on CPU 1: register ymm4[2] is 0x1 and should be 0x2";
+    let report = serial::read(&said(&failed(why))).expect("whole");
+    assert_eq!((report.passed, report.why.as_deref()), (false, Some(why)));
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    for key in result().keys().filter(|key| *key != "of a later kernel") {
+        let mut result = result();
+        result.remove(key);
+        match serial::read(&said(&result)) {
+            Err(SerialError::Missing(name)) => assert_eq!(name, key),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn damage_is_no_result() {
+    assert_eq!(serial::read(""), Err(SerialError::Silent));
+    assert_eq!(serial::read("SeaBIOS\nRESULT {}\n"), Err(SerialError::Silent));
+    assert_eq!(serial::read("fpu-kernel starting\n"), Err(SerialError::NoResult));
+    let text = said(&result());
+    assert_eq!(serial::read(&format!("{text}{text}")), Err(SerialError::Twice));
+    for cut in ["RESULT {\"verdict\":\"pa", "RESULT ", "RESULT [1]", "RESULT {} and more"] {
+        let text = format!("fpu-kernel starting\n{cut}\n");
+        assert!(matches!(serial::read(&text), Err(SerialError::Damaged(_))), "{cut}");
+    }
+    for (key, value) in [
+        ("switches", json!("7")),
+        ("switches", json!(-7)),
+        ("switches", json!(7.5)),
+        ("xcr0", json!(7)),
+        ("rung", json!(null)),
+        ("verdict", json!("perhaps")),
+    ] {
+        match serial::read(&said(&with(key, value))) {
+            Err(SerialError::Wrong(name, _)) => assert_eq!(name, key),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_pass_is_held_against_every_goal() {
+    assert_eq!(verdict(&ended(&result())), Verdict::Pass);
+    for (key, value, why) in [
+        ("rung", json!("xsave"), "should with xsaveopt"),
+        ("cpus", json!(1), "1 CPUs of 2"),
+        ("mismatches", json!(1), "1 mismatches"),
+        ("least_switches", json!(199), "too few switches of a task: 199 of 200"),
+        ("least_migrations", json!(49), "too few migrations of a task: 49 of 50"),
+        ("preemptions", json!(0), "too few preemptions"),
+        ("checks", json!(0), "too few checks"),
+        ("irq_sections", json!(0), "too few sections in interrupts"),
+        ("nmis", json!(0), "too few non-maskable interrupts"),
+        ("saves", json!(0), "too few saves"),
+        ("restores", json!(0), "too few restores"),
+        ("skipped", json!(0), "too few skipped"),
+        ("why", json!("well"), "passed, and yet: well"),
+    ] {
+        let said = fails(&ended(&with(key, value)));
+        assert!(said.contains(why), "{key}: {said}");
+    }
+    let parse = |result| Report::parse(&Value::Object(result).to_string()).expect("whole");
+    // One CPU has no migrations, and other machines another rung.
+    let one = Params { cpus: 1, ..Params::default() };
+    let mut alone = with("cpus", 1);
+    alone.insert("least_migrations".into(), 0.into());
+    assert_eq!(missed(&parse(alone), machine("max"), &one), None);
+    assert!(missed(&parse(result()), machine("qemu64"), &Params::default()).is_some());
+    assert_eq!(missed(&parse(result()), machine("kvm"), &Params::default()), None);
+    let asked = Params { rung: Some("xsave"), ..Params::default() };
+    assert!(missed(&parse(result()), machine("max"), &asked).is_some());
+    assert_eq!(missed(&parse(with("rung", "xsave")), machine("max"), &asked), None);
+    let check = Params { check: true, ..Params::default() };
+    let unverified = parse(with("verified", 0));
+    assert!(missed(&unverified, machine("max"), &check).is_some());
+    assert_eq!(missed(&unverified, machine("max"), &Params::default()), None);
+}
+
+#[test]
+fn the_machines_end_must_agree() {
+    let passed = ended(&result());
+    for code in [Some(35), Some(0), Some(1), None] {
+        let why = fails(&Ended { code, ..passed.clone() });
+        assert!(why.contains("the result says pass"), "{why}");
+    }
+    let why = fails(&Ended { late: true, ..passed.clone() });
+    assert!(why.contains("did not switch itself off"), "{why}");
+    // Bochs has one exit code for all.
+    let on_bochs = Ended { code: Some(1), ..ended(&with("rung", "xsaves")) };
+    assert_eq!(judge(&on_bochs, machine("skylake-x"), &Params::default()).0, Verdict::Pass);
+    let why = "task 3 on CPU 1: register ymm4[2] is 0x1 and should be 0x2";
+    assert_eq!(fails(&ended(&failed(why))), why);
+}
+
+#[test]
+fn without_a_result_the_last_lines_are_shown() {
+    let serial = "fpu-kernel starting\n\nrunning on 2 CPUs\n".to_owned();
+    let begun = Ended { serial, code: Some(0), ..Ended::default() };
+    let why = fails(&begun);
+    assert!(why.contains("running on 2 CPUs") && why.contains("QEMU ended with 0"), "{why}");
+    match verdict(&Ended { late: true, seconds: 90.0, ..begun }) {
+        Verdict::Hung(why) => {
+            assert!(why.contains("hung for 90 s, last serial lines: fpu-kernel starting"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let stderr = "qemu-system-x86_64: could not load kernel".to_owned();
+    let why = fails(&Ended { stderr, code: Some(1), ..Ended::default() });
+    assert!(why.contains("could not load kernel"), "{why}");
+}
+
+#[test]
+fn kvm_that_does_not_run_ring_0_is_a_skip() {
+    let of = |ended: &Ended| judge(ended, machine("kvm"), &Params::default()).0;
+    let stderr = "KVM internal error. Suberror: 1\nemulation failure\n".to_owned();
+    let serial = "fpu-kernel starting\n".to_owned();
+    let internal = Ended { stderr, serial: serial.clone(), late: true, ..Ended::default() };
+    match of(&internal) {
+        Verdict::Skip(why) => assert!(why.contains("internal error in ring 0"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(of(&Ended::default()), Verdict::Skip(_)));
+    // From its first line on, the kernel is judged as elsewhere.
+    assert!(matches!(of(&Ended { serial, ..Ended::default() }), Verdict::Fail(_)));
+    assert_eq!(of(&ended(&result())), Verdict::Pass);
+    assert!(matches!(verdict(&internal), Verdict::Hung(_)), "only there");
+}
+
+#[test]
+fn a_control_is_caught_by_the_kernel_and_by_its_sign_alone() {
+    let of = |fault, ended: &Ended| {
+        let (verdict, report) = judge(ended, machine("max"), &Params::default());
+        caught(fault, &verdict, report.as_ref())
+    };
+    for fault in Fault::ALL {
+        for sign in fault.signs() {
+            let why = format!("task 0 on CPU 1: {sign}xmm0 is 0x0");
+            assert_eq!(of(fault, &ended(&failed(&why))), Ok(()), "{fault:?}");
+        }
+        assert!(!fault.signs().is_empty());
+        assert!(of(fault, &ended(&failed("the moon was full"))).is_err());
+        assert!(of(fault, &ended(&result())).is_err(), "{fault:?} passed");
+    }
+    let why = "register xmm0 is 0x0 and should be 0x1";
+    let mut damaged = ended(&failed(why));
+    assert_eq!(of(Fault::SkipRestore, &damaged), Ok(()));
+    damaged.serial = damaged.serial.replace("\"area\":1088", "\"area\":");
+    assert!(of(Fault::SkipRestore, &damaged).is_err(), "the sign is in the serial lines alone");
+    damaged.late = true;
+    assert!(of(Fault::SkipRestore, &damaged).is_err());
+}
+
+#[test]
+fn every_fault_has_a_machine_where_it_can_show() {
+    for fault in Fault::ALL {
+        assert_eq!(Fault::named(fault.name()), Some(fault));
+        assert!(fault.name().len() <= 16, "the table's column");
+        assert!(machines::ALL.iter().any(|machine| controls::can_show(fault, machine)));
+        let plain = controls::can_show(fault, machine("qemu64"));
+        assert_eq!(plain, fault.needs() == Needs::Nothing || fault.needs() == Needs::BadImage);
+    }
+    assert_eq!(Fault::named("none"), None);
+}
+
+fn run(name: &str, params: Params, ended: &Ended) -> Run {
+    let job = Job { machine: machine(name), params };
+    let (verdict, report) = judge(ended, job.machine, &params);
+    Run { job, verdict, report, seconds: ended.seconds }
+}
+
+/// One of each kind.
+fn runs() -> Vec<Run> {
+    let plain = Params::default();
+    let long = "register ".repeat(30);
+    let mut skipped = run("kvm", plain, &ended(&result()));
+    skipped.verdict = Verdict::Skip(format!("no /dev/kvm, {long}"));
+    skipped.report = None;
+    let mut last = ended(&with("rung", "xsaves"));
+    last.code = Some(1);
+    vec![
+        run("max", plain, &ended(&result())),
+        run("max-noxsave", plain, &ended(&failed(&long))),
+        run("milan", plain, &Ended { late: true, ..Ended::default() }),
+        run("icelake", plain, &last),
+        skipped,
+    ]
+}
+
+#[test]
+fn the_table_fits_and_says_what_happened() {
+    let style = Style::plain();
+    let rows: Vec<_> = runs().iter().map(|run| table::row(run, style)).collect();
+    let text = table::heading(style) + &rows.concat() + &table::conclusion(&runs(), style);
+    assert!(text.lines().all(|line| line.chars().count() <= table::WIDTH), "{text}");
+    let heads = text.lines().nth(1).expect("heads");
+    for column in ["machine", "rung", "XCR0", "XSS", "switches", "moves", "sections", "saves"] {
+        assert!(heads.contains(column), "{heads}");
+    }
+    assert!(rows[0].contains(" XSAVEOPT    0x1f      - ") && rows[0].ends_with("1.2\n"), "{text}");
+    assert!(rows[1].contains("FAILED: register") && rows[2].contains("HUNG: hung"), "{text}");
+    assert!(rows[3].contains("Bochs XSAVES"), "{text}");
+    assert!(rows[4].contains("skipped: no /dev/kvm"), "{text}");
+    assert!(text.contains("2 passed, 2 failed, 1 skipped; every register compared"), "{text}");
+    for params in
+        [Params::default(), Params { cpus: 1, rung: Some("fxsave"), ..runs()[0].job.params }]
+    {
+        assert!(table::goals(&params).len() <= table::WIDTH);
+    }
+}
+
+#[test]
+fn the_controls_table_fits() {
+    let style = Style::plain();
+    let params = |fault| Params { fault: Some(fault), ..Params::default() };
+    let fault = Fault::NoIrqSections;
+    let sign = format!("{} {}", fault.signs()[0], "0x0123456789abcdef ".repeat(8));
+    let caught = run("max", params(fault), &ended(&failed(&sign)));
+    let missed = run("max", params(fault), &ended(&result()));
+    let otherwise = run("max", params(fault), &ended(&failed(&"otherwise ".repeat(20))));
+    let row = |run: &Run| table::control(fault, run, style);
+    let text = table::controls_heading(style) + &row(&caught) + &row(&missed) + &row(&otherwise);
+    assert!(text.lines().all(|line| line.chars().count() <= table::WIDTH), "{text}");
+    assert_eq!(row(&caught).lines().count(), 1);
+    assert!(row(&missed).contains("MISSED: passed"), "{text}");
+    assert!(row(&otherwise).contains("MISSED: failed otherwise"), "{text}");
+    assert_eq!(controls::tally(&[caught, missed, otherwise]), (1, 2, 0));
+}
+
+#[test]
+fn the_document_holds_what_the_table_says() {
+    let document = document::document(&runs(), false);
+    assert_eq!((&document["passed"], &document["failed"]), (&json!(2), &json!(2)));
+    assert_eq!(document["skipped"], 1);
+    let rows = document["machines"].as_array().expect("a list");
+    assert_eq!(rows.len(), 5);
+    assert_eq!(rows[0]["result"]["of a later kernel"], json!([1, 2]), "whole, as it was sent");
+    let verdicts: Vec<_> = rows.iter().map(|row| row["verdict"].as_str()).collect();
+    let all = ["pass", "fail", "hung", "pass", "skip"].map(Some);
+    assert_eq!(verdicts, all);
+    assert!(rows[2]["result"].is_null() && rows[0]["caught"].is_null());
+    let fault = Params { fault: Some(Fault::SkipSave), ..Params::default() };
+    let controls =
+        [run("max", fault, &ended(&failed("register st0"))), run("max", fault, &ended(&result()))];
+    let document = document::document(&controls, true);
+    assert_eq!((&document["passed"], &document["failed"]), (&json!(1), &json!(1)));
+    assert_eq!(document["controls"][0]["caught"], true);
+    assert_eq!(document["controls"][1]["caught"], false);
+}
+
+fn boot(args: &[&str]) -> Output {
+    let program = Command::new(env!("CARGO_BIN_EXE_boot")).args(args).output();
+    program.expect("boot can be started")
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    for (args, why) in [
+        (&["--machine"][..], "--machine needs a value"),
+        (&["--machine", "cray"], "no such machine: cray"),
+        (&["--cpus", "0"], "not a number from 1 to 8: 0"),
+        (&["--cpus=9"], "not a number from 1 to 8: 9"),
+        (&["--seconds", "soon"], "soon"),
+        (&["--seed="], "not a number"),
+        (&["--fault", "none"], "no such fault: none"),
+        (&["--rung", "fsave"], "no such rung: fsave (xsaves, xsavec, xsaveopt, xsave, fxsave)"),
+        (&["--torture", "0"], "not a number from 1"),
+        (&["--json=yes"], "--json takes no value"),
+        (&["--all", "--machine", "max"], "--all and --machine contradict each other"),
+        (&["--controls", "--fault", "skip-save"], "--controls and --fault"),
+        (&["--torture", "1", "--controls"], "--torture and --controls"),
+        (&["--torture", "1", "--seconds", "9"], "--torture and --seconds"),
+        (&["max"], "unknown argument: max"),
+    ] {
+        let out = boot(args);
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{args:?}");
+        assert!(stderr.starts_with("boot: ") && stderr.contains(why), "{args:?}: {stderr}");
+    }
+    let unknown = boot(&["--machine", "cray"]);
+    let stderr = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(machines::ALL.iter().all(|machine| stderr.contains(machine.about)), "{stderr}");
+}
+
+#[test]
+fn help_and_list_name_everything() {
+    let help = boot(&["--help"]);
+    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
+    let text = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(Fault::ALL.iter().all(|fault| text.contains(fault.name())), "{text}");
+    assert!(RUNGS.iter().all(|rung| text.contains(rung)), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 105), "{text}");
+    let list = boot(&["--machine", "list"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert_eq!(list.status.code(), Some(0), "{text}");
+    assert!(machines::ALL.iter().all(|machine| text.contains(machine.name)), "{text}");
+    assert!(!text.contains('\x1b'), "no colour into a pipe");
+}

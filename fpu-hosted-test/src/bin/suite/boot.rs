@@ -1,0 +1,192 @@
+//! The kernel that boots: on every machine that this host can run, and with every seeded fault.
+//!
+//! `cargo boot` does the work, so that a person sees what the suite sees. It builds the kernel too:
+//! [`kernel`] says where it is, to those who read its code.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::{
+    run::{Cmd, Done, Outcome, Suite},
+    tests_run::Counts,
+};
+
+/// `cargo boot ARGS --json`.
+fn boot(suite: &Suite, args: &[&str]) -> Result<(Done, Value), String> {
+    let run = ["run", "-q", "--release", "-p", "fpu-examples", "--bin", "boot", "--", "--json"];
+    let done = suite.cargo(&run).args(args).run()?;
+    match serde_json::from_str(&done.stdout) {
+        Ok(document) => Ok((done, document)),
+        Err(why) => Err(format!("no JSON document ({why})\n{}", done.tail())),
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// Every machine once: each that this host cannot run is a skip.
+pub fn machines(suite: &Suite) -> Outcome {
+    let is_passed = |run: &Value| text(run, "verdict") == "pass";
+    counted(boot(suite, &["--all"]), "machines", "machine", is_passed)
+}
+
+/// Every seeded fault once: each must be noticed.
+pub fn controls(suite: &Suite) -> Outcome {
+    let is_passed = |run: &Value| run["caught"] == true;
+    counted(boot(suite, &["--controls"]), "controls", "fault", is_passed)
+}
+
+/// One check for each entry of the list; the table as it was shown.
+fn counted(
+    result: Result<(Done, Value), String>,
+    list: &str,
+    name: &str,
+    is_passed: impl Fn(&Value) -> bool,
+) -> Outcome {
+    let (done, document) = match result {
+        Ok(result) => result,
+        Err(why) => return Outcome::Failed(why),
+    };
+    match text(&document["kernel"], "verdict") {
+        "" => {}
+        "skip" => return Outcome::Skipped(text(&document["kernel"], "why").into()),
+        _ => return Outcome::Failed(text(&document["kernel"], "why").into()),
+    }
+    let mut counts = Counts::default();
+    let mut shown = done.stderr.clone();
+    for run in document[list].as_array().into_iter().flatten() {
+        let (name, why) = (text(run, name), text(run, "why"));
+        if text(run, "verdict") == "skip" {
+            counts.skipped.push(format!("{name}: {why}"));
+        } else if is_passed(run) {
+            counts.passed += 1;
+        } else {
+            counts.failed += 1;
+            shown += &format!("{name} failed: {why}\n");
+        }
+    }
+    if counts.total() == 0 {
+        return Outcome::Failed(format!("nothing was booted\n{}", done.tail()));
+    }
+    // Its own judgement must be the same.
+    if done.success != (counts.failed == 0 && counts.passed > 0) {
+        counts.failed = counts.failed.max(1);
+        shown += &format!("the exit code does not agree with the document\n{}", done.tail());
+    }
+    Outcome::Table(counts, shown)
+}
+
+/// The kernel, and how it is built here.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The ELF file, or why there is none.
+    pub elf: Result<PathBuf, Outcome>,
+    /// Its manifest.
+    pub manifest: String,
+    /// rustc's target.
+    pub target: String,
+    /// `RUSTFLAGS`.
+    pub rustflags: String,
+    /// `CARGO_TARGET_DIR`.
+    pub target_dir: String,
+}
+
+/// Builds the kernel as `cargo boot` does.
+pub fn kernel(suite: &Suite) -> Result<Kernel, Outcome> {
+    let (_, document) = boot(suite, &["--build-only"]).map_err(Outcome::Failed)?;
+    let why = || text(&document, "why").to_owned();
+    let elf = match text(&document, "verdict") {
+        "pass" => Ok(PathBuf::from(text(&document, "elf"))),
+        "skip" => Err(Outcome::Skipped(why())),
+        _ => Err(Outcome::Failed(why())),
+    };
+    let [manifest, target, rustflags, target_dir] =
+        ["manifest", "target", "rustflags", "target_dir"].map(|key| text(&document, key).into());
+    Ok(Kernel { elf, manifest, target, rustflags, target_dir })
+}
+
+/// rustfmt and clippy on the kernel, which the workspace's own do not reach.
+pub fn lint(suite: &Suite) -> Outcome {
+    let kernel = match kernel(suite) {
+        Ok(kernel) => kernel,
+        Err(outcome) => return outcome,
+    };
+    let manifest = ["--manifest-path", kernel.manifest.as_str()];
+    let there = |tool: &str| Cmd::new("cargo").args(&[tool, "--version"]).ok().is_ok();
+    let mut counts = Counts::default();
+    let mut said = String::new();
+    let mut add = |result: Result<String, String>| match result {
+        Ok(_) => counts.passed += 1,
+        Err(why) => {
+            counts.failed += 1;
+            said += &why;
+        }
+    };
+    let mut skipped = Vec::new();
+    if there("fmt") {
+        add(suite.cargo(&["fmt", "--check"]).args(&manifest).ok());
+    } else {
+        skipped.push("no rustfmt: `rustup component add rustfmt`".into());
+    }
+    match kernel.elf {
+        Err(Outcome::Skipped(why)) => skipped.push(why),
+        _ if !there("clippy") => skipped.push("no clippy: `rustup component add clippy`".into()),
+        _ => {
+            let command = suite.cargo(&["clippy", "-q", "--release", "--target", &kernel.target]);
+            let command = command.args(&manifest).args(&["--", "-Dwarnings"]);
+            add(command
+                .env("CARGO_TARGET_DIR", &kernel.target_dir)
+                .env("RUSTFLAGS", &kernel.rustflags)
+                .ok());
+        }
+    }
+    counts.skipped = skipped;
+    Outcome::Tests(counts, said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(success: bool, document: &str) -> Result<(Done, Value), String> {
+        let stderr = "the table\n".into();
+        let done = Done { shown: "boot".into(), success, stdout: document.into(), stderr };
+        Ok((done, serde_json::from_str(document).unwrap()))
+    }
+    fn of(success: bool, document: &str) -> Outcome {
+        counted(ended(success, document), "machines", "machine", |r| text(r, "verdict") == "pass")
+    }
+
+    #[test]
+    fn one_check_for_each_machine() {
+        let document = r#"{"machines":[{"machine":"a","verdict":"pass"},
+            {"machine":"b","verdict":"fail","why":"register xmm0"},
+            {"machine":"c","verdict":"hung","why":"hung"},
+            {"machine":"d","verdict":"skip","why":"no emulator"}]}"#;
+        let Outcome::Table(counts, said) = of(false, document) else { panic!("no table") };
+        assert_eq!((counts.passed, counts.failed), (1, 2));
+        assert_eq!(counts.skipped, ["d: no emulator"]);
+        assert!(said.starts_with("the table\n") && said.contains("b failed: register xmm0"));
+    }
+
+    #[test]
+    fn an_exit_code_that_does_not_agree_is_a_failure() {
+        let document = r#"{"machines":[{"machine":"a","verdict":"pass"}]}"#;
+        let Outcome::Table(counts, _) = of(true, document) else { panic!("no table") };
+        assert_eq!((counts.passed, counts.failed), (1, 0));
+        let Outcome::Table(counts, _) = of(false, document) else { panic!("no table") };
+        assert_eq!((counts.passed, counts.failed), (1, 1));
+    }
+
+    #[test]
+    fn nothing_is_no_pass() {
+        assert!(matches!(of(true, r#"{"machines":[]}"#), Outcome::Failed(_)));
+        assert!(matches!(of(true, "{}"), Outcome::Failed(_)));
+        let skip = r#"{"kernel":{"verdict":"skip","why":"no target"}}"#;
+        assert!(matches!(of(false, skip), Outcome::Skipped(why) if why == "no target"));
+        let broken = r#"{"kernel":{"verdict":"fail","why":"error"}}"#;
+        assert!(matches!(of(false, broken), Outcome::Failed(why) if why == "error"));
+    }
+}
