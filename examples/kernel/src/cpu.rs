@@ -25,6 +25,7 @@ use x86_64::{
 use crate::{
     apic,
     faults::Fault,
+    fpu::CheckArea,
     params::MAX_CPUS,
     seeded,
     task::Task,
@@ -87,6 +88,8 @@ pub struct PerCpu {
     pub fpu: CpuFpu,
     /// What the library did here.
     pub counters: Counters,
+    /// Where the registers are compared with the claims, a second image of this CPU's.
+    check_area: UnsafeCell<Option<CheckArea>>,
     tss: UnsafeCell<TaskStateSegment>,
     gdt: UnsafeCell<GlobalDescriptorTable>,
 }
@@ -110,6 +113,7 @@ impl PerCpu {
             random: Cell::new(0),
             fpu: CpuFpu::new(),
             counters: Counters::new(),
+            check_area: UnsafeCell::new(None),
             tss: UnsafeCell::new(TaskStateSegment::new()),
             gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
         }
@@ -128,6 +132,22 @@ impl PerCpu {
         unsafe {
             (*self.tss.get()).privilege_stack_table[0] = VirtAddr::new_truncate(task.stack_top())
         };
+    }
+
+    /// Is there one?
+    pub fn has_check_area(&self) -> bool {
+        self.check_area().is_some()
+    }
+    /// The second image, while interrupts are off.
+    #[allow(clippy::mut_from_ref)] // one user at a time: this CPU, with interrupts off
+    pub fn check_area(&self) -> Option<&mut CheckArea> {
+        // SAFETY: asked by this CPU only, with interrupts off, and not kept.
+        unsafe { (*self.check_area.get()).as_mut() }
+    }
+    /// Gives this CPU one.
+    pub fn set_check_area(&self, area: CheckArea) {
+        // SAFETY: as above.
+        unsafe { *self.check_area.get() = Some(area) };
     }
 
     /// May what `frame` interrupted give the CPU to somebody else?

@@ -101,7 +101,7 @@ impl Fault {
             Self::NmiUses => "a non-maskable interrupt is refused a section, and goes on",
             Self::NoResume => "registers are lost in a suspend, and fpu_resume is not called",
             Self::StaleWords => "a CPU that comes back gets the words that it had before it left",
-            Self::SameNumber => "all CPUs come online under one number",
+            Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
             Self::IgnoreFailure => "user mode is entered although the restore failed",

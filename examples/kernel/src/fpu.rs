@@ -5,8 +5,8 @@
 use core::{marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
-    AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, SoftFloat,
-    TaskFpu, UserReady,
+    AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
+    SoftFloat, TaskFpu, UserReady, Verified, VerifyError,
 };
 use fpu_x86::{Components, ControlState, EnableError, Plan, PlanError, Rung};
 use spin::Once;
@@ -215,6 +215,33 @@ pub fn fixed_up(frame: &mut Frame) -> bool {
 }
 
 // 7. Checks that can be switched on.
+
+/// Memory for one image more on each CPU, to which registers are saved for comparison.
+pub type CheckArea = Scratch<Backend, RawArea>;
+
+/// Makes it.
+///
+/// # Safety
+///
+/// As for [`new_context`].
+pub unsafe fn new_check_area(
+    cpu: &IrqsOff,
+    base: NonNull<u8>,
+    len: usize,
+) -> Result<CheckArea, AreaError> {
+    // SAFETY: A3: the caller's.
+    let area = unsafe { RawArea::new(base, len) };
+    Scratch::new(cpu, area).map_err(|(why, _)| why)
+}
+
+/// Do the registers hold what the words claim? Asked on the way to user mode, before [`to_user`].
+pub fn registers(
+    task: &Fpu,
+    cpu: &mut IrqsOff,
+    scratch: &mut CheckArea,
+) -> Result<Verified, VerifyError> {
+    task.verify_registers(cpu, scratch)
+}
 
 /// Do the control registers of this CPU still hold what the plan put there?
 pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {

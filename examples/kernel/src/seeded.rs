@@ -5,7 +5,7 @@ use core::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use fpu_core::{KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault};
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use crate::faults::Fault;
@@ -128,5 +128,13 @@ unsafe impl RawFpu for Seeded {
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
         // SAFETY: as above.
         unsafe { self.plan.image_mut(area) }
+    }
+}
+
+// SAFETY: V1-V3 are those of the plan.
+unsafe impl CompareFpu for Seeded {
+    unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
+        // SAFETY: as above.
+        unsafe { self.plan.same_state(one, other) }
     }
 }

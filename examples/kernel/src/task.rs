@@ -40,7 +40,7 @@ pub const TASKS: usize = IDLE + MAX_CPUS;
 pub const USER_PAGE: usize = 0x40_0000;
 const BLOCKS: usize = USER_PAGE + 0x1_0000;
 /// Room for one image: AMX needs 11 KiB.
-const AREA: usize = 12 * 1024;
+pub const AREA: usize = 12 * 1024;
 const STACK: usize = 16 * 1024;
 /// The lowest word of a stack, which nothing may reach.
 const CANARY: u64 = 0xDEAD_57AC_DEAD_57AC;
@@ -62,13 +62,23 @@ pub enum Kind {
     Idle,
 }
 
+/// Bytes for a stack or an area.
 #[repr(C, align(64))]
-struct Memory<const N: usize>(UnsafeCell<[u8; N]>);
-// SAFETY: a stack or an area; who may use it is its owner's matter.
+pub struct Memory<const N: usize>(UnsafeCell<[u8; N]>);
+// SAFETY: who may use it is its owner's matter.
 unsafe impl<const N: usize> Sync for Memory<N> {}
 
-static AREAS: [Memory<AREA>; USERS] = [const { Memory(UnsafeCell::new([0; AREA])) }; USERS];
-static STACKS: [Memory<STACK>; TASKS] = [const { Memory(UnsafeCell::new([0; STACK])) }; TASKS];
+impl<const N: usize> Memory<N> {
+    pub const fn new() -> Self {
+        Self(UnsafeCell::new([0; N]))
+    }
+    pub fn base(&self) -> NonNull<u8> {
+        NonNull::from(&self.0).cast()
+    }
+}
+
+static AREAS: [Memory<AREA>; USERS] = [const { Memory::new() }; USERS];
+static STACKS: [Memory<STACK>; TASKS] = [const { Memory::new() }; TASKS];
 static ALL: [Task; TASKS] = {
     let mut all = [const { Task::new(0) }; TASKS];
     let mut slot = 0;
@@ -139,14 +149,14 @@ impl Task {
 
     /// The first byte above its kernel stack.
     pub fn stack_top(&self) -> u64 {
-        STACKS[self.slot].0.get() as u64 + STACK as u64
+        STACKS[self.slot].base().as_ptr() as u64 + STACK as u64
     }
 
     /// Has its stack overflowed, or come close to it?
     pub fn stack_is_whole(&self) -> bool {
         // SAFETY: `spawn` put the word there.
         self.kind == Kind::Idle
-            || unsafe { STACKS[self.slot].0.get().cast::<u64>().read() } == CANARY
+            || unsafe { STACKS[self.slot].base().cast::<u64>().read() } == CANARY
     }
 
     /// Does it run in user mode?
@@ -169,7 +179,7 @@ impl Task {
     }
 
     fn area(&self) -> NonNull<u8> {
-        NonNull::from(&AREAS[self.slot].0).cast()
+        AREAS[self.slot].base()
     }
 
     /// Counts that it begins to run here.
@@ -274,7 +284,7 @@ pub unsafe fn spawn(seed: u64) {
         task.seed.set(seed * 1_000_003 + task.slot as u64 * 65_537);
         let mut top = task.stack_top();
         // SAFETY: nobody uses the stack yet.
-        unsafe { STACKS[task.slot].0.get().cast::<u64>().write(CANARY) };
+        unsafe { STACKS[task.slot].base().cast::<u64>().write(CANARY) };
         if task.is_user() {
             let need = RawFpu::area_len(fpu::plan());
             if need > AREA {

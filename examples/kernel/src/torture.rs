@@ -7,19 +7,19 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{Error, KernelFpu, KernelUnits};
+use fpu_core::{Error, KernelFpu, KernelUnits, Verified};
 
 use crate::{
     apic,
     cpu::{self, state, this_cpu, PerCpu},
     faults::Fault,
-    fpu::{self, Fpu, InIrq, InNmi, PreemptOff},
-    hw,
+    fpu::{self, Fpu, InIrq, InNmi, IrqsOff, PreemptOff},
+    hw, main_params,
     params::MAX_CPUS,
     regs::{self, RegFile},
     sched::{self, Next},
     seeded,
-    task::Task,
+    task::{Memory, Task, AREA},
     trap::{Frame, TIMER},
     verdict,
 };
@@ -32,6 +32,7 @@ pub static NMIS: AtomicU64 = AtomicU64::new(0);
 /// Single steps, and those after which a section was had; the others were refused.
 pub static STEPS: AtomicU64 = AtomicU64::new(0);
 pub static STEP_SECTIONS: AtomicU64 = AtomicU64::new(0);
+pub static VERIFIED: AtomicU64 = AtomicU64::new(0);
 pub static BAD_IMAGES: AtomicU64 = AtomicU64::new(0);
 pub static TICKS: AtomicU64 = AtomicU64::new(0);
 /// Microseconds that CPU 0's timer has run.
@@ -255,7 +256,12 @@ pub fn stepped(code: impl FnOnce()) {
     // SAFETY: sets TF, and clears it again; the handler of the traps is `step`.
     unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
     code();
-    // SAFETY: as above.
+    stop_stepping();
+}
+
+/// The end of it, also where `code` ends the run.
+pub fn stop_stepping() {
+    // SAFETY: clears TF.
     unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
 }
 
@@ -297,8 +303,38 @@ pub fn preempt_on() {
     cpu.preempt_off.set(cpu.preempt_off.get() - 1);
 }
 
-/// The last look before user mode. Interrupts are off.
-pub fn before_user(_task: &'static Task, _context: &Fpu) {}
+/// Memory for what the registers of each CPU hold, where they are compared with the claims.
+static CHECK_MEMORY: [Memory<AREA>; MAX_CPUS] = [const { Memory::new() }; MAX_CPUS];
+
+/// Sets up the comparison on this CPU, once it is online. Interrupts are off.
+pub fn prepare_check(cpu: &PerCpu) {
+    if !main_params().check || cpu.has_check_area() {
+        return;
+    }
+    // SAFETY: interrupts are off.
+    let here = unsafe { IrqsOff::new() };
+    let base = CHECK_MEMORY[cpu.number.get() as usize % MAX_CPUS].base();
+    // SAFETY: A3: this CPU's own, given once.
+    match unsafe { fpu::new_check_area(&here, base, AREA) } {
+        Ok(area) => cpu.set_check_area(area),
+        Err(why) => verdict::fail(format_args!("CPU {}: {why}", cpu.number.get())),
+    }
+}
+
+/// The last look before user mode, if that is switched on. Interrupts are off.
+pub fn before_user(task: &'static Task, context: &Fpu) {
+    let cpu = this_cpu();
+    let Some(scratch) = cpu.check_area() else { return };
+    // SAFETY: interrupts are off.
+    let mut here = unsafe { IrqsOff::new() };
+    match fpu::registers(context, &mut here, scratch) {
+        Ok(Verified::Agreed) => {
+            VERIFIED.fetch_add(1, Relaxed);
+        }
+        Ok(_) => {}
+        Err(why) => verdict::disagree(task, cpu, why),
+    }
+}
 
 /// Do the handlers ask the library about faults?
 ///

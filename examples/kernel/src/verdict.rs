@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{Error, Totals};
+use fpu_core::{Error, Totals, VerifyError};
 
 use crate::{
     cpu::{self, this_cpu, PerCpu},
@@ -114,6 +114,13 @@ pub fn refused(task: &Task, why: Error) -> ! {
     fail(format_args!("task {} on CPU {}: {why}", task.slot, this_cpu().number.get()));
 }
 
+/// The registers do not hold what the words claim.
+#[cold]
+pub fn disagree(task: &Task, cpu: &PerCpu, why: VerifyError) -> ! {
+    MISMATCHES.fetch_add(1, Relaxed);
+    fail(format_args!("task {} on CPU {}: {why}", task.slot, cpu.number.get()));
+}
+
 /// A fault in kernel mode that nobody resolves.
 #[cold]
 pub fn kernel_exception(frame: &Frame) -> ! {
@@ -166,6 +173,7 @@ pub fn judge(params: &Params, now: u64) {
         ("resumes", RESUMES.load(Relaxed), 10),
         ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
         ("skipped restores", totals.skipped, params.switches / 4),
+        ("verified claims", torture::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
     match goals.iter().find(|(_, have, want)| have < want) {
         None => verdict_end(None),
@@ -200,6 +208,8 @@ pub fn fail(why: fmt::Arguments<'_>) -> ! {
 #[inline(never)]
 fn verdict_end(why: Option<fmt::Arguments<'_>>) -> ! {
     x86_64::instructions::interrupts::disable();
+    // Formatting may use vector registers, which no handler may take from now on.
+    torture::stop_stepping();
     if ENDED.swap(true, Relaxed) {
         loop {
             x86_64::instructions::hlt();
@@ -281,7 +291,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("exits", EXITS.load(Relaxed)),
         ("offline", OFFLINE.load(Relaxed)),
         ("resumes", RESUMES.load(Relaxed)),
-        ("verified", 0),
+        ("verified", torture::VERIFIED.load(Relaxed)),
     ] {
         write!(out, ",\"{name}\":{value}")?;
     }
