@@ -85,6 +85,8 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
     add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
     add("kernel-lint", "rustfmt and clippy on the kernel that boots", false, Box::new(boot::lint));
+    let quiet = "no vector register wherever the kernel's tasks, handlers and threads go";
+    add("kernel-object", quiet, false, Box::new(object::kernel::check));
     let machines = "the kernel on every emulated CPU that this host can run";
     add("boot", machines, true, Box::new(boot::machines));
     let controls = "the kernel with every seeded fault, each of which it must notice";

@@ -184,6 +184,63 @@ fn instruction(line: &str) -> Option<Insn> {
     Some(Insn { address, mnemonic, operands, slot })
 }
 
+/// The 8-byte words of a section as `objdump -s` prints it, by address.
+pub fn words(dump: &str) -> BTreeMap<u64, u64> {
+    let mut bytes: BTreeMap<u64, u8> = BTreeMap::new();
+    for line in dump.lines().filter(|line| line.starts_with(' ')) {
+        let mut parts = line.split_whitespace();
+        let Some(mut at) = parts.next().and_then(hex) else { continue };
+        // Four groups at the most; what follows is the same as text.
+        let data = line.trim_start().split("  ").next().unwrap_or("");
+        for digits in data.split_whitespace().skip(1).flat_map(|group| group.as_bytes().chunks(2)) {
+            let Some(byte) = std::str::from_utf8(digits).ok().and_then(hex) else { break };
+            bytes.insert(at, byte as u8);
+            at += 1;
+        }
+    }
+    let word = |at: u64| -> Option<u64> {
+        (0..8).rev().try_fold(0, |word, n| Some(word << 8 | u64::from(*bytes.get(&(at + n))?)))
+    };
+    bytes.keys().filter(|at| *at % 8 == 0).filter_map(|at| Some((*at, word(*at)?))).collect()
+}
+
+/// Writes the names of the functions into calls through words of a program that is not relocated: directly,
+/// or by a register that was loaded from such a word just before, on every way to the call.
+pub fn resolve_words(functions: &mut Functions, words: &BTreeMap<u64, u64>) {
+    let starts: BTreeMap<u64, String> = functions
+        .iter()
+        .filter_map(|(name, body)| Some((body.first()?.address, name.clone())))
+        .collect();
+    let callee = |insn: &Insn| -> Option<String> {
+        let slot = insn.slot.filter(|_| insn.operands.contains("[rip"))?;
+        starts.get(words.get(&slot)?).cloned()
+    };
+    for body in functions.values_mut() {
+        let found: Vec<(usize, String)> = (0..body.len())
+            .filter(|&at| body[at].is_call() || body[at].is_jump())
+            .filter_map(|at| Some((at, callee(&body[at]).or_else(|| loaded(body, at, &callee))?)))
+            .collect();
+        for (at, name) in found {
+            body[at].operands = format!("{} <{name}>", body[at].operands);
+        }
+    }
+}
+
+/// What the register that the call at `at` goes to was loaded with, if that is certain: the last write before
+/// it is a load, and nobody jumps in between from elsewhere.
+fn loaded(body: &[Insn], at: usize, callee: &dyn Fn(&Insn) -> Option<String>) -> Option<String> {
+    let register = body[at].operands.trim();
+    let writes = |insn: &Insn| {
+        insn.destination() == register
+            && !matches!(insn.last_word(), "push" | "call" | "cmp" | "test")
+    };
+    let load = (0..at).rev().find(|&before| writes(&body[before]))?;
+    let within = |address: u64| body[load].address < address && address <= body[at].address;
+    let jumps_in = body.iter().filter(|insn| insn.is_jump() && !within(insn.address));
+    let alone = !jumps_in.filter_map(Insn::target).any(within);
+    (alone && body[load].last_word() == "mov").then(|| callee(&body[load])).flatten()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,5 +293,24 @@ mod tests {
         {
             assert!(!touches(text), "{text}");
         }
+    }
+
+    #[test]
+    fn calls_through_words_get_names() {
+        let text = "1000 <f>:\n 1000:\tmov    rbp,QWORD PTR [rip+0x10]        # 2008 <x>\n 1007:\tcall   rbp\n \
+                    1009:\tcall   QWORD PTR [rip+0x8]        # 2008 <x>\n 100f:\tje     1007 <f+0x7>\n \
+                    1011:\tmov    rbp,rax\n 1014:\tcall   rbp\n3000 <memcpy>:\n 3000:\tret\n";
+        let dump = "\nContents of section .data:\n 2000 00000000 00000000 00300000 00000000  .........0......\n";
+        let found = |text: &str| -> Vec<Option<String>> {
+            let mut functions = parse(text);
+            resolve_words(&mut functions, &words(dump));
+            let calls = functions["f"].iter().filter(|insn| insn.is_call());
+            calls.map(|insn| insn.target_name().map(str::to_owned)).collect()
+        };
+        let memcpy = Some("memcpy".to_owned());
+        // A jump from outside to the call: what the register holds is not certain any more.
+        assert_eq!(found(text), [None, memcpy.clone(), None]);
+        let straight = text.replace("je     1007 <f+0x7>", "nop");
+        assert_eq!(found(&straight), [memcpy.clone(), memcpy, None]);
     }
 }

@@ -1,6 +1,7 @@
 //! The object-code check: what the compiler made of the hot paths, read from the disassembly.
 
 mod disasm;
+pub mod kernel;
 mod quiet;
 mod rules;
 mod walk;
@@ -58,6 +59,7 @@ pub const BACKEND: &[&str] = &[
     "fxrstor64",
     "fninit",
     "ldmxcsr",
+    "stmxcsr",
     "fnclex",
     "emms",
     "fild",
