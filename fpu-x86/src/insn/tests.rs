@@ -1,0 +1,90 @@
+//! The instructions, and which faults of theirs are fixed up.
+
+use super::*;
+
+#[test]
+fn only_our_instructions_and_only_faults_are_fixed_up() {
+    let asked = |code: &[u8], vector| {
+        // SAFETY: N7: as much of the array is read as is a whole sequence.
+        unsafe { fixup(code.as_ptr() as usize, vector) }
+    };
+    for instruction in MAY_FAULT {
+        let code = [instruction, &MARK].concat();
+        let rip = code.as_ptr() as usize + instruction.len() + XOR;
+        for vector in 0..=255 {
+            let expect = Fixup { rip, rax: vector.into() };
+            let ours = VECTORS.contains(&vector).then_some(expect);
+            assert_eq!(asked(&code, vector), ours, "vector {vector}");
+        }
+        for at in 0..code.len() {
+            let mut other = code.clone();
+            other[at] ^= 0x80;
+            assert_eq!(asked(&other, 13), None, "byte {at} of {instruction:x?}");
+        }
+    }
+}
+
+#[test]
+fn compiled_writes_carry_the_mark() {
+    let functions = [xsetbv0 as *const () as *const u8, wrmsr as *const () as *const u8];
+    for (function, instruction) in functions.into_iter().zip(&MAY_FAULT[3..]) {
+        let expect = [instruction, &MARK[..]].concat();
+        // SAFETY: the functions' own code; what follows them in the section is code too.
+        let code = unsafe { core::slice::from_raw_parts(function, 128) };
+        assert!(code.windows(expect.len()).any(|bytes| bytes == expect), "{instruction:x?}");
+    }
+}
+
+/// FNSTENV shows the pointers without an exception pending, on every CPU.
+fn environment() -> [u32; 7] {
+    let mut words = [0; 7];
+    // SAFETY: it writes 28 bytes; that it masks exceptions is undone by its second half.
+    unsafe { asm!("fnstenv [{0}]", "fldenv [{0}]", in(reg) &mut words) };
+    words
+}
+
+#[test]
+fn a_scrub_leaves_no_pointer() {
+    // The system may switch threads at any time, and with that the pointers may go.
+    for attempt in 0.. {
+        let mut operand = 1.0f64;
+        // SAFETY: x87 only, from empty to empty; the operand is a local.
+        unsafe { asm!("fninit", "fldz", "fstp qword ptr [{}]", in(reg) &mut operand) };
+        let [.., fip, _, fdp, _] = environment();
+        // SAFETY: N2: nothing is in the x87 unit.
+        unsafe { scrub() };
+        let [fcw, fsw, tags, rest @ ..] = environment();
+        assert_eq!((fcw & 0xFFFF, fsw & 0xFFFF, tags & 0xFFFF), (0x37F, 0, 0xFFFF));
+        let [ip, selector_and_opcode, dp, selector] = rest;
+        assert_eq!((ip, selector_and_opcode >> 16, dp), (0, 0, 0), "selector {selector:#x}");
+        assert_eq!(operand, 0.0);
+        if fip != 0 && fdp == &operand as *const f64 as u32 {
+            return;
+        }
+        assert!(attempt < 100, "no pointers to scrub were ever there");
+    }
+}
+
+#[test]
+fn a_scrub_survives_a_full_stack_and_a_pending_exception() {
+    // SAFETY: x87 only; N2: what is in the unit is the test's.
+    unsafe {
+        asm!("fninit", "fldz", "fld1", "fdivrp", "fld1", "fld1", "fld1", "fld1", "fld1", "fld1");
+        asm!("fld1", "push 0x340", "fldcw [rsp]", "pop {}", out(reg) _);
+        scrub();
+    }
+    let [fcw, fsw, tags, ..] = environment();
+    assert_eq!((fcw & 0xFFFF, fsw & 0xFFFF, tags & 0xFFFF), (0x37F, 0, 0xFFFF));
+}
+
+#[test]
+fn a_scrub_sets_mxcsr() {
+    // SAFETY: N2: flags of exceptions that are masked, then the default again.
+    let (before, after) = unsafe {
+        ldmxcsr(0x1FBF);
+        let before = stmxcsr();
+        scrub();
+        (before, stmxcsr())
+    };
+    assert_eq!((before, after), (0x1FBF, 0x1F80));
+}
