@@ -3,9 +3,10 @@
 use core::fmt;
 
 use crate::{
+    closed::ClosedCpu,
     residency::{self, after, gate, offline_word, online_word, set_gate, set_resident, used_up},
     sync::{fault, AtomicU64, Fault, Ordering},
-    CpuWords, Error, Event, EventKind, Level, Pinned,
+    CpuWords, Error, Event, EventKind, IdleFpu, Level, Pinned, SoftFloat,
 };
 
 /// The per-CPU state, for kernels whose per-CPU data can hold a struct. Two words, zero at first, alone
@@ -230,6 +231,76 @@ pub trait CpuLifecycle: Pinned {
         Self: Sized,
     {
         self.invalidate_registers()
+    }
+
+    /// The idle loop, before it lets the core sleep: gives up registers that would keep it from its deepest
+    /// idle states (AMX tiles). Call it after the last task was switched out, and not before every short
+    /// pause: it closes and opens the CPU, asks the hardware, and may cost the task that comes back a
+    /// restore.
+    ///
+    /// `Ok(true)`: there were such registers. They are in their initial state now, and whoever was claimed
+    /// to be in the registers is in memory only ([`Invalidated`](EventKind::Invalidated) is told).
+    /// `Ok(false)`: there were none, and nothing has changed: who is still in the registers will not be
+    /// restored.
+    ///
+    /// It does not save. A task that is live here at this moment has not been switched out; if registers
+    /// are given up its state is gone, and its next use reports [`Error::Lost`].
+    ///
+    /// Until it returns, sections on this CPU are refused with [`Error::Busy`], in interrupts too. A section
+    /// may run between this call and the sleep if interrupts are on; it leaves these registers alone unless
+    /// it uses them itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed,
+    /// with `Exhausted` neither: no registers are given up then, so the claim can stand. The core can
+    /// sleep after an error too, if less deeply.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// task.switch_prepare(&cpu)?;              // to the idle task
+    /// assert_eq!(cpu.fpu_idle(), Ok(false));   // no tiles in use
+    /// assert!(task.registers_valid(&cpu));
+    ///
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_tile0(7);                        // user mode
+    /// task.switch_prepare(&cpu)?;
+    /// assert_eq!(cpu.fpu_idle(), Ok(true));    // then HLT or MWAIT
+    /// assert_eq!(cpu.tile0(), 0);
+    /// drop(task.switch_return(&mut cpu)?);     // restores
+    /// assert_eq!(cpu.tile0(), 7);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[doc(alias = "fpu_idle_fpregs")]
+    fn fpu_idle(&mut self) -> Result<bool, Error>
+    where
+        Self: SoftFloat + Sized,
+        Self::Backend: IdleFpu,
+    {
+        let mut closed = ClosedCpu::new(self)?;
+        // SAFETY: S2: pinned (P1), enabled (P3), F1; the CPU is closed.
+        if !unsafe { closed.cpu().backend().keeps_awake() } {
+            return Ok(false);
+        }
+        if !fault(Fault::IdleKeepsClaim) {
+            closed.resident = after(closed.resident);
+        }
+        let release = |cpu: &Self| {
+            // SAFETY: S2: as above, and it has just answered. Nobody needs the registers: the word with
+            // which the CPU will reopen is no stamp that anybody has.
+            unsafe { cpu.backend().release() };
+        };
+        if !fault(Fault::IdleReopensEarly) {
+            release(closed.cpu());
+        }
+        let cpu = closed.into_cpu();
+        if fault(Fault::IdleReopensEarly) {
+            release(cpu);
+        }
+        cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
+        Ok(true)
     }
 }
 

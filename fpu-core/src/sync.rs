@@ -68,6 +68,8 @@ pub enum Fault {
     CounterWraps,
     VerifySkipsSave,
     VerifyKeepsClaim,
+    IdleKeepsClaim,
+    IdleReopensEarly,
 }
 
 /// True if the models have switched this step off; constant `false` in every other build.

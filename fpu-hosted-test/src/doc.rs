@@ -107,6 +107,15 @@ impl Cpu {
     pub fn set_avx0(&self, value: u64) {
         this_cpu().fpu().set_avx0(value);
     }
+    /// One register that keeps the core awake.
+    #[must_use]
+    pub fn tile0(&self) -> u64 {
+        this_cpu().fpu().tile0()
+    }
+    /// Code writes that register.
+    pub fn set_tile0(&self, value: u64) {
+        this_cpu().fpu().set_tile0(value);
+    }
     /// The next restore is refused.
     pub fn fail_next_restore(&self) {
         this_cpu().fpu().fail_restore(1);

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
 use raw_cpuid::CpuIdReaderNative;
 
 use crate::{
@@ -270,5 +270,36 @@ unsafe impl CompareFpu for Plan {
         // SAFETY: those of the second.
         let other = unsafe { self.image(other) };
         one.same_state(&other)
+    }
+}
+
+impl Plan {
+    /// The tiles are in XCR0 while the plan is in force, and not disabled.
+    fn has_tiles(&self) -> bool {
+        self.components().contains(Components::AMX)
+    }
+}
+
+// SAFETY: Z1: XGETBV changes nothing but integer registers. A clear bit of XINUSE says that the component is in
+// its initial state (SDM vol. 1, 13.6); a CPU that cannot be asked is not believed to have none. Z2:
+// TILERELEASE initialises TILECFG and TILEDATA, and touches nothing else (SDM vol. 2); without both in the
+// plan nothing is executed.
+unsafe impl IdleFpu for Plan {
+    /// On x86: are AMX tiles or their configuration in use (XGETBV with ECX = 1; SDM vol. 1, 13.1 and
+    /// 13.6)? A CPU may say so although all of them are zero. `false` without AMX in the plan, `true` where
+    /// a CPU with AMX has no such XGETBV.
+    unsafe fn keeps_awake(&self) -> bool {
+        // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (P3). N8: asked
+        // right before.
+        let in_use = || unsafe { insn::xgetbv1() } & Components::AMX.bits() != 0;
+        self.has_tiles() && (!self.facts().xgetbv1() || in_use())
+    }
+    /// On x86: TILERELEASE, if AMX is in the plan.
+    unsafe fn release(&self) {
+        if self.has_tiles() {
+            // SAFETY: N2: S2. N9: the plan's components are enabled (P3), and IA32_XFD is as the plan wants
+            // it; in ring 3 the system enables tiles that are in use, as the caller has just seen.
+            unsafe { insn::tilerelease() };
+        }
     }
 }

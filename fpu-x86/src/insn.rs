@@ -305,6 +305,42 @@ pub(crate) unsafe fn xgetbv0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
+/// Reads XINUSE, as far as XCR0 enables it. As [`xgetbv0`], and never on a switching path either.
+///
+/// # Safety
+///
+/// N3, and
+///
+/// * **N8** CPUID(0xD,1).EAX\[2\] is set.
+pub(crate) unsafe fn xgetbv1() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: N3, N8. Not `nomem`: what is in use changes with every restore.
+    unsafe {
+        asm!(
+            "xgetbv",
+            in("ecx") 1,
+            out("eax") low,
+            out("edx") high,
+            options(nostack, preserves_flags),
+        );
+    }
+    u64::from(high) << 32 | u64::from(low)
+}
+
+/// TILERELEASE: the tiles and their configuration are in their initial state afterwards. As bytes, for
+/// assemblers that do not know it.
+///
+/// # Safety
+///
+/// N2, and
+///
+/// * **N9** XCR0\[18:17\] is 3, and IA32_XFD does not disable the tiles.
+#[inline(always)]
+pub(crate) unsafe fn tilerelease() {
+    // SAFETY: N2, N9. Not `nomem`, so that it stays where it is among saves and restores.
+    unsafe { asm!(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0", options(nostack, preserves_flags)) }
+}
+
 /// The ring that this runs in.
 pub(crate) fn ring() -> u8 {
     let selector: u16;

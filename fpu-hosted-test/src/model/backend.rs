@@ -1,6 +1,6 @@
 //! The backend of the models: a CPU's ghost registers, and images that loom watches.
 
-use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault, SaveArea};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea};
 use loom::cell::UnsafeCell;
 use std::{cell::Cell, ptr::NonNull};
 
@@ -247,5 +247,18 @@ unsafe impl CompareFpu for Registers {
             return Err(Difference { component: 1, offset: 8 });
         }
         Ok(())
+    }
+}
+
+// SAFETY: Z1: `high` is not in use exactly if it is initial. Z2: it becomes initial, and `low` stays.
+unsafe impl IdleFpu for Registers {
+    unsafe fn keeps_awake(&self) -> bool {
+        tick();
+        self.now.get().high != INITIAL
+    }
+    unsafe fn release(&self) {
+        tick();
+        self.set(Regs { high: INITIAL, ..self.now.get() });
+        tick();
     }
 }

@@ -214,6 +214,10 @@ impl Cpu {
     pub fn words(&self) -> &Words {
         &self.machine.words[self.number as usize]
     }
+    /// What it shares with the others.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
     /// The task it runs.
     pub fn current(&self) -> Option<Arc<Task>> {
         self.current.borrow().clone()

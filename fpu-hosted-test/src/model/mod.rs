@@ -46,6 +46,7 @@ pub mod backend;
 pub mod explore;
 pub mod fault;
 pub mod ghost;
+pub mod idle;
 pub mod irq;
 pub mod kernel;
 pub mod lifetime;

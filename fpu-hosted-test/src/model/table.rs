@@ -2,7 +2,7 @@
 
 use super::{
     fault::{Backend, Embedder, Seeded},
-    lifetime, power, restore, section, stopped, switch, verify, wrong, Model,
+    idle, lifetime, power, restore, section, stopped, switch, verify, wrong, Model,
 };
 use fpu_core::seam::Fault;
 
@@ -103,6 +103,8 @@ rows! { PROTOCOL, Protocol(Fault):
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0;
     VerifySkipsSave, "the save before registers are compared with memory" => verify::RIGHT, "no false alarm", "false alarm", 0;
     VerifyKeepsClaim, "the invalidation after they disagree" => verify::BROKEN, "I1, I11", "kernel residue", 0;
+    IdleKeepsClaim, "the invalidation after an idle CPU gave up registers" => idle::BETWEEN, "I1, I2", "torn state", 0;
+    IdleReopensEarly, "the order: the CPU is open again before they are given up" => idle::INTERRUPT, "I2, I3", "torn state", 0;
 }
 
 rows! { BACKEND, Backend(Backend):
@@ -169,6 +171,8 @@ pub const MODELS: &[&Model] = &[
     &power::OFFLINE,
     &power::RESUME,
     &power::EXHAUSTED,
+    &idle::BETWEEN,
+    &idle::INTERRUPT,
     &verify::RIGHT,
     &verify::BROKEN,
     &wrong::IN,

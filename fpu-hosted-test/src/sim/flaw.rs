@@ -70,4 +70,12 @@ pub enum Flaw {
     CompareSeesOldBytes,
     /// A comparison makes the first image hold what the second holds.
     CompareWrites,
+    /// A core is said to be able to sleep although a component keeps it awake.
+    NeverKeepsAwake,
+    /// What keeps a core awake is not given up.
+    ReleaseKeeps,
+    /// Only a part of it is.
+    ReleaseTears,
+    /// Everything is given up with it.
+    ReleaseClobbers,
 }

@@ -1,7 +1,7 @@
 //! The registers of one simulated CPU, and the backend over them.
 
 use super::{
-    layout::{ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT},
+    layout::{ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
     line::Line,
     Flaw, Random, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
 };
@@ -9,7 +9,7 @@ use core::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
-use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
 use std::{
     cell::{Cell, RefCell},
     hint::black_box,
@@ -104,6 +104,15 @@ impl SimFpu {
     /// Code writes the first AVX word.
     pub fn set_avx0(&self, value: u64) {
         self.write_one(AVX, 0, value);
+    }
+    /// One register that keeps the core awake: the first tile word.
+    #[must_use]
+    pub fn tile0(&self) -> u64 {
+        self.registers.borrow().component(TILE)[0]
+    }
+    /// Code writes the first tile word.
+    pub fn set_tile0(&self, value: u64) {
+        self.write_one(TILE, 0, value);
     }
     /// Vector code: every register changes.
     pub fn scribble(&self, seed: u64) {
@@ -392,5 +401,33 @@ unsafe impl CompareFpu for SimFpu {
             }
         }
         Ok(())
+    }
+}
+
+// SAFETY: Z1: reads a cell; what is not in use is initial. Z2: the components that keep the core awake, and all of
+// each. With a `Flaw` one of them is broken, as above.
+unsafe impl IdleFpu for SimFpu {
+    unsafe fn keeps_awake(&self) -> bool {
+        self.line.step();
+        let awake = LAYOUT.iter().enumerate().filter(|(_, component)| component.keeps_awake);
+        let awake = awake.fold(0, |set, (index, _)| set | 1 << index);
+        self.in_use.get() & awake != 0 && !self.is(Flaw::NeverKeepsAwake)
+    }
+    unsafe fn release(&self) {
+        self.line.step();
+        let clobbers = self.is(Flaw::ReleaseClobbers);
+        let given_up = |component: &super::Component| component.keeps_awake || clobbers;
+        for (index, _) in LAYOUT.iter().enumerate().filter(|(_, c)| given_up(c)) {
+            self.line.step();
+            if !self.is(Flaw::ReleaseKeeps) {
+                let torn = usize::from(self.is(Flaw::ReleaseTears));
+                let initial = Registers::initial();
+                let mut all = self.registers.borrow_mut();
+                all.component_mut(index)[torn..].copy_from_slice(&initial.component(index)[torn..]);
+                self.in_use.set(self.in_use.get() & !(1 << index));
+                self.modified.set(self.modified.get() | 1 << index);
+            }
+        }
+        self.line.step();
     }
 }

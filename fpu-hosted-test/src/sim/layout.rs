@@ -18,6 +18,8 @@ pub struct Component {
     pub legal: u64,
     /// Does a child task inherit it?
     pub inherited: bool,
+    /// Does it keep the core from sleeping deeply while it is in use?
+    pub keeps_awake: bool,
 }
 
 /// How many components there are.
@@ -29,24 +31,29 @@ pub const AREA_ALIGN: usize = 64;
 
 /// The components. The header is the first 64 bytes: which are present, the format, zeros.
 pub const LAYOUT: [Component; COMPONENTS] = [
-    component("x87", 6, 64, 0x037F, true),
-    component("sse", 8, 448, 0x1F80, true),
-    component("avx", 8, 384, 0, true),
-    component("tile", 32, 128, 0, false),
+    component("x87", 6, 64, 0x037F, ORDINARY),
+    component("sse", 8, 448, 0x1F80, ORDINARY),
+    component("avx", 8, 384, 0, ORDINARY),
+    component("tile", 32, 128, 0, !ORDINARY),
 ];
+
+/// A child inherits it, and a core sleeps with it.
+const ORDINARY: bool = true;
 
 const fn component(
     name: &'static str,
     words: usize,
     offset: usize,
     first: u64,
-    inherited: bool,
+    ordinary: bool,
 ) -> Component {
     let legal = if first == 0 { u64::MAX } else { 0xFFFF };
-    Component { name, words, offset, first, legal, inherited }
+    let (inherited, keeps_awake) = (ordinary, !ordinary);
+    Component { name, words, offset, first, legal, inherited, keeps_awake }
 }
 
 pub(super) const AVX: usize = 2;
+pub(super) const TILE: usize = 3;
 /// Which components are present.
 pub(super) const PRESENT: usize = 0;
 /// What XCOMP_BV is to XSAVEC.
