@@ -242,9 +242,10 @@ fn every_fault_has_a_machine_where_it_can_show() {
     for fault in Fault::ALL {
         assert_eq!(Fault::named(fault.name()), Some(fault));
         assert!(fault.name().len() <= 16, "the table's column");
-        assert!(machines::ALL.iter().any(|machine| controls::can_show(fault, machine)));
-        let plain = controls::can_show(fault, machine("qemu64"));
-        assert_eq!(plain, fault.needs() == Needs::Nothing || fault.needs() == Needs::BadImage);
+        let shows = |name| controls::can_show(fault, machine(name), &Params::default()).is_ok();
+        assert!(shows("max") && shows("icelake"), "{fault:?}");
+        assert_eq!(shows("qemu64"), fault.needs() == Needs::Nothing, "{fault:?}");
+        assert_eq!(shows("arrandale"), fault.needs() != Needs::Pku, "{fault:?}");
     }
     assert_eq!(Fault::named("none"), None);
 }
@@ -310,6 +311,10 @@ fn the_controls_table_fits() {
     assert_eq!(row(&caught).lines().count(), 1);
     assert!(row(&missed).contains("MISSED: passed"), "{text}");
     assert!(row(&otherwise).contains("MISSED: failed otherwise"), "{text}");
+    let noticed = table::noticed(&[caught.clone(), missed.clone(), runs().remove(0)], style);
+    let lines: Vec<_> = noticed.lines().skip(1).collect();
+    assert_eq!(lines.len(), 2, "{noticed}");
+    assert!(lines[0].ends_with("was noticed, as it must be") && lines[1].contains("was not"));
     assert_eq!(controls::tally(&[caught, missed, otherwise]), (1, 2, 0));
 }
 

@@ -154,6 +154,14 @@ fn what_a_child_says_is_kept_apart() {
 }
 
 #[test]
+fn a_terminal_does_not_obey_a_kernel() {
+    let text = "printf 'fpu-kernel \\033[2J\\a\\377\\n' >serial";
+    let (ended, lines) = script("obey", text, 60_000, 60_000);
+    assert_eq!(ended.serial, "fpu-kernel ?[2J?\u{fffd}\n");
+    assert_eq!(lines, ["fpu-kernel ?[2J?\u{fffd}"]);
+}
+
+#[test]
 fn a_child_that_hangs_is_ended() {
     let (ended, _) = script("silent", "echo BIOS >serial; exec sleep 600", 300, 600_000);
     assert!(ended.late && ended.code.is_none());

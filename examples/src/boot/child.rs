@@ -90,14 +90,20 @@ impl Tail<'_> {
         file.read_to_end(&mut self.whole)?;
         while let Some(length) = self.whole[self.shown..].iter().position(|byte| *byte == b'\n') {
             let line = &self.whole[self.shown..self.shown + length];
-            (self.show)(String::from_utf8_lossy(line).trim_end());
+            (self.show)(printable(line).trim_end());
             self.shown += length + 1;
         }
         Ok(())
     }
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.whole).into_owned()
+        printable(&self.whole)
     }
+}
+
+/// A kernel that fails may say anything; a terminal must not obey it.
+fn printable(bytes: &[u8]) -> String {
+    let shown = |c: char| if c.is_control() && !"\r\n\t".contains(c) { '?' } else { c };
+    String::from_utf8_lossy(bytes).chars().map(shown).collect()
 }
 
 /// The child, ended if we leave early.
@@ -172,7 +178,7 @@ pub fn run(
         }
         sleep(POLL);
     };
-    let stderr = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
+    let stderr = printable(&fs::read(&output)?);
     let seconds = started.elapsed().as_secs_f64();
     Ok(Ended { serial: tail.text(), stderr, code: status.code(), late, seconds })
 }

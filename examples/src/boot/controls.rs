@@ -4,7 +4,7 @@ use super::{
     faults::{Fault, Needs},
     host::Host,
     judge::Verdict,
-    machines::{named, Machine},
+    machines::{named, Emulator, Machine},
     params::{self, Params},
     run::{Job, Run},
 };
@@ -18,31 +18,41 @@ const LIMIT: u64 = 6;
 /// Seconds that the others may take to show: whether they do is decided by what meets what.
 const SECONDS: u64 = 10;
 
-/// Can the fault show there?
-#[must_use]
-pub fn can_show(fault: Fault, machine: &Machine) -> bool {
-    match fault.needs() {
-        Needs::Nothing | Needs::BadImage => true,
-        Needs::Pku => machine.pku,
-    }
+/// Can the fault show there, if the kernel saves as it is told?
+///
+/// # Errors
+///
+/// Why not.
+pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
+    let why = match fault.needs() {
+        Needs::Pku if !machine.pku => "the machine has no protection keys",
+        Needs::BadImage
+            if machine.emulator == Emulator::Tcg
+                && params.rung.or(machine.rung) == Some("fxsave") =>
+        {
+            "QEMU loads any image by FXRSTOR"
+        }
+        _ => return Ok(()),
+    };
+    Err(format!("{} cannot show there: {why}", fault.name()))
 }
 
 /// All faults, each on the first machine where it can show: of those asked for, or of the quickest that
 /// this host can run.
 #[must_use]
-pub fn jobs(host: &Host, params: &Params, asked: &[&'static Machine]) -> Vec<(Fault, Job)> {
+pub fn jobs(host: &Host, params: &Params, asked: &[&'static Machine]) -> Vec<Job> {
     let quickest: Vec<_> = TRIED.iter().filter_map(|name| named(name)).collect();
     let machines = if asked.is_empty() { &quickest } else { asked };
     let job = |fault: Fault| {
-        let shows = machines.iter().filter(|machine| can_show(fault, machine));
-        let runs = shows.clone().find(|machine| host.can_run(machine, params).is_ok());
-        // If none can run, the run says why.
-        let machine = *runs.or(shows.clone().next())?;
+        let told = Params { fault: Some(fault), ..*params };
+        let runs = machines.iter().find(|machine| host.can_run(machine, &told).is_ok());
+        // If none can, the run says why.
+        let machine = *runs.or(machines.first())?;
         let starves = fault.signs().iter().any(|sign| sign.starts_with("too few"));
         let seconds = if starves { params.seconds } else { params.seconds.max(SECONDS) };
         let limit = params.seconds + if starves { LIMIT } else { SECONDS + params::LIMIT };
         let params = Params { fault: Some(fault), seconds, limit, ..*params };
-        Some((fault, Job { machine, params }))
+        Some(Job { machine, params })
     };
     Fault::ALL.into_iter().filter_map(job).collect()
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::{
     bochs::{self, Bochs},
+    controls,
     machines::{Emulator, Machine},
     params::Params,
     qemu,
@@ -52,6 +53,9 @@ impl Host {
     /// Why not.
     pub fn can_run(&self, machine: &Machine, params: &Params) -> Result<(), String> {
         self.has(machine)?;
+        if let Some(fault) = params.fault {
+            controls::can_show(fault, machine, params)?;
+        }
         match params.rung {
             Some(rung) if !machine.has(rung) => {
                 let best = machine.rung.unwrap_or_default();

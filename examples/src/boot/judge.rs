@@ -106,8 +106,8 @@ fn without_result(ended: &Ended, machine: &Machine, why: &SerialError) -> Verdic
     let last = serial::tail(serial, 3);
     if machine.emulator == Emulator::Kvm {
         if ended.stderr.contains("KVM internal error") {
-            let why = "the accelerator ended with an internal error in ring 0: KVM does not run \
-                       ring 0 natively here";
+            let why =
+                "the accelerator ended with an internal error in ring 0, which it emulates here";
             return Verdict::Skip(why.into());
         }
         if *why == SerialError::Silent {

@@ -152,11 +152,12 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     };
     let (passed, failed, _) =
         if args.controls { controls::tally(&runs) } else { table::tally(&runs) };
-    let code = u8::from(failed > 0 || passed == 0);
+    // A seeded fault that nobody notices is no success.
+    let code = u8::from(failed > 0 || passed == 0 || args.params.fault.is_some());
     let end = if args.controls {
         controls_conclusion(&runs, style)
     } else {
-        table::conclusion(&runs, style)
+        table::conclusion(&runs, style) + &table::noticed(&runs, style)
     };
     say(args, &format!("\n{end}\n"));
     if args.json {
@@ -210,7 +211,6 @@ fn all_controls(
 ) -> Vec<Run> {
     let asked: &[_] = if let Which::Named(named) = &args.which { named } else { &[] };
     let jobs = controls::jobs(host, &args.params, asked);
-    let jobs: Vec<_> = jobs.into_iter().map(|(_, job)| job).collect();
     say(args, &format!("{}; each fault must end in a failure that names it\n\n", host.describe()));
     say(args, &table::controls_heading(style));
     let each = |run: &Run| {

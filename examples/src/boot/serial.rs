@@ -212,10 +212,15 @@ pub fn read(serial: &str) -> Result<Report, SerialError> {
     Report::parse(first)
 }
 
-/// The last lines that say something, one after the other.
+/// The last lines that say something, one after the other; long ones without their ends.
 #[must_use]
 pub fn tail(serial: &str, lines: usize) -> String {
+    const LONGEST: usize = 160;
     let said: Vec<&str> = serial.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let from = said.len().saturating_sub(lines);
-    said[from..].join(" | ")
+    let line = |line: &&str| match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}..", &line[..end]),
+        None => (*line).to_owned(),
+    };
+    said[from..].iter().map(line).collect::<Vec<_>>().join(" | ")
 }

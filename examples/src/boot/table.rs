@@ -110,6 +110,22 @@ pub fn conclusion(runs: &[Run], style: Style) -> String {
     }
 }
 
+/// With a seeded fault: how each machine took it, one a line.
+#[must_use]
+pub fn noticed(runs: &[Run], style: Style) -> String {
+    let ran = runs.iter().filter(|run| !matches!(run.verdict, Verdict::Skip(_)));
+    let line = |run: &Run| {
+        let name = run.job.machine.name;
+        Some(match run.caught()? {
+            Ok(()) => style.good(&format!("\n{name}: the seeded fault was noticed, as it must be")),
+            Err(_) => {
+                style.bad(&format!("\n{name}: the seeded fault was not noticed as it must be"))
+            }
+        })
+    };
+    ran.filter_map(line).collect()
+}
+
 /// What each machine has to reach.
 #[must_use]
 pub fn goals(params: &Params) -> String {
