@@ -214,7 +214,14 @@ pub fn fixed_up(frame: &mut Frame) -> bool {
     fixup.is_some()
 }
 
-// 7. Checks that can be switched on.
+// 7. Idle.
+
+/// The CPU is about to sleep: registers that would keep it awake are given up. True if there were some.
+pub fn idle(cpu: &mut IrqsOff) -> Result<bool, Error> {
+    cpu.fpu_idle()
+}
+
+// 8. Checks that can be switched on.
 
 /// Memory for one image more on each CPU, to which registers are saved for comparison.
 pub type CheckArea = Scratch<Backend, RawArea>;

@@ -197,6 +197,7 @@ pub fn idle() -> ! {
             torture::check_control(cpu);
         }
         sched::schedule(Next::Any);
+        torture::before_sleep(this_cpu());
         interrupts::enable_and_hlt();
     }
 }

@@ -5,7 +5,7 @@ use core::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use crate::faults::Fault;
@@ -136,5 +136,17 @@ unsafe impl CompareFpu for Seeded {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
         // SAFETY: as above.
         unsafe { self.plan.same_state(one, other) }
+    }
+}
+
+// SAFETY: Z1, Z2 are those of the plan.
+unsafe impl IdleFpu for Seeded {
+    unsafe fn keeps_awake(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { self.plan.keeps_awake() }
+    }
+    unsafe fn release(&self) {
+        // SAFETY: as above.
+        unsafe { self.plan.release() }
     }
 }

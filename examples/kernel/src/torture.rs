@@ -32,6 +32,9 @@ pub static NMIS: AtomicU64 = AtomicU64::new(0);
 /// Single steps, and those after which a section was had; the others were refused.
 pub static STEPS: AtomicU64 = AtomicU64::new(0);
 pub static STEP_SECTIONS: AtomicU64 = AtomicU64::new(0);
+/// Times a CPU went to sleep, and those when it had to give registers up.
+pub static IDLE: AtomicU64 = AtomicU64::new(0);
+pub static RELEASED: AtomicU64 = AtomicU64::new(0);
 pub static VERIFIED: AtomicU64 = AtomicU64::new(0);
 pub static BAD_IMAGES: AtomicU64 = AtomicU64::new(0);
 pub static TICKS: AtomicU64 = AtomicU64::new(0);
@@ -333,6 +336,19 @@ pub fn before_user(task: &'static Task, context: &Fpu) {
         }
         Ok(_) => {}
         Err(why) => verdict::disagree(task, cpu, why),
+    }
+}
+
+/// The last thing before this CPU sleeps. Interrupts are off.
+pub fn before_sleep(cpu: &PerCpu) {
+    // SAFETY: interrupts are off.
+    let mut here = unsafe { IrqsOff::new() };
+    match fpu::idle(&mut here) {
+        Ok(released) => {
+            IDLE.fetch_add(1, Relaxed);
+            RELEASED.fetch_add(released.into(), Relaxed);
+        }
+        Err(why) => verdict::refused(cpu.current(), why),
     }
 }
 

@@ -173,6 +173,7 @@ pub fn judge(params: &Params, now: u64) {
         ("resumes", RESUMES.load(Relaxed), 10),
         ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
         ("skipped restores", totals.skipped, params.switches / 4),
+        ("idle times", torture::IDLE.load(Relaxed), 20),
         ("verified claims", torture::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
     match goals.iter().find(|(_, have, want)| have < want) {
@@ -291,6 +292,8 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("exits", EXITS.load(Relaxed)),
         ("offline", OFFLINE.load(Relaxed)),
         ("resumes", RESUMES.load(Relaxed)),
+        ("idle", torture::IDLE.load(Relaxed)),
+        ("released", torture::RELEASED.load(Relaxed)),
         ("verified", torture::VERIFIED.load(Relaxed)),
     ] {
         write!(out, ",\"{name}\":{value}")?;

@@ -48,6 +48,7 @@ pub fn check(suite: &Suite) -> Outcome {
             }
         }
     }
+    wrong.extend(quotes(suite));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
     } else {
@@ -73,6 +74,35 @@ fn of_file(file: &str, text: &str) -> Vec<String> {
     wrong
 }
 
+/// What a page quotes of a file is what the file says.
+const QUOTED: (&str, &str) = ("docs/kernel.md", "examples/kernel/src/fpu.rs");
+
+fn quotes(suite: &Suite) -> Vec<String> {
+    let (page, file) = QUOTED;
+    let read = |name: &str| {
+        std::fs::read_to_string(suite.root.join(name)).map_err(|why| vec![format!("{name}: {why}")])
+    };
+    match (read(page), read(file)) {
+        (Ok(text), Ok(source)) => misquoted(&text, &source),
+        (Err(why), _) | (_, Err(why)) => why,
+    }
+}
+
+fn misquoted(page: &str, source: &str) -> Vec<String> {
+    let blocks: Vec<&str> = page
+        .split("```rust\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap_or(rest))
+        .collect();
+    if blocks.is_empty() {
+        return vec![format!("{} quotes nothing", QUOTED.0)];
+    }
+    let wrong = blocks.into_iter().filter(|block| !source.contains(block));
+    wrong
+        .map(|block| format!("{} does not say what {} quotes:\n{block}", QUOTED.1, QUOTED.0))
+        .collect()
+}
+
 /// The workspace: where this crate was built, or the directory it was started in.
 pub fn workspace_root() -> Option<std::path::PathBuf> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
@@ -94,5 +124,13 @@ mod tests {
             let text = format!("fn f() {{}}\n// {word}\n");
             assert_eq!(of_file("a.rs", &text), [format!("a.rs:2: `{word}`")]);
         }
+    }
+
+    #[test]
+    fn a_quote_that_is_not_in_the_file_is_named() {
+        let source = "fn f() {\n    1\n}\n";
+        assert_eq!(misquoted("text\n```rust\n    1\n```\n", source), [""; 0]);
+        assert_eq!(misquoted("```rust\n    2\n```\n```rust\nfn f() {\n```", source).len(), 1);
+        assert_eq!(misquoted("no quotes", source).len(), 1);
     }
 }
