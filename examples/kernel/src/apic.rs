@@ -25,7 +25,6 @@ const SOFTWARE_ENABLE: u32 = 1 << 8;
 const MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0b1011;
 
-const FIXED: u32 = 0x4000;
 const NMI: u32 = 0x4400;
 const INIT: u32 = 0x4500;
 const STARTUP: u32 = 0x4600;
@@ -235,16 +234,6 @@ pub unsafe fn send_startup(apic_id: u8, page: u8) -> bool {
 pub unsafe fn send_nmi(apic_id: u8) -> bool {
     // SAFETY: the caller's.
     unsafe { send(apic_id, NMI) }
-}
-
-/// Interrupts a CPU with `vector`. Returns whether the message was delivered.
-///
-/// # Safety
-///
-/// `vector` is above 31 and that CPU has a handler for it.
-pub unsafe fn send_fixed(apic_id: u8, vector: u8) -> bool {
-    // SAFETY: the caller's.
-    unsafe { send(apic_id, FIXED | u32::from(vector)) }
 }
 
 /// Wakes a CPU as the manuals ask: reset, 10 ms, then two start-up messages, of which the second counts

@@ -2,19 +2,13 @@
 //!
 //! The first CPU arrives in `kernel_main(params)`, every other one in `ap_main(number)`, both in 64-bit
 //! mode with interrupts off. Memory: the first 4 GiB at their own addresses in pages of 2 MiB, for the
-//! supervisor only but [`USER_PAGE`]. The descriptor table has [`CODE64`] and [`DATA`].
+//! supervisor only but [`USER_PAGE`]. The descriptor table has 64-bit code at 0x08 and data at 0x10.
 //! `CR0.EM`, `CR0.TS`, `CR0.MP` and all of CR4 but PAE are as reset left them.
 
 use core::{arch::global_asm, ptr, slice};
 
 // Raw: the text has no operands.
 global_asm!(include_str!("boot.s"), options(raw));
-
-/// Selector of the 64-bit code segment at boot.
-pub const CODE64: u16 = 0x08;
-
-/// Selector of the flat data segment at boot.
-pub const DATA: u16 = 0x10;
 
 /// The only memory that ring 3 may use: one page of [`USER_PAGE_SIZE`] bytes.
 pub const USER_PAGE: u64 = 0x40_0000;

@@ -160,7 +160,7 @@ impl PerCpu {
             return false;
         }
         // With interrupts off nothing is interrupted; a system call runs with them off, or in a section.
-        frame.from_user() || self.current().fpu().is_none()
+        frame.is_user() || self.current().fpu().is_none()
     }
 
     /// The next word of this CPU's own sequence.

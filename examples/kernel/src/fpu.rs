@@ -2,7 +2,7 @@
 //!
 //! `docs/kernel.md` walks through this file. Everything else in the kernel is a scheduler, or a test.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
     AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
@@ -125,12 +125,20 @@ unsafe impl Exclusive for IrqsOff {}
 // 3. A CPU comes and goes.
 
 /// Why a CPU does not run tasks.
-#[derive(Debug)]
 pub enum BringUpError {
     /// It could not be set up as the plan wants it.
     Enable(EnableError),
     /// The library refused it.
     Online(Error),
+}
+
+impl fmt::Display for BringUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enable(why) => why.fmt(f),
+            Self::Online(why) => why.fmt(f),
+        }
+    }
 }
 
 /// Makes this CPU run tasks under a number: when it starts, and when it starts again.

@@ -9,6 +9,8 @@
 mod apic;
 mod boot;
 mod cpu;
+// The program that boots this kernel uses the rest of it.
+#[allow(dead_code)]
 mod faults;
 mod fpu;
 mod hw;

@@ -36,7 +36,7 @@ fn number_of(cpu: &PerCpu) -> u32 {
 /// This CPU begins, or begins again. Interrupts are off.
 pub fn bring_up(cpu: &PerCpu) {
     if let Err(why) = fpu::bring_up(number_of(cpu)) {
-        verdict::fail(format_args!("CPU {} cannot be brought up: {why:?}", cpu.number.get()));
+        verdict::fail(format_args!("CPU {} cannot be brought up: {why}", cpu.number.get()));
     }
     if seeded::on(Fault::StaleWords) && OLD_WORD.load(Relaxed) != 0 {
         // SAFETY: it is what W1 forbids, and what the fault is for.

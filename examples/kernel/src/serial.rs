@@ -94,22 +94,13 @@ impl Line {
     }
 
     /// A decimal number.
-    pub fn put_dec(&mut self, number: u64) -> &mut Self {
-        self.put_number(number, 10)
-    }
-
-    /// A hexadecimal number after `0x`, in lower case, without leading zeros.
-    pub fn put_hex(&mut self, number: u64) -> &mut Self {
-        self.put("0x").put_number(number, 16)
-    }
-
-    fn put_number(&mut self, mut number: u64, base: u64) -> &mut Self {
+    pub fn put_dec(&mut self, mut number: u64) -> &mut Self {
         // Twenty digits hold 2^64; the first is the last found.
         let mut digits = [0; 20];
         let mut used = 0;
         for digit in digits.iter_mut().rev() {
-            *digit = b"0123456789abcdef"[(number % base) as usize];
-            number /= base;
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
             used += 1;
             if number == 0 {
                 break;

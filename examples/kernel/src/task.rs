@@ -10,6 +10,7 @@ use core::{
 use fpu_core::RawFpu;
 
 use crate::{
+    boot,
     cpu::{PerCpu, USER_CS, USER_SS},
     faults::Fault,
     fpu::{self, Fpu},
@@ -36,9 +37,10 @@ const IDLE: usize = POWER + 1;
 /// All tasks; the last are the idle ones.
 pub const TASKS: usize = IDLE + MAX_CPUS;
 
-/// The page that ring 3 may use, in the map that the boot code made.
-pub const USER_PAGE: usize = 0x40_0000;
+const USER_PAGE: usize = boot::USER_PAGE as usize;
+/// The tasks' memory in user mode, behind their program.
 const BLOCKS: usize = USER_PAGE + 0x1_0000;
+const _: () = assert!(BLOCKS + USERS * BLOCK_BYTES <= USER_PAGE + boot::USER_PAGE_SIZE as usize);
 /// Room for one image: AMX needs 11 KiB.
 pub const AREA: usize = 12 * 1024;
 const STACK: usize = 16 * 1024;
@@ -232,7 +234,7 @@ impl Task {
         }
         // SAFETY: the current task's own, with interrupts off: nobody else looks.
         let slot = unsafe { &mut *self.fpu.get() };
-        drop(slot.take());
+        *slot = None;
         // SAFETY: A3: the context that had it is gone.
         match unsafe { fpu::new_context(self.area(), AREA) } {
             Ok(fpu) => *slot = Some(fpu),

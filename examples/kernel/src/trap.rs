@@ -63,7 +63,7 @@ const _: () = assert!(size_of::<Frame>() == 22 * 8 && offset_of!(Frame, vector) 
 
 impl Frame {
     /// Was user mode interrupted?
-    pub fn from_user(&self) -> bool {
+    pub fn is_user(&self) -> bool {
         self.cs & 3 == 3
     }
 }
@@ -148,15 +148,15 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
             }
         }
         SPURIOUS => {}
-        1 if !frame.from_user() => torture::step(),
-        _ if frame.from_user() => verdict::user_exception(frame),
+        1 if !frame.is_user() => torture::step(),
+        _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
             if !torture::serves_fixup() || !fpu::fixed_up(frame) {
                 verdict::kernel_exception(frame);
             }
         }
     }
-    if frame.from_user() {
+    if frame.is_user() {
         sched::return_to_user(frame);
     }
 }
