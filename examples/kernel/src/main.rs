@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`power`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`power`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -13,6 +13,7 @@ mod cpu;
 #[allow(dead_code)]
 mod faults;
 mod fpu;
+mod guest;
 mod hw;
 #[cfg(not(target_os = "none"))]
 mod mem;
@@ -82,6 +83,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: once, on the first CPU; no other has been started.
     unsafe {
         task::spawn(params.seed);
+        guest::prepare();
         boot::prepare_trampoline();
     }
     for number in 1..params.cpus {

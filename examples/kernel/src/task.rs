@@ -31,7 +31,7 @@ const QUIET: usize = HOLDERS;
 /// Tasks in user mode.
 pub const USERS: usize = QUIET + 1;
 /// Kernel threads that use the FPU in sections.
-const WORKERS: usize = 2;
+pub const WORKERS: usize = 2;
 const POWER: usize = USERS + WORKERS;
 const IDLE: usize = POWER + 1;
 /// All tasks; the last are the idle ones.
@@ -159,6 +159,11 @@ impl Task {
         // SAFETY: `spawn` put the word there.
         self.kind == Kind::Idle
             || unsafe { STACKS[self.slot].base().cast::<u64>().read() } == CANARY
+    }
+
+    /// Which of the workers it is.
+    pub fn worker(&self) -> usize {
+        self.slot.wrapping_sub(USERS) % WORKERS
     }
 
     /// Does it run in user mode?

@@ -14,7 +14,7 @@ use crate::{
     cpu::{self, state, this_cpu, PerCpu},
     faults::Fault,
     fpu::{self, Fpu, InIrq, InNmi, IrqsOff, PreemptOff},
-    hw, main_params,
+    guest, hw, main_params,
     params::MAX_CPUS,
     regs::{self, RegFile},
     sched::{self, Next},
@@ -47,20 +47,20 @@ static SPINS_PER_MS: AtomicU64 = AtomicU64::new(0);
 /// The interval that CPU 0's timer was last set to.
 static ARMED: AtomicU64 = AtomicU64::new(0);
 
-/// A file that `prepare` fills. Stacks are too small to move many of them about.
-struct File(UnsafeCell<MaybeUninit<RegFile>>);
+/// A file that is filled at the start. Stacks are too small to move many of them about.
+pub struct File(UnsafeCell<MaybeUninit<RegFile>>);
 // SAFETY: see where they are used.
 unsafe impl Sync for File {}
 
 impl File {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self(UnsafeCell::new(MaybeUninit::uninit()))
     }
-    fn fill(&self, file: RegFile) {
-        // SAFETY: `prepare` runs before interrupts, tasks and other CPUs.
+    pub fn fill(&self, file: RegFile) {
+        // SAFETY: called before interrupts, tasks and other CPUs.
         unsafe { self.get().write(file) }
     }
-    fn get(&self) -> *mut RegFile {
+    pub fn get(&self) -> *mut RegFile {
         self.0.get().cast()
     }
 }
@@ -191,7 +191,8 @@ fn control_words(cpu: &PerCpu, units: KernelUnits) {
     }
 }
 
-fn seen(cpu: &PerCpu) -> *mut RegFile {
+/// This CPU's file for what a section finds.
+pub fn seen(cpu: &PerCpu) -> *mut RegFile {
     SEEN[cpu.number.get() as usize % MAX_CPUS].get()
 }
 
@@ -276,13 +277,16 @@ pub fn step() {
     }
 }
 
-/// A kernel thread: sections, and giving way.
+/// A kernel thread: sections, its guest, and giving way.
 pub fn worker() -> ! {
     loop {
         x86_64::instructions::interrupts::enable();
         let cpu = preempt_off();
         for _ in 0..1 + cpu.random() % 3 {
             section(cpu.current());
+        }
+        for _ in 0..cpu.random() % 3 {
+            guest::round(cpu.current());
         }
         preempt_on();
         x86_64::instructions::interrupts::disable();

@@ -11,7 +11,7 @@ use fpu_core::{Error, Totals, VerifyError};
 
 use crate::{
     cpu::{self, this_cpu, PerCpu},
-    fpu, hw, main_params,
+    fpu, guest, hw, main_params,
     params::{rung_name, Params},
     regs::{RegFile, RegisterName},
     serial::{self, Line},
@@ -68,6 +68,20 @@ pub fn section(cpu: &PerCpu, want: &RegFile, seen: &RegFile) {
             cpu.number.get(),
             name.value(seen),
             name.value(want)
+        ));
+    }
+}
+
+/// A guest finds in its registers what it left there.
+pub fn guest(number: usize, cpu: &PerCpu, left: &RegFile, seen: &RegFile) {
+    let difference = left.quiet_first_difference(seen);
+    if let Some(name) = RegFile::register_of(difference) {
+        MISMATCHES.fetch_add(1, Relaxed);
+        fail(format_args!(
+            "guest {number} on CPU {}: register {name} is {:#x} and should be {:#x}",
+            cpu.number.get(),
+            name.value(seen),
+            name.value(left)
         ));
     }
 }
@@ -173,6 +187,7 @@ pub fn judge(params: &Params, now: u64) {
         ("resumes", RESUMES.load(Relaxed), 10),
         ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
         ("skipped restores", totals.skipped, params.switches / 4),
+        ("rounds of guests", guest::ROUNDS.load(Relaxed), 100),
         ("idle times", torture::IDLE.load(Relaxed), 20),
         ("verified claims", torture::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
@@ -292,6 +307,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("exits", EXITS.load(Relaxed)),
         ("offline", OFFLINE.load(Relaxed)),
         ("resumes", RESUMES.load(Relaxed)),
+        ("guests", guest::ROUNDS.load(Relaxed)),
         ("idle", torture::IDLE.load(Relaxed)),
         ("released", torture::RELEASED.load(Relaxed)),
         ("verified", torture::VERIFIED.load(Relaxed)),

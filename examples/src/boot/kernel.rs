@@ -7,6 +7,8 @@ use std::{
 
 /// Where it is meant for.
 const BARE: &str = "x86_64-unknown-none";
+/// The image is not relocated, and lies below 2 GiB.
+const BARE_FLAGS: &str = "-Crelocation-model=static -Ccode-model=small";
 /// Stands in for it, with [`HOST_FLAGS`].
 const HOST: &str = "x86_64-unknown-linux-gnu";
 /// What makes a static kernel without SSE out of the host's target. The linker script is the kernel's
@@ -68,7 +70,7 @@ impl Recipe {
     /// The one for this toolchain.
     #[must_use]
     pub fn new(root: &Path, target: &Path) -> Self {
-        let (name, flags) = if bare_metal() { (BARE, "") } else { (HOST, HOST_FLAGS) };
+        let (name, flags) = if bare_metal() { (BARE, BARE_FLAGS) } else { (HOST, HOST_FLAGS) };
         Self {
             manifest: root.join("examples/kernel/Cargo.toml"),
             target: name,

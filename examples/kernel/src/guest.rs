@@ -1,0 +1,72 @@
+//! Virtual CPUs: contexts that kernel threads run, whose registers may survive until they come back.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use fpu_core::KernelFpu;
+
+use crate::{
+    cpu::this_cpu,
+    fpu::{self, Fpu, PreemptOff},
+    hw,
+    regs::{self, RegFile},
+    task::{Memory, Task, AREA, WORKERS},
+    torture::{self, File},
+    verdict,
+};
+
+/// Rounds of all guests.
+pub static ROUNDS: AtomicU64 = AtomicU64::new(0);
+
+static MEMORY: [Memory<AREA>; WORKERS] = [const { Memory::new() }; WORKERS];
+/// What each guest left in its registers.
+static LEFT: [File; WORKERS] = [const { File::new() }; WORKERS];
+static CONTEXTS: [spin::Once<Fpu>; WORKERS] = [const { spin::Once::new() }; WORKERS];
+
+/// Makes the guests, one for each worker, in the initial state.
+///
+/// # Safety
+///
+/// Called once, on the first CPU, before others are started.
+pub unsafe fn prepare() {
+    for ((memory, left), context) in MEMORY.iter().zip(&LEFT).zip(&CONTEXTS) {
+        left.fill(RegFile::initial(hw::classes()));
+        // SAFETY: A3: the guest's own memory, given once.
+        match unsafe { fpu::new_context(memory.base(), AREA) } {
+            Ok(fpu) => {
+                context.call_once(|| fpu);
+            }
+            Err(why) => verdict::fail(format_args!("a guest's context: {why}")),
+        }
+    }
+}
+
+/// A guest runs: it looks at its registers, and changes all of them. Interrupts are on; those that ask for
+/// a section meanwhile are refused.
+///
+/// Preemption is off, and `worker` is the current task, which nobody else's guest belongs to.
+pub fn round(worker: &Task) {
+    let number = worker.worker();
+    let (Some(context), left) = (CONTEXTS[number].get(), LEFT[number].get()) else { return };
+    // SAFETY: preemption is off until the end of the function.
+    let mut here = unsafe { PreemptOff::new() };
+    let cpu = this_cpu();
+    let guest = || {
+        let seen = torture::seen(cpu);
+        // SAFETY: H1: classes of this CPU. H2, H3: the registers are the guest's, and handlers are refused.
+        unsafe { regs::dump(seen) };
+        // SAFETY: this CPU's file, and the file of a guest that is here.
+        let (seen, left) = unsafe { (&*seen, &mut *left) };
+        verdict::guest(number, cpu, left, seen);
+        left.quiet_set_pattern(cpu.random() << 8 | number as u64);
+        // SAFETY: as above.
+        unsafe { regs::load(left) };
+        for _ in 0..cpu.random() % 512 {
+            core::hint::spin_loop();
+        }
+    };
+    // The thread has no registers of its own; whoever was here before has been saved.
+    if let Err(why) = here.run_persistent(context.context(), None, guest) {
+        verdict::refused(worker, why);
+    }
+    ROUNDS.fetch_add(1, Relaxed);
+}
