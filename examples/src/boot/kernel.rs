@@ -51,9 +51,10 @@ pub fn places() -> Result<(PathBuf, PathBuf), String> {
     let here = started.iter().flat_map(|dir| dir.ancestors()).map(Path::to_path_buf);
     let root = here.chain(root).find(is_root);
     let root = root.ok_or("no examples/kernel here: start `cargo boot` in the repository")?;
+    // Cargo tags the directory, if it has made it; a program lies two levels below it.
     let exe = std::env::current_exe().unwrap_or_default();
-    let tagged = |dir: &&Path| dir.join("CACHEDIR.TAG").exists();
-    let target = exe.ancestors().find(tagged).map(Path::to_path_buf);
+    let tagged = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    let target = tagged.or(exe.ancestors().nth(2)).map(Path::to_path_buf);
     Ok((root.clone(), target.unwrap_or_else(|| root.join("target"))))
 }
 
