@@ -174,6 +174,15 @@ pub extern "C" fn probe_session_verify(
     }
 }
 
+/// The idle loop's call, with the real backend.
+#[no_mangle]
+pub extern "C" fn probe_session_idle(cpu: &CpuFpu, plan: &fpu_x86::Plan) -> bool {
+    match RealCpu(cpu, plan).fpu_idle() {
+        Ok(given_up) => given_up,
+        Err(why) => refused(why),
+    }
+}
+
 fn main() {
     let probes = [
         probe_switch_prepare as *const () as usize,
@@ -185,6 +194,7 @@ fn main() {
         probe_session_read as *const () as usize,
         probe_session_write as *const () as usize,
         probe_session_verify as *const () as usize,
+        probe_session_idle as *const () as usize,
     ];
     println!("{probes:?} are for objdump, not for running");
 }

@@ -73,6 +73,10 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::CompareAsksHeader, "compare-ignores-the-bytes"),
         (Flaw::CompareSeesOldBytes, "compare-ignores-the-bytes"),
         (Flaw::CompareWrites, "compare-writes-nothing"),
+        (Flaw::NeverKeepsAwake, "idle-asks-the-hardware"),
+        (Flaw::ReleaseKeeps, "idle-gives-up-no-more"),
+        (Flaw::ReleaseTears, "idle-gives-up-no-more"),
+        (Flaw::ReleaseClobbers, "idle-gives-up-no-more"),
     ];
     std::panic::set_hook(Box::new(|_| {})); // one flaw panics in most checks
     let mut missed = Vec::new();

@@ -13,7 +13,7 @@ use fpu_hosted_test::{
 type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
 
 /// Every operation that can be refused, each with the weakest witness it takes.
-const OPERATIONS: [Operation; 13] = [
+const OPERATIONS: [Operation; 14] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(&cpu.irqs_off())),
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
     ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
@@ -31,6 +31,7 @@ const OPERATIONS: [Operation; 13] = [
     }),
     ("invalidate", |cpu, _| cpu.preempt_off().invalidate_registers()),
     ("resume", |cpu, _| cpu.preempt_off().fpu_resume()),
+    ("idle", |cpu, _| cpu.preempt_off().fpu_idle().map(drop)),
     ("offline", |cpu, _| cpu.preempt_off().fpu_offline()),
 ];
 
@@ -225,6 +226,7 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     assert_eq!(task.fork_into(&mut cpu.nmi(), &mut new_task()), nmi);
     assert_eq!(cpu.nmi().invalidate_registers(), nmi);
     assert_eq!(cpu.nmi().fpu_resume(), nmi);
+    assert_eq!(cpu.nmi().fpu_idle(), nmi.map(|()| false));
     assert_eq!(cpu.nmi().fpu_offline(), nmi);
     assert_eq!(snapshot(&cpu, &task), before);
 }
@@ -236,7 +238,7 @@ fn live_on_another_cpu() {
     let mine = Registers::pattern(6, u64::MAX);
     there.fpu().load(&mine);
     let why = Error::LiveElsewhere { cpu: 6 };
-    all_refused(&here, &task, why, &["reset", "invalidate", "resume", "offline"]);
+    all_refused(&here, &task, why, &["reset", "invalidate", "resume", "idle", "offline"]);
     assert_eq!(task.stopped(&mut SimStopped::new()).err(), Some(why));
     task.switch_prepare(&there.irqs_off()).expect("it is live there");
     still_holds(&here, &task, &mine);
@@ -248,7 +250,7 @@ fn lost_with_its_registers() {
     enter(&cpu, &task);
     cpu.fpu().scribble(7);
     cpu.irqs_off().invalidate_registers().expect("online"); // unsaved: the kernel's mistake
-    all_refused(&cpu, &task, Error::Lost, &["reset", "invalidate", "resume", "offline"]);
+    all_refused(&cpu, &task, Error::Lost, &["reset", "invalidate", "resume", "idle", "offline"]);
     let stopped = task.stopped(&mut SimStopped::new()).err();
     assert_eq!(stopped, Some(Error::LiveElsewhere { cpu: 0 }));
     task.reset(&mut cpu.preempt_off()).expect("reset takes any context");

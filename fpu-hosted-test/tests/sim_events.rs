@@ -70,6 +70,9 @@ fn verifies(cpu: &SimCpu, task: &Task) {
     // A disagreement is one of the cases.
     let _ = task.verify_registers(&mut cpu.preempt_off(), &mut scratch);
 }
+fn idles(cpu: &SimCpu, given_up: bool) {
+    assert_eq!(cpu.preempt_off().fpu_idle(), Ok(given_up));
+}
 fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
     cpu.fpu().fail_restore(1);
     load(cpu, task);
@@ -77,7 +80,7 @@ fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
 
 type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
 /// `Invalidated` of the CPU as a whole is told apart below.
-const CASES: [Case; 37] = [
+const CASES: [Case; 39] = [
     (
         "switch_prepare",
         RegistersOnly,
@@ -154,6 +157,16 @@ const CASES: [Case; 37] = [
         |c, _| c.preempt_off().invalidate_registers().expect("free"),
         &[Invalidated],
     ),
+    ("idle", Both, |c, _| idles(c, false), &[]),
+    (
+        "idle, tiles in use",
+        Both,
+        |c, _| {
+            c.fpu().set_tile0(1);
+            idles(c, true);
+        },
+        &[Invalidated],
+    ),
     ("resume", Both, |c, _| c.preempt_off().fpu_resume().expect("free"), &[Invalidated]),
     ("offline", Both, |c, _| c.preempt_off().fpu_offline().expect("free"), &[Invalidated]),
     (
@@ -169,7 +182,8 @@ const CASES: [Case; 37] = [
 ];
 
 /// Operations that take the registers from whoever is in them.
-const WHOLE: [&str; 5] = ["section", "invalidate", "resume", "offline", "online"];
+const WHOLE: [&str; 6] =
+    ["section", "invalidate", "idle, tiles in use", "resume", "offline", "online"];
 
 #[test]
 fn every_operation_tells_what_it_did() {

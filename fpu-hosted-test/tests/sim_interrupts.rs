@@ -142,7 +142,7 @@ fn plan_switch_out(world: &World) -> Result<(), Error> {
     Ok(())
 }
 
-const OPERATIONS: [Operation; 19] = [
+const OPERATIONS: [Operation; 20] = [
     operation("switch_prepare", Kind::Exclusive, &STATES, |w| {
         w.task.switch_prepare(&w.cpu.irqs_off())
     }),
@@ -235,6 +235,11 @@ const OPERATIONS: [Operation; 19] = [
     operation("invalidate_registers", Kind::Open, &[From::Both, From::MemoryOnly], |w| {
         w.cpu.preempt_off().invalidate_registers()?;
         w.cpu.fpu().scribble(6);
+        Ok(())
+    }),
+    operation("idle", Kind::Open, &[From::Both, From::MemoryOnly], |w| {
+        // The task's tile is in use; a section that comes first leaves one in use too.
+        assert_eq!(w.cpu.preempt_off().fpu_idle(), Ok(true));
         Ok(())
     }),
     operation("reset", Kind::Open, &STATES, |w| {
@@ -340,6 +345,7 @@ fn a_non_maskable_interrupt_at_every_step_is_refused() {
                     let section = cpu.nmi().with_kernel_fpu(task, KernelUnits::ALL, || ());
                     assert_eq!(section, Err(Error::Nmi), "{name}");
                     assert_eq!(cpu.nmi().invalidate_registers(), Err(Error::Nmi), "{name}");
+                    assert_eq!(cpu.nmi().fpu_idle(), Err(Error::Nmi), "{name}");
                     assert_eq!(cpu.nmi().fpu_offline(), Err(Error::Nmi), "{name}");
                     refused.set(refused.get() + 1);
                 };

@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 const CPUS: usize = 3;
 const TASKS: usize = 5;
 const GUESTS: usize = 2;
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "switch",
     "switch by plan",
     "return",
@@ -31,6 +31,7 @@ const NAMES: [&str; 15] = [
     "cpu off/on, resume",
     "guest",
     "verify",
+    "idle",
 ];
 
 /// A context and what it must find next.
@@ -56,6 +57,8 @@ struct World {
     /// Where registers are saved to be compared; one is enough, as one CPU runs at a time.
     scratch: RefCell<Scratch<SimFpu, SimArea>>,
     agreed: Cell<u64>,
+    /// Times the idle loop gave up registers, and found nothing to give up.
+    idled: Cell<(u64, u64)>,
 }
 
 impl World {
@@ -72,6 +75,7 @@ impl World {
             failures: Cell::default(),
             scratch: RefCell::new(scratch),
             agreed: Cell::default(),
+            idled: Cell::default(),
         }
     }
     fn below(&self, limit: usize) -> usize {
@@ -274,6 +278,19 @@ impl World {
             irqs.fpu_resume().expect("online");
         }
     }
+    /// Switched out to the idle loop, and perhaps straight back.
+    fn idle(&self, c: usize) {
+        self.leave(c, false);
+        let (given_up, not) = self.idled.get();
+        self.idled.set(match self.cpus[c].preempt_off().fpu_idle() {
+            Ok(true) => (given_up + 1, not),
+            Ok(false) => (given_up, not + 1),
+            Err(why) => panic!("idle on CPU {c}: {why}"),
+        });
+        if self.below(2) == 0 {
+            self.enter(c);
+        }
+    }
     fn guest(&self, c: usize) {
         let (cpu, guest) = (&self.cpus[c], &self.guests[self.below(GUESTS)]);
         let current = self.current(c).map(|slot| slot.context.context());
@@ -332,6 +349,7 @@ impl World {
                     10 => world.exec(c),
                     12 => world.off_and_on(c),
                     13 => world.guest(c),
+                    15 => world.idle(c),
                     _ => world.verify(c),
                 };
                 world.cpus[c].inject(at, Interrupt::Maskable, &handler, operation);
@@ -377,6 +395,8 @@ fn run(seed: u64, operations: usize) {
         ("a skipped restore", skipped),
         ("a failed restore", world.failures.get()),
         ("an agreement of registers and memory", world.agreed.get()),
+        ("an idle CPU that gave up registers", world.idled.get().0),
+        ("an idle CPU that had none to give up", world.idled.get().1),
         ("an interrupt that ran", ran),
         ("an interrupt that was refused", refused),
     ] {

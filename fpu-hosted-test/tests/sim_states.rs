@@ -10,7 +10,7 @@ type Op = fn(&mut Cpu, &Task) -> Option<()>;
 const STATES: [&str; 3] = [RegistersOnly::NAME, Both::NAME, MemoryOnly::NAME];
 
 /// `None`: the state's handle does not have it.
-const OPS: [(&str, Op); 14] = [
+const OPS: [(&str, Op); 16] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(cpu).ok()),
     ("switch_return", |cpu, task| task.switch_return(cpu).map(drop).ok()),
     ("make_memory_valid_read", |cpu, task| {
@@ -49,6 +49,16 @@ const OPS: [(&str, Op); 14] = [
         task.switch_prepare(cpu).ok()?;
         drop(task.stopped(&mut stop()).ok()?.make_memory_valid_write());
         Some(())
+    }),
+    ("switched out, CPU idle", |cpu, task| {
+        task.switch_prepare(cpu).ok()?;
+        cpu.fpu_idle().ok().filter(|given_up| !given_up).map(drop)
+    }),
+    ("runs with tiles, switched out, CPU idle", |cpu, task| {
+        drop(task.switch_return(cpu).ok()?);
+        cpu.set_tile0(7);
+        task.switch_prepare(cpu).ok()?;
+        cpu.fpu_idle().ok().filter(|given_up| *given_up).map(drop)
     }),
     ("CPU offline and online", |cpu, task| {
         task.switch_prepare(cpu).ok()?;

@@ -73,6 +73,11 @@ pub extern "C" fn nostd_verify(
 }
 
 #[no_mangle]
+pub extern "C" fn nostd_idle(words: &CpuFpu, plan: &Plan) -> bool {
+    matches!(IrqOff { words, plan }.fpu_idle(), Ok(true))
+}
+
+#[no_mangle]
 pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool {
     let mut cpu = IrqOff { words, plan };
     // SAFETY: O1, O2: never run.

@@ -1,6 +1,6 @@
 //! The checks. Each takes a fresh seed, so that nothing left by another looks like its own.
 
-use super::{compare, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict};
+use super::{compare, idle, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict};
 use core::ptr::NonNull;
 use fpu_core::{KernelUnits, RawFpu};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -28,7 +28,7 @@ pub(super) struct Bench<'h, H: Harness> {
 }
 
 pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
-    let checks: [(&'static str, &'static str, Body<H>); 20] = [
+    let checks: [(&'static str, &'static str, Body<H>); 22] = [
         ("size-is-constant", "B1", size_is_constant),
         ("stays-inside", "B1", stays_inside),
         ("save-writes-everything", "B2", save_writes_everything),
@@ -49,6 +49,8 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("compare-writes-nothing", "V1", compare::writes_nothing),
         ("compare-sees-every-change", "V2", compare::sees_every_change),
         ("compare-ignores-the-bytes", "V3", compare::ignores_the_bytes),
+        ("idle-asks-the-hardware", "Z1", idle::asks_the_hardware),
+        ("idle-gives-up-no-more", "Z2", idle::gives_up_no_more),
     ];
     let mut report = Report::default();
     for (nth, (name, duty, body)) in checks.into_iter().enumerate() {
@@ -130,7 +132,7 @@ impl<H: Harness> Bench<'_, H> {
     }
 }
 
-fn same<R: PartialEq + std::fmt::Debug>(got: &R, expect: &R, what: &str) -> Answer {
+pub(super) fn same<R: PartialEq + std::fmt::Debug>(got: &R, expect: &R, what: &str) -> Answer {
     if got == expect {
         return Ok(());
     }

@@ -89,6 +89,18 @@ pub trait Harness {
         let _ = (one, other);
         None
     }
+    /// The components that keep a core awake, one bit each, of those that the harness sees.
+    fn keeps_awake(&self) -> u64 {
+        0
+    }
+    /// Loads these registers and asks the backend whether they keep the core awake; if so, has it give up
+    /// what does. Its answer, and the registers after that; `None` if it is not one that
+    /// [can](fpu_core::IdleFpu). Nothing may come in between that changes a register, as for
+    /// [`run`](Self::run).
+    fn idle(&mut self, registers: &Self::Registers) -> Option<(bool, Self::Registers)> {
+        let _ = registers;
+        None
+    }
     /// Allocations made so far by the backend's own steps in [`run`](Self::run), if they are counted.
     fn allocations(&self) -> Option<u64> {
         None

@@ -2,7 +2,8 @@
 //!
 //! A backend author writes a [`Harness`] and calls [`check`]; the README of this crate has a complete
 //! one for a CPU with a single register. Every check names the duty of [`fpu_core::RawFpu`] that it
-//! holds the backend to; V1 to V3 are those of [`fpu_core::CompareFpu`].
+//! holds the backend to; V1 to V3 are those of [`fpu_core::CompareFpu`], Z1 and Z2 those
+//! of [`fpu_core::IdleFpu`].
 //!
 //! ```
 //! use fpu_hosted_test::{conformance, sim::{Flaw, SimHarness}};
@@ -15,6 +16,7 @@
 mod checks;
 mod compare;
 mod harness;
+mod idle;
 mod memory;
 mod report;
 

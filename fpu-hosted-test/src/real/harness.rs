@@ -7,7 +7,7 @@ use std::{
     ptr::{addr_of_mut, NonNull},
 };
 
-use fpu_core::{CompareFpu, Difference, KernelUnits};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits};
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use super::{load_registers, run_between, serve_fixups, Classes, RegFile, Thunk};
@@ -54,6 +54,22 @@ unsafe extern "C" fn load(file: *mut c_void) {
 unsafe extern "C" fn step(argument: *mut c_void) {
     // SAFETY: `run` passes a `Call` of its own plan; S1 and S2 are `run`'s.
     unsafe { call::<Plan>(argument.cast()) }
+}
+
+/// A plan to ask, and its answer.
+struct Idle<'p> {
+    plan: &'p Plan,
+    awake: bool,
+}
+unsafe extern "C" fn idle(argument: *mut c_void) {
+    // SAFETY: `Harness::idle` passes a live one.
+    let idle = unsafe { &mut *argument.cast::<Idle<'_>>() };
+    // SAFETY: S2: `run_between` has nothing of its own in the registers.
+    idle.awake = unsafe { idle.plan.keeps_awake() };
+    if idle.awake {
+        // SAFETY: as above; it has just said so, and nobody needs them.
+        unsafe { idle.plan.release() };
+    }
 }
 
 /// All registers, compared by value.
@@ -324,6 +340,14 @@ impl Harness for RealHarness {
     ) -> Option<Result<(), Difference>> {
         // SAFETY: S1, S3 by the caller.
         Some(unsafe { self.plan.same_state(one, other) })
+    }
+    // A `RegFile` has no tiles, so `keeps_awake` is 0: what is seen is that no other register changes.
+    fn idle(&mut self, registers: &Seen) -> Option<(bool, Seen)> {
+        let mut after = registers.0.clone();
+        let mut job = Idle { plan: &self.plan, awake: false };
+        // SAFETY: H1: files of classes that the CPU has. H3: a live argument; the thunk moves a few integers.
+        unsafe { run_between(&registers.0, idle, addr_of_mut!(job).cast(), &mut after) };
+        Some((job.awake, Seen(after)))
     }
     fn allocations(&self) -> Option<u64> {
         (self.count)().map(|_| self.allocations)

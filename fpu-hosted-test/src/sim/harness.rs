@@ -3,7 +3,7 @@
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
 use crate::conformance::{Harness, Outcome, Step};
 use core::ptr::NonNull;
-use fpu_core::{CompareFpu, Difference, KernelUnits, RawFpu};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu};
 
 /// The simulated backend, sound or not.
 ///
@@ -99,6 +99,19 @@ impl Harness for SimHarness {
     ) -> Option<Result<(), Difference>> {
         // SAFETY: S1, S3 by the caller.
         Some(unsafe { self.fpu.same_state(one, other) })
+    }
+    fn keeps_awake(&self) -> u64 {
+        (0..COMPONENTS).filter(|&c| LAYOUT[c].keeps_awake).fold(0, |set, c| set | 1 << c)
+    }
+    fn idle(&mut self, registers: &Registers) -> Option<(bool, Registers)> {
+        self.fpu.load(registers);
+        // SAFETY: S2: simulated registers.
+        let awake = unsafe { self.fpu.keeps_awake() };
+        if awake {
+            // SAFETY: S2: as above; it has just said so, and nobody needs them.
+            unsafe { self.fpu.release() };
+        }
+        Some((awake, self.fpu.registers()))
     }
     fn allocations(&self) -> Option<u64> {
         (self.count)().map(|_| self.allocations)

@@ -1,6 +1,11 @@
 //! The instructions, and which faults of theirs are fixed up.
 
+use std::println;
+
+use fpu_core::IdleFpu;
+
 use super::*;
+use crate::{words::tiles, Components, Plan};
 
 #[test]
 fn only_our_instructions_and_only_faults_are_fixed_up() {
@@ -87,4 +92,56 @@ fn a_scrub_sets_mxcsr() {
         (before, stmxcsr())
     };
     assert_eq!((before, after), (0x1FBF, 0x1F80));
+}
+
+#[test]
+fn tilerelease_is_what_an_assembler_makes_of_its_name() {
+    unsafe extern "C" fn by_name() {
+        // SAFETY: never run.
+        unsafe { asm!("tilerelease") }
+    }
+    const BYTES: [u8; 5] = [0xC4, 0xE2, 0x78, 0x49, 0xC0];
+    for function in [by_name as *const () as *const u8, tilerelease as *const () as *const u8] {
+        // SAFETY: the functions' own code; what follows them in the section is code too.
+        let code = unsafe { core::slice::from_raw_parts(function, 32) };
+        assert!(code.windows(5).any(|bytes| bytes == BYTES), "{code:x?}");
+    }
+}
+
+/// Without a way to ask, tiles count as in use; a plan without them executes nothing.
+#[test]
+fn what_cannot_be_asked_about_keeps_a_core_awake() {
+    let mute = tiles().with(0xD, 1, [0xB, 10752, 0, 0]);
+    let with = mute.plan().unwrap();
+    let without = mute.user(Components::all(), Components::AMX).unwrap();
+    assert!(with.components().contains(Components::AMX) && !with.facts().xgetbv1());
+    assert!(!without.components().intersects(Components::AMX));
+    // SAFETY: S2: nothing is executed on a register.
+    unsafe {
+        assert!(with.keeps_awake());
+        assert!(!without.keeps_awake());
+        without.release();
+    }
+}
+
+#[test]
+fn in_use_is_what_this_cpu_says() {
+    let plan = Plan::detect_user(Components::all()).unwrap();
+    if !plan.facts().xgetbv1() || !plan.components().contains(Components::AVX) {
+        return println!("SKIP: this CPU or its system has no AVX, or no XGETBV with ECX = 1");
+    }
+    let in_use: u64;
+    // SAFETY: AVX is enabled; the one register is named.
+    unsafe {
+        asm!("vinsertf128 ymm15, ymm15, [{}], 1", in(reg) &[1u64, 2], out("ymm15") _);
+        // N3, N8: just seen.
+        in_use = xgetbv1();
+        asm!("vzeroupper", out("xmm15") _);
+    }
+    assert_eq!(in_use & !plan.xcr0().bits(), 0, "{in_use:#x}: not enabled");
+    assert_ne!(in_use & Components::AVX.bits(), 0, "{in_use:#x}: a YMM register was written");
+    // As if it had tiles: nobody here has been given any.
+    let with = tiles().plan().unwrap();
+    // SAFETY: S2: it only asks. N3, N8: as above.
+    assert!(!unsafe { with.keeps_awake() });
 }

@@ -57,3 +57,15 @@ pub fn checked_exit(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
     enter_user(task.switch_return(cpu)?);
     Ok(())
 }
+
+// SAFETY: never run.
+unsafe impl IdleFpu for Xsave {
+    unsafe fn keeps_awake(&self) -> bool {
+        false
+    }
+    unsafe fn release(&self) {}
+}
+
+pub fn idle_loop(cpu: &mut PreemptOff) -> bool {
+    cpu.fpu_idle().unwrap_or(false)
+}
