@@ -124,7 +124,8 @@ impl Fault {
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::NoPkru => &["register pkru"],
-            _ => &["register "],
+            // Before the task sees it, with `check=1`.
+            _ => &["register ", "the registers do not hold"],
         }
     }
 

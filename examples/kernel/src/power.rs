@@ -43,8 +43,9 @@ pub fn bring_up(cpu: &PerCpu) {
         unsafe { cpu.fpu.set_resident(OLD_WORD.load(Relaxed)) };
     }
     if let Some(first) = cpu::by_number(0).filter(|_| seeded::on(Fault::SameNumber)) {
-        // SAFETY: O1 is broken already; with equal counts it shows soon.
-        unsafe { cpu.fpu.set_resident(first.fpu.resident()) };
+        // SAFETY: O1 is broken already; with equal counts it shows soon. The other CPU may be in a section,
+        // where its word is not open; this one's is.
+        unsafe { cpu.fpu.set_resident(first.fpu.resident() | 1 << 63) };
     }
     torture::prepare_check(cpu);
     hw::enable_pkru();

@@ -1,6 +1,7 @@
 //! System calls: what the tasks in user mode ask for, each a use of the library.
 
 use fpu_core::TaskState;
+use fpu_x86::Components;
 
 use crate::{
     cpu::{this_cpu, PerCpu},
@@ -110,29 +111,62 @@ fn open<'a>(task: &Task, context: &'a Fpu, here: &'a mut PreemptOff) -> TaskStat
     }
 }
 
-/// What the image says is what the task has in its registers.
+/// What the image says, in whatever format and by whatever instruction it was saved, is what the task has in
+/// its registers. (A task that leaves the FPU alone wants the initial state.)
 fn read(task: &Task, context: &Fpu, block: &UserBlock) {
     // SAFETY: preemption is off.
     let mut here = unsafe { PreemptOff::new() };
     let session = open(task, context, &mut here).make_memory_valid_read();
     let image = session.image();
     let want = &block.want;
-    // A task that leaves the FPU alone has the initial values.
-    let (fcw, mxcsr) = match task.kind {
-        Kind::Holder => (want.fcw(), want.mxcsr()),
-        _ => (0x37F, 0x1F80),
-    };
-    verdict::word(task, "fcw in memory", fcw.into(), image.fcw().into());
-    verdict::word(task, "mxcsr in memory", mxcsr.into(), image.mxcsr().into());
-    for n in [0, 7, 15] {
-        let low = image.xmm(n).map_or(0, |bytes| low_half(&bytes));
-        let expected = if task.kind == Kind::Holder { want.vector(n)[0] } else { 0 };
-        verdict::word(task, "xmm in memory", expected, low);
+    verdict::word(task, "fcw in memory", want.fcw().into(), image.fcw().into());
+    verdict::word(task, "mxcsr in memory", want.mxcsr().into(), image.mxcsr().into());
+    for n in 0..8 {
+        let (significand, exponent) = want.x87(n);
+        if let Some(st) = image.st(n) {
+            words(task, "st in memory", &[significand], &st[..8]);
+            verdict::word(
+                task,
+                "st in memory",
+                exponent.into(),
+                u16::from_le_bytes([st[8], st[9]]).into(),
+            );
+        }
+        if let Some(mask) = image.opmask(n) {
+            verdict::word(task, "k in memory", want.mask(n), mask);
+        }
+    }
+    for n in 0..16 {
+        let vector = want.vector(n);
+        if let Some(low) = image.xmm(n) {
+            words(task, "xmm in memory", &vector[..2], &low);
+        }
+        if let Some(middle) = image.ymm_hi(n) {
+            words(task, "ymm in memory", &vector[2..4], &middle);
+        }
+        if let Some(high) = image.zmm_hi256(n) {
+            words(task, "zmm in memory", &vector[4..], &high);
+        }
+        if let Some(whole) = image.zmm_hi16(n) {
+            words(task, "zmm16-31 in memory", want.vector(n + 16), &whole);
+        }
+    }
+    if hw::has_ssp() {
+        let mut ssp = [0; 8];
+        // IA32_PL3_SSP is the second register of CET_U.
+        if image.read(Components::CET_U, 8, &mut ssp).is_err() {
+            verdict::fail(format_args!("task {}: its image has no CET_U", task.slot));
+        }
+        verdict::word(task, "ssp in memory", task.ssp.get(), u64::from_le_bytes(ssp));
     }
 }
 
-fn low_half(bytes: &[u8; 16]) -> u64 {
-    bytes[..8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+/// The registers of a class, as bytes of an image.
+fn words(task: &Task, what: &'static str, want: &[u64], seen: &[u8]) {
+    for (want, seen) in want.iter().zip(seen.chunks_exact(8)) {
+        let word = seen.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        verdict::word(task, what, *want, word);
+    }
 }
 
 /// What is written to the image is what the task finds in its registers.
