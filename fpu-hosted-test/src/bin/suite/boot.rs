@@ -32,6 +32,15 @@ pub fn machines(suite: &Suite) -> Outcome {
     counted(boot(suite, &["--all"]), "machines", "machine", is_passed)
 }
 
+/// One machine of each rung, where registers are compared with the claims before every return to user mode.
+pub fn checked(suite: &Suite) -> Outcome {
+    let is_passed = |run: &Value| text(run, "verdict") == "pass";
+    let machines = ["qemu64", "max-noopt", "max", "ryzen", "sapphire"];
+    let mut args = vec!["--check"];
+    args.extend(machines.iter().flat_map(|machine| ["--machine", machine]));
+    counted(boot(suite, &args), "machines", "machine", is_passed)
+}
+
 /// Every seeded fault once: each must be noticed.
 pub fn controls(suite: &Suite) -> Outcome {
     let is_passed = |run: &Value| run["caught"] == true;

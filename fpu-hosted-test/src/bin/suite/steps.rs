@@ -89,6 +89,8 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     add("kernel-object", quiet, false, Box::new(object::kernel::check));
     let machines = "the kernel on every emulated CPU that this host can run";
     add("boot", machines, true, Box::new(boot::machines));
+    let checked = "the kernel of each rung, comparing registers with claims at each return";
+    add("boot-check", checked, true, Box::new(boot::checked));
     let controls = "the kernel with every seeded fault, each of which it must notice";
     add("boot-controls", controls, true, Box::new(boot::controls));
     add(
