@@ -63,14 +63,17 @@ impl Run {
     }
 }
 
-/// A machine's own time may pass more slowly than the host's, most of all where the host is busy.
-fn patience(job: &Job) -> Patience {
+/// A machine's own time may pass more slowly than the host's, most of all where the host is busy, or has
+/// fewer CPUs: eight on two took twelve seconds for one of their own.
+fn patience(job: &Job, host: &Host) -> Patience {
     let (first, pace) = match job.machine.emulator {
         Emulator::Bochs => (30, 3),
         Emulator::Tcg => (30, 1),
         // Where it does not run ring 0 natively, it takes as long as that to find out.
         Emulator::Kvm => (15, 1),
     };
+    let crowd = u64::from(job.params.cpus).div_ceil(host.cpus as u64);
+    let pace = if crowd > 1 { pace * 4 * crowd } else { pace };
     let whole = Duration::from_secs(30 + pace * job.params.limit);
     Patience { first: Duration::from_secs(first), whole }
 }
@@ -103,7 +106,7 @@ fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::
         (Emulator::Bochs, Ok(bochs)) => bochs.command(machine, &params, &disk, dir)?,
         _ => qemu::command(machine, &params, &kernel.elf),
     };
-    let mut ended = child::run(command, &scratch, patience(&job), show)?;
+    let mut ended = child::run(command, &scratch, patience(&job, host), show)?;
     if machine.emulator == Emulator::Bochs {
         // Why it ended is at the end of its log; its output is the screen of its debugger.
         ended.stderr = log_of(dir);
