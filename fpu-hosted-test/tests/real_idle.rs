@@ -3,10 +3,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
 use core::{arch::asm, ffi::c_void, ptr::addr_of_mut};
-use fpu_core::{
-    Area, Counters, CpuFpu, CpuLifecycle, Error, Event, Exclusive, IdleFpu, Pinned, SoftFloat,
-    TaskFpu, Totals,
-};
+use fpu_core::{Area, Counters, CpuFpu, CpuLifecycle, Error, IdleFpu, TaskFpu, Totals};
 use fpu_hosted_test::{
     conformance::Harness,
     real::{run_between, RegFile},
@@ -16,31 +13,9 @@ use fpu_x86::{Components, Plan};
 #[path = "support/real.rs"]
 mod support;
 use support::*;
-
-/// This thread, as a kernel.
-struct Cpu<'k> {
-    words: &'k CpuFpu,
-    plan: &'k Plan,
-    counters: Counters,
-}
-// SAFETY: P1: one thread, and the registers are its own. P2, P3: its words and plan. P4: one CPU. P5: none.
-unsafe impl Pinned for Cpu<'_> {
-    type Backend = Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &Plan {
-        self.plan
-    }
-    fn words(&self) -> &CpuFpu {
-        self.words
-    }
-    fn observe(&self, event: Event) {
-        self.counters.record(event.kind);
-    }
-}
-// SAFETY: E1: no interrupt of this program uses the crate.
-unsafe impl Exclusive for Cpu<'_> {}
-// SAFETY: F1 holds for tiles, which no compiled code uses. Of the other registers nothing is believed here.
-unsafe impl SoftFloat for Cpu<'_> {}
+#[path = "support/witness.rs"]
+mod witness;
+use witness::Liar;
 
 /// TILECFG: eight tiles of 16 rows of 64 bytes.
 #[repr(C, align(64))]
@@ -70,7 +45,7 @@ impl Configuration {
 struct Tile([u8; 1024]);
 
 struct Job<'k> {
-    cpu: Cpu<'k>,
+    cpu: Liar<'k>,
     task: TaskFpu<Plan, Area<16384>>,
     /// What the user code does with tiles: nothing without.
     tile: Option<Tile>,
@@ -82,7 +57,7 @@ struct Job<'k> {
     error: Option<Error>,
 }
 
-fn awake(cpu: &Cpu<'_>) -> bool {
+fn awake(cpu: &Liar<'_>) -> bool {
     // SAFETY: S2: it only asks.
     unsafe { cpu.plan.keeps_awake() }
 }
@@ -137,7 +112,7 @@ fn trip(job: &mut Job<'_>) -> Result<(), Error> {
 }
 
 fn idles<'k>(plan: &'k Plan, words: &'k CpuFpu, file: &RegFile, tile: Option<Tile>) -> Job<'k> {
-    let mut cpu = Cpu { words, plan, counters: Counters::new() };
+    let mut cpu = Liar { words, plan, counters: Counters::new() };
     // SAFETY: O1, O2: the only CPU of this kernel, its words new.
     unsafe { cpu.fpu_online(0) }.unwrap();
     // SAFETY: K1: the one backend.

@@ -8,8 +8,8 @@ use core::{
     ptr::{addr_of_mut, NonNull},
 };
 use fpu_core::{
-    Area, CompareFpu, Counters, CpuFpu, CpuLifecycle, Difference, Event, Exclusive, Pinned, RawFpu,
-    Scratch, SoftFloat, TaskFpu, Verified, VerifyError,
+    Area, CompareFpu, Counters, CpuFpu, CpuLifecycle, Difference, RawFpu, Scratch, TaskFpu,
+    Verified, VerifyError,
 };
 use fpu_hosted_test::{
     conformance::{Harness, Step},
@@ -20,6 +20,9 @@ use fpu_x86::{Components, ForeignImage, Format, Plan};
 #[path = "support/real.rs"]
 mod support;
 use support::*;
+#[path = "support/witness.rs"]
+mod witness;
+use witness::Liar;
 
 fn compare(plan: &Plan, one: &mut Memory, other: &mut Memory) -> Result<(), Difference> {
     // SAFETY: S1, S3: images of this plan in areas of ours.
@@ -226,31 +229,6 @@ fn a_save_elsewhere_leaves_the_next_save_whole() {
         }
     });
 }
-
-/// This program, as a kernel that says it is soft-float and is not.
-struct Liar<'k> {
-    words: &'k CpuFpu,
-    plan: &'k Plan,
-    counters: Counters,
-}
-// SAFETY: P1: one thread, and the registers are its own. P2, P3: its words and plan. P4: one CPU. P5: none.
-unsafe impl Pinned for Liar<'_> {
-    type Backend = Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &Plan {
-        self.plan
-    }
-    fn words(&self) -> &CpuFpu {
-        self.words
-    }
-    fn observe(&self, event: Event) {
-        self.counters.record(event.kind);
-    }
-}
-// SAFETY: E1: no interrupt of this program uses the crate.
-unsafe impl Exclusive for Liar<'_> {}
-// SAFETY: F1 is what is broken here; what then is in the registers is looked at, and not trusted.
-unsafe impl SoftFloat for Liar<'_> {}
 
 struct Job<'k> {
     cpu: Liar<'k>,
