@@ -104,7 +104,8 @@ pub unsafe trait CompareFpu: RawFpu {
 pub struct Difference {
     /// The component.
     pub component: u32,
-    /// The first byte of the register or field, in the task's image.
+    /// Where, in the task's image: the first byte of an x87 or SSE register or field; of other components
+    /// the first byte that differs.
     pub offset: u32,
 }
 
@@ -286,11 +287,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         }
         let (backend, memory, registers) = (state.cpu().backend(), self.base(), scratch.0.base());
         if !fault(Fault::VerifySkipsSave) {
-            // SAFETY: S1: `Scratch::new` checked the area and wrote an image; it is borrowed
-            // exclusively. S2: pinned (P1), F1; a save changes no register (B2). B7: the claim says that
-            // the last restore on this CPU was from this task's area, so not from there; and a save does
-            // not change what the CPU remembers of a restore, so the next save to the task's own area
-            // leaves out no more than before.
+            // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's (P3): as many bytes each, apart
+            // (A2); the scratch is borrowed exclusively.
+            unsafe {
+                registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());
+            }
+            // SAFETY: S1: as above, and what it holds is now the task's image. S2: pinned (P1), F1; a save
+            // changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the
+            // task has been moved in memory, the scratch is where it was), then what it leaves out as
+            // unchanged is what that restore loaded, which the copy has. A save does not change what the
+            // CPU remembers of a restore, so the next one to the task's own area leaves out no more.
             unsafe { backend.save(registers) };
         }
         // SAFETY: S1: checked in `new`, both of them, and two values (A2). S3: this CPU is closed, so

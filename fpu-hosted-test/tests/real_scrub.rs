@@ -29,8 +29,8 @@ fn plans() -> Vec<Plan> {
 fn a_scrubbing_restore_restores_the_same() {
     for plan in plans() {
         let rung = plan.rung();
-        let mut h = RealHarness::new(plan.scrubbing_x87_pointers());
-        assert_eq!((h.fpu().rung(), h.fpu().scrubs_x87_pointers()), (rung, true));
+        let mut h = RealHarness::new(plan.scrubbing());
+        assert_eq!((h.fpu().rung(), h.fpu().scrubs()), (rung, true));
         let every = (1 << h.components()) - 1;
         for seed in 0..100 {
             let mut held = h.pattern(seed, every);

@@ -226,3 +226,26 @@ fn a_check_inside_a_section_is_refused() {
     enter(&cpu, &task);
     assert_eq!(cpu.fpu().registers(), mine);
 }
+
+/// The task is moved in memory while the registers still hold it, and the scratch lies where it was: the CPU takes
+/// a save there for one to the area of its last restore, and leaves out what has not changed since.
+#[test]
+fn a_scratch_in_the_place_of_the_task_accuses_nobody() {
+    enum Slot {
+        Task(Task),
+        Scratch(Scratch<SimFpu, SimArea>),
+    }
+    let cpu = SimCpu::online(0);
+    let mut slots = [Slot::Task(new_task()), Slot::Scratch(scratch(&cpu))];
+    let Slot::Task(task) = &slots[0] else { unreachable!() };
+    let mine = runs(&cpu, task, 1);
+    cpu.irqs_off().invalidate_registers().expect("online");
+    cpu.fpu().scribble(7);
+    // Restored, and nothing changed: all of it is unmodified for the CPU.
+    enter(&cpu, task);
+    leave(&cpu, task);
+    slots.swap(0, 1);
+    let [Slot::Scratch(scratch), Slot::Task(task)] = &mut slots else { unreachable!() };
+    assert_eq!(task.verify_registers(&mut cpu.preempt_off(), scratch), Ok(Verified::Agreed));
+    assert_eq!(cpu.fpu().registers(), mine);
+}

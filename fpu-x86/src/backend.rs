@@ -289,10 +289,9 @@ unsafe impl IdleFpu for Plan {
     /// 13.6)? A CPU may say so although all of them are zero. `false` without AMX in the plan, `true` where
     /// a CPU with AMX has no such XGETBV.
     unsafe fn keeps_awake(&self) -> bool {
-        // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (P3). N8: asked
-        // right before.
-        let in_use = || unsafe { insn::xgetbv1() } & Components::AMX.bits() != 0;
-        self.has_tiles() && (!self.facts().xgetbv1() || in_use())
+        // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (P3). N8: the
+        // plan's CPU has it, and `check_cpu` lets no CPU in that differs.
+        self.has_tiles() && awake(self.facts().xgetbv1().then(|| unsafe { insn::xgetbv1() }))
     }
     /// On x86: TILERELEASE, if AMX is in the plan.
     unsafe fn release(&self) {
@@ -301,5 +300,22 @@ unsafe impl IdleFpu for Plan {
             // it; in ring 3 the system enables tiles that are in use, as the caller has just seen.
             unsafe { insn::tilerelease() };
         }
+    }
+}
+
+/// Do components that are in use, if the CPU tells, keep it awake?
+fn awake(in_use: Option<u64>) -> bool {
+    in_use.map_or(true, |in_use| in_use & Components::AMX.bits() != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::awake;
+
+    #[test]
+    fn tiles_or_their_configuration_keep_a_cpu_awake() {
+        assert!(!awake(Some(!(3 << 17))), "everything else in use");
+        assert!(awake(Some(1 << 17)) && awake(Some(1 << 18)));
+        assert!(awake(None), "a CPU that does not tell");
     }
 }

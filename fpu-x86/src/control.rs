@@ -207,8 +207,8 @@ pub enum CpuMismatch {
         /// On this one.
         found: Option<Described>,
     },
-    /// One of the two has it and the other has not: XSAVEC, XSAVES or IA32_XFD. With them come registers
-    /// and sizes that are written and read back.
+    /// One of the two has it and the other has not: XSAVEC, XSAVES, IA32_XFD, or XGETBV with ECX = 1. With them
+    /// come registers and sizes that are written and read back, and an instruction that an idle CPU executes.
     OnOneOnly(&'static str),
     /// Its restores leave the previous task's x87 pointers in place, and the plan's do not overwrite them.
     KeepsX87Pointers,
@@ -277,7 +277,7 @@ impl Plan {
         if !self.offered_by(cpu) {
             return Err(CpuMismatch::NoInstruction(self.rung()));
         }
-        if cpu.keeps_x87_pointers() && !self.scrubs_x87_pointers() {
+        if cpu.keeps_x87_pointers() && !self.scrubs() {
             return Err(CpuMismatch::KeepsX87Pointers);
         }
         if self.rung() == Rung::Fxsave {
@@ -298,6 +298,7 @@ impl Plan {
         for (what, has) in [
             ("XSAVEC", Facts::xsavec as fn(&Facts) -> bool),
             ("XSAVES", Facts::xsaves),
+            ("XGETBV with ECX = 1", Facts::xgetbv1),
             ("IA32_XFD", Facts::xfd),
         ] {
             if has(cpu) != has(self.facts()) {

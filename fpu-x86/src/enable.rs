@@ -48,7 +48,7 @@ pub enum EnableError {
         vector: u32,
     },
     /// The CPU's restore leaves MXCSR as it is where the image has no SSE state, so that a task would find
-    /// another's: no CPU does, an emulator might. Use [`Plan::scrubbing_mxcsr`] on all CPUs.
+    /// another's: no CPU does, an emulator might. Use [`Plan::scrubbing`] on all CPUs.
     KeepsMxcsr,
     /// A register reads otherwise than it was written. The CPU must not run tasks.
     Verify(ControlMismatch),
@@ -180,7 +180,8 @@ impl Plan {
     /// * **C3** all CPUs of the system use this plan; no area of another one is ever loaded on them.
     /// * **C4** as for [`enable_legacy_on_this_cpu`].
     /// * **C5** until the CPU goes offline, nothing else changes those bits of CR0 and CR4, or XCR0,
-    ///   IA32_XSS and IA32_XFD.
+    ///   IA32_XSS and IA32_XFD; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
+    ///   FXSAVE and FXRSTOR in ring 0).
     ///
     /// ```no_run
     /// use fpu_x86::{Components, Plan};
@@ -260,7 +261,7 @@ impl Plan {
         unsafe {
             insn::fninit();
             insn::ldmxcsr(image::INITIAL_MXCSR | 0x3F);
-            if self.scrubs_x87_pointers() {
+            if self.scrubs() {
                 insn::scrub();
             }
         }

@@ -151,6 +151,10 @@ fn cpus_of_another_kind_are_refused() {
     let lower = big_core().kernel(C::USER).unwrap().with_rung(Rung::Xsavec).unwrap();
     let why = lower.check_cpu(&no_xsaves.facts().unwrap());
     assert_eq!(why, Err(CpuMismatch::OnOneOnly("XSAVES")));
+    // Idle CPUs ask XGETBV(1) where the plan's has it.
+    let no_xgetbv1 = big_core().with(0xD, 1, [0xB, 0x340, 0x900, 0]);
+    let why = lower.check_cpu(&no_xgetbv1.facts().unwrap());
+    assert_eq!(why, Err(CpuMismatch::OnOneOnly("XGETBV with ECX = 1")));
     let masked = plan.check_mxcsr_mask(0xFFBF);
     assert_eq!(masked, Err(CpuMismatch::MxcsrMask { missing: 0x40 }));
     assert_eq!(plan.check_mxcsr_mask(0x2_FFFF), Ok(()));
@@ -173,8 +177,8 @@ fn a_cpu_that_keeps_x87_pointers_needs_a_plan_that_scrubs() {
         assert_eq!(why, Err(CpuMismatch::KeepsX87Pointers));
         assert_eq!(scrubs.check_cpu(&new.facts().unwrap()), Ok(()));
         assert_eq!(scrubs.check_cpu(&old.facts().unwrap()), Ok(()));
-        let forced = trusts.scrubbing_x87_pointers().with_rung(Rung::Fxsave).unwrap();
-        assert!(forced.scrubs_x87_pointers(), "whichever was asked for first");
+        let forced = trusts.scrubbing().with_rung(Rung::Fxsave).unwrap();
+        assert!(forced.scrubs(), "whichever was asked for first");
     }
 }
 

@@ -251,9 +251,7 @@ impl Plan {
         }
         let layout = Places::new(rung.format(), self.components(), &self.facts)?;
         let restore_by = match rung {
-            _ if self.scrubs_x87_pointers() || self.facts.keeps_x87_pointers() => {
-                RestoreBy::Scrubbing
-            }
+            _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
             Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
             Rung::Xsaves => RestoreBy::Xrstors,
             Rung::Fxsave => RestoreBy::Fxrstor,
@@ -261,47 +259,32 @@ impl Plan {
         Ok(Self { rung, restore_by, layout, ..self })
     }
 
-    /// The same plan with the x87 pointers scrubbed on every restore, whatever
-    /// [CPUID says](Facts::keeps_x87_pointers): for a kernel that does not believe its hypervisor, and for
-    /// tests.
+    /// The same plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
+    /// restore leaves one of them to the next task:
+    ///
+    /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](Facts::keeps_x87_pointers) a plan
+    ///   scrubs by itself, and this is for a kernel that does not believe its hypervisor;
+    /// * MXCSR, where an image in the compacted format has no SSE state. By SDM vol. 1, 13.8.2, a restore
+    ///   initialises MXCSR then, and every CPU that is known here does; Bochs 3.0 does not.
+    ///   `enable_on_this_cpu` notices, and refuses such a processor unless the plan scrubs
+    ///   ([`EnableError::KeepsMxcsr`](crate::EnableError::KeepsMxcsr)).
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
     /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
-    /// let plan = Plan::detect_user(Components::all())?.scrubbing_x87_pointers();
-    /// assert!(plan.scrubs_x87_pointers());
+    /// let plan = Plan::detect_user(Components::all())?.scrubbing();
+    /// assert!(plan.scrubs());
     /// # }
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
     #[must_use]
-    pub fn scrubbing_x87_pointers(self) -> Self {
+    pub fn scrubbing(self) -> Self {
         Self { restore_by: RestoreBy::Scrubbing, ..self }
-    }
-
-    /// The same plan with MXCSR set to its initial value before every restore (and the x87 pointers
-    /// scrubbed: it is one path), for processors on which a restore from the compacted format leaves MXCSR as
-    /// it is where the image has no SSE state. By SDM vol. 1, 13.8.2, it initialises MXCSR, and every CPU
-    /// that is known here does; Bochs 3.0 does not.
-    ///
-    /// `enable_on_this_cpu` finds such a processor and refuses it
-    /// ([`EnableError::KeepsMxcsr`](crate::EnableError::KeepsMxcsr)) unless the plan scrubs.
-    ///
-    /// ```
-    /// use fpu_x86::{Components, Plan};
-    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
-    /// let plan = Plan::detect_user(Components::all())?.scrubbing_mxcsr();
-    /// assert!(plan.scrubs_x87_pointers());
-    /// # }
-    /// # Ok::<(), fpu_x86::PlanError>(())
-    /// ```
-    #[must_use]
-    pub fn scrubbing_mxcsr(self) -> Self {
-        self.scrubbing_x87_pointers()
     }
 
     /// Does every restore scrub the x87 pointers, and MXCSR?
     #[must_use]
-    pub fn scrubs_x87_pointers(&self) -> bool {
+    pub fn scrubs(&self) -> bool {
         self.restore_by == RestoreBy::Scrubbing
     }
 

@@ -73,8 +73,9 @@ pub struct PerCpu {
     /// The top of the current task's kernel stack.
     pub kernel_rsp: Cell<u64>,
     pub number: Cell<u32>,
-    pub apic: Cell<u32>,
-    /// See [`state`]; the only field that other CPUs look at.
+    /// Its local APIC's number; other CPUs read it.
+    pub apic: AtomicU32,
+    /// See [`state`]; other CPUs read it, and write it to ask a CPU to go.
     pub state: AtomicU32,
     current: AtomicUsize,
     /// The user task that was here last.
@@ -84,6 +85,8 @@ pub struct PerCpu {
     /// A preemption was due meanwhile.
     pub resched: Cell<bool>,
     random: Cell<u64>,
+    /// Non-maskable interrupts here.
+    pub nmis: Cell<u64>,
     /// The library's two words.
     pub fpu: CpuFpu,
     /// What the library did here.
@@ -94,7 +97,7 @@ pub struct PerCpu {
     gdt: UnsafeCell<GlobalDescriptorTable>,
 }
 
-// SAFETY: all but `state` is used by the CPU whose block it is, and read by others only when all is over.
+// SAFETY: all but the atomics is used by the CPU whose block it is, and read by others only when all is over.
 unsafe impl Sync for PerCpu {}
 
 impl PerCpu {
@@ -104,7 +107,8 @@ impl PerCpu {
             user_rsp: Cell::new(0),
             kernel_rsp: Cell::new(0),
             number: Cell::new(0),
-            apic: Cell::new(0),
+            apic: AtomicU32::new(0),
+            nmis: Cell::new(0),
             state: AtomicU32::new(state::NEVER),
             current: AtomicUsize::new(0),
             last_user: Cell::new(None),
@@ -125,7 +129,11 @@ impl PerCpu {
     }
 
     /// Makes a task the one that runs here, before its stack is.
-    pub fn set_current(&self, task: &'static Task) {
+    ///
+    /// # Safety
+    ///
+    /// This is the caller's CPU, interrupts are off, and that stack is switched to before they are on.
+    pub unsafe fn set_current(&self, task: &'static Task) {
         self.current.store(task.slot, Ordering::Relaxed);
         self.kernel_rsp.set(task.stack_top());
         // SAFETY: this CPU's own, with interrupts off; the processor reads the word at entries only.
@@ -134,19 +142,23 @@ impl PerCpu {
         };
     }
 
-    /// Is there one?
-    pub fn has_check_area(&self) -> bool {
-        self.check_area().is_some()
-    }
-    /// The second image, while interrupts are off.
-    #[allow(clippy::mut_from_ref)] // one user at a time: this CPU, with interrupts off
-    pub fn check_area(&self) -> Option<&mut CheckArea> {
-        // SAFETY: asked by this CPU only, with interrupts off, and not kept.
+    /// The second image.
+    ///
+    /// # Safety
+    ///
+    /// This is the caller's CPU, interrupts are off while the value lives, and there is no other.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn check_area(&self) -> Option<&mut CheckArea> {
+        // SAFETY: the caller's.
         unsafe { (*self.check_area.get()).as_mut() }
     }
     /// Gives this CPU one.
-    pub fn set_check_area(&self, area: CheckArea) {
-        // SAFETY: as above.
+    ///
+    /// # Safety
+    ///
+    /// As for [`check_area`](Self::check_area).
+    pub unsafe fn set_check_area(&self, area: CheckArea) {
+        // SAFETY: the caller's.
         unsafe { *self.check_area.get() = Some(area) };
     }
 
@@ -161,6 +173,13 @@ impl PerCpu {
         }
         // With interrupts off nothing is interrupted; a system call runs with them off, or in a section.
         frame.is_user() || self.current().fpu().is_none()
+    }
+
+    /// Starts this CPU's own sequence, which goes on when the CPU starts again.
+    pub fn seed(&self, seed: u64) {
+        let number = u64::from(self.number.get());
+        self.random
+            .set((seed << 8).wrapping_add(0x9E37_79B9_7F4A_7C15u64.wrapping_mul(number + 1)));
     }
 
     /// The next word of this CPU's own sequence.
@@ -215,10 +234,12 @@ pub unsafe fn init(number: usize, seed: u64) -> &'static PerCpu {
     let cpu = &CPUS[number];
     cpu.this.set(cpu);
     cpu.number.set(number as u32);
-    cpu.apic.set(apic::id().into());
+    cpu.apic.store(apic::id().into(), Ordering::Relaxed);
     cpu.preempt_off.set(0);
     cpu.resched.set(false);
-    cpu.random.set((seed << 8) + 0x9E37_79B9_7F4A_7C15 * (number as u64 + 1));
+    if cpu.random.get() == 0 {
+        cpu.seed(seed);
+    }
     // SAFETY: this CPU's own tables, which it does not use yet (or, started again, not any more).
     let (tss, gdt) = unsafe { (&mut *cpu.tss.get(), &mut *cpu.gdt.get()) };
     *tss = TaskStateSegment::new();

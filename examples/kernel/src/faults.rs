@@ -36,6 +36,8 @@ pub enum Needs {
     Pku,
     /// A CPU that refuses a bad image.
     BadImage,
+    /// Another CPU.
+    SecondCpu,
 }
 
 impl Fault {
@@ -133,6 +135,7 @@ impl Fault {
         match self {
             Self::NoPkru => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
+            Self::StaleWords | Self::SameNumber | Self::NoMigration => Needs::SecondCpu,
             _ => Needs::Nothing,
         }
     }

@@ -41,7 +41,7 @@ pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, PlanError> {
     // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started.
     if let Err(EnableError::KeepsMxcsr) = unsafe { plan.enable_on_this_cpu() } {
         // An emulator that does not do what processors do.
-        plan = plan.scrubbing_mxcsr();
+        plan = plan.scrubbing();
     }
     Ok(BACKEND.call_once(|| Backend::new(plan)).plan())
 }

@@ -77,38 +77,57 @@ pub fn bad_images() -> bool {
     BAD_IMAGES.load(Ordering::Relaxed)
 }
 
-/// PKRU, where there is one.
+/// PKRU; 0 where there is none.
 pub fn read_pkru() -> u32 {
+    if !has_pkru() {
+        return 0;
+    }
     let pkru;
-    // SAFETY: the caller has asked `has_pkru`, and CR4.PKE is set on every CPU.
+    // SAFETY: CR4.PKE is set on every CPU that there is.
     unsafe { asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nomem, nostack)) };
     pkru
 }
-/// Sets it.
+/// Sets it, but for key 0, which all pages have.
 pub fn write_pkru(pkru: u32) {
-    // SAFETY: as above; every value leaves key 0 usable, whose pages are all there are.
-    unsafe { asm!("wrpkru", in("ecx") 0, in("eax") pkru, in("edx") 0, options(nostack)) };
+    if has_pkru() {
+        // SAFETY: as above; what key 0 allows stays allowed.
+        unsafe { asm!("wrpkru", in("ecx") 0, in("eax") pkru & !3, in("edx") 0, options(nostack)) };
+    }
 }
 
-/// The shadow-stack pointer of user mode, where the plan switches it.
+/// The shadow-stack pointer of user mode; 0 where the plan does not switch it.
 pub fn read_ssp() -> u64 {
+    if !has_ssp() {
+        return 0;
+    }
     // SAFETY: CPUID lists CET_U in IA32_XSS, so there is the register.
     unsafe { Msr::new(PL3_SSP).read() }
 }
-/// Sets it: shadow stacks are off, so it is a register like another.
-pub fn write_ssp(ssp: u64) {
-    // SAFETY: as above; the callers' values are canonical and multiples of 8.
-    unsafe { Msr::new(PL3_SSP).write(ssp) };
+/// Sets it, to an address of the lower half that is a multiple of 8.
+///
+/// # Safety
+///
+/// The registers are a section's, or a fault's that leaves the section out, or those of the current task as
+/// if it had done it in user mode. (Shadow stacks are off, so it is a register like another.)
+pub unsafe fn write_ssp(ssp: u64) {
+    if has_ssp() {
+        // SAFETY: as above; the value is canonical and aligned.
+        unsafe { Msr::new(PL3_SSP).write(ssp & 0x7FFF_FFFF_FFF8) };
+    }
 }
 
 /// Breaks an image: a component that there is not, or (FXSAVE) a reserved bit of MXCSR.
-pub fn spoil(area: NonNull<u8>) {
+///
+/// # Safety
+///
+/// `area` is an image of the caller's own that nobody uses meanwhile. It is no image of the backend's any more, so
+/// the next restore breaks its S1: it must be refused, which [`bad_images`] says of this processor.
+pub unsafe fn spoil(area: NonNull<u8>) {
     let (at, bit) = match fpu::plan().rung() {
         Rung::Fxsave => (24 + 3, 0x80),
         _ => (512 + 7, 0x40),
     };
-    // SAFETY: the callers' own area, of at least 576 bytes; that it is no image of the backend's any more
-    // is what they want (it breaks S1 of the restore, which must refuse it).
+    // SAFETY: the caller's; areas have 576 bytes at least, FXSAVE's 512.
     unsafe { *area.as_ptr().add(at) |= bit };
 }
 

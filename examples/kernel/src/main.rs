@@ -49,7 +49,8 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     serial::lock().put("fpu-kernel starting\n");
     // SAFETY: the first CPU, interrupts are off.
     let cpu = unsafe { cpu::init(0, 1) };
-    cpu.set_current(task::idle_of(0));
+    // SAFETY: interrupts are off; idle's stack is this one.
+    unsafe { cpu.set_current(task::idle_of(0)) };
     // Before anything that may use SSE: compiled functions of `core` do.
     fpu::early();
     // SAFETY: the pointer that `boot.s` passes.
@@ -59,6 +60,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
         Ok(params) => *PARAMS.call_once(|| params),
         Err(word) => verdict::fail(format_args!("bad boot parameter {word}")),
     };
+    cpu.seed(params.seed);
     seeded::seed(params.fault);
 
     let plan = match fpu::decide(params.rung) {
@@ -100,7 +102,8 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
 extern "C" fn ap_main(number: u32) -> ! {
     // SAFETY: interrupts are off, and `power::start` gives each CPU its own number.
     let cpu = unsafe { cpu::init(number as usize, main_params().seed) };
-    cpu.set_current(task::idle_of(number as usize));
+    // SAFETY: interrupts are off; idle's stack is this one.
+    unsafe { cpu.set_current(task::idle_of(number as usize)) };
     apic::enable();
     power::bring_up(cpu);
     torture::arm(cpu);

@@ -124,12 +124,14 @@ pub fn schedule(next: Next) {
     queue.ready[prev.slot] = prev.kind != task::Kind::Idle;
     queue.ready[next.slot] = false;
     next.arrives(cpu);
-    cpu.set_current(next);
+    // SAFETY: interrupts are off, and its stack is switched to next.
+    unsafe { cpu.set_current(next) };
     // The other stack gives it back.
     forget(queue);
     // SAFETY: `next` is nobody's current task, so its pointer is that of its last switch, or `spawn`'s.
     unsafe { switch_stacks(prev.rsp.as_ptr(), next.rsp.get()) };
-    finish_switch();
+    // SAFETY: this stack has just been switched to.
+    unsafe { finish_switch() };
 }
 
 extern "C" {
@@ -137,7 +139,11 @@ extern "C" {
 }
 
 /// The first thing on a stack that has been switched to.
-pub fn finish_switch() {
+///
+/// # Safety
+///
+/// It is, and nobody has done it yet.
+pub unsafe fn finish_switch() {
     // SAFETY: taken by `schedule` on the stack that was left.
     unsafe { QUEUE.force_unlock() };
 }
@@ -151,6 +157,7 @@ pub fn preempt() {
 
 /// Back to the user mode that `frame` is of. Interrupts are off.
 pub fn return_to_user(frame: &mut Frame) -> ! {
+    let mut refused = false;
     loop {
         if this_cpu().resched.get() {
             schedule(Next::Any);
@@ -164,10 +171,14 @@ pub fn return_to_user(frame: &mut Frame) -> ! {
         let irqs_off = unsafe { IrqsOff::new() };
         // SAFETY: the current task's frame is at the top of its stack, by all entries and `spawn`.
         match unsafe { fpu::to_user(context, irqs_off, frame) } {
-            // The processor refused the image: the task ends, and another begins in its place.
+            // The processor refused the image. It will do so again: nothing claims that it was loaded.
+            Error::RestoreFailed(_) if task.spoilt.get() && !refused => refused = true,
+            // The task ends, and another begins in its place.
             Error::RestoreFailed(_) if task.spoilt.get() => {
+                refused = false;
                 torture::refused_as_it_should();
-                task.born_again(frame);
+                // SAFETY: interrupts are off, and it is the current task's frame.
+                unsafe { task.born_again(frame) };
             }
             why => verdict::refused(task, why),
         }

@@ -25,6 +25,7 @@ const SECTIONS: u32 = 12;
 const READ: u32 = 13;
 const WRITE: u32 = 14;
 const STEPPED: u32 = 15;
+const LOAD: u32 = 18;
 const EXIT: u32 = 16;
 const SPOIL: u32 = 17;
 
@@ -51,9 +52,16 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
         SLEEP => sched::schedule(Next::Idle),
         EXIT => {
             verdict::count_exit();
-            task.born_again(frame);
+            // SAFETY: interrupts are off, and it is the current task's frame.
+            unsafe { task.born_again(frame) };
         }
-        number => with_registers(number, task, block),
+        number => {
+            // Half of the time the task has slept, and maybe moved: what it asks for is not in the registers.
+            if cpu.random() & 1 == 0 {
+                sched::schedule(Next::Any);
+            }
+            with_registers(number, task, block);
+        }
     }
     sched::return_to_user(frame)
 }
@@ -76,9 +84,11 @@ fn with_registers(number: u32, task: &'static Task, block: &mut UserBlock) {
             SECTIONS => sections(task, cpu),
             READ => read(task, context, block),
             WRITE => write(task, context, block),
+            LOAD => load(task, context),
             SPOIL => {
                 write(task, context, block);
-                task.spoil();
+                // SAFETY: `write` has dropped the claim on the registers; asked for where `bad_images` only.
+                unsafe { task.spoil() };
             }
             _ => verdict::fail(format_args!("task {}: no system call {number}", task.slot)),
         }
@@ -211,9 +221,9 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
         // Key 0 stays usable.
         block.pkru_want = (seed as u32).wrapping_mul(0x9E37_79B1) & !3;
         if hw::has_ssp() {
-            // The registers hold the task, so this is its own, as if it had set it in user mode.
             task.ssp.set((seed << 5) & 0x7FFF_FFFF_FFE0);
-            hw::write_ssp(task.ssp.get());
+            // SAFETY: the registers hold the task, so this is its own, as if it had set it in user mode.
+            unsafe { hw::write_ssp(task.ssp.get()) };
         }
     }
     let random = cpu.random();
@@ -224,8 +234,9 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
         88..=97 => SLEEP,
         98..=107 => SECTIONS,
         108..=114 => READ,
-        115..=121 => WRITE,
-        122..=123 => STEPPED,
+        115..=117 => WRITE,
+        118 => LOAD,
+        119..=123 => STEPPED,
         124..=125 => EXIT,
         _ if hw::bad_images() => SPOIL,
         _ => EXIT,

@@ -157,8 +157,7 @@ impl Task {
     /// Has its stack overflowed, or come close to it?
     pub fn stack_is_whole(&self) -> bool {
         // SAFETY: `spawn` put the word there.
-        self.kind == Kind::Idle
-            || unsafe { STACKS[self.slot].base().cast::<u64>().read() } == CANARY
+        unsafe { STACKS[self.slot].base().cast::<u64>().read() == CANARY }
     }
 
     /// Which of the workers it is.
@@ -227,13 +226,13 @@ impl Task {
     /// Tells the library to write its image anew in memory that held another task's a moment ago, while
     /// registers may still hold that one's.
     ///
-    /// Interrupts are off, and this is the current task.
-    pub fn born_again(&self, frame: &mut Frame) {
+    /// # Safety
+    ///
+    /// Interrupts are off, this is the current task, and `frame` is its own.
+    pub unsafe fn born_again(&self, frame: &mut Frame) {
         let spoilt = self.spoilt.get();
         self.begin_life(frame);
-        if hw::has_pkru() {
-            hw::write_pkru(0);
-        }
+        hw::write_pkru(0);
         if seeded::on(Fault::StaleSlot) && !spoilt {
             return;
         }
@@ -249,10 +248,13 @@ impl Task {
 
     /// Breaks the image in a way that the processor refuses, and no safe function can.
     ///
-    /// The task is current, and in memory only.
-    pub fn spoil(&self) {
+    /// # Safety
+    ///
+    /// The task is current, in memory only, and [`hw::bad_images`] is true.
+    pub unsafe fn spoil(&self) {
         self.spoilt.set(true);
-        hw::spoil(self.area());
+        // SAFETY: the caller's.
+        unsafe { hw::spoil(self.area()) };
     }
 }
 
@@ -287,11 +289,13 @@ pub unsafe fn spawn(seed: u64) {
     let blob = user::blob();
     // SAFETY: the user page is nobody's yet; the blob is shorter than what is before the blocks.
     unsafe { (USER_PAGE as *mut u8).copy_from_nonoverlapping(blob.as_ptr(), blob.len()) };
+    for stack in &STACKS {
+        // SAFETY: nobody uses the stacks yet.
+        unsafe { stack.base().cast::<u64>().write(CANARY) };
+    }
     for task in all() {
         task.seed.set(seed * 1_000_003 + task.slot as u64 * 65_537);
         let mut top = task.stack_top();
-        // SAFETY: nobody uses the stack yet.
-        unsafe { STACKS[task.slot].base().cast::<u64>().write(CANARY) };
         if task.is_user() {
             let need = RawFpu::area_len(fpu::plan());
             if need > AREA {
@@ -318,7 +322,8 @@ pub unsafe fn spawn(seed: u64) {
 /// The first code on a new stack.
 #[no_mangle]
 extern "C" fn task_begin() -> ! {
-    sched::finish_switch();
+    // SAFETY: a new stack, which `schedule` has switched to.
+    unsafe { sched::finish_switch() };
     let task = crate::cpu::this_cpu().current();
     match task.kind {
         Kind::Holder | Kind::Quiet => {

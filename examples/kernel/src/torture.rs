@@ -9,6 +9,8 @@ use core::{
 
 use fpu_core::{Error, KernelFpu, KernelUnits, Verified};
 
+use x86_64::instructions::interrupts;
+
 use crate::{
     apic,
     cpu::{self, state, this_cpu, PerCpu},
@@ -29,8 +31,9 @@ pub static IRQ_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static BUSY: AtomicU64 = AtomicU64::new(0);
 pub static NMIS: AtomicU64 = AtomicU64::new(0);
-/// Single steps, and those after which a section was had; the others were refused.
+/// Single steps, those after which a section was asked for, and had.
 pub static STEPS: AtomicU64 = AtomicU64::new(0);
+pub static STEP_ASKED: AtomicU64 = AtomicU64::new(0);
 pub static STEP_SECTIONS: AtomicU64 = AtomicU64::new(0);
 /// Times a CPU went to sleep, and those when it had to give registers up.
 pub static IDLE: AtomicU64 = AtomicU64::new(0);
@@ -117,7 +120,8 @@ pub fn tick(_frame: &Frame) {
     arm(cpu);
     let random = cpu.random();
     if seeded::on(Fault::NoSection) {
-        scribble(cpu);
+        // SAFETY: H2 is broken on purpose.
+        unsafe { scribble(cpu) };
     } else if !seeded::on(Fault::NoIrqSections) && random & 3 != 0 {
         match irq_section(cpu, units(random)) {
             true => &IRQ_SECTIONS,
@@ -126,10 +130,12 @@ pub fn tick(_frame: &Frame) {
         .fetch_add(1, Relaxed);
     }
     if random & 0x70 == 0 {
-        let to = &cpu::all()[(random >> 8) as usize % MAX_CPUS];
+        // To itself; the CPU that takes others down, and so knows that they are not on their way, to all.
+        let number = if cpu.number.get() == 0 { (random >> 8) as usize % MAX_CPUS } else { 0 };
+        let to = if number == 0 { cpu } else { &cpu::all()[number] };
         if to.state.load(Relaxed) == state::ON {
             // SAFETY: it has a handler, which comes back.
-            unsafe { apic::send_nmi(to.apic.get() as u8) };
+            unsafe { apic::send_nmi(to.apic.load(Relaxed) as u8) };
         }
     }
 }
@@ -153,13 +159,15 @@ fn irq_section(cpu: &PerCpu, units: KernelUnits) -> bool {
     let had_one = match irq.kernel_fpu(current.fpu().map(Fpu::context), units) {
         Ok(section) => {
             control_words(cpu, units);
-            scribble(cpu);
+            // SAFETY: H2: a section.
+            unsafe { scribble(cpu) };
             drop(section);
             true
         }
         Err(Error::Busy) => {
             if seeded::on(Fault::IgnoreBusy) {
-                scribble(cpu);
+                // SAFETY: H2 is broken on purpose.
+                unsafe { scribble(cpu) };
             }
             false
         }
@@ -175,19 +183,20 @@ fn control_words(cpu: &PerCpu, units: KernelUnits) {
     unsafe { regs::dump(seen) };
     // SAFETY: nobody else has it.
     let seen = unsafe { &*seen };
-    if units.x87() && (seen.fcw(), seen.ftw()) != (0x37F, 0) {
-        verdict::fail(format_args!(
-            "kernel section on CPU {}: register fcw is {:#x} and should be 0x37f",
-            cpu.number.get(),
-            seen.fcw()
-        ));
-    }
-    if units.simd() && seen.mxcsr() != 0x1F80 {
-        verdict::fail(format_args!(
-            "kernel section on CPU {}: register mxcsr is {:#x} and should be 0x1f80",
-            cpu.number.get(),
-            seen.mxcsr()
-        ));
+    let x87 = [
+        ("fcw", 0x37F, seen.fcw().into()),
+        ("fsw", 0, seen.fsw().into()),
+        ("ftw", 0, u32::from(seen.ftw())),
+    ];
+    let simd = [("mxcsr", 0x1F80, seen.mxcsr())];
+    let x87 = x87.iter().filter(|_| units.x87());
+    for (name, want, seen) in x87.chain(simd.iter().filter(|_| units.simd())) {
+        if seen != want {
+            verdict::fail(format_args!(
+                "kernel section on CPU {}: register {name} is {seen:#x} and should be {want:#x}",
+                cpu.number.get()
+            ));
+        }
     }
 }
 
@@ -202,11 +211,15 @@ fn pattern(random: u64) -> &'static RegFile {
 }
 
 /// Puts other values into every register that tasks have.
-pub fn scribble(cpu: &PerCpu) -> &'static RegFile {
+///
+/// # Safety
+///
+/// H2 of [`regs::load`]: in a section, or where a fault leaves it out on purpose.
+pub unsafe fn scribble(cpu: &PerCpu) -> &'static RegFile {
     let pattern = pattern(cpu.random());
-    // SAFETY: H1: classes of this CPU. H2: a section, or a fault that leaves it out on purpose.
-    unsafe { regs::load(pattern) };
-    if hw::has_ssp() {
+    // SAFETY: H1: classes of this CPU. H2: the caller's.
+    unsafe {
+        regs::load(pattern);
         hw::write_ssp(0x5EC7_0000);
     }
     pattern
@@ -214,14 +227,16 @@ pub fn scribble(cpu: &PerCpu) -> &'static RegFile {
 
 /// Kernel code uses every register in a section; whoever interrupts it is refused, or comes before.
 ///
-/// Preemption is off, interrupts are on.
+/// Preemption is off. Where interrupts are on, the section ends with them off half of the time: it has no
+/// part in that.
 pub fn section(current: &'static Task) {
     // SAFETY: preemption is off until the end of the function.
     let mut here = unsafe { PreemptOff::new() };
     let cpu = this_cpu();
     match here.kernel_fpu(current.fpu().map(Fpu::context), KernelUnits::ALL) {
         Ok(section) => {
-            let want = scribble(cpu);
+            // SAFETY: H2: a section.
+            let want = unsafe { scribble(cpu) };
             for _ in 0..cpu.random() % 512 {
                 core::hint::spin_loop();
             }
@@ -230,7 +245,17 @@ pub fn section(current: &'static Task) {
             unsafe { regs::dump(seen) };
             // SAFETY: as above, until the section ends.
             verdict::section(cpu, want, unsafe { &*seen });
-            drop(section);
+            let on = interrupts::are_enabled();
+            if on && cpu.random() & 1 == 0 {
+                interrupts::disable();
+                drop(section);
+                interrupts::enable();
+            } else {
+                drop(section);
+            }
+            if interrupts::are_enabled() != on {
+                verdict::fail(format_args!("a section has changed whether interrupts are on"));
+            }
             SECTIONS.fetch_add(1, Relaxed);
         }
         Err(why) => verdict::refused(current, why),
@@ -249,13 +274,17 @@ pub fn nmi() {
             verdict::fail(format_args!("an NMI was given a section"));
         }
     }
+    // Through GS, which the handler's entry has to find right wherever it came.
+    let cpu = this_cpu();
+    cpu.nmis.set(cpu.nmis.get() + 1);
     if seeded::on(Fault::NmiUses) {
-        scribble(this_cpu());
+        // SAFETY: H2 is broken on purpose.
+        unsafe { scribble(cpu) };
     }
     NMIS.fetch_add(1, Relaxed);
 }
 
-/// Runs `code` with an interrupt after each instruction, each of which has a section. Interrupts are off.
+/// Runs `code` with a trap after each instruction; now and then it has a section. Interrupts are off.
 pub fn stepped(code: impl FnOnce()) {
     // SAFETY: sets TF, and clears it again; the handler of the traps is `step`.
     unsafe { asm!("pushfq", "or dword ptr [rsp], 0x100", "popfq") };
@@ -269,9 +298,13 @@ pub fn stop_stepping() {
     unsafe { asm!("pushfq", "and dword ptr [rsp], 0xfffffeff", "popfq") };
 }
 
-/// After one instruction of [`stepped`].
+/// After one instruction of [`stepped`]. A section after each would hide what the one before has broken.
 pub fn step() {
     STEPS.fetch_add(1, Relaxed);
+    if this_cpu().random() & 63 != 0 {
+        return;
+    }
+    STEP_ASKED.fetch_add(1, Relaxed);
     if irq_section(this_cpu(), KernelUnits::NONE) {
         STEP_SECTIONS.fetch_add(1, Relaxed);
     }
@@ -280,16 +313,17 @@ pub fn step() {
 /// A kernel thread: sections, its guest, and giving way.
 pub fn worker() -> ! {
     loop {
-        x86_64::instructions::interrupts::enable();
+        interrupts::enable();
         let cpu = preempt_off();
-        for _ in 0..1 + cpu.random() % 3 {
+        // Often none, so that a guest meets the claim of a task.
+        for _ in 0..(cpu.random() % 4).saturating_sub(1) {
             section(cpu.current());
         }
         for _ in 0..cpu.random() % 3 {
             guest::round(cpu.current());
         }
         preempt_on();
-        x86_64::instructions::interrupts::disable();
+        interrupts::disable();
         sched::schedule(if this_cpu().random() & 3 == 0 { Next::Idle } else { Next::Any });
     }
 }
@@ -297,7 +331,7 @@ pub fn worker() -> ! {
 /// From here on the code stays on its CPU, which it gets.
 pub fn preempt_off() -> &'static PerCpu {
     // With interrupts off in between, so that the block is that of the CPU where it is counted.
-    x86_64::instructions::interrupts::without_interrupts(|| {
+    interrupts::without_interrupts(|| {
         let cpu = this_cpu();
         cpu.preempt_off.set(cpu.preempt_off.get() + 1);
         cpu
@@ -315,7 +349,8 @@ static CHECK_MEMORY: [Memory<AREA>; MAX_CPUS] = [const { Memory::new() }; MAX_CP
 
 /// Sets up the comparison on this CPU, once it is online. Interrupts are off.
 pub fn prepare_check(cpu: &PerCpu) {
-    if !main_params().check || cpu.has_check_area() {
+    // SAFETY: this CPU, interrupts are off; not kept.
+    if !main_params().check || unsafe { cpu.check_area() }.is_some() {
         return;
     }
     // SAFETY: interrupts are off.
@@ -323,7 +358,8 @@ pub fn prepare_check(cpu: &PerCpu) {
     let base = CHECK_MEMORY[cpu.number.get() as usize % MAX_CPUS].base();
     // SAFETY: A3: this CPU's own, given once.
     match unsafe { fpu::new_check_area(&here, base, AREA) } {
-        Ok(area) => cpu.set_check_area(area),
+        // SAFETY: this CPU, interrupts are off.
+        Ok(area) => unsafe { cpu.set_check_area(area) },
         Err(why) => verdict::fail(format_args!("CPU {}: {why}", cpu.number.get())),
     }
 }
@@ -331,7 +367,8 @@ pub fn prepare_check(cpu: &PerCpu) {
 /// The last look before user mode, if that is switched on. Interrupts are off.
 pub fn before_user(task: &'static Task, context: &Fpu) {
     let cpu = this_cpu();
-    let Some(scratch) = cpu.check_area() else { return };
+    // SAFETY: this CPU, interrupts are off; the only one until the end of the function.
+    let Some(scratch) = (unsafe { cpu.check_area() }) else { return };
     // SAFETY: interrupts are off.
     let mut here = unsafe { IrqsOff::new() };
     match fpu::registers(context, &mut here, scratch) {

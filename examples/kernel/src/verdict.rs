@@ -180,8 +180,9 @@ pub fn judge(params: &Params, now: u64) {
         ("sections", torture::SECTIONS.load(Relaxed), params.switches),
         ("refused sections", torture::BUSY.load(Relaxed), 10),
         ("NMIs", torture::NMIS.load(Relaxed), 20),
-        ("sections after single steps", torture::STEP_SECTIONS.load(Relaxed), 500),
-        ("refusals after single steps", step_busy(), 500),
+        ("single steps", torture::STEPS.load(Relaxed), 1000),
+        ("sections after single steps", torture::STEP_SECTIONS.load(Relaxed), 100),
+        ("refusals after single steps", step_busy(), 100),
         ("exits", EXITS.load(Relaxed), 20),
         ("CPUs taken down", OFFLINE.load(Relaxed), several * 6),
         ("resumes", RESUMES.load(Relaxed), 10),
@@ -199,7 +200,7 @@ pub fn judge(params: &Params, now: u64) {
 }
 
 fn step_busy() -> u64 {
-    torture::STEPS.load(Relaxed).saturating_sub(torture::STEP_SECTIONS.load(Relaxed))
+    torture::STEP_ASKED.load(Relaxed).saturating_sub(torture::STEP_SECTIONS.load(Relaxed))
 }
 
 fn totals() -> Totals {
@@ -265,7 +266,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
             "fxsave" => write!(out, "\"xcr0\":null,")?,
             _ => write!(out, "\"xcr0\":\"{:#x}\",", plan.xcr0())?,
         }
-        let scrubs = plan.scrubs_x87_pointers();
+        let scrubs = plan.scrubs();
         write!(out, "\"xss\":\"{:#x}\",\"scrubs\":{scrubs},", plan.xss())?;
     }
     write!(out, "\"registers\":\"{}", hw::classes().describe())?;
