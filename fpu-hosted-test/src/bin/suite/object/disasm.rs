@@ -1,6 +1,8 @@
 //! Reads what `objdump -d` prints, GNU's or LLVM's, in Intel syntax, into functions.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range, rc::Rc};
+
+use super::walk::family;
 
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +13,8 @@ pub struct Insn {
     pub operands: String,
     /// The address that an operand relative to the instruction pointer means.
     pub slot: Option<u64>,
+    /// The source file that it comes from, the innermost if it is inlined, where the program has line tables.
+    pub file: Option<Rc<str>>,
 }
 
 impl Insn {
@@ -24,16 +28,17 @@ impl Insn {
         Some(name.split(['>', '+']).next().unwrap_or(name))
     }
     pub fn is_call(&self) -> bool {
-        self.mnemonic.split(' ').any(|word| word.starts_with("call"))
+        self.mnemonic.split(' ').any(|word| word.starts_with("call") || word == "lcall")
     }
     pub fn is_return(&self) -> bool {
         self.mnemonic.split(' ').any(|word| word.starts_with("ret"))
     }
     pub fn is_jump(&self) -> bool {
-        self.last_word().starts_with('j')
+        let word = self.last_word();
+        word.starts_with('j') || word.starts_with("loop") || word == "ljmp"
     }
     pub fn is_unconditional_jump(&self) -> bool {
-        self.last_word().starts_with("jmp")
+        self.last_word().starts_with("jmp") || self.last_word() == "ljmp"
     }
     /// The mnemonic without prefixes.
     pub fn last_word(&self) -> &str {
@@ -72,6 +77,8 @@ impl Insn {
             || word.starts_with("xsave")
             || word.starts_with("xrstor")
             || word.starts_with("vzero")
+            || word.starts_with("tile")
+            || word.ends_with("tilecfg")
             || word == "emms"
             || word.ends_with("mxcsr");
         by_name || registers(&self.operands).any(is_fpu_register)
@@ -95,16 +102,24 @@ fn is_fpu_register(word: &str) -> bool {
 
 pub type Functions = BTreeMap<String, Vec<Insn>>;
 
-/// All functions of a disassembly, by symbol.
+/// All functions of a disassembly, by symbol. With `objdump -l` each instruction knows its file.
 pub fn parse(text: &str) -> Functions {
     let mut functions = Functions::new();
     let mut current: Option<String> = None;
+    let mut file: Option<Rc<str>> = None;
     for line in text.lines() {
         let trimmed = line.trim();
         if let Some(name) = header(trimmed) {
             functions.entry(name.to_owned()).or_default();
             current = Some(name.to_owned());
-        } else if let (Some(name), Some(insn)) = (&current, instruction(trimmed)) {
+            // Assembly has no lines, and does not come from the file of the function before it.
+            file = None;
+        } else if let Some(path) = source_line(trimmed) {
+            if file.as_deref() != path {
+                file = path.map(Rc::from);
+            }
+        } else if let (Some(name), Some(mut insn)) = (&current, instruction(trimmed)) {
+            insn.file.clone_from(&file);
             if let Some(body) = functions.get_mut(name) {
                 body.push(insn);
             }
@@ -113,7 +128,22 @@ pub fn parse(text: &str) -> Functions {
     functions
 }
 
-fn hex(text: &str) -> Option<u64> {
+/// `/path/file.rs:123`, GNU's perhaps with ` (discriminator 4)` and LLVM's after `; `: the path, if it and
+/// the number are known.
+fn source_line(line: &str) -> Option<Option<&str>> {
+    let line = line.strip_prefix("; ").unwrap_or(line);
+    let line = line.split_once(" (discriminator").map_or(line, |(line, _)| line);
+    let (path, number) = line.rsplit_once(':')?;
+    if number == "?" {
+        return Some(None);
+    }
+    // An instruction has a tab after its address.
+    let is_path = !path.is_empty() && !path.contains('\t') && hex(path).is_none();
+    let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    (is_path && is_number).then(|| Some(path).filter(|path| *path != "??" && number != "0"))
+}
+
+pub fn hex(text: &str) -> Option<u64> {
     u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
 }
 
@@ -172,16 +202,22 @@ fn instruction(line: &str) -> Option<Insn> {
         }
         mnemonic.push_str(word);
         operands = after.trim_start();
-        let prefix =
-            ["lock", "rep", "repz", "repnz", "repe", "repne", "bnd", "notrack", "cs", "data16"];
-        if !prefix.contains(&word) || operands.is_empty() {
+        if !is_prefix(word) || operands.is_empty() {
             break;
         }
         mnemonic.push(' ');
     }
     // Blanks inside an operand list differ between the disassemblers.
     let operands = operands.replace(", ", ",");
-    Some(Insn { address, mnemonic, operands, slot })
+    Some(Insn { address, mnemonic, operands, slot, file: None })
+}
+
+fn is_prefix(word: &str) -> bool {
+    let known = [
+        "lock", "rep", "repz", "repnz", "repe", "repne", "bnd", "notrack", "xacquire", "xrelease",
+        "cs", "ds", "es", "ss", "fs", "gs", "data16", "addr32",
+    ];
+    known.contains(&word) || word == "rex" || word.starts_with("rex.")
 }
 
 /// The 8-byte words of a section as `objdump -s` prints it, by address.
@@ -202,6 +238,17 @@ pub fn words(dump: &str) -> BTreeMap<u64, u64> {
         (0..8).rev().try_fold(0, |word, n| Some(word << 8 | u64::from(*bytes.get(&(at + n))?)))
     };
     bytes.keys().filter(|at| *at % 8 == 0).filter_map(|at| Some((*at, word(*at)?))).collect()
+}
+
+/// The variables and constants of a program, as `objdump -t` lists them.
+pub fn objects(symbols: &str) -> Vec<Range<u64>> {
+    let object = |line: &str| {
+        let (head, tail) = line.split_once(" O ")?;
+        let start = head.split_whitespace().next().and_then(hex)?;
+        let size = tail.split_whitespace().nth(1).and_then(hex)?;
+        Some(start..start + size)
+    };
+    symbols.lines().filter_map(object).collect()
 }
 
 /// Writes the names of the functions into calls through words of a program that is not relocated: directly,
@@ -229,10 +276,14 @@ pub fn resolve_words(functions: &mut Functions, words: &BTreeMap<u64, u64>) {
 /// What the register that the call at `at` goes to was loaded with, if that is certain: the last write before
 /// it is a load, and nobody jumps in between from elsewhere.
 fn loaded(body: &[Insn], at: usize, callee: &dyn Fn(&Insn) -> Option<String>) -> Option<String> {
-    let register = body[at].operands.trim();
+    let register = family(body[at].operands.trim());
+    // A call writes to all registers but those that the called function keeps.
+    let kept = ["b", "bp", "12", "13", "14", "15"].contains(&register);
     let writes = |insn: &Insn| {
-        insn.destination() == register
-            && !matches!(insn.last_word(), "push" | "call" | "cmp" | "test")
+        let named = family(insn.destination()) == register
+            && !matches!(insn.last_word(), "push" | "cmp" | "test")
+            && !insn.is_call();
+        named || (insn.is_call() && !kept)
     };
     let load = (0..at).rev().find(|&before| writes(&body[before]))?;
     let within = |address: u64| body[load].address < address && address <= body[at].address;
@@ -312,5 +363,58 @@ mod tests {
         assert_eq!(found(text), [None, memcpy.clone(), None]);
         let straight = text.replace("je     1007 <f+0x7>", "nop");
         assert_eq!(found(&straight), [memcpy.clone(), memcpy, None]);
+    }
+
+    #[test]
+    fn lines_of_both_disassemblers_are_read() {
+        let gnu = "1000 <f>:\nf():\n/w/src/f.rs:12 (discriminator 3)\n    1000:\tnop\n\
+            asm():\n/w/src/insn.rs:7\n    1001:\tfninit\n    1003:\tnop\n\
+            /w/src/f.rs:?\n    1004:\tnop\n??:0\n    1005:\tret\n\
+            1010 <stub>:\nstub():\n    1010:\tret\n";
+        let llvm = "1000 <f>:\n; f():\n; /w/src/f.rs:12\n    1000:      \tnop\n\
+            ; /w/src/insn.rs:7\n    1001:      \tfninit\n    1003:      \tnop\n\
+            ; /w/src/f.rs:0\n    1004:      \tnop\n; ??:0\n    1005:      \tret\n\
+            1010 <stub>:\n; stub():\n    1010:      \tret\n";
+        for text in [gnu, llvm] {
+            let functions = parse(text);
+            let files: Vec<_> = functions["f"].iter().map(|insn| insn.file.as_deref()).collect();
+            let (f, insn) = (Some("/w/src/f.rs"), Some("/w/src/insn.rs"));
+            assert_eq!(files, [f, insn, insn, None, None]);
+            assert_eq!(functions["stub"].len(), 1);
+            assert_eq!(
+                functions["stub"][0].file, None,
+                "what is before the function is not its own"
+            );
+        }
+    }
+
+    #[test]
+    fn variables_are_told_from_slots() {
+        let symbols = "SYMBOL TABLE:\n\
+            000000000011a880 l     O .data\t0000000000000010 F\n\
+            0000000000101000 g     F .text\t0000000000000020 f\n";
+        let found = objects(symbols);
+        assert_eq!((found.len(), found[0].clone()), (1, 0x11a880..0x11a890));
+    }
+
+    #[test]
+    fn a_register_that_is_written_again_is_not_certain() {
+        let text = |between: &str, register: &str| {
+            format!(
+                "1000 <f>:\n 1000:\tmov    {register},QWORD PTR [rip+0x8]        # 2000 <x>\n \
+                 1007:\t{between}\n 1009:\tjmp    {register}\n1100 <g>:\n 1100:\tret\n"
+            )
+        };
+        let words = BTreeMap::from([(0x2000, 0x1100)]);
+        for (between, register, name) in [
+            ("nop", "rax", Some("g")),
+            ("xor    eax,eax", "rax", None),
+            ("call   1100 <g>", "rax", None),
+            ("call   1100 <g>", "rbx", Some("g")),
+        ] {
+            let mut functions = parse(&text(between, register));
+            resolve_words(&mut functions, &words);
+            assert_eq!(functions["f"][2].target_name(), name, "{between}");
+        }
     }
 }

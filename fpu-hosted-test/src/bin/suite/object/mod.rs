@@ -4,6 +4,7 @@ mod disasm;
 pub mod kernel;
 mod quiet;
 mod rules;
+mod tables;
 mod walk;
 
 use std::{fmt::Write as _, path::Path};
@@ -64,6 +65,7 @@ pub const BACKEND: &[&str] = &[
     "emms",
     "fild",
     "fldenv",
+    "tilerelease",
 ];
 
 /// Code that moves registers on purpose: assembly of the demo and of the tests, and the demo's stand-in
@@ -128,13 +130,21 @@ fn demo(suite: &Suite, objdump: &str) -> Result<Vec<Line>, String> {
     if roots.is_empty() {
         return Err("the demo has no function named quiet_...: nothing was checked".into());
     }
-    Ok(quiet::judge(&functions, &roots, ON_PURPOSE))
+    Ok(quiet::judge(&functions, &roots, ON_PURPOSE, &|_, insn| quiet::noise(insn)))
 }
 
 /// The functions of an object file, library or program.
 pub fn disassembly(objdump: &str, file: &Path) -> Result<disasm::Functions, String> {
-    let file = file.to_string_lossy();
-    let command = Cmd::new(objdump).args(&["-d", "--no-show-raw-insn", "-M", "intel", &file]);
+    disassembly_with(objdump, &[], file)
+}
+
+fn disassembly_with(
+    objdump: &str,
+    more: &[&str],
+    file: &Path,
+) -> Result<disasm::Functions, String> {
+    let command = Cmd::new(objdump).args(&["-d", "--no-show-raw-insn", "-M", "intel"]);
+    let command = command.args(more).args(&[&file.to_string_lossy()]);
     command.ok().map(|text| disasm::parse(&text))
 }
 

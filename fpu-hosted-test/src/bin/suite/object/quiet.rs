@@ -1,5 +1,5 @@
 //! Code that must leave the registers alone although its program is compiled with vector instructions:
-//! the demo's loop while registers hold tasks.
+//! the demo's loop while registers hold tasks, and the kernel.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +10,28 @@ use super::{
     BACKEND,
 };
 
-/// Judges the functions with these names and everything they call, however far down. `on_purpose`
-/// are the beginnings of the names of those that move registers on purpose.
-pub fn judge(functions: &Functions, roots: &[&String], on_purpose: &[&str]) -> Vec<Line> {
+/// What is wrong with an instruction of a function, if anything.
+pub type Rule<'a> = dyn Fn(&[Insn], &Insn) -> Option<&'static str> + 'a;
+
+/// The rule of the demo: the backend's instructions may be anywhere, and jumps through tables.
+pub fn noise(insn: &Insn) -> Option<&'static str> {
+    if insn.touches_fpu() && !BACKEND.contains(&insn.last_word()) {
+        Some("FPU access")
+    } else if insn.is_call() && insn.target_name().is_none() {
+        Some("a call of nobody knows what")
+    } else {
+        None
+    }
+}
+
+/// Judges the functions with these names and everything they call, however far down, by `rule`.
+/// `on_purpose` are the beginnings of the names of those that move registers on purpose.
+pub fn judge(
+    functions: &Functions,
+    roots: &[&String],
+    on_purpose: &[&str],
+    rule: &Rule<'_>,
+) -> Vec<Line> {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut open: Vec<(&str, &str)> = roots.iter().map(|root| (root.as_str(), "")).collect();
     let mut lines = Vec::new();
@@ -27,16 +46,7 @@ pub fn judge(functions: &Functions, roots: &[&String], on_purpose: &[&str]) -> V
             lines.push(problem(name, format!("called by {caller}, is not in the program")));
             continue;
         };
-        let mut line = whole(name, body, &|insn| {
-            let away = insn.is_call() || (insn.is_jump() && insn.target_name().is_some());
-            if insn.touches_fpu() && !BACKEND.contains(&insn.last_word()) {
-                Some("FPU access")
-            } else if away && insn.target_name().is_none() {
-                Some("a call of nobody knows what")
-            } else {
-                None
-            }
-        });
+        let mut line = whole(name, body, &|insn| rule(body, insn));
         let by_name = last_part(name).starts_with("quiet_");
         line.path = if by_name { "quiet" } else { "called by quiet" }.into();
         lines.push(line);
@@ -76,7 +86,8 @@ mod tests {
     fn wrong(text: &str) -> Vec<String> {
         let functions = parse(text);
         let roots: Vec<_> = functions.keys().filter(|n| n.starts_with("quiet_")).collect();
-        judge(&functions, &roots, &["asm_"]).into_iter().flat_map(|line| line.wrong).collect()
+        let lines = judge(&functions, &roots, &["asm_"], &|_, insn| noise(insn));
+        lines.into_iter().flat_map(|line| line.wrong).collect()
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn mark_of(insn: &Insn) -> Option<Mark> {
 }
 
 /// One name for `rax`, `eax`, `ax`, `al`, and for `r8`, `r8d`, `r8w`, `r8b`.
-fn family(register: &str) -> &str {
+pub fn family(register: &str) -> &str {
     let numbered =
         register.starts_with('r') && register.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
     if numbered {
