@@ -98,7 +98,7 @@ pub fn check(suite: &Suite) -> Outcome {
         return Outcome::Failed(why);
     }
     let probe = suite.target.join("release/examples/probe");
-    match disassembly(&objdump, &probe) {
+    match resolved(&objdump, &probe) {
         Ok(functions) => judge_all(&functions, PROBES, &mut lines),
         Err(why) => return Outcome::Failed(why),
     }
@@ -122,9 +122,7 @@ pub fn check(suite: &Suite) -> Outcome {
 fn demo(suite: &Suite, objdump: &str) -> Result<Vec<Line>, String> {
     suite.cargo(&["build", "--release", "-p", "fpu-examples", "--bin", "demo"]).ok()?;
     let program = suite.target.join("release/demo");
-    let mut functions = disassembly(objdump, &program)?;
-    let relocations = Cmd::new(objdump).args(&["-R", &program.to_string_lossy()]).ok()?;
-    disasm::resolve(&mut functions, &relocations);
+    let functions = resolved(objdump, &program)?;
     let roots: Vec<_> =
         functions.keys().filter(|name| last_part(name).starts_with("quiet_")).collect();
     if roots.is_empty() {
@@ -136,6 +134,14 @@ fn demo(suite: &Suite, objdump: &str) -> Result<Vec<Line>, String> {
 /// The functions of an object file, library or program.
 pub fn disassembly(objdump: &str, file: &Path) -> Result<disasm::Functions, String> {
     disassembly_with(objdump, &[], file)
+}
+
+/// With the names of what is called through slots: `memcpy` and its like.
+fn resolved(objdump: &str, program: &Path) -> Result<disasm::Functions, String> {
+    let mut functions = disassembly(objdump, program)?;
+    let relocations = Cmd::new(objdump).args(&["-R", &program.to_string_lossy()]).ok()?;
+    disasm::resolve(&mut functions, &relocations);
+    Ok(functions)
 }
 
 fn disassembly_with(
