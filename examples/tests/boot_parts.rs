@@ -183,3 +183,13 @@ fn what_a_killed_run_has_left_is_removed() {
     let scratch = Scratch::new(&target, "max-0").expect("a directory");
     assert!(!stale.exists() && scratch.path().exists());
 }
+
+#[test]
+fn a_file_in_the_directorys_place_is_named() {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("taken");
+    std::fs::create_dir_all(&target).expect("a directory");
+    let file = target.join("boot");
+    std::fs::write(&file, "").expect("a file");
+    let why = Scratch::new(&target, "max-0").expect_err("a file").to_string();
+    assert!(why.contains(&*file.to_string_lossy()), "{why}");
+}

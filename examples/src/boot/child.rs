@@ -34,6 +34,15 @@ pub struct Ended {
     pub seconds: f64,
 }
 
+/// The system's error does not say which.
+fn make(directory: &Path) -> io::Result<()> {
+    let named = |why: io::Error| {
+        let said = format!("the directory {}: {why}", directory.display());
+        io::Error::new(why.kind(), said)
+    };
+    fs::create_dir_all(directory).map_err(named)
+}
+
 /// A directory for one run, gone when it is dropped.
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
@@ -44,10 +53,10 @@ impl Scratch {
     ///
     /// # Errors
     ///
-    /// It cannot be made.
+    /// It cannot be made; which.
     pub fn new(target: &Path, name: &str) -> io::Result<Self> {
         let all = target.join("boot");
-        fs::create_dir_all(&all)?;
+        make(&all)?;
         for entry in fs::read_dir(&all)?.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let owner = name.rsplit('-').next().and_then(|pid| pid.parse::<u32>().ok());
@@ -57,7 +66,7 @@ impl Scratch {
             }
         }
         let own = all.join(format!("{name}-{}", std::process::id()));
-        fs::create_dir_all(&own)?;
+        make(&own)?;
         Ok(Self(own))
     }
     /// Where it is.

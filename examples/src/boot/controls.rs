@@ -4,7 +4,7 @@ use super::{
     faults::{Fault, Needs},
     host::Host,
     judge::Verdict,
-    machines::{named, Emulator, Machine},
+    machines::{named, Machine},
     params::{self, Params},
     run::{Job, Run},
 };
@@ -26,12 +26,10 @@ const SECONDS: u64 = 10;
 pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
     let why = match fault.needs() {
         Needs::Pku if !machine.pku => "the machine has no protection keys",
-        Needs::BadImage
-            if machine.emulator == Emulator::Tcg
-                && params.rung.or(machine.rung) == Some("fxsave") =>
-        {
+        Needs::BadImage if !machine.refuses_bad_images(params.rung) => {
             "QEMU loads any image by FXRSTOR"
         }
+        Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),
     };
     Err(format!("{} cannot show there: {why}", fault.name()))

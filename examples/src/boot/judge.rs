@@ -6,7 +6,7 @@ use super::{
     faults::Fault,
     machines::{Emulator, Machine},
     params::{Params, SWITCHES},
-    serial::{self, Report, SerialError},
+    serial::{self, Counts, Report, SerialError},
 };
 
 /// QEMU's exit codes for what the kernel writes to its debug port.
@@ -47,6 +47,55 @@ impl Verdict {
     }
 }
 
+/// What must have happened, how often it did, and how often it must have: all goals of the kernel, as far
+/// as its last line has the count.
+fn goals(n: &Counts, machine: &Machine, params: &Params) -> [(&'static str, u64, u64); 21] {
+    /// Tasks with registers; each must have been preempted at every tenth of its switches.
+    const TASKS: u64 = 7;
+    let several = u64::from(params.cpus > 1);
+    let refuses = u64::from(machine.refuses_bad_images(params.rung));
+    let tiles = u64::from(machine.tiles() && params.rung.is_none());
+    [
+        ("switches of a task", n.least_switches, SWITCHES),
+        ("migrations of a task", n.least_migrations, params.migrations()),
+        ("preemptions", n.preemptions, TASKS * SWITCHES / 10),
+        ("checks of registers", n.checks, 1000),
+        ("sections in interrupts", n.irq_sections, SWITCHES),
+        ("sections", n.sections, SWITCHES),
+        ("refused sections", n.busy, 10),
+        ("non-maskable interrupts", n.nmis, 20),
+        ("single steps", n.steps, 1000),
+        ("sections after single steps", n.step_sections, 100),
+        ("exits of tasks", n.exits, 20),
+        ("CPUs taken down", n.offline, 6 * several),
+        ("resumes", n.resumes, 10),
+        ("refused images", n.bad_images, 5 * refuses),
+        ("saves", n.saves, 1),
+        ("restores", n.restores, 1),
+        ("skipped restores", n.skipped, SWITCHES / 4),
+        ("rounds of guests", n.guests, 100),
+        ("idle times", n.idle, 20),
+        ("times that tiles were given up", n.released, tiles),
+        ("comparisons at switches", n.verified, 50 * u64::from(params.check)),
+    ]
+}
+
+/// What it enables, if that is not what the machine is there for.
+fn enables_another(report: &Report, machine: &Machine) -> Option<String> {
+    let expected = machine.enables?;
+    let hex = |value: u64| format!("{value:#x}");
+    [
+        ("XCR0", report.xcr0.as_deref(), expected.xcr0.map(hex)),
+        ("IA32_XSS", report.xss.as_deref(), Some(hex(expected.xss))),
+    ]
+    .into_iter()
+    .find(|(_, seen, expected)| *seen != expected.as_deref())
+    .map(|(register, seen, expected)| {
+        let (seen, expected) = (seen.unwrap_or("nothing"), expected.unwrap_or("nothing".into()));
+        format!("it enables {seen} in {register}, and should enable {expected}")
+    })
+}
+
 /// What a passing run must show, first of what it does not.
 #[must_use]
 pub fn missed(report: &Report, machine: &Machine, params: &Params) -> Option<String> {
@@ -55,25 +104,18 @@ pub fn missed(report: &Report, machine: &Machine, params: &Params) -> Option<Str
     if let Some(rung) = expected.filter(|rung| *rung != report.rung) {
         return Some(format!("it saves with {}, and should with {rung}", report.rung));
     }
+    if let Some(why) = enables_another(report, machine).filter(|_| params.rung.is_none()) {
+        return Some(why);
+    }
     if report.cpus != u64::from(params.cpus) {
         return Some(format!("{} CPUs of {} took part", report.cpus, params.cpus));
     }
     if counts.mismatches > 0 {
         return Some(format!("passed with {} mismatches", counts.mismatches));
     }
-    let least = |what: &str, count: u64, goal: u64| {
-        (count < goal).then(|| format!("too few {what}: {count} of {goal}"))
-    };
-    least("switches of a task", counts.least_switches, SWITCHES)
-        .or_else(|| least("migrations of a task", counts.least_migrations, params.migrations()))
-        .or_else(|| least("preemptions", counts.preemptions, 1))
-        .or_else(|| least("checks of registers", counts.checks, 1))
-        .or_else(|| least("sections in interrupts", counts.irq_sections, 1))
-        .or_else(|| least("non-maskable interrupts", counts.nmis, 1))
-        .or_else(|| least("saves", counts.saves, 1))
-        .or_else(|| least("restores", counts.restores, 1))
-        .or_else(|| least("skipped restores", counts.skipped, 1))
-        .or_else(|| least("comparisons at switches", counts.verified, params.check.into()))
+    let goals = goals(counts, machine, params);
+    let missed = goals.iter().find(|(_, count, goal)| count < goal);
+    missed.map(|(what, count, goal)| format!("too few {what}: {count} of {goal}"))
 }
 
 /// The verdict, and the figures if there are any.

@@ -23,6 +23,18 @@ impl Emulator {
     }
 }
 
+/// What the library enables on a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enables {
+    /// XCR0. `None`: there is no XSAVE.
+    pub xcr0: Option<u64>,
+    /// `IA32_XSS`; 0 without XSAVES too.
+    pub xss: u64,
+}
+
+/// AMX tiles, their configuration and their data, in XCR0.
+const TILES: u64 = 3 << 17;
+
 /// One machine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -36,6 +48,8 @@ pub struct Machine {
     pub disk: bool,
     /// What the library must choose there. `None`: it depends on the host.
     pub rung: Option<&'static str>,
+    /// What it must enable there, with that rung. `None`: it depends on the host.
+    pub enables: Option<Enables>,
     /// Has protection keys, and the kernel uses them.
     pub pku: bool,
     /// What it is for.
@@ -45,48 +59,109 @@ pub struct Machine {
 /// What the library can save with, the best first; as `rung=` has them.
 pub const RUNGS: [&str; 5] = ["xsaves", "xsavec", "xsaveopt", "xsave", "fxsave"];
 
+/// Without XSAVE.
+const NOTHING: Enables = Enables { xcr0: None, xss: 0 };
+
+const fn enables(xcr0: u64, xss: u64) -> Enables {
+    Enables { xcr0: Some(xcr0), xss }
+}
+
 const fn qemu(
     name: &'static str,
     cpu: &'static str,
     rung: &'static str,
+    enables: Enables,
     pku: bool,
     about: &'static str,
 ) -> Machine {
-    Machine { name, emulator: Emulator::Tcg, cpu, disk: false, rung: Some(rung), pku, about }
+    let (rung, enables) = (Some(rung), Some(enables));
+    Machine { name, emulator: Emulator::Tcg, cpu, disk: false, rung, enables, pku, about }
 }
 
 const fn bochs(
     name: &'static str,
     cpu: &'static str,
     rung: &'static str,
+    enables: Enables,
     pku: bool,
     about: &'static str,
 ) -> Machine {
-    Machine { name, emulator: Emulator::Bochs, cpu, disk: true, rung: Some(rung), pku, about }
+    let (rung, enables) = (Some(rung), Some(enables));
+    Machine { name, emulator: Emulator::Bochs, cpu, disk: true, rung, enables, pku, about }
 }
 
 /// All of them, in the order of the table.
 pub static ALL: &[Machine] = &[
-    qemu("qemu64", "qemu64", "fxsave", false, "FXSAVE: a CPU without XSAVE"),
-    qemu("max-noxsave", "max,-xsave", "fxsave", false, "FXSAVE: a new CPU, XSAVE taken away"),
-    qemu("max-noopt", "max,-xsaveopt", "xsave", true, "XSAVE, no choice of what to leave out"),
-    qemu("haswell", "Haswell", "xsaveopt", false, "XSAVEOPT: x87, SSE, AVX"),
-    qemu("milan", "EPYC-Milan", "xsaveopt", true, "XSAVEOPT on AMD, with protection keys"),
-    qemu("max", "max", "xsaveopt", true, "XSAVEOPT: all that QEMU emulates; the fastest"),
+    qemu("qemu64", "qemu64", "fxsave", NOTHING, false, "FXSAVE: a CPU without XSAVE"),
+    qemu(
+        "max-noxsave",
+        "max,-xsave",
+        "fxsave",
+        NOTHING,
+        false,
+        "FXSAVE: a new CPU, XSAVE taken away",
+    ),
+    qemu(
+        "max-noopt",
+        "max,-xsaveopt",
+        "xsave",
+        enables(0x1f, 0),
+        true,
+        "XSAVE, no choice of what to leave out",
+    ),
+    qemu("haswell", "Haswell", "xsaveopt", enables(7, 0), false, "XSAVEOPT: x87, SSE, AVX"),
+    qemu(
+        "milan",
+        "EPYC-Milan",
+        "xsaveopt",
+        enables(7, 0),
+        true,
+        "XSAVEOPT on AMD, with protection keys",
+    ),
+    qemu(
+        "max",
+        "max",
+        "xsaveopt",
+        enables(0x1f, 0),
+        true,
+        "XSAVEOPT: all that QEMU emulates; the fastest",
+    ),
     Machine {
         name: "max-disk",
         emulator: Emulator::Tcg,
         cpu: "max",
         disk: true,
         rung: Some("xsaveopt"),
+        enables: Some(enables(0x1f, 0)),
         pku: true,
         about: "the same from the disk image: the other way to boot",
     },
-    bochs("arrandale", "corei5_arrandale_m520", "fxsave", false, "FXSAVE as on silicon"),
-    bochs("ryzen", "ryzen", "xsavec", false, "XSAVEC: family 17h, where erratum 1386 bars XSAVES"),
-    bochs("skylake-x", "corei7_skylake_x", "xsaves", false, "XSAVES: AVX-512"),
-    bochs("icelake", "corei7_icelake_u", "xsaves", true, "XSAVES: AVX-512, protection keys"),
-    bochs("sapphire", "sapphire_rapids", "xsaves", true, "XSAVES: AVX-512, AMX, keys, IA32_XSS"),
+    bochs("arrandale", "corei5_arrandale_m520", "fxsave", NOTHING, false, "FXSAVE as on silicon"),
+    bochs(
+        "ryzen",
+        "ryzen",
+        "xsavec",
+        enables(7, 0),
+        false,
+        "XSAVEC: family 17h, where erratum 1386 bars XSAVES",
+    ),
+    bochs("skylake-x", "corei7_skylake_x", "xsaves", enables(0xe7, 0), false, "XSAVES: AVX-512"),
+    bochs(
+        "icelake",
+        "corei7_icelake_u",
+        "xsaves",
+        enables(0xe7, 0),
+        true,
+        "XSAVES: AVX-512, protection keys",
+    ),
+    bochs(
+        "sapphire",
+        "sapphire_rapids",
+        "xsaves",
+        enables(0x600e7, 0x800),
+        true,
+        "XSAVES: AVX-512, AMX, keys, IA32_XSS",
+    ),
     Machine {
         name: "kvm",
         emulator: Emulator::Kvm,
@@ -94,6 +169,7 @@ pub static ALL: &[Machine] = &[
         cpu: "host,-arch-capabilities",
         disk: false,
         rung: None,
+        enables: None,
         pku: false,
         about: "this CPU itself, where KVM runs ring 0 natively",
     },
@@ -115,6 +191,17 @@ impl Machine {
         let place = |name: &str| RUNGS.iter().position(|known| *known == name);
         self.rung.is_none_or(|best| place(best) <= place(rung))
     }
+    /// Has AMX tiles, and the library enables them, so the kernel must have given them up.
+    #[must_use]
+    pub fn tiles(&self) -> bool {
+        self.enables.and_then(|enables| enables.xcr0).is_some_and(|xcr0| xcr0 & TILES == TILES)
+    }
+    /// Does it refuse to load an image that no CPU may load, with `rung` or else with its best one? QEMU's
+    /// FXRSTOR loads any.
+    #[must_use]
+    pub fn refuses_bad_images(&self, rung: Option<&str>) -> bool {
+        self.emulator != Emulator::Tcg || rung.or(self.rung) != Some("fxsave")
+    }
     /// CPUs of the host that it keeps busy with `cpus` of its own.
     #[must_use]
     pub fn weight(&self, cpus: u32) -> usize {
@@ -135,6 +222,10 @@ mod tests {
         for machine in ALL {
             assert_eq!(named(machine.name), Some(machine));
             assert!(machine.rung.is_none_or(|rung| RUNGS.contains(&rung)), "{}", machine.name);
+            assert_eq!(machine.rung.is_none(), machine.enables.is_none(), "{}", machine.name);
+            let without = machine.enables.is_some_and(|enables| enables.xcr0.is_none());
+            assert_eq!(without, machine.rung == Some("fxsave"), "{}", machine.name);
+            assert_eq!(machine.tiles(), machine.name == "sapphire");
             assert!(machine.name.len() <= 12 && machine.about.len() <= 56, "{}", machine.name);
         }
         assert!(BEST.iter().all(|name| named(name).is_some()));
@@ -147,5 +238,15 @@ mod tests {
         assert!(haswell.has("xsaveopt") && haswell.has("fxsave"));
         assert!(!haswell.has("xsaves") && !haswell.has("xsavec"));
         assert!(named("kvm").unwrap().has("xsaves"));
+    }
+
+    #[test]
+    fn only_qemus_fxrstor_loads_any_image() {
+        for machine in ALL {
+            let [best, fxsave] = [None, Some("fxsave")].map(|r| machine.refuses_bad_images(r));
+            let translated = machine.emulator == Emulator::Tcg;
+            assert_eq!(best, !translated || machine.rung != Some("fxsave"), "{}", machine.name);
+            assert_eq!(fxsave, !translated, "{}", machine.name);
+        }
     }
 }

@@ -56,7 +56,7 @@ pub struct Report {
     pub area: u64,
     /// In hexadecimal. `None`: without XSAVE.
     pub xcr0: Option<String>,
-    /// In hexadecimal. `None`: without XSAVES.
+    /// In hexadecimal; `0x0` without XSAVES.
     pub xss: Option<String>,
     /// Which registers the tasks hold.
     pub registers: String,
@@ -115,8 +115,10 @@ counts! {
     busy
     /// Non-maskable interrupts, which are always refused.
     nmis
-    /// Instructions at which a single-stepped switch was interrupted.
+    /// Instructions of sessions and sections that were single-stepped. Switches run with interrupts off.
     steps
+    /// Sections after such an instruction.
+    step_sections
     /// Images that the CPU refused to load, as it must.
     bad_images
     /// Tasks that ended, their memory used again.
@@ -125,6 +127,12 @@ counts! {
     offline
     /// Resumes after registers were lost.
     resumes
+    /// Rounds of guests, which find what they left in the registers.
+    guests
+    /// Times that a CPU went to sleep.
+    idle
+    /// Times that it had to give registers up for that: AMX tiles.
+    released
     /// Comparisons of registers with claims at a switch.
     verified
 }
