@@ -17,6 +17,7 @@ pub enum Fault {
     NmiUses,
     NoResume,
     StaleWords,
+    ClearedWords,
     SameNumber,
     StaleSlot,
     NoFixup,
@@ -41,7 +42,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -52,6 +53,7 @@ impl Fault {
         Self::NmiUses,
         Self::NoResume,
         Self::StaleWords,
+        Self::ClearedWords,
         Self::SameNumber,
         Self::StaleSlot,
         Self::NoFixup,
@@ -76,6 +78,7 @@ impl Fault {
             Self::NmiUses => "nmi-uses",
             Self::NoResume => "no-resume",
             Self::StaleWords => "stale-words",
+            Self::ClearedWords => "cleared-words",
             Self::SameNumber => "same-number",
             Self::StaleSlot => "stale-slot",
             Self::NoFixup => "no-fixup",
@@ -103,6 +106,9 @@ impl Fault {
             Self::NmiUses => "a non-maskable interrupt is refused a section, and goes on",
             Self::NoResume => "registers are lost in a suspend, and fpu_resume is not called",
             Self::StaleWords => "a CPU that comes back gets the words that it had before it left",
+            Self::ClearedWords => {
+                "a CPU that comes back starts with its words cleared, again and again"
+            }
             Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
@@ -135,7 +141,9 @@ impl Fault {
         match self {
             Self::NoPkru => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
-            Self::StaleWords | Self::SameNumber | Self::NoMigration => Needs::SecondCpu,
+            Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {
+                Needs::SecondCpu
+            }
             _ => Needs::Nothing,
         }
     }

@@ -35,6 +35,10 @@ fn number_of(cpu: &PerCpu) -> u32 {
 
 /// This CPU begins, or begins again. Interrupts are off.
 pub fn bring_up(cpu: &PerCpu) {
+    if seeded::on(Fault::ClearedWords) {
+        // SAFETY: it is what W1 forbids, and what the fault is for.
+        unsafe { cpu.fpu.set_resident(0) };
+    }
     if let Err(why) = fpu::bring_up(number_of(cpu)) {
         verdict::fail(format_args!("CPU {} cannot be brought up: {why}", cpu.number.get()));
     }
@@ -171,6 +175,13 @@ pub fn thread() -> ! {
     let mut turn = 0;
     loop {
         let now = torture::CLOCK.load(Relaxed);
+        if seeded::on(Fault::ClearedWords) && params.cpus > 1 {
+            // Short lives, so that the first stamps are issued again while tasks still have them.
+            cycle(1, true);
+            apic::delay_us(this_cpu().random() % 3000);
+            verdict::judge(&params, now);
+            continue;
+        }
         if now < next {
             pause(Next::Any);
             continue;
