@@ -164,8 +164,8 @@ impl Plan {
     /// In this order: this CPU is compared with the plan's, and refused before anything changes if it is
     /// not alike; CR0.MP and NE are set, EM and TS cleared; CR4.OSFXSR and OSXMMEXCPT are set, OSXSAVE too
     /// unless the plan is for FXSAVE; XCR0, IA32_XSS and IA32_XFD are written; every register that
-    /// the plan switches is loaded with its initial state; and all that is read back and compared, CPUID's
-    /// sizes with the plan's layouts too.
+    /// the plan switches is loaded with its initial state, which must have taken away what was in MXCSR; and all
+    /// that is read back and compared, CPUID's sizes with the plan's layouts too.
     ///
     /// # Errors
     ///
