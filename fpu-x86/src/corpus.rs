@@ -1,10 +1,9 @@
-//! Plans and layouts made from the words that real CPUs reported. The words lie beside a checkout of the
-//! project, not in it.
+//! Plans and layouts made from the words that real CPUs reported, and the words that hypervisors and
+//! firmware were reported to give: `testdata/README.md`.
 
 use std::{
-    format, fs,
-    path::Path,
-    println,
+    collections::BTreeSet,
+    format, println,
     string::{String, ToString},
     vec::Vec,
 };
@@ -13,6 +12,10 @@ use crate::{
     words::{Words, FXSR_SSE, OSXSAVE},
     Compacted, Components, Layout, PlanError, Rung, Standard,
 };
+
+const WITH_XSAVE: &str = include_str!("../testdata/xsave_layouts.jsonl");
+const WITHOUT_XSAVE: &str = include_str!("../testdata/no_xsave.jsonl");
+const QUIRKS: &str = include_str!("../testdata/quirks.jsonl");
 
 /// `"key":"value"` or `"key":[...]` of one line of JSON, as text.
 fn field<'a>(line: &'a str, key: &str) -> Option<&'a str> {
@@ -42,21 +45,9 @@ fn recorded(line: &str) -> Words {
     words
 }
 
-/// Reads lines that lie beside a checkout of the project, not in it.
-fn lines(name: &str) -> Option<Vec<String>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cpuid").join(name);
-    match fs::read_to_string(&path) {
-        Ok(text) => Some(text.lines().map(String::from).collect()),
-        Err(why) => {
-            println!("SKIP: recorded CPUID words, {}: {why}", path.display());
-            None
-        }
-    }
-}
-
 #[test]
 fn recorded_cpus_with_xsave() {
-    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let lines: Vec<&str> = WITH_XSAVE.lines().collect();
     let (mut planned, mut refused) = (0, 0);
     for line in &lines {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
@@ -95,7 +86,7 @@ fn recorded_cpus_with_xsave() {
 
 #[test]
 fn recorded_cpus_without_xsave() {
-    let Some(lines) = lines("no_xsave.jsonl") else { return };
+    let lines: Vec<&str> = WITHOUT_XSAVE.lines().collect();
     let mut legacy = 0;
     for line in &lines {
         let brand = field(line, "brand").unwrap();
@@ -150,7 +141,7 @@ struct Explained {
 
 #[test]
 fn layouts_are_the_sizes_that_recorded_cpus_report() {
-    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let lines: Vec<&str> = WITH_XSAVE.lines().collect();
     let mut sum = Explained::default();
     for line in &lines {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
@@ -233,7 +224,7 @@ fn layouts_are_the_sizes_that_recorded_cpus_report() {
 
 #[test]
 fn kernel_plans_of_recorded_cpus() {
-    let Some(lines) = lines("xsave_layouts.jsonl") else { return };
+    let lines: Vec<&str> = WITH_XSAVE.lines().collect();
     let (mut planned, mut best) = (Vec::new(), [0; Rung::ALL.len()]);
     for line in &lines {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
@@ -285,12 +276,8 @@ fn kernel_plans_of_recorded_cpus() {
 /// it, are scrubbed.
 #[test]
 fn cpus_that_keep_x87_pointers_are_known() {
-    let (Some(mut all), Some(old)) = (lines("xsave_layouts.jsonl"), lines("no_xsave.jsonl")) else {
-        return;
-    };
-    all.extend(old);
     let (mut keep, mut fixed) = (0, 0);
-    for line in &all {
+    for line in WITH_XSAVE.lines().chain(WITHOUT_XSAVE.lines()) {
         let brand = field(line, "brand").unwrap();
         let Ok(facts) = recorded(line).facts() else { continue };
         let amd = ["AuthenticAMD", "HygonGenuine"].contains(&field(line, "vendor").unwrap());
@@ -307,4 +294,37 @@ fn cpus_that_keep_x87_pointers_are_known() {
     }
     println!("{keep} AMD CPUs keep x87 pointers, {fixed} do not");
     assert!(keep >= 10 && fixed >= 10, "{keep}, {fixed}");
+}
+
+/// Each line, written again from what was read of it, is the line: no word is skipped.
+#[test]
+fn quirks_are_read_to_the_last_word() {
+    let mut names = BTreeSet::new();
+    for line in QUIRKS.lines() {
+        let name = field(line, "name").unwrap();
+        let slug = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        assert!((1..=20).contains(&name.len()) && name.chars().all(slug), "{name}");
+        assert!(names.insert(name), "{name} is there twice");
+        let about = field(line, "about").unwrap();
+        assert!(!about.is_empty(), "{name}");
+        let enabled = hex(field(line, "xcr0").unwrap());
+        let words = recorded(line);
+        let four = |((leaf, sub), [eax, ebx, ecx, edx]): (&(u32, u32), &[u32; 4])| {
+            format!(r#""{leaf:#x}.{sub}":["{eax:#x}","{ebx:#x}","{ecx:#x}","{edx:#x}"]"#)
+        };
+        let cpuid = words.cpuid.iter().map(four).collect::<Vec<_>>().join(",");
+        let again = format!(
+            r#"{{"name":"{name}","about":"{about}","xcr0":"{enabled:#x}","cpuid":{{{cpuid}}}}}"#
+        );
+        assert_eq!(again, line);
+        // What a task finds enabled is legal, and listed where anything is.
+        let enabled = Components::from_bits_retain(enabled);
+        assert!(enabled.is_legal_xcr0() && enabled.contains(Components::LEGACY), "{name}");
+        if let Some([low, _, _, high]) = words.cpuid.get(&(0xD, 0)) {
+            let listed = u64::from(*high) << 32 | u64::from(*low);
+            assert_eq!(enabled.bits() & !listed, 0, "{name}");
+        }
+        assert_eq!(words.cpuid[&(1, 0)][3] & FXSR_SSE, FXSR_SSE, "{name}");
+    }
+    assert_eq!(names.len(), 25);
 }
