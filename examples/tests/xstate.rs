@@ -187,16 +187,8 @@ fn a_batch_answers_before_the_input_ends() {
     assert!(child.wait().expect("it ends").success());
 }
 
-/// Recorded words lie beside a checkout of the project, not in it.
-fn corpus() -> Option<Vec<Value>> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/cpuid/xsave_layouts.jsonl");
-    match std::fs::read_to_string(path) {
-        Ok(text) => Some(text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect()),
-        Err(why) => {
-            println!("SKIP: recorded CPUID words, {path}: {why}");
-            None
-        }
-    }
+fn recorded(lines: &str) -> Vec<Value> {
+    lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
 fn hex(value: &Value) -> Option<u64> {
@@ -205,7 +197,7 @@ fn hex(value: &Value) -> Option<u64> {
 
 #[test]
 fn a_batch_of_real_cpus_gives_their_own_sizes() {
-    let Some(corpus) = corpus() else { return };
+    let corpus = recorded(include_str!("../../fpu-x86/testdata/xsave_layouts.jsonl"));
     let (mut lines, mut expected) = (Vec::new(), Vec::new());
     for entry in &corpus {
         let word = |sub: &str, n: usize| hex(&entry["cpuid"][sub][n]);
@@ -260,6 +252,28 @@ fn a_batch_of_real_cpus_gives_their_own_sizes() {
         .count();
     assert!(checked >= 2 * complete && complete >= 30, "{checked} sizes of {complete} CPUs");
     assert!(refused >= missing, "{refused} refused, {missing} have undescribed components");
+}
+
+/// Machines whose words do not agree are read too, and what is enabled on them is laid out.
+#[test]
+fn a_batch_of_quirks_is_answered() {
+    let quirks = recorded(include_str!("../../fpu-x86/testdata/quirks.jsonl"));
+    let ask = |quirk: &Value| {
+        request(&quirk["name"], &quirk["cpuid"], quirk["xcr0"].as_str().expect("a string"))
+    };
+    let lines: Vec<String> = quirks.iter().map(ask).collect();
+    let answers = batch((lines.join("\n") + "\n").as_bytes());
+    assert_eq!(answers.len(), quirks.len());
+    let mut sizes = 0;
+    for (quirk, answer) in quirks.iter().zip(&answers) {
+        let answer: Value = serde_json::from_str(answer).expect("JSON");
+        assert_eq!(answer["id"], quirk["name"]);
+        let has_leaf = quirk["cpuid"]["0xd.0"].is_array();
+        assert_eq!(answer["error"].is_string(), !has_leaf, "{answer}");
+        assert_eq!(answer["standard"]["size"].is_u64(), has_leaf, "{answer}");
+        sizes += u32::from(has_leaf);
+    }
+    assert_eq!(sizes, 23, "all but the two without leaf 0xD");
 }
 
 #[test]
