@@ -13,30 +13,44 @@ use crate::{
     Components, Facts, Plan, PlanError, Rung,
 };
 
-/// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6).
-const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
-
-/// FXSAVE tells it, and nothing else does. In ring 0 it may be off: see `detect_kernel`.
+/// FXSAVE tells it, and nothing else does; some CPUs leave it 0. In ring 0 FXSAVE may be off: see
+/// `detect_kernel`.
 pub(crate) fn mxcsr_mask() -> u32 {
     #[repr(C, align(64))]
     struct Legacy([u8; 512]);
     let mut area = Legacy([0; 512]);
     // SAFETY: N1: every 64-bit CPU has FXSAVE, and the area is a local of the right size.
     unsafe { insn::fxsave(area.0.as_mut_ptr()) };
-    match image::u32_at(&area.0, image::MXCSR_MASK) {
-        0 => OLDEST_MXCSR_MASK,
-        mask => mask,
+    image::u32_at(&area.0, image::MXCSR_MASK)
+}
+
+impl Facts {
+    /// Of this CPU, with XCR0 as the system has it: what a plan for ring 3 is made from, and what it is compared
+    /// with after a move to another machine.
+    ///
+    /// # Errors
+    ///
+    /// As for [`from_cpuid`](Self::from_cpuid).
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Facts, Plan};
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// assert_eq!(plan.check_cpu(&Facts::of_this_cpu()?), Ok(()));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub fn of_this_cpu() -> Result<Self, PlanError> {
+        let facts = Self::from_cpuid(CpuIdReaderNative)?;
+        if !facts.osxsave() {
+            return Ok(facts);
+        }
+        // SAFETY: N3: OSXSAVE is set.
+        let xcr0 = unsafe { insn::xgetbv0() };
+        Ok(facts.with_xcr0(Components::from_bits_retain(xcr0)))
     }
 }
 
 fn user(wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
-    let facts = Facts::from_cpuid(CpuIdReaderNative)?;
-    let mut xcr0 = Components::LEGACY.bits();
-    if facts.osxsave() {
-        // SAFETY: N3: OSXSAVE is set.
-        xcr0 = unsafe { insn::xgetbv0() };
-    }
-    Plan::user(facts, xcr0, mxcsr_mask(), wanted, left_out)
+    Plan::user(Facts::of_this_cpu()?, mxcsr_mask(), wanted, left_out)
 }
 
 impl Plan {
@@ -90,23 +104,25 @@ impl Plan {
         user(Components::all(), left_out)
     }
 
-    /// The plan for ring 0: of `wanted`, everything that the CPU has, with the best instruction.
+    /// The plan for ring 0: of `wanted`, everything that the CPU has and describes well, with the best
+    /// instruction. What it leaves out on account of bad words is among its [quirks](Self::quirks).
     ///
     /// It *decides* XCR0 and IA32_XSS instead of reading them, so that what is turned on and what an
-    /// area holds is one decision; it changes nothing yet. It is made once, on the CPU that boots.
+    /// area holds is one decision; it changes nothing yet. It is made once, on the CPU that boots, where
+    /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) then tries it.
     ///
-    /// `wanted` is [`Components::USER`], or that and those supervisor components that the kernel
-    /// programs for each task, such as [`CET_U`](Components::CET_U); these need XSAVES and are left out
-    /// without. PKRU, LWP, PT, UINTR, LBR, HDC and HWP are in no plan, wanted or not: XCR0 does not enable
-    /// PKRU either, as RDPKRU and WRPKRU do not ask it, and nothing then saves or restores it behind the
-    /// kernel's back.
+    /// `wanted` is [`Components::USER`], or that and what the kernel has a use for: those supervisor components
+    /// that it programs for each task, such as [`CET_U`](Components::CET_U), which need XSAVES and are left out
+    /// without; [`MPX`](Components::MPX). PKRU, LWP, PT, UINTR, LBR, HDC and HWP are in no plan, wanted or not:
+    /// XCR0 does not enable PKRU either, as RDPKRU and WRPKRU do not ask it, and nothing then saves or restores
+    /// it behind the kernel's back.
     ///
     /// It can be asked in ring 3 too, to see what it would be; such a plan must not be
     /// used there (its restore would be refused with a fault).
     ///
     /// # Errors
     ///
-    /// Any of [`PlanError`] but `Unavailable` and `TooNarrow`.
+    /// As for [`for_kernel`](Self::for_kernel); [`PlanError::NoFxsave`], [`PlanError::FpuOff`].
     ///
     /// ```
     /// use fpu_x86::{Components, Plan, PlanError};
@@ -117,7 +133,23 @@ impl Plan {
     /// # Ok::<(), PlanError>(())
     /// ```
     pub fn detect_kernel(wanted: Components) -> Result<Self, PlanError> {
-        let facts = Facts::from_cpuid(CpuIdReaderNative)?;
+        Self::detect_kernel_given(Facts::from_cpuid(CpuIdReaderNative)?, wanted)
+    }
+
+    /// The same on a CPU whose CPUID is given: none is executed, only FXSAVE for the MXCSR mask.
+    ///
+    /// # Errors
+    ///
+    /// As for [`detect_kernel`](Self::detect_kernel).
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Facts, Plan};
+    /// let facts = Facts::from_cpuid(raw_cpuid::CpuIdReaderNative)?;
+    /// let plan = Plan::detect_kernel_given(facts, Components::USER)?;
+    /// assert_eq!(Plan::detect_kernel(Components::USER), Ok(plan));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub fn detect_kernel_given(facts: Facts, wanted: Components) -> Result<Self, PlanError> {
         if insn::ring() == 0 {
             // SAFETY: N4: ring 0.
             let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
@@ -125,7 +157,7 @@ impl Plan {
                 return Err(PlanError::FpuOff);
             }
         }
-        Self::kernel(facts, mxcsr_mask(), wanted)
+        Self::for_kernel(facts, mxcsr_mask(), wanted)
     }
 }
 
@@ -137,7 +169,7 @@ fn refused(vector: u32) -> Result<(), RestoreFault> {
 }
 
 // SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
-// whose places `Layout` computed and `check_described` confined. B2: the mask is XCR0 but for PKRU
+// whose places `Layout` computed, `describe::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0 but for PKRU
 // (switched apart) and what X1 excludes; for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
 // sets them, which P3 of the kernel ("same components enabled") requires to have been done; FXSAVE
 // is taken only if that is x87 and SSE; no save changes a register. B3: XRSTOR and FXRSTOR set
@@ -154,7 +186,7 @@ unsafe impl RawFpu for Plan {
     type ImageMut<'a> = ImageMut<'a>;
 
     fn area_len(&self) -> usize {
-        self.layout.len()
+        Plan::area_len(self)
     }
     fn area_align(&self) -> usize {
         layout::ALIGN
@@ -166,9 +198,9 @@ unsafe impl RawFpu for Plan {
 
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: S1: the bytes are ours alone and writable. Zeroed before a slice of them exists.
-        unsafe { area.as_ptr().write_bytes(0, self.layout.len()) };
+        unsafe { area.as_ptr().write_bytes(0, self.area_len()) };
         // SAFETY: S1; they have just been written.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len()) };
+        let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.area_len()) };
         image::write_initial(bytes, self);
     }
 
@@ -238,7 +270,7 @@ unsafe impl RawFpu for Plan {
     }
 
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
-        let len = self.layout.len();
+        let len = self.area_len();
         // SAFETY: S1 of both, not overlapping.
         unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
         // SAFETY: S1 of `to`, which has just been written.
@@ -248,13 +280,13 @@ unsafe impl RawFpu for Plan {
 
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
         // SAFETY: S1, S3: readable, initialised by `write_initial`, and unwritten while the view lives.
-        let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.layout.len()) };
+        let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.area_len()) };
         Image::new(bytes, self)
     }
 
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
         // SAFETY: S1, S3, and nobody else reads.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.layout.len()) };
+        let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.area_len()) };
         ImageMut::new(bytes, self)
     }
 }

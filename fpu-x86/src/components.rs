@@ -73,11 +73,11 @@ bitflags::bitflags! {
         const SUPERVISOR = Self::PT.bits() | Self::PASID.bits() | Self::CET_U.bits()
             | Self::CET_S.bits() | Self::HDC.bits() | Self::UINTR.bits() | Self::LBR.bits()
             | Self::HWP.bits();
-        /// The ones with a name that XCR0 enables, PKRU and LWP among them.
+        /// The ones with a name that XCR0 enables, PKRU and LWP among them; but for MPX, which compilers
+        /// and kernels have dropped, and which a kernel that wants it asks for by name.
         #[doc(alias = "XFEATURE_MASK_USER_SUPPORTED")]
-        const USER = Self::LEGACY.bits() | Self::AVX.bits() | Self::MPX.bits()
-            | Self::AVX512.bits() | Self::PKRU.bits() | Self::AMX.bits() | Self::APX.bits()
-            | Self::LWP.bits();
+        const USER = Self::LEGACY.bits() | Self::AVX.bits() | Self::AVX512.bits()
+            | Self::PKRU.bits() | Self::AMX.bits() | Self::APX.bits() | Self::LWP.bits();
     }
 }
 
@@ -120,6 +120,12 @@ impl Components {
             && all_or_none(self, Self::MPX)
             && all_or_none(self, Self::AMX)
             && !(self.contains(Self::APX) && self.intersects(Self::MPX))
+    }
+
+    /// Can it be asked for? On a CPU that has all of it XSETBV accepts it, but for MPX and APX together, of
+    /// which no CPU has both.
+    pub(crate) const fn is_whole(self) -> bool {
+        self.difference(Self::APX).is_legal_xcr0()
     }
 
     /// The component's number, if this is exactly one.
@@ -165,6 +171,45 @@ impl Components {
         (0..NUMBERS as u32).filter(move |number| bits >> number & 1 != 0)
     }
 
+    /// Without those that IA32_XSS enables.
+    pub(crate) const fn user_part(self) -> Self {
+        self.difference(Self::SUPERVISOR)
+    }
+
+    /// The groups that are enabled together or not at all, in the order in which a plan takes them up:
+    /// what another one needs, or excludes, comes first.
+    pub(crate) const GROUPS: [Self; 8] = [
+        Self::LEGACY,
+        Self::AVX,
+        Self::AVX512,
+        Self::APX,
+        Self::MPX,
+        Self::AMX,
+        Self::CET_U.union(Self::CET_S),
+        Self::PASID,
+    ];
+
+    /// The groups of which XCR0 holds all or nothing.
+    pub(crate) const WHOLE: Self = Self::AVX512.union(Self::MPX).union(Self::AMX);
+
+    /// The set and all that cannot be enabled without it (SDM vol. 1, 13.3): the rest of each group, and
+    /// AVX-512 with AVX. Of CET each half can; they are left out together because a CPU that describes one
+    /// of them wrongly cannot be believed about the other.
+    pub(crate) fn with_dependents(self) -> Self {
+        let mut set = self;
+        for group in Self::GROUPS {
+            if set.intersects(group) {
+                set = set.union(group);
+            }
+        }
+        if set.intersects(Self::LEGACY) {
+            set = set.union(Self::all());
+        } else if set.contains(Self::AVX) {
+            set = set.union(Self::AVX512);
+        }
+        set
+    }
+
     /// Size in bytes where the registers fix it, so that views can index them.
     pub(crate) const fn fixed_size(number: u32) -> Option<u32> {
         match number {
@@ -174,6 +219,19 @@ impl Components {
             7 => Some(1024),
             19 => Some(128),
             _ => None,
+        }
+    }
+
+    /// The bytes of a component that hold its registers, where CPUID may give it more: PKRU, PASID's MSR, CET's
+    /// two for ring 3 and three for the other rings. 1 for the others: a component without a byte is not
+    /// there.
+    pub(crate) const fn least_size(number: u32) -> u32 {
+        match number {
+            9 => 4,
+            10 => 8,
+            11 => 16,
+            12 => 24,
+            _ => 1,
         }
     }
 }
@@ -186,7 +244,8 @@ mod tests {
     const_assert!(Components::all().bits() >> NUMBERS == 0);
     const_assert!(Components::SUPERVISOR.intersection(Components::USER).is_empty());
     const_assert!(
-        Components::all().bits() == Components::SUPERVISOR.bits() | Components::USER.bits()
+        Components::all().bits()
+            == (Components::SUPERVISOR.bits() | Components::USER.bits() | Components::MPX.bits())
     );
 
     #[test]

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use crate::{Compacted, Components, Described, Facts, Layout, Plan, PlanError, Rung, Standard};
+use crate::{Components, Described, Facts, Plan, Rung};
 
 pub(crate) const CR0_MP: u64 = 1 << 1;
 pub(crate) const CR0_EM: u64 = 1 << 2;
@@ -27,7 +27,7 @@ pub(crate) const CR4_OURS: u64 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 /// use fpu_x86::{Components, ControlState, Plan};
 /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
 /// let plan = Plan::detect_kernel(Components::USER)?;
-/// let mut state = ControlState::of(&plan)?;
+/// let mut state = ControlState::of(&plan);
 /// assert_eq!(state.verify(&plan), Ok(()));
 /// state.cr0 |= 1 << 3; // someone sets TS
 /// assert!(state.verify(&plan).is_err());
@@ -46,10 +46,6 @@ pub struct ControlState {
     pub xss: Option<u64>,
     /// IA32_XFD, where there is one.
     pub xfd: Option<u64>,
-    /// CPUID(0xD,0).EBX, where CR4.OSXSAVE is set.
-    pub standard_len: Option<u32>,
-    /// CPUID(0xD,1).EBX, where there is XSAVEC as well.
-    pub compacted_len: Option<u32>,
 }
 
 /// A register in a [`ControlMismatch`].
@@ -70,10 +66,18 @@ pub enum ControlRegister {
     Xss,
     /// IA32_XFD.
     Xfd,
-    /// CPUID(0xD,0).EBX, which follows XCR0.
-    StandardLen,
-    /// CPUID(0xD,1).EBX, which follows XCR0 and IA32_XSS.
-    CompactedLen,
+}
+
+impl fmt::Display for ControlRegister {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cr0 => "CR0",
+            Self::Cr4 => "CR4",
+            Self::Xcr0 => "XCR0",
+            Self::Xss => "IA32_XSS",
+            Self::Xfd => "IA32_XFD",
+        })
+    }
 }
 
 /// A control register does not hold what the plan needs.
@@ -81,7 +85,7 @@ pub enum ControlRegister {
 /// ```
 /// use fpu_x86::{ControlMismatch, ControlRegister};
 /// let why = ControlMismatch { register: ControlRegister::Xcr0, expected: Some(7), found: Some(3) };
-/// assert_eq!(why.to_string(), "Xcr0 should be 0x7 and is 0x3");
+/// assert_eq!(why.to_string(), "XCR0 should be 0x7 and is 0x3");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlMismatch {
@@ -99,7 +103,7 @@ impl fmt::Display for ControlMismatch {
             Some(value) => write!(f, "{value:#x}"),
             None => f.write_str("absent"),
         };
-        write!(f, "{:?} should be ", self.register)?;
+        write!(f, "{} should be ", self.register)?;
         part(f, self.expected)?;
         f.write_str(" and is ")?;
         part(f, self.found)
@@ -112,39 +116,23 @@ impl ControlState {
     /// XCR0 and IA32_XSS are the plan's components. IA32_XFD is the shadow rule *enabled, and not in the
     /// plan's areas*: no component is like that, so it is 0. A plan with FXSAVE keeps CR4.OSXSAVE clear, so
     /// that AVX, which FXSAVE does not save, cannot be used.
-    ///
-    /// # Errors
-    ///
-    /// [`PlanError::SizeMismatch`] and others of [`Layout::new`]: none for a plan that was made from CPUID.
-    pub fn of(plan: &Plan) -> Result<Self, PlanError> {
-        let facts = plan.facts();
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
         let xsave = plan.rung() != Rung::Fxsave;
-        let (xcr0, xss) = (plan.xcr0(), plan.xss());
         let mut state = Self {
             cr0: CR0_SET,
             cr4: CR4_OSFXSR | CR4_OSXMMEXCPT,
             xcr0: None,
             xss: None,
             xfd: None,
-            standard_len: None,
-            compacted_len: None,
         };
-        if !xsave {
-            return Ok(state);
+        if xsave {
+            state.cr4 |= CR4_OSXSAVE;
+            state.xcr0 = Some(plan.xcr0().bits());
+            state.xss = plan.writes_xss.then(|| plan.xss().bits());
+            state.xfd = plan.writes_xfd.then(|| plan.xfd().bits());
         }
-        state.cr4 |= CR4_OSXSAVE;
-        state.xcr0 = Some(xcr0.bits());
-        state.standard_len = Some(Layout::<Standard>::new(facts, xcr0)?.len() as u32);
-        if facts.xsaves() {
-            state.xss = Some(xss.bits());
-        }
-        if facts.xfd() {
-            state.xfd = Some(plan.xfd().bits());
-        }
-        if facts.xsavec() {
-            state.compacted_len = Some(Layout::<Compacted>::new(facts, xcr0 | xss)?.len() as u32);
-        }
-        Ok(state)
+        state
     }
 
     /// Does this CPU still hold what [`Plan::enable_on_this_cpu`] put there? The check of shadows against
@@ -157,23 +145,17 @@ impl ControlState {
     #[doc(alias = "fpu__init_check_bugs")]
     pub fn verify(&self, plan: &Plan) -> Result<(), ControlMismatch> {
         use ControlRegister as R;
-        let Ok(should) = Self::of(plan) else {
-            // A plan has a layout; without one no size can be right.
-            let found = self.standard_len.map(u64::from);
-            return Err(ControlMismatch { register: R::StandardLen, expected: None, found });
-        };
+        let should = Self::of(plan);
+        // Registers that the plan leaves alone may hold anything.
+        let left_alone = |there: bool, writes: bool| there && !writes;
+        let xss = self.xss.filter(|_| !left_alone(plan.facts().xsaves(), plan.writes_xss));
+        let xfd = self.xfd.filter(|_| !left_alone(plan.facts().xfd(), plan.writes_xfd));
         let pairs = [
             (R::Cr0, Some(should.cr0), Some(self.cr0 & CR0_OURS)),
             (R::Cr4, Some(should.cr4), Some(self.cr4 & CR4_OURS)),
             (R::Xcr0, should.xcr0, self.xcr0),
-            (R::Xss, should.xss, self.xss),
-            (R::Xfd, should.xfd, self.xfd),
-            (R::StandardLen, should.standard_len.map(u64::from), self.standard_len.map(u64::from)),
-            (
-                R::CompactedLen,
-                should.compacted_len.map(u64::from),
-                self.compacted_len.map(u64::from),
-            ),
+            (R::Xss, should.xss, xss),
+            (R::Xfd, should.xfd, xfd),
         ];
         for (register, expected, found) in pairs {
             if expected != found {
@@ -212,6 +194,14 @@ pub enum CpuMismatch {
     OnOneOnly(&'static str),
     /// Its restores leave the previous task's x87 pointers in place, and the plan's do not overwrite them.
     KeepsX87Pointers,
+    /// Its XCR0 is another one than that of a plan for ring 3, or not known: what is enabled there and not in
+    /// the plan would not be saved.
+    Xcr0 {
+        /// The plan's.
+        expected: Components,
+        /// That CPU's, if the facts have it.
+        found: Option<Components>,
+    },
     /// It has fewer MXCSR bits: an image with one of them set would be refused.
     MxcsrMask {
         /// Those it lacks.
@@ -229,6 +219,10 @@ impl fmt::Display for CpuMismatch {
             }
             Self::OnOneOnly(what) => write!(f, "only one of the CPUs has {what}"),
             Self::KeepsX87Pointers => f.write_str("the CPU's restores keep x87 pointers"),
+            Self::Xcr0 { expected, found: Some(found) } => {
+                write!(f, "XCR0 should be {:#x} and is {:#x}", expected.bits(), found.bits())
+            }
+            Self::Xcr0 { .. } => f.write_str("what XCR0 holds is not known"),
             Self::MxcsrMask { missing } => write!(f, "the CPU lacks MXCSR bits {missing:#x}"),
         }
     }
@@ -254,8 +248,9 @@ impl Plan {
             .fold(Components::empty(), Components::union)
     }
 
-    /// Can a CPU with these facts run tasks of this plan? It may have components that the plan has not; they
-    /// stay off.
+    /// Can a CPU with these facts run tasks of this plan? It may have components that a plan for ring 0 has
+    /// not; they stay off. For a plan for ring 3, the facts must have [XCR0](Facts::with_xcr0), and it must be the
+    /// plan's: a process that was moved to a machine with more enabled would lose what its areas do not hold.
     ///
     /// CPUs of one system can differ: hybrid parts whose small cores lack AVX-512, boards with two
     /// steppings, firmware that updated one socket's microcode. A CPU that does not match
@@ -276,6 +271,16 @@ impl Plan {
     pub fn check_cpu(&self, cpu: &Facts) -> Result<(), CpuMismatch> {
         if !self.offered_by(cpu) {
             return Err(CpuMismatch::NoInstruction(self.rung()));
+        }
+        if !self.is_for_kernel() {
+            let found = match cpu.xcr0() {
+                Some(xcr0) if cpu.osxsave() => Some(xcr0),
+                None if cpu.osxsave() => None,
+                _ => Some(Components::LEGACY),
+            };
+            if found != Some(self.xcr0()) {
+                return Err(CpuMismatch::Xcr0 { expected: self.xcr0(), found });
+            }
         }
         if cpu.keeps_x87_pointers() && !self.scrubs() {
             return Err(CpuMismatch::KeepsX87Pointers);

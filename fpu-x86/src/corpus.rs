@@ -9,8 +9,9 @@ use std::{
 };
 
 use crate::{
+    components::SWITCHED,
     words::{Words, FXSR_SSE, OSXSAVE},
-    Compacted, Components, Layout, PlanError, Rung, Standard,
+    Compacted, Components, ControlState, Layout, PlanError, Quirk, Rung, SizeWord, Standard,
 };
 
 const WITH_XSAVE: &str = include_str!("../testdata/xsave_layouts.jsonl");
@@ -62,8 +63,16 @@ fn recorded_cpus_with_xsave() {
                 assert_eq!(plan, Err(PlanError::NoFxsave), "{name}");
             }
             _ if dormant => assert_eq!(plan.unwrap().rung(), Rung::Fxsave, "{name}"),
-            "zero_leaf_d" => assert_eq!(plan, Err(PlanError::EmptyXsaveLeaf), "{name}"),
-            "no_leaf_d" => assert_eq!(plan, Err(PlanError::NoXsaveLeaf), "{name}"),
+            // What the system enabled is not recorded there: nothing but x87 and SSE can be saved.
+            status @ ("zero_leaf_d" | "no_leaf_d") => {
+                let why = match status {
+                    "zero_leaf_d" => PlanError::EmptyXsaveLeaf,
+                    _ => PlanError::NoXsaveLeaf,
+                };
+                assert_eq!(words.clone().xcr0(7).plan(), Err(why), "{name}");
+                let plan = words.xcr0(3).plan().unwrap();
+                assert_eq!((plan.rung(), plan.quirks().count()), (Rung::Fxsave, 1), "{name}");
+            }
             "complete" if enabled & 0b11 == 0b11 => {
                 let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
                 let supported = words.cpuid[&(0xD, 0)];
@@ -147,16 +156,20 @@ fn layouts_are_the_sizes_that_recorded_cpus_report() {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
         let words = recorded(line);
         let facts = match words.facts() {
-            Ok(facts) => facts,
-            Err(why) => {
+            Ok(facts) if facts.xsave() => facts,
+            without => {
                 let junk = words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE;
-                let expect = match field(line, "status").unwrap() {
-                    _ if junk => PlanError::NoFxsave,
-                    "no_leaf_d" => PlanError::NoXsaveLeaf,
-                    "zero_leaf_d" => PlanError::EmptyXsaveLeaf,
-                    status => panic!("{name}: {status}: {why}"),
-                };
-                assert_eq!(why, expect, "{name}");
+                let quirk = without.map(|facts| facts.quirk());
+                match field(line, "status").unwrap() {
+                    _ if junk => assert_eq!(quirk, Err(PlanError::NoFxsave), "{name}"),
+                    "no_leaf_d" => {
+                        assert!(matches!(quirk, Ok(Some(Quirk::NoXsaveLeaf { .. }))), "{name}");
+                    }
+                    "zero_leaf_d" => {
+                        assert_eq!(quirk, Ok(Some(Quirk::EmptyXsaveLeaf { eax: 0 })), "{name}");
+                    }
+                    status => panic!("{name}: {status}: {quirk:?}"),
+                }
                 sum.no_layout += 1;
                 continue;
             }
@@ -230,23 +243,31 @@ fn kernel_plans_of_recorded_cpus() {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
         let words = recorded(line);
         let complete = field(line, "status") == Some("complete");
-        match words.kernel(Components::all()) {
-            Ok(plan) => {
-                let facts = plan.facts();
-                let xss = facts.supported_supervisor() & crate::components::SWITCHED;
-                assert_eq!(
-                    plan.xcr0(),
-                    facts.supported_user() & !(Components::PKRU | Components::LWP)
-                );
-                if plan.rung() == Rung::Xsaves {
-                    assert_eq!(plan.xss(), xss, "{name}");
-                } else {
-                    assert!(plan.xss().is_empty(), "{name}");
-                }
-                best[Rung::ALL.iter().position(|rung| *rung == plan.rung()).unwrap()] += 1;
-                planned.push((name, plan));
+        let plan = match words.kernel(Components::all()) {
+            Ok(plan) => plan,
+            Err(why) => {
+                assert_eq!(why, PlanError::NoFxsave, "{name}: it boots with anything else");
+                assert_ne!(words.cpuid[&(1, 0)][3] & FXSR_SSE, FXSR_SSE, "{name}");
+                continue;
             }
-            Err(why) => assert!(!complete, "{name}: {why}"),
+        };
+        // What is listed and can be switched is in the plan, or a quirk says why not.
+        let facts = plan.facts();
+        let mut due = facts.supported_user() & SWITCHED;
+        if plan.rung() == Rung::Xsaves {
+            due |= facts.supported_supervisor() & SWITCHED;
+        }
+        let left_out = plan.quirks().fold(Components::empty(), |set, quirk| match quirk {
+            Quirk::LeftOut { components, .. } => set | components,
+            _ => set,
+        });
+        assert_eq!(plan.components() | left_out, due, "{name}");
+        assert!(!plan.components().intersects(left_out), "{name}");
+        assert_eq!(plan.xcr0() | plan.xss(), plan.components(), "{name}");
+        if complete {
+            assert_eq!(plan.quirks().count(), 0, "{name}: {:?}", plan.quirks().next());
+            best[Rung::ALL.iter().position(|rung| *rung == plan.rung()).unwrap()] += 1;
+            planned.push((name, plan));
         }
     }
     println!("{} plans; by rung {:?}: {best:?}", planned.len(), Rung::ALL);
@@ -327,4 +348,96 @@ fn quirks_are_read_to_the_last_word() {
         assert_eq!(words.cpuid[&(1, 0)][3] & FXSR_SSE, FXSR_SSE, "{name}");
     }
     assert_eq!(names.len(), 25);
+}
+
+/// What a kernel that asks for all user components and CET_U gets on each machine of the list: XCR0 and IA32_XSS,
+/// where there is XSAVE and XSAVES; the instruction; which components a quirk leaves out; and what the sizes that
+/// are there are compared with, when they stay as they are. Derived from the words by hand.
+type Expected = (&'static str, Option<u64>, Option<u64>, Rung, u64, [Option<(u32, u32)>; 2]);
+const EXPECTED: [Expected; 25] = {
+    use Rung::{Fxsave, Xsave, Xsavec, Xsaveopt, Xsaves};
+    const AS_IT_IS: [Option<(u32, u32)>; 2] = [None, None];
+    const fn compacted(computed: u32, reported: u32) -> [Option<(u32, u32)>; 2] {
+        [None, Some((computed, reported))]
+    }
+    const fn both(standard: (u32, u32), compacted: (u32, u32)) -> [Option<(u32, u32)>; 2] {
+        [Some(standard), Some(compacted)]
+    }
+    [
+        ("bhyve-avx512", Some(0xE7), None, Xsaveopt, 0, AS_IT_IS),
+        ("xhyve-mpx", Some(7), None, Xsaveopt, 0, AS_IT_IS),
+        ("nvmm", Some(3), None, Xsavec, 0, AS_IT_IS),
+        ("firecracker-t2", Some(7), None, Xsaveopt, 0, AS_IT_IS),
+        ("kvm-half-amx", Some(0xE7), Some(0), Xsaves, 1 << 17, both((2688, 2696), (2432, 2440))),
+        ("openhcl-tdx", Some(0x6_00E7), Some(0x800), Xsaves, 0, compacted(10752, 10704)),
+        ("snp-no-cet", Some(7), Some(0), Xsaves, 1 << 11, both((832, 576), (832, 576))),
+        ("svsm-ebx", Some(7), Some(0), Xsaves, 0, both((832, 576), (832, 576))),
+        ("n5105", Some(3), Some(0), Xsaves, 0, AS_IT_IS),
+        ("athlon2", None, None, Fxsave, 0, AS_IT_IS),
+        ("virtualbox", Some(7), None, Xsave, 0, AS_IT_IS),
+        ("cpuid-limit", None, None, Fxsave, 0, AS_IT_IS),
+        ("pkru-off", Some(7), Some(0), Xsavec, 0, AS_IT_IS),
+        ("wsl2", Some(7), Some(0), Xsavec, 0, compacted(832, 0)),
+        ("xfd-no-amx", Some(0xE7), Some(0x800), Xsaves, 0, compacted(2448, 2432)),
+        ("zhaoxin", Some(7), None, Xsaveopt, 0, AS_IT_IS),
+        ("via", Some(7), None, Xsaveopt, 0, AS_IT_IS),
+        ("rosetta", Some(7), None, Xsave, 0, AS_IT_IS),
+        ("acrn-pt", Some(7), Some(0), Xsaves, 0, compacted(832, 960)),
+        ("xss-3900", Some(0xE7), Some(0x800), Xsaves, 0, both((2688, 2696), (2448, 2480))),
+        ("skylake-mpx", Some(7), Some(0), Xsaves, 0, both((832, 1088), (832, 960))),
+        ("openvmm-ebx", Some(7), Some(0x800), Xsaves, 0, compacted(848, 832)),
+        ("bhyve-avx", Some(7), None, Xsaveopt, 0, AS_IT_IS),
+        ("openbsd-vmm", Some(7), None, Xsaveopt, 0, AS_IT_IS),
+        ("firecracker-emr", Some(0xE7), Some(0), Xsaves, 0, AS_IT_IS),
+    ]
+};
+
+#[test]
+fn every_quirk_has_a_plan_for_ring_0() {
+    for (line, expected) in QUIRKS.lines().zip(EXPECTED) {
+        let (name, xcr0, xss, rung, left_out, sizes) = expected;
+        assert_eq!(field(line, "name"), Some(name));
+        let words = recorded(line);
+        let plan = words.kernel(Components::USER | Components::CET_U);
+        let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
+        let state = ControlState::of(&plan);
+        assert_eq!((state.xcr0, state.xss, plan.rung()), (xcr0, xss, rung), "{name}");
+        let plan = plan.with_sizes(&words.facts().unwrap());
+        let (mut said, mut larger) = (Components::empty(), plan.layout.len());
+        let mut found = [None; 2];
+        for quirk in plan.quirks() {
+            match quirk {
+                Quirk::LeftOut { components, .. } => said |= components,
+                Quirk::Size { word: SizeWord::Supported, .. } => {}
+                Quirk::Size { word, computed, reported } => {
+                    let index = usize::from(word == SizeWord::Compacted);
+                    found[index] = Some((computed, reported));
+                    if usize::from(plan.format() == crate::Format::Compacted) == index {
+                        larger = larger.max(reported as usize);
+                    }
+                }
+                Quirk::NoXsaveLeaf { last } => assert_eq!((name, last), ("cpuid-limit", 3)),
+                other => panic!("{name}: {other}"),
+            }
+        }
+        assert_eq!((said.bits(), found, plan.area_len()), (left_out, sizes, larger), "{name}");
+        assert_eq!(plan.scrubs(), name == "athlon2", "{name}");
+    }
+}
+
+/// In ring 3 every one of them has a plan, but for the one whose registers no instruction is known to save.
+#[test]
+fn every_quirk_has_a_plan_for_ring_3() {
+    for line in QUIRKS.lines() {
+        let name = field(line, "name").unwrap();
+        let enabled = hex(field(line, "xcr0").unwrap());
+        let plan = recorded(line).xcr0(enabled).plan();
+        if name == "cpuid-limit" {
+            assert_eq!(plan, Err(PlanError::NoXsaveLeaf));
+            continue;
+        }
+        let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
+        assert_eq!(plan.components().bits(), enabled & !0x200, "{name}");
+        assert!(plan.area_len() >= plan.layout.len(), "{name}");
+    }
 }

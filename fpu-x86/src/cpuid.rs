@@ -2,7 +2,7 @@
 
 use raw_cpuid::{CpuId, CpuIdReader};
 
-use crate::{components::NUMBERS, Components, PlanError, Rung};
+use crate::{components::NUMBERS, Components, PlanError, Quirk, Rung};
 
 /// How CPUID(0xD, i) describes component i.
 ///
@@ -36,8 +36,9 @@ pub struct Described {
 
 /// What CPUID says about XSAVE: all that a plan and a [layout](crate::Layout) are made from.
 ///
-/// It is about what the CPU *supports*, so it needs no XGETBV and can be made from recorded words. The
-/// exception are the CPU's own sizes, which depend on what was enabled at the time.
+/// It is about what the CPU *supports*, so it can be made from recorded words, or by a kernel that must not
+/// execute CPUID, from a table that its firmware left. The exceptions are the CPU's own sizes, which depend on
+/// what was enabled at the time, and [XCR0](Self::xcr0), which whoever knows it adds.
 ///
 /// ```
 /// use fpu_x86::{Components, Facts, PlanError};
@@ -64,6 +65,8 @@ pub struct Facts {
     xfd: bool,
     xsaves_erratum: bool,
     keeps_x87_pointers: bool,
+    xcr0: Option<u64>,
+    quirk: Option<Quirk>,
     user: u64,
     supervisor: u64,
     standard_enabled: u32,
@@ -73,6 +76,8 @@ pub struct Facts {
 }
 
 const LEAF: u32 = 0xD;
+/// What every CPU with XSAVE lists: x87 and SSE.
+const LISTED: u64 = Components::LEGACY.bits();
 
 /// CPUID 80000008:EBX\[2\], if there is such a leaf.
 fn restores_error_pointers<R: CpuIdReader>(reader: &R) -> bool {
@@ -84,9 +89,12 @@ impl Facts {
     /// Reads CPUID through `reader`: the CPU itself (`raw_cpuid::CpuIdReaderNative`) or recorded
     /// words.
     ///
+    /// A CPU that says XSAVE and does not describe it (the leaves end before 0xD, or 0xD is zero, as
+    /// firmware and hypervisors leave it) is one without XSAVE, whose plans have a [`Quirk`].
+    ///
     /// # Errors
     ///
-    /// [`PlanError::NoFxsave`], [`PlanError::NoXsaveLeaf`], [`PlanError::EmptyXsaveLeaf`].
+    /// [`PlanError::NoFxsave`].
     pub fn from_cpuid<R: CpuIdReader>(reader: R) -> Result<Self, PlanError> {
         let cpuid = CpuId::with_cpuid_reader(reader.clone());
         let features = cpuid.get_feature_info().ok_or(PlanError::NoFxsave)?;
@@ -97,17 +105,21 @@ impl Facts {
         let amd = vendor
             .as_ref()
             .is_some_and(|name| matches!(name.as_str(), "AuthenticAMD" | "HygonGenuine"));
-        let keeps_x87_pointers = amd && !restores_error_pointers(&reader);
-        if !features.has_xsave() {
-            return Ok(Self { keeps_x87_pointers, ..Self::without_xsave() });
+        let last = reader.cpuid1(0).eax;
+        let mut facts = Self::without_xsave();
+        if features.has_xsave() {
+            let eax = if last < LEAF { 0 } else { reader.cpuid2(LEAF, 0).eax };
+            if last < LEAF {
+                facts.quirk = Some(Quirk::NoXsaveLeaf { last });
+            } else if u64::from(eax) & LISTED != LISTED {
+                facts.quirk = Some(Quirk::EmptyXsaveLeaf { eax });
+            } else {
+                facts = Self::from_xsave_leaf(reader.clone())?;
+            }
+            facts.osxsave = features.has_oxsave();
         }
-        if cpuid.get_extended_state_info().is_none() {
-            return Err(PlanError::NoXsaveLeaf);
-        }
-        let mut facts = Self::from_xsave_leaf(reader)?;
-        facts.osxsave = features.has_oxsave();
-        facts.keeps_x87_pointers = keeps_x87_pointers;
-        facts.xsaves_erratum = amd && matches!(features.family_id(), 0x17 | 0x18);
+        facts.keeps_x87_pointers = amd && !restores_error_pointers(&reader);
+        facts.xsaves_erratum = facts.xsave && amd && matches!(features.family_id(), 0x17 | 0x18);
         Ok(facts)
     }
 
@@ -166,6 +178,8 @@ impl Facts {
             xfd: false,
             xsaves_erratum: false,
             keeps_x87_pointers: false,
+            xcr0: None,
+            quirk: None,
             user: Components::LEGACY.bits(),
             supervisor: 0,
             standard_enabled: 0,
@@ -197,7 +211,47 @@ impl Facts {
         Components::from_bits_retain(self.supervisor)
     }
 
-    /// The CPU has XSAVE (CPUID.1:ECX\[26\]).
+    /// The same facts with what XCR0 held when the words were read, which XGETBV with ECX = 0 tells: a plan
+    /// for ring 3 is made from that.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Facts};
+    /// # use raw_cpuid::CpuIdResult;
+    /// # let words = |leaf, sub| match (leaf, sub) {
+    /// #     (0xD, 0) => CpuIdResult { eax: 7, ebx: 832, ecx: 832, edx: 0 },
+    /// #     (0xD, 2) => CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 },
+    /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+    /// # };
+    /// let facts = Facts::from_xsave_leaf(words)?;
+    /// assert_eq!(facts.xcr0(), None);
+    /// let facts = facts.with_xcr0(Components::LEGACY | Components::AVX);
+    /// assert_eq!(facts.xcr0(), Some(Components::LEGACY | Components::AVX));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn with_xcr0(self, xcr0: Components) -> Self {
+        Self { xcr0: Some(xcr0.bits()), ..self }
+    }
+
+    /// What XCR0 held when the words were read, if that is known.
+    #[must_use]
+    pub fn xcr0(&self) -> Option<Components> {
+        self.xcr0.map(Components::from_bits_retain)
+    }
+
+    /// What is odd about the leaf as a whole.
+    pub(crate) fn quirk(&self) -> Option<Quirk> {
+        self.quirk
+    }
+
+    /// Takes the description of a component away, in which nothing can be believed.
+    pub(crate) fn forget(&mut self, number: u32) {
+        if let Some(described) = self.described.get_mut(number as usize) {
+            *described = Described::default();
+        }
+    }
+
+    /// The CPU has XSAVE (CPUID.1:ECX\[26\]), and describes it.
     #[must_use]
     pub fn xsave(&self) -> bool {
         self.xsave

@@ -10,14 +10,15 @@ use crate::{
         ControlMismatch, CpuMismatch, CR0_OURS, CR0_SET, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE,
         CR4_OURS,
     },
-    image, insn, ControlRegister, ControlState, Facts, Plan, PlanError, Rung,
+    image, insn, ControlRegister, ControlState, Facts, Measured, Plan, PlanError, Rung,
 };
 
-const IA32_XFD: u32 = 0x1C4;
+pub(crate) const IA32_XFD: u32 = 0x1C4;
 const IA32_XFD_ERR: u32 = 0x1C5;
-const IA32_XSS: u32 = 0xDA0;
+pub(crate) const IA32_XSS: u32 = 0xDA0;
 
-/// Why a CPU was not set up.
+/// Why a CPU was not set up. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before; what the registers of the FPU
+/// hold is not.
 ///
 /// ```
 /// use fpu_x86::EnableError;
@@ -26,23 +27,23 @@ const IA32_XSS: u32 = 0xDA0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnableError {
-    /// This is not ring 0. Nothing has changed.
+    /// This is not ring 0.
     WrongRing(u8),
-    /// The plan is one for ring 3. Nothing has changed.
+    /// The plan is one for ring 3.
     UserPlan,
-    /// This CPU's CPUID is not one to make a plan from. Nothing has changed.
-    Cpuid(PlanError),
-    /// This CPU is not like the plan's. Nothing has changed.
+    /// This CPU's CPUID is not one to make a plan from, or nothing is left of the plan that the kernel could do
+    /// with.
+    Plan(PlanError),
+    /// This CPU is not like the plan's.
     Cpu(CpuMismatch),
-    /// The CPU, or a hypervisor, refused a value that CPUID promises. The CPU is half set up and must
-    /// not run tasks.
+    /// The CPU, or a hypervisor, refused a value that CPUID promises.
     Refused {
         /// Which register.
         register: ControlRegister,
         /// The exception.
         vector: u32,
     },
-    /// The CPU refused to load the initial state. It must not run tasks.
+    /// The CPU refused to load the initial state.
     InitialState {
         /// The exception.
         vector: u32,
@@ -50,8 +51,10 @@ pub enum EnableError {
     /// The CPU's restore leaves MXCSR as it is where the image has no SSE state, so that a task would find
     /// another's: no CPU does, an emulator might. Use [`Plan::scrubbing`] on all CPUs.
     KeepsMxcsr,
-    /// A register reads otherwise than it was written. The CPU must not run tasks.
+    /// A register reads otherwise than it was written.
     Verify(ControlMismatch),
+    /// The CPU does not save what the plan says where the plan says.
+    Measured(Measured),
 }
 
 impl fmt::Display for EnableError {
@@ -59,16 +62,17 @@ impl fmt::Display for EnableError {
         match self {
             Self::WrongRing(ring) => write!(f, "in ring {ring}, not in ring 0"),
             Self::UserPlan => f.write_str("the plan is one for ring 3"),
-            Self::Cpuid(why) => why.fmt(f),
+            Self::Plan(why) => why.fmt(f),
             Self::Cpu(why) => why.fmt(f),
             Self::Refused { register, vector } => {
-                write!(f, "{register:?} was refused with exception {vector}")
+                write!(f, "{register} was refused with exception {vector}")
             }
             Self::InitialState { vector } => {
                 write!(f, "the initial state was refused with exception {vector}")
             }
             Self::KeepsMxcsr => f.write_str("restores keep MXCSR where SSE state is absent"),
             Self::Verify(why) => why.fmt(f),
+            Self::Measured(why) => write!(f, "measured: {why}"),
         }
     }
 }
@@ -108,7 +112,7 @@ pub unsafe fn enable_legacy_on_this_cpu() {
 }
 
 impl ControlState {
-    /// Reads the registers of this CPU.
+    /// Reads the registers of this CPU, as far as CPUID says that it has them.
     ///
     /// # Safety
     ///
@@ -123,54 +127,113 @@ impl ControlState {
     /// ```
     #[must_use]
     pub unsafe fn read() -> Self {
+        let facts = Facts::from_cpuid(CpuIdReaderNative);
+        let (xss, xfd) = facts.map_or((false, false), |facts| (facts.xsaves(), facts.xfd()));
+        // SAFETY: C1.
+        unsafe { Self::read_these(xss, xfd) }
+    }
+
+    /// The same without CPUID: IA32_XSS and IA32_XFD are read if the plan writes them.
+    ///
+    /// # Safety
+    ///
+    /// C1 as for [`enable_legacy_on_this_cpu`], on a CPU on which the plan was put into force.
+    #[must_use]
+    pub unsafe fn read_given(plan: &Plan) -> Self {
+        // SAFETY: C1. The plan's registers could be written.
+        unsafe { Self::read_these(plan.writes_xss, plan.writes_xfd) }
+    }
+
+    /// # Safety
+    ///
+    /// C1, and the CPU has the registers.
+    unsafe fn read_these(xss: bool, xfd: bool) -> Self {
         // SAFETY: N4: C1.
         let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
-        let mut state = Self {
-            cr0,
-            cr4,
-            xcr0: None,
-            xss: None,
-            xfd: None,
-            standard_len: None,
-            compacted_len: None,
-        };
+        let mut state = Self { cr0, cr4, xcr0: None, xss: None, xfd: None };
         if cr4 & CR4_OSXSAVE == 0 {
             return state;
         }
         // SAFETY: N3: OSXSAVE is set.
         state.xcr0 = Some(unsafe { insn::xgetbv0() });
-        if let Ok(facts) = Facts::from_cpuid(CpuIdReaderNative) {
-            state.standard_len = Some(facts.standard_enabled());
-            if facts.xsavec() {
-                state.compacted_len = Some(facts.compacted_enabled());
-            }
-            if facts.xsaves() {
-                // SAFETY: N4: C1. N6: XSAVES comes with the register.
-                state.xss = Some(unsafe { insn::rdmsr(IA32_XSS) });
-            }
-            if facts.xfd() {
-                // SAFETY: N4: C1. N6: CPUID says so.
-                state.xfd = Some(unsafe { insn::rdmsr(IA32_XFD) });
-            }
+        // SAFETY: N4: C1. N6: the caller's. So for both.
+        unsafe {
+            state.xss = xss.then(|| insn::rdmsr(IA32_XSS));
+            state.xfd = xfd.then(|| insn::rdmsr(IA32_XFD));
         }
         state
     }
 }
 
+/// What the control registers held, to be put back.
+struct Before {
+    cr0: u64,
+    cr4: u64,
+    xcr0: Option<u64>,
+    xss: Option<u64>,
+    xfd: Option<u64>,
+}
+
+impl Before {
+    /// # Safety
+    ///
+    /// C1.
+    unsafe fn read() -> Self {
+        // SAFETY: N4: C1.
+        let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
+        Self { cr0, cr4, xcr0: None, xss: None, xfd: None }
+    }
+
+    /// Puts all of it back that was changed.
+    ///
+    /// # Safety
+    ///
+    /// C1.
+    unsafe fn put_back(&self) {
+        // SAFETY: N4: C1. N5: the values of before. What was written before could be written again; if not, it
+        // cannot be helped. N3: XCR0 was read, so OSXSAVE is set.
+        unsafe {
+            if let Some(xfd) = self.xfd {
+                let _refused = insn::wrmsr(IA32_XFD, xfd);
+            }
+            if let Some(xss) = self.xss {
+                let _refused = insn::wrmsr(IA32_XSS, xss);
+            }
+            if let Some(xcr0) = self.xcr0 {
+                let _refused = insn::xsetbv0(xcr0);
+            }
+            insn::set_cr4(self.cr4);
+            insn::set_cr0(self.cr0);
+        }
+    }
+}
+
+/// Reads a register before it is written.
+///
+/// # Safety
+///
+/// C1.
+unsafe fn read_msr(register: ControlRegister, number: u32) -> Result<Option<u64>, EnableError> {
+    // SAFETY: N4: C1.
+    refused(register, unsafe { insn::rdmsr_fault(number) })?;
+    // SAFETY: N4: C1. N6: just tried.
+    Ok(Some(unsafe { insn::rdmsr(number) }))
+}
+
 impl Plan {
     /// Puts the plan into force on this CPU: when it comes online, and again on resume, as the control
-    /// registers are lost with the power. Before the CPU's word of `fpu-core` is opened.
+    /// registers are lost with the power. Before the CPU's word of `fpu-core` is opened. On the CPU that boots,
+    /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) comes first, and makes of the plan one that works.
     ///
     /// In this order: this CPU is compared with the plan's, and refused before anything changes if it is
     /// not alike; CR0.MP and NE are set, EM and TS cleared; CR4.OSFXSR and OSXMMEXCPT are set, OSXSAVE too
     /// unless the plan is for FXSAVE; XCR0, IA32_XSS and IA32_XFD are written; every register that
-    /// the plan switches is loaded with its initial state, which must have taken away what was in MXCSR; and all
-    /// that is read back and compared, CPUID's sizes with the plan's layouts too.
+    /// the plan switches is loaded with its initial state, which must have taken away what was in MXCSR; the
+    /// plan is [measured](Self::measure); and the control registers are read back and compared.
     ///
     /// # Errors
     ///
-    /// See [`EnableError`]. Faults of XSETBV, WRMSR and the restore become errors if the kernel's handlers
-    /// serve [`fixup`](crate::fixup).
+    /// See [`EnableError`]. Faults become errors if the kernel's handlers serve [`fixup`](crate::fixup).
     ///
     /// # Safety
     ///
@@ -186,7 +249,7 @@ impl Plan {
     /// ```no_run
     /// use fpu_x86::{Components, Plan};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let plan = Plan::detect_kernel(Components::USER | Components::CET_U)?; // once
+    /// # let plan = Plan::detect_kernel(Components::USER | Components::CET_U)?;
     /// // SAFETY: C1 to C5: a CPU of ours that comes online, interrupts off, nothing run on it yet.
     /// let state = unsafe { plan.enable_on_this_cpu() }?; // on each CPU
     /// println!("XCR0 is {:#x?}", state.xcr0);
@@ -196,42 +259,92 @@ impl Plan {
     #[doc(alias = "fpu__init_cpu")]
     #[doc(alias = "fpu__resume_cpu")]
     pub unsafe fn enable_on_this_cpu(&self) -> Result<ControlState, EnableError> {
-        let ring = insn::ring();
-        if ring != 0 {
-            return Err(EnableError::WrongRing(ring));
-        }
-        if !self.is_for_kernel() {
-            return Err(EnableError::UserPlan);
-        }
-        let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Cpuid)?;
-        self.check_cpu(&cpu).map_err(EnableError::Cpu)?;
-        let should = ControlState::of(self).map_err(EnableError::Cpuid)?;
+        self.check_ring()?;
+        let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
+        // SAFETY: C1 to C5.
+        unsafe { self.enable_given(&cpu) }
+    }
 
-        // SAFETY: N4: C1.
-        let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
+    /// The same on a CPU whose CPUID is given: no CPUID is executed, and none needed whose answer depends on
+    /// what is enabled.
+    ///
+    /// # Errors
+    ///
+    /// As for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
+    ///
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu). That the facts are this CPU's is not
+    /// relied on: what they promise is tried.
+    ///
+    /// ```no_run
+    /// use fpu_x86::{Components, Facts, Plan};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let table = |_, _| raw_cpuid::CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+    /// let facts = Facts::from_cpuid(table)?; // for instance, the CPUID page of an SEV-SNP guest
+    /// let plan = Plan::detect_kernel_given(facts.clone(), Components::USER)?;
+    /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
+    /// let plan = unsafe { plan.settle_given(&facts) }?;
+    /// // SAFETY: C1 to C5: another CPU that comes online.
+    /// unsafe { plan.enable_given(&facts) }?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub unsafe fn enable_given(&self, cpu: &Facts) -> Result<ControlState, EnableError> {
+        self.check_ring()?;
+        self.check_cpu(cpu).map_err(EnableError::Cpu)?;
+        // SAFETY: C1.
+        let mut before = unsafe { Before::read() };
+        // SAFETY: C1 to C5.
+        let result = unsafe { self.put_into_force(&mut before) };
+        if result.is_err() {
+            // SAFETY: C1.
+            unsafe { before.put_back() };
+        }
+        result
+    }
+
+    pub(crate) fn check_ring(&self) -> Result<(), EnableError> {
+        match insn::ring() {
+            0 if self.is_for_kernel() => Ok(()),
+            0 => Err(EnableError::UserPlan),
+            ring => Err(EnableError::WrongRing(ring)),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu), in ring 0.
+    unsafe fn put_into_force(&self, before: &mut Before) -> Result<ControlState, EnableError> {
+        let should = ControlState::of(self);
         // SAFETY: C1, C4. After this FXSAVE works, which the next line needs.
         unsafe { enable_legacy_on_this_cpu() };
-        if let Err(why) = self.check_mxcsr_mask(backend::mxcsr_mask()) {
-            // SAFETY: N4, N5: the values of before.
-            unsafe {
-                insn::set_cr4(cr4);
-                insn::set_cr0(cr0);
-            }
-            return Err(EnableError::Cpu(why));
+        self.check_mxcsr_mask(backend::mxcsr_mask()).map_err(EnableError::Cpu)?;
+        if should.cr4 & CR4_OSXSAVE == 0 {
+            // SAFETY: N4: C1. N5: C4: one bit less.
+            unsafe { insn::set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
+        } else {
+            // SAFETY: N4: C1. N5: C4.
+            let vector = unsafe { insn::try_set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
+            refused(ControlRegister::Cr4, vector)?;
         }
-        // SAFETY: N4: C1. N5: C4, and OSXSAVE only where the CPU has XSAVE (`check_cpu`).
-        unsafe { insn::set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
 
         // XCR0 first: with a component still off there, the others have nothing to act on.
         if let Some(xcr0) = should.xcr0 {
-            // SAFETY: N3: OSXSAVE is set. N4: C1.
+            // SAFETY: N3: OSXSAVE is set.
+            before.xcr0 = Some(unsafe { insn::xgetbv0() });
+            // SAFETY: N3: OSXSAVE is set. N4: C1. N5: C5.
             refused(ControlRegister::Xcr0, unsafe { insn::xsetbv0(xcr0) })?;
         }
         if let Some(xss) = should.xss {
+            // SAFETY: C1.
+            before.xss = unsafe { read_msr(ControlRegister::Xss, IA32_XSS) }?;
             // SAFETY: N4: C1. N5: C5.
             refused(ControlRegister::Xss, unsafe { insn::wrmsr(IA32_XSS, xss) })?;
         }
         if let Some(xfd) = should.xfd {
+            // SAFETY: C1.
+            before.xfd = unsafe { read_msr(ControlRegister::Xfd, IA32_XFD) }?;
             // SAFETY: N4: C1. N5: C5.
             refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD, xfd) })?;
             // SAFETY: as above.
@@ -240,8 +353,10 @@ impl Plan {
         // SAFETY: C2, and all components of the plan are on.
         unsafe { self.load_initial_registers() }?;
         // SAFETY: C1.
-        let state = unsafe { ControlState::read() };
+        let state = unsafe { ControlState::read_given(self) };
         state.verify(self).map_err(EnableError::Verify)?;
+        // SAFETY: C1, C2. C6: just verified.
+        unsafe { self.measure() }.map_err(EnableError::Measured)?;
         Ok(state)
     }
 
@@ -290,9 +405,14 @@ mod tests {
     #[test]
     fn ring_3_is_refused_before_anything_is_touched() {
         let plan = Plan::detect_kernel(Components::USER).unwrap();
+        let facts = plan.facts();
         // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
-        let answer = unsafe { plan.enable_on_this_cpu() };
-        assert_eq!(answer, Err(EnableError::WrongRing(3)));
+        unsafe {
+            assert_eq!(plan.enable_on_this_cpu(), Err(EnableError::WrongRing(3)));
+            assert_eq!(plan.enable_given(facts), Err(EnableError::WrongRing(3)));
+            assert_eq!(plan.clone().settle_on_this_cpu(), Err(EnableError::WrongRing(3)));
+            assert_eq!(plan.clone().settle_given(facts), Err(EnableError::WrongRing(3)));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::{Components, Format, Rung};
+use crate::{Components, LeftOut, Rung};
 
 /// Why no plan could be made. The CPU's state is as before.
 ///
@@ -19,12 +19,12 @@ pub enum PlanError {
     /// In ring 0, with CR0.EM or CR0.TS set or CR4.OSFXSR clear: FXSAVE, which tells the MXCSR mask, would
     /// fault or tell nothing.
     FpuOff,
-    /// CPUID says XSAVE, but has no leaf 0xD.
+    /// The system has enabled what only XSAVE can save, and CPUID has no leaf 0xD to say where.
     NoXsaveLeaf,
-    /// CPUID says XSAVE, but leaf 0xD is all zero.
+    /// The same with a leaf 0xD that does not even list x87 and SSE.
     EmptyXsaveLeaf,
-    /// XCR0 is, or would be, a value that XSETBV does not accept: AVX without SSE, a part of AVX-512, of
-    /// MPX or of AMX, APX with MPX.
+    /// XCR0 is a value that XSETBV does not accept, or one is asked for: AVX without SSE, a part of AVX-512,
+    /// of MPX or of AMX; APX with MPX.
     IllegalXcr0(Components),
     /// Components are enabled, or asked for, that CPUID does not list.
     NotEnumerated(Components),
@@ -36,8 +36,8 @@ pub enum PlanError {
         /// Which ones.
         missing: Components,
     },
-    /// CPUID lists a component, but describes it with size 0, or not as what it is: user state in XCR0,
-    /// supervisor state in IA32_XSS.
+    /// For a layout, CPUID lists a component, but describes it with size 0, or not as what it is: user state in
+    /// XCR0, supervisor state in IA32_XSS.
     Undescribed(Components),
     /// The standard format has no place for components that IA32_XSS enables.
     SupervisorOnly(Components),
@@ -56,15 +56,16 @@ pub enum PlanError {
         /// The offset CPUID gives it.
         offset: u32,
     },
-    /// The sum of the components is not the size that CPUID gives for the same set.
-    SizeMismatch {
-        /// The format in question.
-        format: Format,
-        /// Bytes by the components' descriptions.
-        computed: u32,
-        /// Bytes by CPUID(0xD,0).EBX or CPUID(0xD,1).EBX.
-        reported: u32,
+    /// A component is required, and cannot be had: it is one that the kernel [requires](crate::Plan::requiring),
+    /// or one that the system of a plan for ring 3 has enabled.
+    Required {
+        /// The component, or several.
+        component: Components,
+        /// Why not; of a word of CPUID it says which, what it holds and what it should.
+        why: LeftOut,
     },
+    /// The system has enabled XSAVE, and what XCR0 holds was not given.
+    UnknownXcr0,
     /// The CPU, or its operating system, does not offer this instruction; XSAVES is for ring 0 only.
     Unavailable(Rung),
     /// The instruction cannot save all that is enabled.
@@ -104,7 +105,7 @@ impl fmt::Display for PlanError {
             Self::NoFxsave => f.write_str("the CPU has no FXSAVE or no SSE"),
             Self::FpuOff => f.write_str("CR0 or CR4 keeps FXSAVE from working"),
             Self::NoXsaveLeaf => f.write_str("CPUID says XSAVE and has no leaf 0xD"),
-            Self::EmptyXsaveLeaf => f.write_str("CPUID says XSAVE and leaf 0xD is all zero"),
+            Self::EmptyXsaveLeaf => f.write_str("CPUID says XSAVE and leaf 0xD is empty"),
             Self::IllegalXcr0(bits) => {
                 write!(f, "XCR0 {:#x} is no legal set of components", bits.bits())
             }
@@ -123,10 +124,8 @@ impl fmt::Display for PlanError {
             Self::Misplaced { component, offset } => {
                 write!(f, "CPUID places {} at offset {offset}", List(component))
             }
-            Self::SizeMismatch { format, computed, reported } => write!(
-                f,
-                "the {format:?} area has {computed} bytes by its components, {reported} by CPUID"
-            ),
+            Self::Required { component, why } => write!(f, "no {}: {why}", List(component)),
+            Self::UnknownXcr0 => f.write_str("what XCR0 holds is not known"),
             Self::Unavailable(rung) => write!(f, "{rung:?} is not available on this CPU"),
             Self::TooNarrow { missing } => {
                 write!(f, "the instruction does not save {}", List(missing))

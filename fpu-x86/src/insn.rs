@@ -5,20 +5,32 @@
 //! refused by the CPU because of what is in the image: each is followed by bytes that say so, which
 //! [`fixup`] looks for.
 
+mod ring0;
+
 use core::arch::asm;
+
+pub(crate) use ring0::*;
 
 /// What follows the restoring instruction: XOR EAX,EAX, so that 0 means done, and an 8-byte NOP whose
 /// displacement is our mark. Compiled code has no such sequence.
 const MARK: [u8; 10] = [0x31, 0xC0, 0x0F, 0x1F, 0x84, 0x00, b'F', b'P', b'U', 0x86];
 /// The XOR, which is skipped, so that EAX stays what the handler put there.
 const XOR: usize = 2;
-/// XRSTOR64, FXRSTOR64 and XRSTORS64 of [RDI], XSETBV, WRMSR.
-const MAY_FAULT: [&[u8]; 5] = [
+/// XRSTOR64, FXRSTOR64 and XRSTORS64 of [RDI], XSETBV, WRMSR; RDMSR, MOV to CR4 from RAX; XSAVE64, XSAVEOPT64,
+/// FXSAVE64, XSAVEC64 and XSAVES64 to [RSI].
+const MAY_FAULT: [&[u8]; 12] = [
     &[0x48, 0x0F, 0xAE, 0x2F],
     &[0x48, 0x0F, 0xAE, 0x0F],
     &[0x48, 0x0F, 0xC7, 0x1F],
     &[0x0F, 0x01, 0xD1],
     &[0x0F, 0x30],
+    &[0x0F, 0x32],
+    &[0x0F, 0x22, 0xE0],
+    &[0x48, 0x0F, 0xAE, 0x26],
+    &[0x48, 0x0F, 0xAE, 0x36],
+    &[0x48, 0x0F, 0xAE, 0x06],
+    &[0x48, 0x0F, 0xC7, 0x26],
+    &[0x48, 0x0F, 0xC7, 0x2E],
 ];
 
 /// The faults, not traps or interrupts, that they can raise (SDM vol. 2): #UD, #NM, #SS, #GP, #PF, #AC.
@@ -40,7 +52,7 @@ pub struct Fixup {
 }
 
 /// How to continue after a fault at `ip`, if that is an instruction of this crate that may be refused: a
-/// restore, or a write to XCR0 or an MSR.
+/// restore, a write to XCR0, CR4 or an MSR, or an instruction that is tried when a CPU is set up.
 ///
 /// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode
 /// that it cannot resolve otherwise, and replaces the saved RIP and RAX with the answer; the restore then
@@ -218,6 +230,52 @@ pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
     vector
 }
 
+macro_rules! round {
+    ($($name:ident $restore:literal $save:literal),*) => {$(
+        /// Loads the components in `mask` from `from` and saves them to `to`, with no other instruction between
+        /// that could change a register. Returns the vector of the fault, or 0, and 1 if it was the save's.
+        ///
+        /// # Safety
+        ///
+        /// N2, and N1 for both, but for this: whether the instructions are offered is what is tried.
+        pub(crate) unsafe fn $name(from: *const u8, to: *mut u8, mask: u64) -> (u32, u32) {
+            let (vector, stage): (u32, u32);
+            // SAFETY: N1, N2, of the function. A fault continues behind the XOR with the vector in EAX. The
+            // default clobbers say that memory changes.
+            unsafe {
+                loading!(
+                    concat!($restore, " [rdi]"),
+                    "xor eax, eax",
+                    ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
+                    "xor ecx, ecx",
+                    "test eax, eax",
+                    "jnz 2f",
+                    "mov eax, r8d",
+                    "mov ecx, 1",
+                    concat!($save, " [rsi]"),
+                    "xor eax, eax",
+                    ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
+                    "2:",
+                    in("rdi") from,
+                    in("rsi") to,
+                    in("r8") mask,
+                    inlateout("eax") mask as u32 => vector,
+                    in("edx") (mask >> 32) as u32,
+                    lateout("ecx") stage,
+                );
+            }
+            (vector, stage)
+        }
+    )*};
+}
+round!(
+    fxrstor_fxsave "fxrstor64" "fxsave64",
+    xrstor_xsave "xrstor64" "xsave64",
+    xrstor_xsaveopt "xrstor64" "xsaveopt64",
+    xrstor_xsavec "xrstor64" "xsavec64",
+    xrstors_xsaves "xrstors64" "xsaves64"
+);
+
 /// Overwrites the addresses of the last x87 instruction and operand, and its opcode; and MXCSR. The unit is
 /// empty afterwards, and both have their default control words.
 ///
@@ -349,101 +407,6 @@ pub(crate) fn ring() -> u8 {
         asm!("mov {:x}, cs", out(reg) selector, options(nomem, nostack, preserves_flags));
     }
     selector as u8 & 3
-}
-
-macro_rules! control_register {
-    ($($read:ident $write:ident $name:literal),*) => {$(
-        /// Reads a control register.
-        ///
-        /// # Safety
-        ///
-        /// * **N4** in ring 0.
-        pub(crate) unsafe fn $read() -> u64 {
-            let value;
-            // SAFETY: N4. Not `nomem`, so that it is not moved across a write of the register.
-            unsafe {
-                asm!(
-                    concat!("mov {}, ", $name),
-                    out(reg) value,
-                    options(nostack, preserves_flags),
-                );
-            }
-            value
-        }
-
-        /// Writes a control register.
-        ///
-        /// # Safety
-        ///
-        /// N4, and
-        ///
-        /// * **N5** the value is legal, and nothing relies on what it changes.
-        pub(crate) unsafe fn $write(value: u64) {
-            // SAFETY: N4, N5. Not `nomem`: what follows must not be moved before it.
-            unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack)) }
-        }
-    )*};
-}
-control_register!(cr0 set_cr0 "cr0", cr4 set_cr4 "cr4");
-
-macro_rules! fallible_write {
-    ($insn:literal, $register:expr, $value:expr) => {{
-        let vector: u32;
-        // SAFETY: N4, N5, of the function around. A fault continues as for restores. Not `nomem`: what
-        // follows must not be moved before it.
-        unsafe {
-            asm!(
-                $insn,
-                "xor eax, eax",
-                ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
-                in("ecx") $register,
-                inlateout("eax") $value as u32 => vector,
-                in("edx") ($value >> 32) as u32,
-                options(nostack),
-            );
-        }
-        vector
-    }};
-}
-
-/// Writes XCR0. Returns 0, or the vector of the fault.
-///
-/// # Safety
-///
-/// N3, N4, N5.
-pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
-    fallible_write!("xsetbv", 0, value)
-}
-
-/// Writes a model-specific register. Returns 0, or the vector of the fault.
-///
-/// # Safety
-///
-/// N4, N5.
-pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
-    fallible_write!("wrmsr", register, value)
-}
-
-/// Reads a model-specific register.
-///
-/// # Safety
-///
-/// N4, and
-///
-/// * **N6** the CPU has it.
-pub(crate) unsafe fn rdmsr(register: u32) -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: N4, N6. Not `nomem`, so that it is not moved across a write of the register.
-    unsafe {
-        asm!(
-            "rdmsr",
-            in("ecx") register,
-            out("eax") low,
-            out("edx") high,
-            options(nostack, preserves_flags),
-        );
-    }
-    u64::from(high) << 32 | u64::from(low)
 }
 
 #[cfg(test)]

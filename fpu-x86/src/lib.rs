@@ -7,21 +7,26 @@
 #[cfg(test)]
 extern crate std;
 
-mod check;
+mod choose;
 mod components;
 mod control;
 #[cfg(test)]
 mod corpus;
 mod cpuid;
+mod describe;
 mod error;
 mod foreign;
 mod image;
 mod layout;
+mod measured;
 #[cfg(test)]
 mod oddities;
 mod plan;
+mod quirk;
 #[cfg(test)]
 mod random;
+#[cfg(test)]
+mod spoilt;
 #[cfg(test)]
 mod words;
 mod x87;
@@ -33,7 +38,9 @@ pub use error::{ImageError, PlanError};
 pub use foreign::{ForeignError, ForeignImage, ValidImage};
 pub use image::{Image, ImageMut};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
+pub use measured::Measured;
 pub use plan::{Format, Plan, Rung};
+pub use quirk::{CpuidRegister, Expected, LeftOut, Quirk, SizeWord, WrongWord};
 pub use x87::{Selectors, X87};
 
 cfg_if::cfg_if! {
@@ -47,6 +54,8 @@ cfg_if::cfg_if! {
         mod backend;
         mod enable;
         mod insn;
+        mod measure;
+        mod settle;
         pub use enable::{enable_legacy_on_this_cpu, EnableError};
         pub use insn::{fixup, Fixup};
     }

@@ -1,11 +1,6 @@
 //! Which registers are switched, by which instruction, to where.
 
-use crate::{
-    check::{check_described, check_enabled_sizes, check_supported_size},
-    components::SWITCHED,
-    layout::Places,
-    Components, Facts, PlanError,
-};
+use crate::{layout::Places, quirk::Quirks, Components, Facts, Quirk};
 
 /// The instruction that saves; its restore and its initial image belong to it. Better ones compare
 /// greater.
@@ -95,170 +90,29 @@ pub struct Plan {
     pub(crate) rung: Rung,
     pub(crate) restore_by: RestoreBy,
     /// What XCR0 holds while this plan is in use.
-    xcr0: u64,
+    pub(crate) xcr0: u64,
+    /// Bytes of an area: the layout's, or more.
+    pub(crate) area_len: u32,
+    /// What areas of the standard and of the compacted format must have at least, because CPUID says so.
+    pub(crate) at_least: [u32; 2],
     /// XSAVE and its kin may be used.
-    xsave: bool,
+    pub(crate) xsave: bool,
     /// Made for ring 0, which sets XCR0 and IA32_XSS by it.
-    ring0: bool,
-    mxcsr_mask: u32,
+    pub(crate) ring0: bool,
+    /// Instructions that do not work here, one bit each.
+    pub(crate) barred: u8,
+    /// IA32_XSS and IA32_XFD are there and can be written.
+    pub(crate) writes_xss: bool,
+    pub(crate) writes_xfd: bool,
+    /// Without these there is no plan.
+    pub(crate) required: Components,
+    pub(crate) mxcsr_mask: u32,
     pub(crate) layout: Places,
-    facts: Facts,
+    pub(crate) facts: Facts,
+    pub(crate) quirks: Quirks,
 }
 
 impl Plan {
-    /// What ring 3 can know and do: components enabled in XCR0, minus PKRU, minus `left_out`.
-    pub(crate) fn user(
-        facts: Facts,
-        xcr0: u64,
-        mxcsr_mask: u32,
-        wanted: Components,
-        left_out: Components,
-    ) -> Result<Self, PlanError> {
-        let xsave = facts.xsave() && facts.osxsave();
-        let enabled = if xsave { Components::from_bits_retain(xcr0) } else { Components::LEGACY };
-        let known = SWITCHED.intersection(Components::USER).union(Components::PKRU);
-        let unknown = enabled.difference(known);
-        if !unknown.is_empty() {
-            return Err(PlanError::Unsupported(unknown));
-        }
-        if !enabled.is_legal_xcr0() {
-            return Err(PlanError::IllegalXcr0(enabled));
-        }
-        let not_listed = enabled.difference(facts.supported_user());
-        if !not_listed.is_empty() {
-            return Err(PlanError::NotEnumerated(not_listed));
-        }
-        // SSE instructions do not ask XCR0, so tasks hold XMM registers whether XSAVE may save them
-        // or not.
-        let missing = Components::LEGACY.difference(enabled.difference(left_out));
-        if !missing.is_empty() {
-            return Err(PlanError::Uncovered { missing });
-        }
-        let due = enabled.difference(Components::PKRU).difference(left_out);
-        let missing = due.difference(wanted);
-        if !missing.is_empty() {
-            return Err(PlanError::Uncovered { missing });
-        }
-        if xsave {
-            check_described(enabled, &facts)?;
-            check_enabled_sizes(enabled, &facts)?;
-        }
-        Self::with_best_rung(Self {
-            mask: due.bits(),
-            rung: Rung::Fxsave,
-            restore_by: RestoreBy::Fxrstor,
-            xcr0: enabled.bits(),
-            xsave,
-            ring0: false,
-            mxcsr_mask,
-            layout: Places::legacy(),
-            facts,
-        })
-    }
-
-    /// What ring 0 can do: of `wanted`, all that the CPU has.
-    pub(crate) fn kernel(
-        facts: Facts,
-        mxcsr_mask: u32,
-        wanted: Components,
-    ) -> Result<Self, PlanError> {
-        let unknown = wanted.difference(Components::all());
-        if !unknown.is_empty() {
-            return Err(PlanError::Unsupported(unknown));
-        }
-        let wanted = wanted.intersection(SWITCHED);
-        let user = wanted.intersection(facts.supported_user()).intersection(Components::USER);
-        if !user.is_legal_xcr0() {
-            return Err(PlanError::IllegalXcr0(user));
-        }
-        let missing = Components::LEGACY.difference(user);
-        if !missing.is_empty() {
-            return Err(PlanError::Uncovered { missing });
-        }
-        let mut supervisor = Components::empty();
-        if facts.offers_xsaves() {
-            supervisor = wanted
-                .intersection(facts.supported_supervisor())
-                .intersection(Components::SUPERVISOR);
-        }
-        let due = user | supervisor;
-        if facts.xsave() {
-            check_described(due, &facts)?;
-            check_supported_size(&facts)?;
-        }
-        Self::with_best_rung(Self {
-            mask: due.bits(),
-            rung: Rung::Fxsave,
-            restore_by: RestoreBy::Fxrstor,
-            xcr0: user.bits(),
-            xsave: facts.xsave(),
-            ring0: true,
-            mxcsr_mask,
-            layout: Places::legacy(),
-            facts,
-        })
-    }
-
-    fn with_best_rung(self) -> Result<Self, PlanError> {
-        let best = Rung::ALL.into_iter().find(|rung| self.offers(*rung)).unwrap_or(Rung::Fxsave);
-        self.with_rung(best)
-    }
-
-    fn offers(&self, rung: Rung) -> bool {
-        self.facts.offers(rung)
-            && (rung == Rung::Fxsave || self.xsave)
-            && (rung != Rung::Xsaves || self.ring0)
-    }
-
-    /// Does a CPU with these facts have this plan's instruction?
-    pub(crate) fn offered_by(&self, cpu: &Facts) -> bool {
-        cpu.offers(self.rung)
-    }
-
-    /// The same plan with another instruction, for tests and measurements.
-    ///
-    /// Images made with one rung are not for another: make the plan before the first area.
-    ///
-    /// ```
-    /// use fpu_x86::{Components, Plan, PlanError, Rung};
-    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
-    /// let plan = Plan::detect_user(Components::all())?;
-    /// match plan.with_rung(Rung::Xsave) {
-    ///     Ok(plan) => assert_eq!(plan.rung(), Rung::Xsave),
-    ///     Err(why) => assert_eq!(why, PlanError::Unavailable(Rung::Xsave)),
-    /// }
-    /// # }
-    /// # Ok::<(), PlanError>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`PlanError::Unavailable`], or [`PlanError::TooNarrow`] where the instruction would leave
-    /// registers of one task to the next: FXSAVE with more than x87 and SSE, any but XSAVES with
-    /// supervisor components.
-    pub fn with_rung(self, rung: Rung) -> Result<Self, PlanError> {
-        if !self.offers(rung) {
-            return Err(PlanError::Unavailable(rung));
-        }
-        let held = match rung {
-            Rung::Fxsave => Components::LEGACY,
-            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => !Components::SUPERVISOR,
-            Rung::Xsaves => !Components::empty(),
-        };
-        let missing = self.components().difference(held);
-        if !missing.is_empty() {
-            return Err(PlanError::TooNarrow { missing });
-        }
-        let layout = Places::new(rung.format(), self.components(), &self.facts)?;
-        let restore_by = match rung {
-            _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
-            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
-            Rung::Xsaves => RestoreBy::Xrstors,
-            Rung::Fxsave => RestoreBy::Fxrstor,
-        };
-        Ok(Self { rung, restore_by, layout, ..self })
-    }
-
     /// The same plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
     /// restore leaves one of them to the next task:
     ///
@@ -266,8 +120,8 @@ impl Plan {
     ///   scrubs by itself, and this is for a kernel that does not believe its hypervisor;
     /// * MXCSR, where an image in the compacted format has no SSE state. By SDM vol. 1, 13.8.2, a restore
     ///   initialises MXCSR then, and every CPU that is known here does; Bochs 3.0 does not.
-    ///   `enable_on_this_cpu` notices, and refuses such a processor unless the plan scrubs
-    ///   ([`EnableError::KeepsMxcsr`](crate::EnableError::KeepsMxcsr)).
+    ///   `settle_on_this_cpu` notices, and scrubs ([`Quirk::KeepsMxcsr`]); `enable_on_this_cpu` refuses such a
+    ///   processor unless the plan does ([`EnableError::KeepsMxcsr`](crate::EnableError::KeepsMxcsr)).
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -306,10 +160,33 @@ impl Plan {
         self.rung.format()
     }
 
-    /// Bytes an area must have.
+    /// Bytes an area must have: those of its components, or more where CPUID says so.
     #[must_use]
     pub fn area_len(&self) -> usize {
-        self.layout.len()
+        self.area_len as usize
+    }
+
+    /// What was odd about the machine, and what the plan does without on that account. None of it loses
+    /// registers; a kernel logs it.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// for quirk in Plan::detect_kernel(Components::USER)?.quirks() {
+    ///     println!("fpu: {quirk}");
+    /// }
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub fn quirks(&self) -> impl Iterator<Item = Quirk> + '_ {
+        self.quirks.iter()
+    }
+
+    /// Without which components there would be no plan: x87 and SSE, and what
+    /// [`requiring`](Self::requiring) added. All of a plan for ring 3 are required.
+    #[must_use]
+    pub fn required(&self) -> Components {
+        self.required
     }
 
     /// Offset and size in bytes of one extended component (number 2 and up) within an image.

@@ -172,7 +172,7 @@ fn layouts_of_random_words_are_sound_or_refused() {
             Err(why) => count(why),
         }
         let wanted = Components::from_bits_truncate(random.bits()) | Components::LEGACY;
-        if let Ok(plan) = Plan::kernel(facts, 0xFFFF, wanted) {
+        if let Ok(plan) = Plan::for_kernel(facts, 0xFFFF, wanted) {
             assert!(plan.area_len() <= 576 + (1 << 20) + 63 * 64);
             assert_eq!(plan.check_cpu(plan.facts()), Ok(()));
             plans += 1;

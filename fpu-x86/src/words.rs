@@ -1,7 +1,7 @@
 //! Plans made from CPUID words that are made up to be wrong in one way each.
 
 use raw_cpuid::CpuIdResult;
-use std::{collections::BTreeMap, string::ToString};
+use std::collections::BTreeMap;
 
 use crate::{image, Components, Facts, Format, Image, ImageError, ImageMut, Plan, PlanError, Rung};
 
@@ -26,14 +26,15 @@ impl Words {
         Facts::from_cpuid(reader)
     }
     pub(crate) fn user(&self, wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
-        Plan::user(self.facts()?, self.xcr0, 0xFFFF, wanted, left_out)
+        let facts = self.facts()?.with_xcr0(Components::from_bits_retain(self.xcr0));
+        Plan::user(facts, 0xFFFF, wanted, left_out)
     }
     pub(crate) fn plan(&self) -> Result<Plan, PlanError> {
         self.user(Components::all(), Components::empty())
     }
     /// The plan for ring 0.
     pub(crate) fn kernel(&self, wanted: Components) -> Result<Plan, PlanError> {
-        Plan::kernel(self.facts()?, 0xFFFF, wanted)
+        Plan::for_kernel(self.facts()?, 0xFFFF, wanted)
     }
     pub(crate) fn with(mut self, leaf: u32, subleaf: u32, words: [u32; 4]) -> Self {
         self.cpuid.insert((leaf, subleaf), words);
@@ -112,96 +113,6 @@ fn offsets_need_not_rise_with_the_numbers() {
         .and_then(|plan| plan.with_rung(Rung::Xsave))
         .unwrap();
     assert_eq!((plan.place(Components::AVX), plan.area_len()), (Some((2432, 256)), 2688));
-}
-
-#[test]
-fn wrong_words_are_named() {
-    let avx = Components::AVX;
-    let opmask = Components::OPMASK;
-    let size = |format, computed, reported| {
-        Err::<(), _>(PlanError::SizeMismatch { format, computed, reported })
-    };
-    let cases = [
-        ("no FXSAVE", server().with(1, 0, [0, 0, XSAVE | OSXSAVE, 1 << 25]), PlanError::NoFxsave),
-        ("no SSE", server().with(1, 0, [0, 0, XSAVE | OSXSAVE, 1 << 24]), PlanError::NoFxsave),
-        ("no leaf", server().with(0, 0, [0xC, 0, 0, 0]), PlanError::NoXsaveLeaf),
-        (
-            "zero leaf",
-            server().with(0xD, 0, [0; 4]).with(0xD, 1, [0; 4]),
-            PlanError::EmptyXsaveLeaf,
-        ),
-        ("AVX without SSE", server().xcr0(0x5), PlanError::IllegalXcr0(Components::X87 | avx)),
-        (
-            "a part of AVX-512",
-            server().xcr0(0x27),
-            PlanError::IllegalXcr0(Components::from_bits_retain(0x27)),
-        ),
-        (
-            "not listed",
-            server().with(0xD, 0, [0x7, 832, 832, 0]),
-            PlanError::NotEnumerated(Components::from_bits_retain(0x2E0)),
-        ),
-        (
-            "a supervisor bit in XCR0",
-            server().xcr0(0x3E7),
-            PlanError::Unsupported(Components::from_bits_retain(0x100)),
-        ),
-        (
-            "LWP",
-            server().xcr0(1 << 62 | 7),
-            PlanError::Unsupported(Components::from_bits_retain(1 << 62)),
-        ),
-        ("no SSE in XCR0", server().xcr0(1), PlanError::Uncovered { missing: Components::SSE }),
-        ("no subleaf", server().with(0xD, 5, [0; 4]), PlanError::Undescribed(opmask)),
-        ("supervisor", server().with(0xD, 5, [64, 1088, 1, 0]), PlanError::Undescribed(opmask)),
-        (
-            "half an AVX",
-            server().with(0xD, 2, [128, 576, 0, 0]),
-            PlanError::WrongSize { component: avx, size: 128 },
-        ),
-        (
-            "huge PKRU",
-            server().with(0xD, 9, [u32::MAX, 2688, 0, 0]),
-            PlanError::WrongSize { component: Components::PKRU, size: u32::MAX },
-        ),
-        (
-            "in the header",
-            server().with(0xD, 2, [256, 512, 0, 0]),
-            PlanError::Misplaced { component: avx, offset: 512 },
-        ),
-        (
-            "far out",
-            server().with(0xD, 2, [256, u32::MAX - 100, 0, 0]),
-            PlanError::Misplaced { component: avx, offset: u32::MAX - 100 },
-        ),
-        (
-            "one in another",
-            server().with(0xD, 5, [64, 800, 0, 0]),
-            PlanError::Misplaced { component: opmask, offset: 800 },
-        ),
-        (
-            "aligned, at an odd place",
-            tiles().with(0xD, 17, [64, 2744, 2, 0]),
-            PlanError::Misplaced { component: Components::TILECFG, offset: 2744 },
-        ),
-    ];
-    for (name, words, why) in cases {
-        assert_eq!(words.plan(), Err(why), "{name}");
-        assert!(!why.to_string().is_empty());
-    }
-    let standard = server().with(0xD, 0, [0x2E7, 832, 2696, 0]).plan();
-    assert_eq!(standard.map(drop), size(Format::Standard, 2696, 832));
-    // 128 bytes of supervisor state may be enabled or not; 129 cannot be.
-    for (reported, good) in [(2439, false), (2440, true), (2568, true), (2569, false)] {
-        let words = server().with(0xD, 1, [0xF, reported, 0x100, 0]);
-        let expect = if good { Ok(()) } else { size(Format::Compacted, 2440, reported) };
-        assert_eq!(words.plan().map(drop), expect);
-    }
-    // Without XSAVES there is none, and the size is exact; without XSAVEC there is no size.
-    let words = server().with(0xD, 1, [0x3, 2568, 0x100, 0]);
-    assert_eq!(words.plan().map(drop), size(Format::Compacted, 2440, 2568));
-    let words = server().with(0xD, 1, [0x1, 0, 0, 0]);
-    assert_eq!(words.plan().unwrap().rung(), Rung::Xsaveopt);
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn legal(plan: &Plan, words: &mut Words, image: &mut Vec<u8>) {
         image.truncate(HEADER);
         return;
     }
-    let user = plan.components().intersection(Components::USER).bits();
+    let user = plan.components().difference(Components::SUPERVISOR).bits();
     let present = match words.below(4) {
         0 => 0,
         1 => user,

@@ -239,7 +239,7 @@ impl ImageMut<'_> {
     ///
     /// As for [`replace_with`](Self::replace_with).
     pub fn merge(&mut self, valid: &ValidImage<'_>, only: Components) -> Result<(), ImageError> {
-        let user = only.intersection(Components::USER);
+        let user = only.user_part();
         self.import(&valid.image(), only, user)
     }
 }

@@ -53,14 +53,14 @@ fn facts(user: Components, shadow_stack: bool) -> Facts {
 
 /// A plan for what `xcr0` enables, on a CPU that has that and nothing else.
 pub(crate) fn plan(xcr0: Components) -> Plan {
-    let facts = facts(xcr0, false);
-    Plan::user(facts, xcr0.bits(), MXCSR_MASK, Components::all(), Components::empty()).unwrap()
+    let facts = facts(xcr0, false).with_xcr0(xcr0);
+    Plan::for_user(facts, MXCSR_MASK, Components::all()).unwrap()
 }
 
 /// A kernel's plan with a shadow stack's pointer, switched by XSAVES.
 pub(crate) fn kernel() -> Plan {
     let user = Components::LEGACY | Components::AVX;
-    Plan::kernel(facts(user, true), MXCSR_MASK, Components::all()).unwrap()
+    Plan::for_kernel(facts(user, true), MXCSR_MASK, Components::all()).unwrap()
 }
 
 /// With MPX, PKRU and AMX; with APX in MPX's place; with AVX only; with SSE only.

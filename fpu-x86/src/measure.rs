@@ -1,0 +1,439 @@
+//! Whether a CPU saves what the plan says, where the plan says: tried, not believed.
+//!
+//! One component after the other is loaded with bytes that are known, and saved by the plan's instruction into
+//! poisoned memory. It must lie where the layout has it, and nothing may be written behind the area. That is
+//! the proof that an area is large enough and laid out right, whatever CPUID says. Then all are in use at
+//! once.
+//!
+//! Loading is by XRSTOR from an image that the layout makes, not by each component's own instructions: those
+//! can be missing although XCR0 has the component. It is as strong. A CPU that has the component elsewhere
+//! loads other bytes, saves them there, and leaves at least one byte of the place here as it was.
+
+use core::{
+    cell::UnsafeCell,
+    hint,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    image::{self, extended, one},
+    insn,
+    layout::EXTENDED,
+    Components, Format, Measured, Plan, Rung,
+};
+
+/// The largest area that can be tried, in bytes: that of every component which plans switch.
+const MOST: usize = 11_264;
+/// So much behind an area is watched at least.
+const GUARD: usize = 2048;
+
+/// What lies in an image where no component is.
+const FILL: u8 = 0x5A;
+/// What lies in memory before a save.
+const POISON: u8 = 0xA5;
+
+/// The image that is loaded, and what is saved. Not on the stack, which is small in a kernel.
+#[repr(C, align(64))]
+struct Memory {
+    image: [u8; MOST],
+    area: [u8; MOST + GUARD],
+}
+
+/// The memory, which one CPU uses at a time.
+struct Shared {
+    taken: AtomicBool,
+    memory: UnsafeCell<Memory>,
+}
+
+// SAFETY: rests on no duty: `with` gives the memory to one at a time.
+unsafe impl Sync for Shared {}
+
+static SHARED: Shared = Shared {
+    taken: AtomicBool::new(false),
+    memory: UnsafeCell::new(Memory { image: [0; MOST], area: [0; MOST + GUARD] }),
+};
+
+impl Shared {
+    /// Waits while another CPU is being set up.
+    fn with<R>(&self, use_it: impl FnOnce(&mut Memory) -> R) -> R {
+        while self.taken.swap(true, Ordering::Acquire) {
+            hint::spin_loop();
+        }
+        // SAFETY: `taken` was clear and is set until the reference has been used.
+        let result = use_it(unsafe { &mut *self.memory.get() });
+        self.taken.store(false, Ordering::Release);
+        result
+    }
+}
+
+/// Byte `at` of a component: not 0, the filling or the poison, and another one next to it.
+fn pattern(number: u32, at: usize) -> u8 {
+    let byte = (at * 7 + at / 256 * 3 + number as usize * 29 + 13) as u8;
+    match byte {
+        0 | FILL | POISON => byte ^ 0x81,
+        byte => byte,
+    }
+}
+
+/// The registers of the components that do not take any bytes, in a state which every restore accepts and
+/// which is not the initial one.
+fn words(number: u32) -> &'static [u64] {
+    match number {
+        // BNDCFGU, not enabled; BNDSTATUS.
+        4 => &[0x0000_1234_5678_9002, 0x0000_1357_9BDF_2461],
+        // IA32_PASID: valid.
+        10 => &[0x800A_1B2C],
+        // IA32_U_CET: shadow stacks may be written; IA32_PL3_SSP.
+        11 => &[2, 0x0000_1357_9BDF_2468],
+        // IA32_PL0_SSP to IA32_PL2_SSP.
+        12 => &[0x0000_1357_9BDF_2468, 0x0000_2468_ACE0_1358, 0x0000_3579_BDF1_2468],
+        // Palette 1: eight tiles of 16 rows of 16 bytes.
+        17 => &[1, 0, 0x0010_0010_0010_0010, 0x0010_0010_0010_0010, 0, 0, 0x1010_1010_1010_1010, 0],
+        _ => &[],
+    }
+}
+
+/// Byte `at` of an extended component that is present.
+fn state(number: u32, at: usize) -> u8 {
+    match words(number) {
+        [] => pattern(number, at),
+        words => words.get(at / 8).map_or(0, |word| (word >> (at % 8 * 8)) as u8),
+    }
+}
+
+/// Bytes of a place of `size` that are registers, so that a save writes them as they are.
+fn registers(number: u32, size: usize) -> usize {
+    match words(number) {
+        [] => size,
+        words => size.min(8 * words.len()),
+    }
+}
+
+/// The legacy area: MXCSR always, as a restore in the standard format loads it; x87 and SSE if present.
+fn write_legacy(image: &mut [u8], present: Components, mxcsr_mask: u32) {
+    const TAGS_FULL: u8 = 0xFF;
+    image::set(image, image::FCW, image::INITIAL_FCW.to_le_bytes());
+    image::set(image, image::MXCSR, image::INITIAL_MXCSR.to_le_bytes());
+    image::set(image, image::MXCSR_MASK, mxcsr_mask.to_le_bytes());
+    if present.contains(Components::X87) {
+        image::set(image, image::FCW, LOADED_FCW.to_le_bytes());
+        image::set(image, image::TAG, [TAGS_FULL]);
+        for at in x87_bytes() {
+            image::set(image, at, [pattern(0, at)]);
+        }
+    }
+    if present.contains(Components::SSE) {
+        image::set(image, image::MXCSR, LOADED_MXCSR.to_le_bytes());
+        for at in image::XMM..image::XMM_END {
+            image::set(image, at, [pattern(1, at)]);
+        }
+    }
+}
+
+/// Double precision, all exceptions masked.
+const LOADED_FCW: u16 = 0x27F;
+/// Rounding down, all exceptions masked.
+const LOADED_MXCSR: u32 = 0x3F80;
+
+/// The ten bytes of each of the eight registers, of sixteen.
+fn x87_bytes() -> impl Iterator<Item = usize> {
+    (image::ST..image::XMM).filter(|at| (at - image::ST) % 16 < 10)
+}
+
+/// The first byte of x87 or SSE that is not as `write_legacy` wrote it.
+fn first_wrong_of_legacy(area: &[u8], present: Components) -> Option<(Components, usize)> {
+    let differs = |at: usize, number| area.get(at) != Some(&pattern(number, at));
+    let word = |at, value: u32| image::u32_at(area, at) != value;
+    let x87 = || {
+        if image::u16_at(area, image::FCW) != LOADED_FCW {
+            return Some(image::FCW);
+        }
+        x87_bytes().find(|at| differs(*at, 0))
+    };
+    let sse = || {
+        if word(image::MXCSR, LOADED_MXCSR) {
+            return Some(image::MXCSR);
+        }
+        (image::XMM..image::XMM_END).find(|at| differs(*at, 1))
+    };
+    let wrong = |component, find: &dyn Fn() -> Option<usize>| {
+        if present.contains(component) {
+            find().map(|at| (component, at))
+        } else {
+            None
+        }
+    };
+    wrong(Components::X87, &x87).or_else(|| wrong(Components::SSE, &sse))
+}
+
+impl Plan {
+    /// Tries whether this CPU saves each component of the plan where the plan's layout has it, and nothing else;
+    /// the registers are in their initial state afterwards.
+    ///
+    /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) and
+    /// [`enable_on_this_cpu`](Self::enable_on_this_cpu) do it. For a plan for ring 3, it is the same proof for
+    /// the system that the program found itself on.
+    ///
+    /// It uses 24 KiB of memory of this crate's own, none of them stack, and waits while another CPU is at it. How
+    /// long it takes: see the crate documentation.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is not as it should be. Faults become errors if the handlers serve
+    /// [`fixup`](crate::fixup).
+    ///
+    /// # Safety
+    ///
+    /// * **C1** nothing moves the caller to another CPU or interrupts it until the call has returned; in ring 3,
+    ///   nothing that would notice what the registers hold.
+    /// * **C2** nobody needs what this CPU's registers hold.
+    /// * **C6** XCR0, and for a plan for ring 0 IA32_XSS, hold what the plan says; IA32_XFD disables none of its
+    ///   components.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// // SAFETY: X1, C6: no permission to use tiles was asked for. C1, C2: nobody holds vector registers here.
+    /// let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
+    /// assert_eq!(unsafe { plan.measure() }, Ok(()));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub unsafe fn measure(&self) -> Result<(), Measured> {
+        if let Some(component) = self.largest_beyond(MOST) {
+            return Err(Measured::TooLarge { component });
+        }
+        let result = SHARED.with(|memory| {
+            for number in self.components().numbers() {
+                // The CPU may take tiles without a configuration for initial.
+                let with =
+                    if one(number) == Components::TILEDATA { Components::AMX } else { one(number) };
+                // SAFETY: C1, C2, C6 of this function.
+                unsafe { self.measure_with(with, memory) }?;
+            }
+            // SAFETY: as above.
+            unsafe { self.measure_with(self.components(), memory) }?;
+            // SAFETY: as above. All initial again.
+            unsafe { self.measure_with(Components::empty(), memory) }
+        });
+        // SAFETY: N2: C2. After an error too, so that hosted code finds what its calling convention says.
+        unsafe {
+            insn::fninit();
+            insn::ldmxcsr(image::INITIAL_MXCSR);
+        }
+        result
+    }
+
+    /// The component that ends last, if it ends behind `most`.
+    fn largest_beyond(&self, most: usize) -> Option<Components> {
+        if self.layout.len() <= most {
+            return None;
+        }
+        let end =
+            |number: &u32| self.layout.slot(*number).map_or(0, |slot| slot.offset + slot.size);
+        extended(self.components()).max_by_key(end).map(one)
+    }
+
+    /// One load and one save.
+    ///
+    /// # Safety
+    ///
+    /// As for [`measure`](Self::measure).
+    unsafe fn measure_with(
+        &self,
+        present: Components,
+        memory: &mut Memory,
+    ) -> Result<(), Measured> {
+        memory.image.fill(FILL);
+        memory.area.fill(POISON);
+        write_legacy(&mut memory.image, present, self.mxcsr_mask());
+        if self.format() != Format::Legacy {
+            let (from, to) = (image::XSTATE_BV, EXTENDED as usize);
+            for bytes in [&mut memory.image[from..to], &mut memory.area[from..to]] {
+                bytes.fill(0);
+            }
+            image::set(&mut memory.image, image::XSTATE_BV, present.bits().to_le_bytes());
+        }
+        if self.format() == Format::Compacted {
+            let xcomp_bv = image::COMPACTED | self.mask;
+            image::set(&mut memory.image, image::XCOMP_BV, xcomp_bv.to_le_bytes());
+        }
+        for number in extended(present) {
+            let Some((start, end)) = self.bounds(number) else { continue };
+            for (at, byte) in memory.image.iter_mut().take(end).skip(start).enumerate() {
+                *byte = state(number, at);
+            }
+        }
+        let (image, area, mask) = (memory.image.as_ptr(), memory.area.as_mut_ptr(), self.mask);
+        let round = match self.rung() {
+            Rung::Xsaves => insn::xrstors_xsaves,
+            Rung::Xsavec => insn::xrstor_xsavec,
+            Rung::Xsaveopt => insn::xrstor_xsaveopt,
+            Rung::Xsave => insn::xrstor_xsave,
+            Rung::Fxsave => insn::fxrstor_fxsave,
+        };
+        // SAFETY: N1: both are aligned to 64, and as large as any area; C6. N2: C2, and the CPU's own words are
+        // loaded by instructions that say so.
+        match unsafe { round(image, area, mask) } {
+            (0, _) => self.check_saved(present, &memory.area),
+            (vector, 0) => Err(Measured::RestoreFault { vector, present }),
+            (vector, _) => Err(Measured::SaveFault { vector }),
+        }
+    }
+
+    /// The first byte of an extended component, and the first behind it.
+    fn bounds(&self, number: u32) -> Option<(usize, usize)> {
+        let slot = self.layout.slot(number)?;
+        Some((slot.offset as usize, (slot.offset + slot.size) as usize))
+    }
+
+    /// The extended component that comes next, from a byte on.
+    fn next(&self, from: usize) -> Option<(u32, usize, usize)> {
+        let place = |number| self.bounds(number).map(|(start, end)| (number, start, end));
+        let behind = extended(self.components()).filter_map(place).filter(|it| it.1 >= from);
+        behind.min_by_key(|it| it.1)
+    }
+
+    /// What the save has written.
+    fn check_saved(&self, present: Components, area: &[u8]) -> Result<(), Measured> {
+        if let Some((component, at)) = first_wrong_of_legacy(area, present) {
+            return Err(Measured::Elsewhere { component, at });
+        }
+        let mut from = image::XSTATE_BV;
+        if self.format() != Format::Legacy {
+            // The bits of what is present; others can be set of what is initial.
+            let xstate_bv = image::u64_at(area, image::XSTATE_BV);
+            let good = xstate_bv & present.bits() == present.bits() && xstate_bv & !self.mask == 0;
+            let xcomp_bv = match self.format() {
+                Format::Compacted => image::COMPACTED | self.mask,
+                _ => 0,
+            };
+            let reserved = area.iter().take(EXTENDED as usize).skip(image::XCOMP_BV + 8);
+            if !good
+                || image::u64_at(area, image::XCOMP_BV) != xcomp_bv
+                || reserved.clone().any(|byte| *byte != 0)
+            {
+                return Err(Measured::Header { present });
+            }
+            from = EXTENDED as usize;
+        }
+        // What is not present is poison still, or initial and so zero; so is what lies between components.
+        let written = |from: usize, to: usize| {
+            let found =
+                area.iter().take(to).skip(from).position(|byte| ![0, POISON].contains(byte));
+            found.map_or(Ok(()), |at| Err(Measured::Outside { present, at: from + at }))
+        };
+        while let Some((number, start, end)) = self.next(from) {
+            if present.contains(one(number)) {
+                let registers_end = start + registers(number, end - start);
+                let place = area.iter().take(registers_end).skip(start);
+                if let Some(at) =
+                    place.enumerate().position(|(at, byte)| *byte != state(number, at))
+                {
+                    return Err(Measured::Elsewhere { component: one(number), at: start + at });
+                }
+                written(from, start)?;
+            } else {
+                written(from, end)?;
+            }
+            from = end;
+        }
+        // Behind the area nothing is written.
+        match area.iter().skip(from).position(|byte| *byte != POISON) {
+            None => Ok(()),
+            Some(at) => Err(Measured::Outside { present, at: from + at }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Slot;
+    use std::{println, vec::Vec};
+
+    /// This CPU's plans, by every instruction of ring 3. Without components that refuse some bytes, because nothing
+    /// here serves faults, and without tiles, for which no permission was asked.
+    fn plans() -> Vec<Plan> {
+        let refusing = Components::MPX | Components::AMX;
+        // SAFETY: X1: nothing here uses them.
+        let all = unsafe { Plan::detect_user_without(refusing) }.unwrap();
+        // SAFETY: X1: no other thread's registers are this test's business.
+        let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
+        let mut plans: Vec<Plan> =
+            Rung::ALL.iter().filter_map(|rung| all.clone().with_rung(*rung).ok()).collect();
+        plans.extend(legacy.with_rung(Rung::Fxsave));
+        plans
+    }
+
+    fn measured(plan: &Plan) -> Result<(), Measured> {
+        // SAFETY: C1, C2: the registers hold nothing across the call, by its clobbers. C6: ring 3.
+        unsafe { plan.measure() }
+    }
+
+    #[test]
+    fn this_cpu_saves_what_its_plans_say() {
+        for plan in plans() {
+            assert_eq!(measured(&plan), Ok(()), "{:?}", plan.rung());
+            assert_eq!(measured(&plan.clone().scrubbing()), Ok(()), "{:?}", plan.rung());
+        }
+    }
+
+    /// Each component moved by every distance, and made smaller and larger by every amount, over and into the
+    /// others. A component that the CPU has as often as the plan says passes: nothing else does.
+    #[test]
+    fn a_layout_that_is_not_the_cpus_is_found() {
+        let mut found = 0;
+        for plan in plans() {
+            for number in extended(plan.components()) {
+                let slot = plan.layout.slot(number).unwrap();
+                let moved = (1..=32).flat_map(|by| [8 * by, -8 * by]).map(|by: i32| Slot {
+                    offset: slot.offset.saturating_add_signed(by).max(EXTENDED),
+                    ..slot
+                });
+                let sized = (1..=16)
+                    .flat_map(|by| [slot.size.saturating_sub(8 * by).max(8), slot.size + 8 * by])
+                    .map(|size| Slot { size, ..slot });
+                for other in moved.chain(sized).filter(|other| *other != slot) {
+                    let mut wrong = plan.clone();
+                    wrong.layout.place_for_test(number, other);
+                    let result = measured(&wrong);
+                    assert!(result.is_err(), "{:?}: {number} as {other:?}", plan.rung());
+                    found += 1;
+                }
+            }
+        }
+        match found {
+            0 => println!("SKIP: this CPU or its system has no component beyond x87 and SSE"),
+            _ => assert!(found > 60, "{found}"),
+        }
+        let plan = &plans()[0];
+        assert_eq!(measured(plan), Ok(()), "and leaves nothing behind");
+    }
+
+    #[test]
+    fn an_area_that_no_cpu_has_is_not_tried() {
+        for plan in plans().iter_mut().filter(|plan| plan.format() != Format::Legacy) {
+            let Some(number) = extended(plan.components()).last() else { continue };
+            plan.layout.place_for_test(number, Slot { offset: MOST as u32 - 63, size: 64 });
+            let component = one(number);
+            assert_eq!(measured(plan), Err(Measured::TooLarge { component }));
+        }
+    }
+
+    #[test]
+    fn every_state_differs_from_what_else_lies_there() {
+        for number in 2..63 {
+            let size = 8192;
+            let len = registers(number, size);
+            assert!((0..len).any(|at| state(number, at) != 0), "{number}: it is the initial one");
+            if words(number).is_empty() {
+                let odd = |at: &usize| [0, FILL, POISON].contains(&state(number, *at));
+                assert_eq!((0..size).find(odd), None, "{number}");
+            }
+        }
+        for checked in [Components::BNDCSR, Components::TILECFG] {
+            let number = checked.number().unwrap();
+            let bytes: Vec<u8> = (0..64).map(|at| state(number, at)).collect();
+            assert_eq!(image::first_illegal(checked, &bytes), None, "{checked:?}");
+        }
+    }
+}
