@@ -276,6 +276,36 @@ fn a_batch_of_quirks_is_answered() {
     assert_eq!(sizes, 23, "all but the two without leaf 0xD");
 }
 
+/// Every machine that contradicts itself has a table, which names what a plan overlooks.
+#[test]
+fn the_tables_of_quirks_say_what_is_overlooked() {
+    let quirks = include_str!("../../fpu-x86/testdata/quirks.jsonl");
+    let path = file("quirk.json");
+    for line in quirks.lines() {
+        std::fs::write(&path, line).expect("a file");
+        let done = xstate(&["--cpuid", path.to_str().expect("UTF-8")]);
+        let (table, complaint) = (text(&done.stdout), text(&done.stderr));
+        assert!(done.status.success(), "{line}: {complaint}");
+        assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+        let quirk: Value = serde_json::from_str(line).expect("JSON");
+        let name = quirk["name"].as_str().expect("a name");
+        assert!(table.starts_with(name), "{table}");
+        let overlooked = match name {
+            "kvm-half-amx" => "left out TILECFG: TILEDATA is missing",
+            "snp-no-cet" => "left out CET_U: CPUID(0xD,11).EAX is 0x0, should be at least 0x10",
+            "cpuid-limit" => "CPUID.1:ECX says XSAVE, the last leaf is 0x3: FXSAVE is used",
+            "wsl2" => "CPUID(0xD,1).EBX says 0 bytes, the components have 832",
+            "firecracker-emr" => "CPUID(0xD,0).ECX says 11008 bytes, the components have 2688",
+            _ => "",
+        };
+        assert!(table.contains(overlooked), "{name}: {table}");
+        let xsave = ["cpuid-limit", "athlon2"].contains(&name);
+        assert_eq!(table.contains("\n  no XSAVE: "), xsave, "{table}");
+        assert_eq!(table.contains("\n  in ring 0    XSAVE"), !xsave, "{table}");
+    }
+    std::fs::remove_file(&path).expect("ours");
+}
+
 #[test]
 fn the_table_fits_and_says_what_the_cpu_says() {
     let out = xstate(&[]);

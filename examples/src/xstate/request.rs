@@ -35,6 +35,8 @@ struct Raw<'a> {
     cpuid: Option<&'a RawValue>,
     bitmap: Option<&'a RawValue>,
     brand: Option<&'a RawValue>,
+    name: Option<&'a RawValue>,
+    xcr0: Option<&'a RawValue>,
 }
 
 /// Fills in `Raw` as far as the text is JSON.
@@ -52,6 +54,8 @@ impl<'a> Visitor<'a> for Fill<'_, 'a> {
                 "cpuid" => self.0.cpuid = Some(map.next_value()?),
                 "bitmap" => self.0.bitmap = Some(map.next_value()?),
                 "brand" => self.0.brand = Some(map.next_value()?),
+                "name" => self.0.name = Some(map.next_value()?),
+                "xcr0" => self.0.xcr0 = Some(map.next_value()?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -132,11 +136,17 @@ pub fn read_cpu(text: &str) -> Result<Recorded, String> {
     let mut raw = Raw::default();
     fill(line, &mut raw).map_err(|why| plain(&why))?;
     let words = Words::from_json(raw.cpuid.ok_or("missing key: cpuid")?)?;
-    words.check_leaf()?;
-    let brand: Option<String> = raw.brand.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    // Without the words of leaf 1, those of leaf 0xd are all that is known.
+    if words.get(1, 0).is_none() {
+        words.check_leaf()?;
+    }
+    let text = |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+    let brand: Option<String> = text(raw.brand).or_else(|| text(raw.name));
     // It goes to a terminal.
     let brand = brand.map(|name| name.chars().filter(|c| !c.is_control()).take(60).collect());
-    Ok(Recorded { words, bitmap: raw.bitmap.map(bitmap).transpose()?, brand })
+    // What the recorder found enabled is of no form that is promised.
+    let found = raw.xcr0.and_then(|raw| bitmap(raw).ok());
+    Ok(Recorded { words, bitmap: raw.bitmap.map(bitmap).transpose()?.or(found), brand })
 }
 
 #[cfg(test)]

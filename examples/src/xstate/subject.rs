@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fpu_x86::{Components, Facts, Plan, PlanError, Rung};
+use fpu_x86::{Components, Facts, Plan, PlanError, Quirk, Rung};
 
 use super::{
     layouts::{explain, Layouts},
@@ -23,7 +23,12 @@ pub struct Subject {
     pub enabled: u64,
     /// What tasks would be switched with here.
     pub plan: Option<Result<Plan, PlanError>>,
+    /// What a kernel would switch them with, if the words say enough: all user components and CET_U.
+    pub ring0: Option<Result<Plan, PlanError>>,
 }
+
+/// What a kernel asks for.
+const KERNEL: Components = Components::USER.union(Components::CET_U);
 
 impl Subject {
     /// This machine.
@@ -41,6 +46,7 @@ impl Subject {
             facts,
             enabled,
             plan: Some(plan),
+            ring0: Some(Plan::detect_kernel(KERNEL)),
         })
     }
 
@@ -54,11 +60,19 @@ impl Subject {
         let text = text.and_then(|text| String::from_utf8(text).map_err(|why| why.to_string()));
         let read = text.and_then(|text| request::read_cpu(&text));
         let read = read.and_then(|Recorded { words, bitmap, brand }| {
-            let facts = Facts::from_xsave_leaf(words).map_err(|why| explain(&why))?;
+            let whole = words.get(1, 0).is_some();
+            let facts = match whole {
+                true => Facts::from_cpuid(words),
+                false => Facts::from_xsave_leaf(words),
+            };
+            let facts = facts.map_err(|why| explain(&why))?;
+            let ring0 = whole.then(|| Plan::for_kernel(facts.clone(), 0, KERNEL));
             let enabled = bitmap.unwrap_or(facts.supported_user().bits());
-            Layouts::new(&facts, enabled)?;
+            if facts.xsave() {
+                Layouts::new(&facts, enabled)?;
+            }
             let title = brand.unwrap_or_else(|| path.display().to_string());
-            Ok(Self { title, source: "recorded words", facts, enabled, plan: None })
+            Ok(Self { title, source: "recorded words", facts, enabled, plan: None, ring0 })
         });
         read.map_err(|why| format!("{}: {why}", path.display()))
     }
@@ -70,6 +84,22 @@ impl Subject {
     /// CPUID contradicts itself.
     pub fn layouts(&self) -> Result<Layouts, String> {
         Layouts::new(&self.facts, self.enabled)
+    }
+
+    /// What the plans overlooked, each once.
+    #[must_use]
+    pub fn quirks(&self) -> Vec<Quirk> {
+        let facts = self.facts.clone().with_xcr0(Components::from_bits_retain(self.enabled));
+        // With the sizes of what is enabled, which ring 0 has not decided yet.
+        let ring3 = Some(Plan::for_user(facts, 0, Components::all()));
+        let plans = [&ring3, &self.ring0].into_iter().flatten().flatten();
+        let mut all = Vec::new();
+        for quirk in plans.flat_map(Plan::quirks) {
+            if !all.contains(&quirk) {
+                all.push(quirk);
+            }
+        }
+        all
     }
 
     /// Every component that the CPU has, enabled or not.

@@ -102,6 +102,7 @@ pub fn table(subject: &Subject, style: Style) -> Result<String, String> {
     }
     if !subject.facts.xsave() {
         line!(out, "  no XSAVE: an area is the 512 bytes of FXSAVE, x87 and SSE alone");
+        overlooked(&mut out, subject, style);
         return Ok(out);
     }
     let user = subject.enabled & subject.facts.supported_user().bits();
@@ -110,11 +111,33 @@ pub fn table(subject: &Subject, style: Style) -> Result<String, String> {
     if let Some(Err(why)) = &subject.plan {
         line!(out, "  {}", style.bad(&format!("no plan: {}", explain(why))));
     }
+    match &subject.ring0 {
+        Some(Ok(plan)) => line!(out, "  in ring 0    {}", ring0(plan)),
+        Some(Err(why)) => line!(out, "  in ring 0    {}", style.bad(&explain(why))),
+        None => {}
+    }
+    overlooked(&mut out, subject, style);
     line!(out, "");
     components(&mut out, subject, style)?;
     line!(out, "");
     sizes(&mut out, subject, style)?;
     Ok(out)
+}
+
+/// What a kernel would have, by what CPUID says.
+fn ring0(plan: &Plan) -> String {
+    let rung = format!("{:?}", plan.rung()).to_uppercase();
+    let (bytes, xcr0, xss) = (plan.area_len(), plan.xcr0().bits(), plan.xss().bits());
+    let xss = if xss == 0 { String::new() } else { format!(", IA32_XSS {xss:#x}") };
+    format!("{rung}, {bytes} bytes; XCR0 {xcr0:#x}{xss}")
+}
+
+/// What is odd about the words, and what a plan does without on that account.
+fn overlooked(out: &mut String, subject: &Subject, style: Style) {
+    for (at, quirk) in subject.quirks().iter().enumerate() {
+        let head = if at == 0 { "overlooked" } else { "" };
+        line!(out, "  {head:<11}  {}", style.dim(&wrapped(&quirk.to_string(), 82, 15)));
+    }
 }
 
 fn instructions(subject: &Subject, style: Style) -> String {
