@@ -235,5 +235,18 @@ fn main() -> Result<(), fpu_x86::PlanError> {
             );
         }
     }
+    // SAFETY: X1: this program asks for no permission to use tiles.
+    let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
+    let mut figures = Figures(Vec::with_capacity(ROWS));
+    for _ in 0..ROWS {
+        let from = count();
+        // SAFETY: C1, C2: nothing here holds anything in the registers that it loads. C6: ring 3.
+        let found = unsafe { black_box(&plan).measure() };
+        figures.0.push(count() - from);
+        assert_eq!(found, Ok(()));
+    }
+    println!();
+    let (rung, bytes) = (plan.rung(), plan.area_len());
+    println!("Plan::measure, {rung:?}, {bytes} bytes: {}", figures.show(empty, 1));
     Ok(())
 }

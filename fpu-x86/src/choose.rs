@@ -8,7 +8,7 @@ use crate::{
     describe::{self, LIMIT},
     layout::{one, Places},
     plan::RestoreBy,
-    quirk::Quirks,
+    quirk::{Leaf, Quirks},
     Compacted, Components, Facts, Format, Layout, LeftOut, Plan, PlanError, Quirk, Rung, SizeWord,
     Standard,
 };
@@ -23,10 +23,6 @@ const COMPACTED: usize = 1;
 impl Plan {
     /// A plan before its components, instruction and layout are decided.
     fn blank(facts: Facts, mxcsr_mask: u32, ring0: bool) -> Self {
-        let mut quirks = Quirks::default();
-        if let Some(quirk) = facts.quirk() {
-            quirks.add(quirk);
-        }
         Self {
             mask: Components::LEGACY.bits(),
             rung: Rung::Fxsave,
@@ -36,14 +32,14 @@ impl Plan {
             at_least: [0; 2],
             xsave: facts.xsave(),
             ring0,
-            barred: 0,
             writes_xss: facts.xsaves(),
             writes_xfd: facts.xfd(),
             required: Components::LEGACY,
+            trusted: Components::empty(),
             mxcsr_mask: mxcsr_mask | OLDEST_MXCSR_MASK,
             layout: Places::legacy(),
+            quirks: Quirks::of(facts.leaf()),
             facts,
-            quirks,
         }
     }
 
@@ -117,12 +113,13 @@ impl Plan {
         (plan.mask, plan.xcr0, plan.required) = (due.bits(), enabled.bits(), due);
         if !plan.xsave {
             let missing = due.difference(Components::LEGACY);
-            return match plan.facts.quirk() {
-                _ if missing.is_empty() => plan.with_best_rung(),
+            match plan.facts.leaf() {
+                _ if missing.is_empty() => plan.take_best_rung(Rung::Xsaves)?,
                 // Tasks can use what no instruction is known to save.
-                Some(Quirk::NoXsaveLeaf { .. }) => Err(PlanError::NoXsaveLeaf),
-                _ => Err(PlanError::EmptyXsaveLeaf),
-            };
+                Some(Leaf::None { .. }) => return Err(PlanError::NoXsaveLeaf),
+                _ => return Err(PlanError::EmptyXsaveLeaf),
+            }
+            return Ok(plan);
         }
         let not_listed = due.difference(plan.facts.supported_user());
         if !not_listed.is_empty() {
@@ -130,7 +127,8 @@ impl Plan {
         }
         plan.check_enabled(due)?;
         plan.note_sizes_of_ring_3(enabled);
-        plan.with_best_rung()
+        plan.take_best_rung(Rung::Xsaves)?;
+        Ok(plan)
     }
 
     /// Everything that is enabled must be described. PKRU, which is not saved, may lack a place.
@@ -147,7 +145,7 @@ impl Plan {
         for number in enabled.intersection(Components::PKRU).numbers() {
             if let Err(word) = describe::check(number, &self.facts, taken) {
                 self.facts.forget(number);
-                self.leave_out(Components::PKRU, LeftOut::Word(word));
+                self.quirks.leave_out(Components::PKRU, LeftOut::Word(word));
             }
         }
         Ok(())
@@ -192,16 +190,13 @@ impl Plan {
 
     /// A size that CPUID gives beside the sum of the components.
     fn note_size(&mut self, word: SizeWord, computed: u32, reported: u32) {
-        self.quirks.forget_size(word);
         let larger = if reported > computed && reported <= LIMIT { reported } else { 0 };
         match word {
             SizeWord::Standard => self.at_least[STANDARD] = larger,
             SizeWord::Compacted => self.at_least[COMPACTED] = larger,
             SizeWord::Supported => {}
         }
-        if reported != computed {
-            self.quirks.add(Quirk::Size { word, computed, reported });
-        }
+        self.quirks.set_size(word, computed, reported);
     }
 
     /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, everything that it has.
@@ -256,17 +251,14 @@ impl Plan {
             }
             let quirks = &mut plan.quirks;
             let usable = describe::usable(asked, listed, facts, |components, why| {
-                quirks.add(Quirk::LeftOut { components, why });
+                quirks.leave_out(components, why);
             });
             plan.mask = usable.bits();
             plan.xcr0 = usable.user_part().bits();
             plan.note_supported_size();
         }
-        plan.with_best_rung()
-    }
-
-    fn leave_out(&mut self, components: Components, why: LeftOut) {
-        self.quirks.add(Quirk::LeftOut { components, why });
+        plan.take_best_rung(Rung::Xsaves)?;
+        Ok(plan)
     }
 
     /// The same plan, if it has these components: what a kernel cannot do without, beyond x87 and SSE. What it
@@ -301,8 +293,18 @@ impl Plan {
         Err(reason.unwrap_or(PlanError::NotEnumerated(missing)))
     }
 
-    /// The same plan without components, and without those that need them.
-    pub(crate) fn without(mut self, unusable: Components, why: LeftOut) -> Result<Self, PlanError> {
+    /// Leaves components out, and those that need them.
+    pub(crate) fn leave_out(
+        &mut self,
+        unusable: Components,
+        why: LeftOut,
+    ) -> Result<(), PlanError> {
+        self.remove(unusable, why)?;
+        self.take_best_rung(self.rung)
+    }
+
+    /// The same before an instruction is chosen. If a component is required, nothing has changed.
+    fn remove(&mut self, unusable: Components, why: LeftOut) -> Result<(), PlanError> {
         let lost = unusable.with_dependents().intersection(self.components());
         let component = lost.intersection(self.required);
         if !component.is_empty() {
@@ -311,28 +313,27 @@ impl Plan {
         self.mask &= !lost.bits();
         self.xcr0 &= !lost.bits();
         self.at_least = [0; 2];
-        self.leave_out(lost, why);
-        self.with_lesser_rung()
+        self.quirks.leave_out(lost, why);
+        Ok(())
     }
 
-    /// The same plan by another instruction than the present one, which does not work.
-    pub(crate) fn barring(mut self, why: LeftOut) -> Result<Self, PlanError> {
-        self.barred |= 1 << self.rung as u8;
-        self.quirks.add(Quirk::Barred { rung: self.rung, why });
-        self.for_what_is_left(why)
+    /// Does without the present instruction, which does not work, and without what the next best cannot save.
+    pub(crate) fn bar_rung(&mut self, why: LeftOut) -> Result<(), PlanError> {
+        self.quirks.bar(self.rung, why);
+        self.keep_what_can_be_saved(why)
     }
 
-    /// Drops what the instructions that are left cannot save, and takes the best of them.
-    pub(crate) fn for_what_is_left(self, why: LeftOut) -> Result<Self, PlanError> {
+    /// Takes the best instruction that is left, and leaves out what it cannot save.
+    pub(crate) fn keep_what_can_be_saved(&mut self, why: LeftOut) -> Result<(), PlanError> {
         let supervisor = self.components().intersection(Components::SUPERVISOR);
         if !supervisor.is_empty() && !self.offers(Rung::Xsaves) {
-            return self.without(supervisor, why)?.for_what_is_left(why);
+            self.remove(supervisor, why)?;
         }
         let extended = self.components().difference(Components::LEGACY);
         if !extended.is_empty() && self.best_rung(self.rung) == Rung::Fxsave {
-            return self.without(extended, why);
+            self.remove(extended, why)?;
         }
-        self.with_lesser_rung()
+        self.take_best_rung(self.rung)
     }
 
     /// Takes account of the sizes that CPUID gives after the plan has been put into force, by the same reader
@@ -383,20 +384,9 @@ impl Plan {
         Rung::ALL.into_iter().find(offered).unwrap_or(Rung::Fxsave)
     }
 
-    fn with_best_rung(self) -> Result<Self, PlanError> {
-        let best = self.best_rung(Rung::Xsaves);
-        self.with_rung(best)
-    }
-
-    /// By the present instruction or, if that is not offered any more, the next best.
-    fn with_lesser_rung(self) -> Result<Self, PlanError> {
-        let best = self.best_rung(self.rung);
-        self.with_rung(best)
-    }
-
     pub(crate) fn offers(&self, rung: Rung) -> bool {
         self.facts.offers(rung)
-            && self.barred >> rung as u8 & 1 == 0
+            && !self.quirks.is_barred(rung)
             && (rung == Rung::Fxsave || self.xsave)
             && (rung != Rung::Xsaves || (self.ring0 && self.writes_xss))
     }
@@ -427,7 +417,17 @@ impl Plan {
     /// [`PlanError::Unavailable`], or [`PlanError::TooNarrow`] where the instruction would leave
     /// registers of one task to the next: FXSAVE with more than x87 and SSE, any but XSAVES with
     /// supervisor components.
-    pub fn with_rung(self, rung: Rung) -> Result<Self, PlanError> {
+    pub fn with_rung(mut self, rung: Rung) -> Result<Self, PlanError> {
+        self.take_rung(rung)?;
+        Ok(self)
+    }
+
+    /// The best instruction that is no better than `most`.
+    fn take_best_rung(&mut self, most: Rung) -> Result<(), PlanError> {
+        self.take_rung(self.best_rung(most))
+    }
+
+    fn take_rung(&mut self, rung: Rung) -> Result<(), PlanError> {
         if !self.offers(rung) {
             return Err(PlanError::Unavailable(rung));
         }
@@ -440,15 +440,15 @@ impl Plan {
         if !missing.is_empty() {
             return Err(PlanError::TooNarrow { missing });
         }
-        let layout = Places::new(rung.format(), self.components(), &self.facts)?;
-        let restore_by = match rung {
+        self.layout = Places::new(rung.format(), self.components(), &self.facts)?;
+        self.restore_by = match rung {
             _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
             Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
             Rung::Xsaves => RestoreBy::Xrstors,
             Rung::Fxsave => RestoreBy::Fxrstor,
         };
-        let mut plan = Self { rung, restore_by, layout, ..self };
-        plan.area_len = plan.needed();
-        Ok(plan)
+        self.rung = rung;
+        self.area_len = self.needed();
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use crate::{
     components::SWITCHED,
+    quirk::Leaf,
     words::{Words, FXSR_SSE, OSXSAVE},
     Compacted, Components, ControlState, Layout, PlanError, Quirk, Rung, SizeWord, Standard,
 };
@@ -159,16 +160,16 @@ fn layouts_are_the_sizes_that_recorded_cpus_report() {
             Ok(facts) if facts.xsave() => facts,
             without => {
                 let junk = words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE;
-                let quirk = without.map(|facts| facts.quirk());
+                let leaf = without.map(|facts| facts.leaf());
                 match field(line, "status").unwrap() {
-                    _ if junk => assert_eq!(quirk, Err(PlanError::NoFxsave), "{name}"),
+                    _ if junk => assert_eq!(leaf, Err(PlanError::NoFxsave), "{name}"),
                     "no_leaf_d" => {
-                        assert!(matches!(quirk, Ok(Some(Quirk::NoXsaveLeaf { .. }))), "{name}");
+                        assert!(matches!(leaf, Ok(Some(Leaf::None { .. }))), "{name}");
                     }
                     "zero_leaf_d" => {
-                        assert_eq!(quirk, Ok(Some(Quirk::EmptyXsaveLeaf { eax: 0 })), "{name}");
+                        assert_eq!(leaf, Ok(Some(Leaf::Empty { eax: 0 })), "{name}");
                     }
-                    status => panic!("{name}: {status}: {quirk:?}"),
+                    status => panic!("{name}: {status}: {leaf:?}"),
                 }
                 sum.no_layout += 1;
                 continue;

@@ -2,7 +2,7 @@
 
 use raw_cpuid::{CpuId, CpuIdReader};
 
-use crate::{components::NUMBERS, Components, PlanError, Quirk, Rung};
+use crate::{components::NUMBERS, quirk::Leaf, Components, PlanError, Rung};
 
 /// How CPUID(0xD, i) describes component i.
 ///
@@ -66,7 +66,7 @@ pub struct Facts {
     xsaves_erratum: bool,
     keeps_x87_pointers: bool,
     xcr0: Option<u64>,
-    quirk: Option<Quirk>,
+    leaf: Option<Leaf>,
     user: u64,
     supervisor: u64,
     standard_enabled: u32,
@@ -90,7 +90,7 @@ impl Facts {
     /// words.
     ///
     /// A CPU that says XSAVE and does not describe it (the leaves end before 0xD, or 0xD is zero, as
-    /// firmware and hypervisors leave it) is one without XSAVE, whose plans have a [`Quirk`].
+    /// firmware and hypervisors leave it) is one without XSAVE, whose plans have a [`Quirk`](crate::Quirk).
     ///
     /// # Errors
     ///
@@ -110,9 +110,9 @@ impl Facts {
         if features.has_xsave() {
             let eax = if last < LEAF { 0 } else { reader.cpuid2(LEAF, 0).eax };
             if last < LEAF {
-                facts.quirk = Some(Quirk::NoXsaveLeaf { last });
+                facts.leaf = Some(Leaf::None { last });
             } else if u64::from(eax) & LISTED != LISTED {
-                facts.quirk = Some(Quirk::EmptyXsaveLeaf { eax });
+                facts.leaf = Some(Leaf::Empty { eax });
             } else {
                 facts = Self::from_xsave_leaf(reader.clone())?;
             }
@@ -179,7 +179,7 @@ impl Facts {
             xsaves_erratum: false,
             keeps_x87_pointers: false,
             xcr0: None,
-            quirk: None,
+            leaf: None,
             user: Components::LEGACY.bits(),
             supervisor: 0,
             standard_enabled: 0,
@@ -240,8 +240,8 @@ impl Facts {
     }
 
     /// What is odd about the leaf as a whole.
-    pub(crate) fn quirk(&self) -> Option<Quirk> {
-        self.quirk
+    pub(crate) fn leaf(&self) -> Option<Leaf> {
+        self.leaf
     }
 
     /// Takes the description of a component away, in which nothing can be believed.

@@ -33,7 +33,7 @@ pub(crate) fn check(number: u32, facts: &Facts, taken: Components) -> Result<(),
     let user = facts.supported_user().contains(one(number));
     if described.supervisor == user {
         let found = u32::from(described.supervisor);
-        return wrong(Ecx, found, Expected::Bits(1, u32::from(!user)));
+        return wrong(Ecx, found, Expected::Bits(1, u16::from(!user)));
     }
     if !user {
         return Ok(()); // It has no place in the standard format.

@@ -202,7 +202,8 @@ impl Plan {
             return Err(Measured::TooLarge { component });
         }
         let result = SHARED.with(|memory| {
-            for number in self.components().numbers() {
+            let tried = self.components().difference(self.trusted);
+            for number in tried.numbers() {
                 // The CPU may take tiles without a configuration for initial.
                 let with =
                     if one(number) == Components::TILEDATA { Components::AMX } else { one(number) };
@@ -210,7 +211,7 @@ impl Plan {
                 unsafe { self.measure_with(with, memory) }?;
             }
             // SAFETY: as above.
-            unsafe { self.measure_with(self.components(), memory) }?;
+            unsafe { self.measure_with(tried, memory) }?;
             // SAFETY: as above. All initial again.
             unsafe { self.measure_with(Components::empty(), memory) }
         });
@@ -295,19 +296,22 @@ impl Plan {
     /// What the save has written.
     fn check_saved(&self, present: Components, area: &[u8]) -> Result<(), Measured> {
         if let Some((component, at)) = first_wrong_of_legacy(area, present) {
-            return Err(Measured::Elsewhere { component, at });
+            return Err(Measured::Elsewhere { component, at: at as u32 });
         }
         let mut from = image::XSTATE_BV;
         if self.format() != Format::Legacy {
             // The bits of what is present; others can be set of what is initial.
-            let xstate_bv = image::u64_at(area, image::XSTATE_BV);
-            let good = xstate_bv & present.bits() == present.bits() && xstate_bv & !self.mask == 0;
+            let xstate_bv = Components::from_bits_retain(image::u64_at(area, image::XSTATE_BV));
+            let missing = present.difference(xstate_bv);
+            if !missing.is_empty() {
+                return Err(Measured::Absent { missing });
+            }
             let xcomp_bv = match self.format() {
                 Format::Compacted => image::COMPACTED | self.mask,
                 _ => 0,
             };
             let reserved = area.iter().take(EXTENDED as usize).skip(image::XCOMP_BV + 8);
-            if !good
+            if !self.components().contains(xstate_bv)
                 || image::u64_at(area, image::XCOMP_BV) != xcomp_bv
                 || reserved.clone().any(|byte| *byte != 0)
             {
@@ -319,7 +323,7 @@ impl Plan {
         let written = |from: usize, to: usize| {
             let found =
                 area.iter().take(to).skip(from).position(|byte| ![0, POISON].contains(byte));
-            found.map_or(Ok(()), |at| Err(Measured::Outside { present, at: from + at }))
+            found.map_or(Ok(()), |at| Err(Measured::Outside { present, at: (from + at) as u32 }))
         };
         while let Some((number, start, end)) = self.next(from) {
             if present.contains(one(number)) {
@@ -328,7 +332,10 @@ impl Plan {
                 if let Some(at) =
                     place.enumerate().position(|(at, byte)| *byte != state(number, at))
                 {
-                    return Err(Measured::Elsewhere { component: one(number), at: start + at });
+                    return Err(Measured::Elsewhere {
+                        component: one(number),
+                        at: (start + at) as u32,
+                    });
                 }
                 written(from, start)?;
             } else {
@@ -339,7 +346,7 @@ impl Plan {
         // Behind the area nothing is written.
         match area.iter().skip(from).position(|byte| *byte != POISON) {
             None => Ok(()),
-            Some(at) => Err(Measured::Outside { present, at: from + at }),
+            Some(at) => Err(Measured::Outside { present, at: (from + at) as u32 }),
         }
     }
 }

@@ -31,14 +31,19 @@ pub enum Measured {
         /// Which.
         component: Components,
         /// The first byte of the area that should hold it and does not.
-        at: usize,
+        at: u32,
     },
     /// Something was written where no component is, or where another one is.
     Outside {
         /// The components in use.
         present: Components,
         /// The first such byte, from the beginning of the area.
-        at: usize,
+        at: u32,
+    },
+    /// By the header of the saved image, components that were loaded are initial.
+    Absent {
+        /// Those.
+        missing: Components,
     },
     /// The header of the saved image is not the format's.
     Header {
@@ -65,6 +70,7 @@ impl fmt::Display for Measured {
             Self::Outside { present, at } => {
                 write!(f, "saving {} writes byte {at}", present.list())
             }
+            Self::Absent { missing } => write!(f, "{} is saved as initial", missing.list()),
             Self::Header { present } => {
                 write!(f, "saving {} writes a wrong header", present.list())
             }

@@ -99,13 +99,13 @@ pub struct Plan {
     pub(crate) xsave: bool,
     /// Made for ring 0, which sets XCR0 and IA32_XSS by it.
     pub(crate) ring0: bool,
-    /// Instructions that do not work here, one bit each.
-    pub(crate) barred: u8,
     /// IA32_XSS and IA32_XFD are there and can be written.
     pub(crate) writes_xss: bool,
     pub(crate) writes_xfd: bool,
     /// Without these there is no plan.
     pub(crate) required: Components,
+    /// These are not measured.
+    pub(crate) trusted: Components,
     pub(crate) mxcsr_mask: u32,
     pub(crate) layout: Places,
     pub(crate) facts: Facts,
@@ -134,6 +134,30 @@ impl Plan {
     #[must_use]
     pub fn scrubbing(self) -> Self {
         Self { restore_by: RestoreBy::Scrubbing, ..self }
+    }
+
+    /// The same plan, of which some components are enabled without being [measured](Self::measure): for a kernel
+    /// that knows better, and for emulators that have a component's registers and do not save them as processors
+    /// do (Bochs 3.0 takes tiles in use for unused ones).
+    ///
+    /// # Safety
+    ///
+    /// * **C7** every CPU saves and restores these components as the layout says, or no task holds anything in
+    ///   them, and the memory behind an area is no one's.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_kernel(Components::USER)?;
+    /// // SAFETY: C7: the tasks of this test kernel use no tiles.
+    /// let plan = unsafe { plan.trusting(Components::AMX) };
+    /// # drop(plan);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub unsafe fn trusting(self, components: Components) -> Self {
+        Self { trusted: components, ..self }
     }
 
     /// Does every restore scrub the x87 pointers, and MXCSR?

@@ -46,8 +46,8 @@ pub enum Expected {
     AtMost(u32),
     /// A multiple of this.
     MultipleOf(u32),
-    /// The bit in the first with the value that it has in the second.
-    Bits(u32, u32),
+    /// These bits, of the first, with the values that they have in the second.
+    Bits(u16, u16),
 }
 
 impl fmt::Display for Expected {
@@ -161,6 +161,10 @@ pub enum SizeWord {
     Supported,
 }
 
+impl SizeWord {
+    const ALL: [Self; 3] = [Self::Standard, Self::Compacted, Self::Supported];
+}
+
 impl fmt::Display for SizeWord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -249,39 +253,90 @@ impl fmt::Display for Quirk {
     }
 }
 
-/// The quirks of one plan. Each can occur once for each of the groups, rungs, registers and sizes that there
-/// are, of which there are fewer than places.
+/// The quirks of one plan, without a list that could be too short: each place is what it is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Quirks([Option<Quirk>; Self::MOST]);
+pub(crate) struct Quirks {
+    /// The leaf as a whole.
+    leaf: Option<Leaf>,
+    /// By [`SizeWord`]: computed and reported.
+    sizes: [Option<(u32, u32)>; 3],
+    /// One place more than there are groups: PKRU, which is in none.
+    left_out: [Option<(Components, LeftOut)>; Components::GROUPS.len() + 1],
+    /// By [`Rung`].
+    barred: [Option<LeftOut>; Rung::ALL.len()],
+    /// IA32_XSS and IA32_XFD.
+    left_alone: [Option<(ControlRegister, u32)>; 2],
+    keeps_mxcsr: bool,
+}
+
+/// What is odd about leaf 0xD as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaf {
+    /// [`Quirk::NoXsaveLeaf`].
+    None { last: u32 },
+    /// [`Quirk::EmptyXsaveLeaf`].
+    Empty { eax: u32 },
+}
 
 impl Quirks {
-    pub(crate) const MOST: usize = 24;
+    pub(crate) fn of(leaf: Option<Leaf>) -> Self {
+        Self { leaf, ..Self::default() }
+    }
 
-    /// Adds one that is not there yet. A size replaces what was said of it before.
-    pub(crate) fn add(&mut self, quirk: Quirk) {
-        let same = |old: &Quirk| match (old, &quirk) {
-            (Quirk::Size { word: old, .. }, Quirk::Size { word, .. }) => old == word,
-            (old, new) => old == new,
-        };
-        let there = self.0.iter().position(|slot| slot.as_ref().is_some_and(same));
-        let place = there.or_else(|| self.0.iter().position(Option::is_none));
-        debug_assert!(place.is_some(), "more quirks than can be");
-        if let Some(slot) = place.and_then(|place| self.0.get_mut(place)) {
-            *slot = Some(quirk);
+    pub(crate) fn set_size(&mut self, word: SizeWord, computed: u32, reported: u32) {
+        if let Some(size) = self.sizes.get_mut(word as usize) {
+            *size = (computed != reported).then_some((computed, reported));
         }
     }
 
-    /// Takes back what was said of a size.
-    pub(crate) fn forget_size(&mut self, word: SizeWord) {
-        for slot in &mut self.0 {
-            if matches!(slot, Some(Quirk::Size { word: old, .. }) if *old == word) {
-                *slot = None;
-            }
+    /// What is left out was part of the plan, so it is in no other entry, and takes a group at least.
+    pub(crate) fn leave_out(&mut self, components: Components, why: LeftOut) {
+        let free = self.left_out.iter_mut().find(|slot| slot.is_none());
+        debug_assert!(free.is_some(), "more groups than there are");
+        if let Some(slot) = free {
+            *slot = Some((components, why));
         }
+    }
+
+    pub(crate) fn bar(&mut self, rung: Rung, why: LeftOut) {
+        if let Some(slot) = self.barred.get_mut(rung as usize) {
+            *slot = Some(why);
+        }
+    }
+
+    pub(crate) fn is_barred(&self, rung: Rung) -> bool {
+        self.barred.get(rung as usize).is_some_and(Option::is_some)
+    }
+
+    pub(crate) fn leave_alone(&mut self, register: ControlRegister, vector: u32) {
+        let at = usize::from(register == ControlRegister::Xfd);
+        self.left_alone[at] = Some((register, vector));
+    }
+
+    pub(crate) fn keep_mxcsr(&mut self) {
+        self.keeps_mxcsr = true;
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Quirk> + '_ {
-        self.0.iter().flatten().copied()
+        let leaf = self.leaf.map(|leaf| match leaf {
+            Leaf::None { last } => Quirk::NoXsaveLeaf { last },
+            Leaf::Empty { eax } => Quirk::EmptyXsaveLeaf { eax },
+        });
+        let sizes = SizeWord::ALL.iter().zip(&self.sizes).filter_map(|(word, size)| {
+            size.map(|(computed, reported)| Quirk::Size { word: *word, computed, reported })
+        });
+        let left_out = self.left_out.iter().flatten();
+        let left_out =
+            left_out.map(|(components, why)| Quirk::LeftOut { components: *components, why: *why });
+        let barred = Rung::ALL.into_iter().filter_map(|rung| {
+            let why = self.barred.get(rung as usize).copied().flatten()?;
+            Some(Quirk::Barred { rung, why })
+        });
+        let left_alone = self.left_alone.iter().flatten();
+        let left_alone = left_alone
+            .map(|(register, vector)| Quirk::LeftAlone { register: *register, vector: *vector });
+        let mxcsr = self.keeps_mxcsr.then_some(Quirk::KeepsMxcsr);
+        leaf.into_iter().chain(sizes).chain(left_out).chain(barred).chain(left_alone).chain(mxcsr)
     }
 }
 
@@ -291,36 +346,37 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
-    fn a_quirk_is_listed_once_and_a_size_is_the_last_one_read() {
+    fn everything_that_is_noted_is_listed_once_and_a_size_is_the_last_one_read() {
         let mut quirks = Quirks::default();
-        let size = |word, reported| Quirk::Size { word, computed: 832, reported };
-        for quirk in [
-            Quirk::KeepsMxcsr,
-            size(SizeWord::Standard, 0),
-            Quirk::KeepsMxcsr,
-            size(SizeWord::Compacted, 1),
-            size(SizeWord::Standard, 2),
-        ] {
-            quirks.add(quirk);
+        quirks.set_size(SizeWord::Standard, 832, 0);
+        quirks.set_size(SizeWord::Compacted, 832, 1);
+        quirks.set_size(SizeWord::Supported, 832, 832);
+        quirks.set_size(SizeWord::Standard, 832, 2);
+        let why = LeftOut::Refused { register: ControlRegister::Xcr0, vector: 13 };
+        let mut expect = Vec::from([
+            Quirk::Size { word: SizeWord::Standard, computed: 832, reported: 2 },
+            Quirk::Size { word: SizeWord::Compacted, computed: 832, reported: 1 },
+        ]);
+        // Every group, and PKRU.
+        for components in Components::GROUPS.into_iter().chain([Components::PKRU]) {
+            quirks.leave_out(components, why);
+            expect.push(Quirk::LeftOut { components, why });
         }
-        let listed: Vec<Quirk> = quirks.iter().collect();
-        let expect = [Quirk::KeepsMxcsr, size(SizeWord::Standard, 2), size(SizeWord::Compacted, 1)];
-        assert_eq!(listed, expect);
-        quirks.forget_size(SizeWord::Standard);
-        assert_eq!(quirks.iter().count(), 2);
-        quirks.add(Quirk::EmptyXsaveLeaf { eax: 0 });
-        assert_eq!(quirks.iter().count(), 3, "the place is free again");
-    }
-
-    /// Every kind of quirk for everything that it can be about fits.
-    #[test]
-    fn there_is_room_for_all() {
-        let leaf = 1;
-        let sizes = 3;
-        let groups = Components::GROUPS.len() + 1; // and PKRU
-        let rungs = Rung::ALL.len();
-        let registers = 2; // IA32_XSS, IA32_XFD
-        let mxcsr = 1;
-        assert!(leaf + sizes + groups + rungs + registers + mxcsr <= Quirks::MOST);
+        for rung in Rung::ALL {
+            quirks.bar(rung, why);
+            assert!(quirks.is_barred(rung));
+            expect.push(Quirk::Barred { rung, why });
+        }
+        for register in [ControlRegister::Xss, ControlRegister::Xfd] {
+            quirks.leave_alone(register, 13);
+            expect.push(Quirk::LeftAlone { register, vector: 13 });
+        }
+        quirks.keep_mxcsr();
+        expect.push(Quirk::KeepsMxcsr);
+        assert_eq!(quirks.iter().collect::<Vec<_>>(), expect);
+        quirks.set_size(SizeWord::Standard, 832, 832);
+        assert_eq!(quirks.iter().next(), Some(expect[1]));
+        quirks.leaf = Some(Leaf::Empty { eax: 1 });
+        assert_eq!(quirks.iter().next(), Some(Quirk::EmptyXsaveLeaf { eax: 1 }));
     }
 }

@@ -9,8 +9,9 @@ use raw_cpuid::CpuIdReaderNative;
 use crate::{
     control::CR4_OSXSAVE,
     enable::{self, EnableError},
-    insn, Components, ControlMismatch, ControlRegister, Facts, LeftOut, Measured, Plan, PlanError,
-    Quirk, Rung,
+    insn,
+    plan::RestoreBy,
+    Components, ControlMismatch, ControlRegister, Facts, LeftOut, Measured, Plan, PlanError, Rung,
 };
 
 impl Plan {
@@ -77,53 +78,56 @@ impl Plan {
             match unsafe { plan.enable_given(cpu) } {
                 Ok(_) => return Ok(plan),
                 // SAFETY: C1; what `enable_given` has changed is as before.
-                Err(why) => plan = unsafe { plan.smaller(why) }?,
+                Err(why) => unsafe { plan.shrink(why) }?,
             }
         }
     }
 
-    /// What is left of the plan after a refusal: less than before.
+    /// Does without what was refused: the plan is less than before, or there is an error.
     ///
     /// # Safety
     ///
     /// C1 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
-    unsafe fn smaller(self, why: EnableError) -> Result<Self, EnableError> {
+    unsafe fn shrink(&mut self, why: EnableError) -> Result<(), EnableError> {
         use ControlRegister as R;
-        let rest = match why {
+        let result = match why {
             EnableError::Refused { register: R::Cr4, vector } => {
-                self.without_xsave(LeftOut::Refused { register: R::Cr4, vector })
+                self.use_fxsave(LeftOut::Refused { register: R::Cr4, vector })
             }
             EnableError::Refused { register: R::Xcr0, vector } => {
                 let why = LeftOut::Refused { register: R::Xcr0, vector };
                 // SAFETY: C1.
                 let accepted = unsafe { self.accepted_by_xcr0() };
-                self.only(accepted, why)
+                self.keep_only(accepted, why)
             }
             EnableError::Refused { register: R::Xss, vector } => {
                 let why = LeftOut::Refused { register: R::Xss, vector };
                 // SAFETY: C1.
                 match unsafe { self.accepted_by_xss() } {
-                    Some(accepted) => self.only(accepted | !Components::SUPERVISOR, why),
-                    None => self.leaving_alone(R::Xss, vector),
+                    Some(accepted) => self.keep_only(accepted | !Components::SUPERVISOR, why),
+                    None => self.leave_alone(R::Xss, vector),
                 }
             }
-            EnableError::Refused { register: R::Xfd, vector } => self.leaving_alone(R::Xfd, vector),
+            EnableError::Refused { register: R::Xfd, vector } => self.leave_alone(R::Xfd, vector),
             EnableError::Verify(ControlMismatch { register, found: Some(kept), .. }) => {
-                self.keeping(register, Components::from_bits_retain(kept)).ok_or(why)?
+                match self.keep_what_it_kept(register, Components::from_bits_retain(kept)) {
+                    Some(result) => result,
+                    None => return Err(why),
+                }
             }
             EnableError::InitialState { vector } => {
                 let present = Components::empty();
-                self.by_a_lesser_instruction(Measured::RestoreFault { vector, present })
+                self.take_a_lesser_instruction(Measured::RestoreFault { vector, present })
             }
-            EnableError::Measured(found) => self.without_what_was_measured(found),
+            EnableError::Measured(found) => self.leave_out_what_was_measured(found),
             EnableError::KeepsMxcsr if !self.scrubs() => {
-                let mut plan = self.scrubbing();
-                plan.quirks.add(Quirk::KeepsMxcsr);
-                Ok(plan)
+                self.restore_by = RestoreBy::Scrubbing;
+                self.quirks.keep_mxcsr();
+                Ok(())
             }
             _ => return Err(why),
         };
-        rest.map_err(EnableError::Plan)
+        result.map_err(EnableError::Plan)
     }
 
     /// Of the plan, by group, what XSETBV accepts together.
@@ -175,31 +179,29 @@ impl Plan {
         }
     }
 
-    /// Without what is not in `kept`. If that is nothing, the refusal was of all together: no XSAVE.
-    fn only(self, kept: Components, why: LeftOut) -> Result<Self, PlanError> {
+    /// Leaves out what is not in `kept`. If that is nothing, the refusal was of all together: no XSAVE.
+    fn keep_only(&mut self, kept: Components, why: LeftOut) -> Result<(), PlanError> {
         let lost = self.components().difference(kept);
         if lost.is_empty() || lost.intersects(Components::LEGACY) {
-            return self.without_xsave(why);
+            return self.use_fxsave(why);
         }
-        self.without(lost, why)
+        self.leave_out(lost, why)
     }
 
-    /// By FXSAVE, whatever else there may be.
-    fn without_xsave(mut self, why: LeftOut) -> Result<Self, PlanError> {
-        for rung in Rung::ALL.into_iter().filter(|rung| *rung != Rung::Fxsave) {
-            self.barred |= 1 << rung as u8;
-        }
-        self.barring(why)
+    /// FXSAVE, whatever else there may be.
+    fn use_fxsave(&mut self, why: LeftOut) -> Result<(), PlanError> {
+        self.xsave = false;
+        self.bar_rung(why)
     }
 
-    /// Without a register, and without what needs it: supervisor components need IA32_XSS; what IA32_XFD can
+    /// Does without a register, and without what needs it: supervisor components need IA32_XSS; what IA32_XFD can
     /// disable may be disabled.
-    fn leaving_alone(mut self, register: ControlRegister, vector: u32) -> Result<Self, PlanError> {
-        self.quirks.add(Quirk::LeftAlone { register, vector });
+    fn leave_alone(&mut self, register: ControlRegister, vector: u32) -> Result<(), PlanError> {
+        self.quirks.leave_alone(register, vector);
         let why = LeftOut::Refused { register, vector };
         if register == ControlRegister::Xss {
             self.writes_xss = false;
-            return self.for_what_is_left(why);
+            return self.keep_what_can_be_saved(why);
         }
         self.writes_xfd = false;
         let disabled = self
@@ -209,32 +211,33 @@ impl Plan {
             .filter_map(Components::of_number)
             .fold(Components::empty(), Components::union);
         if disabled.is_empty() {
-            return Ok(self);
+            return Ok(());
         }
-        self.without(disabled, why)
+        self.leave_out(disabled, why)
     }
 
     /// A register took the value without a fault, and holds another one. `None` if that cannot be helped.
-    fn keeping(
-        self,
+    fn keep_what_it_kept(
+        &mut self,
         register: ControlRegister,
         kept: Components,
-    ) -> Option<Result<Self, PlanError>> {
+    ) -> Option<Result<(), PlanError>> {
         let why = LeftOut::NotKept { register };
         match register {
-            ControlRegister::Xcr0 => Some(self.only(kept | Components::SUPERVISOR, why)),
+            ControlRegister::Xcr0 => Some(self.keep_only(kept | Components::SUPERVISOR, why)),
             ControlRegister::Xss if self.xss().difference(kept).is_empty() => {
-                Some(self.leaving_alone(register, 0))
+                Some(self.leave_alone(register, 0))
             }
-            ControlRegister::Xss => Some(self.only(kept | !Components::SUPERVISOR, why)),
-            ControlRegister::Xfd => Some(self.leaving_alone(register, 0)),
+            ControlRegister::Xss => Some(self.keep_only(kept | !Components::SUPERVISOR, why)),
+            ControlRegister::Xfd => Some(self.leave_alone(register, 0)),
             _ => None,
         }
     }
 
-    fn without_what_was_measured(self, found: Measured) -> Result<Self, PlanError> {
+    fn leave_out_what_was_measured(&mut self, found: Measured) -> Result<(), PlanError> {
         let component = match found {
             Measured::Elsewhere { component, .. } | Measured::TooLarge { component } => component,
+            Measured::Absent { missing } => missing,
             Measured::Outside { present, .. }
             | Measured::Header { present }
             | Measured::RestoreFault { present, .. } => present,
@@ -243,18 +246,16 @@ impl Plan {
         let lost = component.difference(Components::LEGACY);
         // The instruction itself, if it cannot do x87 and SSE or anything.
         if lost.is_empty() || component.contains(Components::LEGACY) {
-            return self.by_a_lesser_instruction(found);
+            return self.take_a_lesser_instruction(found);
         }
-        self.without(lost, LeftOut::Measured(found))
+        self.leave_out(lost, LeftOut::Measured(found))
     }
 
-    fn by_a_lesser_instruction(self, why: Measured) -> Result<Self, PlanError> {
+    fn take_a_lesser_instruction(&mut self, found: Measured) -> Result<(), PlanError> {
+        let why = LeftOut::Measured(found);
         if self.rung() == Rung::Fxsave {
-            return Err(PlanError::Required {
-                component: Components::LEGACY,
-                why: LeftOut::Measured(why),
-            });
+            return Err(PlanError::Required { component: Components::LEGACY, why });
         }
-        self.barring(LeftOut::Measured(why))
+        self.bar_rung(why)
     }
 }

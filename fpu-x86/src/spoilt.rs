@@ -48,7 +48,7 @@ fn spoilt(number: u32, words: [u32; 4]) -> Vec<([u32; 4], R, u32, Option<Expecte
         let most = Expected::AtMost(1 << 20);
         sized(huge, Some(C::fixed_size(number).map_or(most, Expected::Exactly)));
     }
-    let other = Expected::Bits(1, u32::from(!user));
+    let other = Expected::Bits(1, u16::from(!user));
     ways.push(([size, offset, kind ^ 1, rest], R::Ecx, u32::from(user), Some(other)));
     if user {
         let mut placed =
