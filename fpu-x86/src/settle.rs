@@ -75,39 +75,39 @@ impl Plan {
         let mut plan = self;
         loop {
             // SAFETY: C1 to C5.
-            match unsafe { plan.enable_given(cpu) } {
-                Ok(_) => return Ok(plan),
-                // SAFETY: C1; what `enable_given` has changed is as before.
-                Err(why) => unsafe { plan.shrink(why) }?,
-            }
+            let Err(why) = (unsafe { plan.enable_given(cpu) }) else { return Ok(plan) };
+            // SAFETY: C1, for both; what `enable_given` has changed is as before.
+            let xcr0 = |plan: &Self| unsafe { plan.accepted_by_xcr0() };
+            // SAFETY: as above.
+            let xss = |plan: &Self| unsafe { plan.accepted_by_xss() };
+            plan.shrink(why, xcr0, xss)?;
         }
     }
 
-    /// Does without what was refused: the plan is less than before, or there is an error.
-    ///
-    /// # Safety
-    ///
-    /// C1 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
-    unsafe fn shrink(&mut self, why: EnableError) -> Result<(), EnableError> {
+    /// Does without what was refused: the plan is less than before, or there is an error. `xcr0` and `xss` try
+    /// which components those registers accept.
+    fn shrink(
+        &mut self,
+        why: EnableError,
+        xcr0: impl FnOnce(&Self) -> Components,
+        xss: impl FnOnce(&Self) -> Option<Components>,
+    ) -> Result<(), EnableError> {
         use ControlRegister as R;
         let result = match why {
             EnableError::Refused { register: R::Cr4, vector } => {
                 self.use_fxsave(LeftOut::Refused { register: R::Cr4, vector })
             }
             EnableError::Refused { register: R::Xcr0, vector } => {
-                let why = LeftOut::Refused { register: R::Xcr0, vector };
-                // SAFETY: C1.
-                let accepted = unsafe { self.accepted_by_xcr0() };
-                self.keep_only(accepted, why)
+                let accepted = xcr0(self);
+                self.keep_only(accepted, LeftOut::Refused { register: R::Xcr0, vector })
             }
-            EnableError::Refused { register: R::Xss, vector } => {
-                let why = LeftOut::Refused { register: R::Xss, vector };
-                // SAFETY: C1.
-                match unsafe { self.accepted_by_xss() } {
-                    Some(accepted) => self.keep_only(accepted | !Components::SUPERVISOR, why),
-                    None => self.leave_alone(R::Xss, vector),
+            EnableError::Refused { register: R::Xss, vector } => match xss(self) {
+                Some(accepted) => {
+                    let why = LeftOut::Refused { register: R::Xss, vector };
+                    self.keep_only(accepted | !Components::SUPERVISOR, why)
                 }
-            }
+                None => self.leave_alone(R::Xss, vector),
+            },
             EnableError::Refused { register: R::Xfd, vector } => self.leave_alone(R::Xfd, vector),
             EnableError::Verify(ControlMismatch { register, found: Some(kept), .. }) => {
                 match self.keep_what_it_kept(register, Components::from_bits_retain(kept)) {
@@ -179,13 +179,21 @@ impl Plan {
         }
     }
 
-    /// Leaves out what is not in `kept`. If that is nothing, the refusal was of all together: no XSAVE.
+    /// Leaves out what is not in `kept`, each group by itself. If that is nothing, the refusal was of all
+    /// together: no XSAVE.
     fn keep_only(&mut self, kept: Components, why: LeftOut) -> Result<(), PlanError> {
         let lost = self.components().difference(kept);
         if lost.is_empty() || lost.intersects(Components::LEGACY) {
             return self.use_fxsave(why);
         }
-        self.leave_out(lost, why)
+        for group in Components::GROUPS {
+            // What went with another one is not there any more.
+            let lost = lost.intersection(group).intersection(self.components());
+            if !lost.is_empty() {
+                self.leave_out(lost, why)?;
+            }
+        }
+        Ok(())
     }
 
     /// FXSAVE, whatever else there may be.
@@ -259,3 +267,6 @@ impl Plan {
         self.bar_rung(why)
     }
 }
+
+#[cfg(test)]
+mod tests;
