@@ -294,7 +294,7 @@ fn the_table_fits_and_says_what_the_cpu_says() {
         assert!(!line.contains("differs") || line.contains(row) && !agrees, "{line}");
         assert!(!line.contains(row) || agrees || line.contains("differs"), "{line}");
     }
-    if !agrees {
+    if !agrees && has_area() {
         println!("SKIP: CPUID(0xD,0).ECX is not what CPUID's own components make");
     }
 }

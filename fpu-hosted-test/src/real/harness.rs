@@ -9,7 +9,7 @@ use std::{
 };
 
 use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits};
-use fpu_x86::{Components, Format, Image, ImageMut, Plan, Rung};
+use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, Rung};
 
 use super::{
     load_registers, refuses_reserved_mxcsr, run_between, serve_fixups, Classes, RegFile, Thunk,
@@ -171,6 +171,7 @@ impl RealHarness {
             };
             match plan.and_then(|plan| plan.with_rung(rung)) {
                 Ok(plan) => offered.push(Self::new(plan)),
+                Err(why @ PlanError::Unavailable(_)) => skipped.push(why.to_string()),
                 Err(why) => skipped.push(format!("{rung:?}: {why}")),
             }
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    boot, hygiene, nostd, object, package,
+    boot, cpus, crash, hygiene, nostd, object, package,
     run::{Cmd, Outcome, Suite},
     tests_run,
 };
@@ -79,6 +79,12 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             cargo_test(s, &args)
         }),
     );
+    add(
+        "cpus",
+        "the tests on real registers, on CPUs that QEMU emulates, release",
+        true,
+        Box::new(cpus::check),
+    );
     let (no_std, no_sse) = nostd::abouts();
     add("no_std", no_std, false, Box::new(nostd::symbols));
     add("no-sse", no_sse, false, Box::new(nostd::no_sse));
@@ -110,10 +116,10 @@ pub fn all(suite: &Suite) -> Vec<Step> {
 /// `cargo test ARGS`, counted.
 fn cargo_test(suite: &Suite, args: &[&str]) -> Outcome {
     let command = suite.cargo(&["test", "--no-fail-fast"]).args(args);
-    counted(command.args(&["--", "--show-output"]))
+    counted(suite, command.args(&["--", "--show-output"]))
 }
 
-fn counted(command: Cmd) -> Outcome {
+fn counted(suite: &Suite, command: Cmd) -> Outcome {
     let done = match command.run() {
         Ok(done) => done,
         Err(why) => return Outcome::Failed(why),
@@ -126,7 +132,13 @@ fn counted(command: Cmd) -> Outcome {
     if counts.total() == 0 {
         return Outcome::Failed(format!("no test ran\n{}", done.tail()));
     }
-    let said = done.tail();
+    // What failed comes first: it is what one looks for, and the rest may be long.
+    let mut said = String::new();
+    for failure in tests_run::failures(&done.stdout) {
+        said += &format!("FAILED {}", failure.text());
+    }
+    said += &crash::named(suite, &done.stderr, &done.stdout);
+    said += &done.tail();
     Outcome::Tests(counts, said)
 }
 
@@ -163,7 +175,7 @@ impl Group {
             .env("CARGO_TARGET_DIR", suite.target.join("loom"))
             .env("RUSTFLAGS", "--cfg fpu_loom")
             .args(&["--", "--show-output"]);
-        counted(command)
+        counted(suite, command)
     }
 }
 
