@@ -15,6 +15,7 @@ mod package;
 mod run;
 mod steps;
 mod tests_run;
+mod toolchains;
 
 use std::{
     collections::BTreeMap,

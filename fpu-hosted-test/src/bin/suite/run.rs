@@ -103,6 +103,13 @@ impl Cmd {
         self.command.env(key, value);
         self
     }
+    /// Without these variables.
+    pub fn unset(mut self, keys: &[&str]) -> Self {
+        for key in keys {
+            self.command.env_remove(key);
+        }
+        self
+    }
     pub fn dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
         self.command.current_dir(dir);
         self

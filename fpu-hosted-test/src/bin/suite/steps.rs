@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use crate::{
     boot, cpus, crash, hygiene, nostd, object, package,
     run::{Cmd, Outcome, Suite},
-    tests_run,
+    tests_run, toolchains,
 };
 
 pub type Check = Box<dyn Fn(&Suite) -> Outcome>;
@@ -88,6 +88,12 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     let (no_std, no_sse) = nostd::abouts();
     add("no_std", no_std, false, Box::new(nostd::symbols));
     add("no-sse", no_sse, false, Box::new(nostd::no_sse));
+    let bare_metal = "the same library for x86_64-unknown-none by rustup's or Debian's compiler";
+    add("bare-metal", bare_metal, false, Box::new(nostd::on_bare_metal));
+    let oldest = "fpu-core and fpu-x86 on the rust-version that they promise";
+    add("rust-version", oldest, false, Box::new(toolchains::oldest));
+    let debian = "fpu-core and fpu-x86 on Debian's older compiler";
+    add("rustc-web", debian, false, Box::new(toolchains::debian));
     add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
     add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
     add("kernel-lint", "rustfmt and clippy on the kernel that boots", false, Box::new(boot::lint));
