@@ -1,15 +1,16 @@
 //! The demo as it is used: exit codes, figures that add up, and every seeded fault named.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use std::{
-    path::PathBuf,
-    process::{Command, Output},
-};
+use std::{path::PathBuf, process::Output};
 
 use fpu_examples::{args::RUNGS, faults::Fault};
 
+#[path = "support/program.rs"]
+mod support;
+use support::program;
+
 fn demo(args: &[&str]) -> Output {
-    let program = Command::new(env!("CARGO_BIN_EXE_demo")).args(args).output();
+    let program = program(env!("CARGO_BIN_EXE_demo")).args(args).output();
     program.expect("the demo can be started")
 }
 fn text(bytes: &[u8]) -> String {
@@ -211,7 +212,7 @@ fn what_cannot_be_written_is_said_and_loses_nothing() {
     for args in [&["--help"][..], &["--json", "--runs=1", "--break=clobber"], &["--break=clobber"]]
     {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux");
-        let mut program = Command::new(env!("CARGO_BIN_EXE_demo"));
+        let mut program = program(env!("CARGO_BIN_EXE_demo"));
         let out = program.args(args).stdout(full).output().expect("the demo can be started");
         assert_eq!(out.status.code(), Some(1), "{args:?}");
         let stderr = text(&out.stderr);

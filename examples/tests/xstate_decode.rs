@@ -69,7 +69,10 @@ fn what_this_cpu_saves_is_what_is_decoded() {
         let bytes = image(&plan, &registers);
         let area = Area::new(&bytes, 0, &facts).expect("well-formed");
         assert_eq!(format!("{:?}", area.kind), format!("{:?}", plan.format()));
-        assert_eq!(area.present, plan.components().bits(), "every component is in use");
+        // The file holds neither bounds nor tiles; whether the CPU calls them in use is its own affair.
+        let due = plan.components().difference(Components::MPX | Components::AMX).bits();
+        assert_eq!(area.present & due, due, "what is not initial is in use");
+        assert_eq!(area.present & !plan.components().bits(), 0);
         assert_eq!((area.word(0), area.word(2)), (registers.fcw(), registers.fsw()));
         assert_eq!(area.mxcsr(), Some(registers.mxcsr()));
         let wide = [Components::SSE, Components::AVX, Components::ZMM_HI256, Components::HI16_ZMM];
@@ -108,11 +111,16 @@ fn what_this_cpu_saves_is_what_is_decoded() {
 
 #[test]
 fn absent_components_are_said_to_be_initial() {
-    // The CPU leaves out what is initial, and need not know of all that is: x87 it does know of.
+    // The CPU may leave out what is initial, and need not (SDM vol. 1, 13.6).
     let registers = RegFile::initial(Classes::detect());
     let optimised = |plan: &Plan| matches!(plan.rung(), Rung::Xsavec | Rung::Xsaveopt);
     for plan in plans().iter().filter(|plan| optimised(plan)) {
-        let shown = decoded(&image(plan, &registers)).expect("well-formed");
+        let bytes = image(plan, &registers);
+        let shown = decoded(&bytes).expect("well-formed");
+        if bytes[512] & 1 != 0 {
+            println!("SKIP: {:?}: this CPU calls initial x87 registers in use", plan.rung());
+            continue;
+        }
         let initial = shown.lines().find(|line| line.starts_with("initial "));
         assert!(initial.is_some_and(|line| line.contains("X87")), "{:?}: {shown}", plan.rung());
         assert!(!shown.contains("FCW"), "{shown}");

@@ -2,9 +2,10 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
 use fpu_hosted_test::{
-    conformance::{self, Harness},
-    real::RealHarness,
+    conformance::{self, Harness, Verdict},
+    real::{refuses_reserved_mxcsr, RealHarness},
 };
+use fpu_x86::Rung;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -44,6 +45,19 @@ fn every_rung_of_this_cpu_conforms() {
         let report = conformance::check(&mut harness);
         println!("{report}");
         assert!(report.passed(), "{report}");
-        assert_eq!(report.counts(), (report.checks.len(), 0, 0), "none may be skipped: {report}");
+        let mut skips = 0;
+        for check in &report.checks {
+            if let Verdict::Skipped(why) = check.verdict {
+                println!("SKIP: {:?}, {}: {why}", harness.fpu().rung(), check.name);
+                skips += 1;
+            }
+        }
+        // Only where FXRSTOR refuses nothing.
+        let most = match harness.fpu().rung() {
+            Rung::Fxsave if !refuses_reserved_mxcsr() => 2,
+            _ => 0,
+        };
+        assert_eq!(report.counts(), (report.checks.len() - most, 0, most), "{report}");
+        assert_eq!(skips, most);
     }
 }

@@ -3,6 +3,7 @@
 
 use core::arch::asm;
 
+use fpu_hosted_test::real::{keeps_x87_pointers, NO_POINTERS};
 use fpu_x86::{Selectors, X87};
 
 #[repr(C, align(64))]
@@ -29,6 +30,15 @@ fn both_layouts(image: &Legacy) -> (Legacy, [u8; 108]) {
     (fxsave, fsave)
 }
 
+/// FSAVE's image without what is reserved: the upper halves of the words of FCW, FSW, the tags and the
+/// data pointer's selector (SDM vol. 1, figure 8-9).
+fn defined(mut fsave: [u8; 108]) -> [u8; 108] {
+    for word in [0, 1, 2, 6] {
+        fsave[4 * word + 2..4 * word + 4].fill(0);
+    }
+    fsave
+}
+
 /// Zeros, ones, and what is neither: infinity, a denormal, a pseudo-denormal, an unnormal, a NaN.
 const KINDS: [[u8; 10]; 8] = [
     [0; 10],
@@ -45,6 +55,10 @@ const KINDS: [[u8; 10]; 8] = [
 #[test]
 fn every_stack_is_converted_as_the_cpu_does() {
     let (mut compared, mut pending) = (0, 0);
+    let pointers = keeps_x87_pointers();
+    if !pointers {
+        println!("SKIP: {NO_POINTERS}");
+    }
     for tags in 0..=255 {
         for top in 0..8u16 {
             for shift in 0..KINDS.len() {
@@ -67,7 +81,7 @@ fn every_stack_is_converted_as_the_cpu_does() {
                 let what = format!("tags {tags:#04x}, top {top}, shift {shift}");
                 assert_eq!((seen.fcw, seen.fsw, seen.tags), (x87.fcw, x87.fsw, x87.tags), "{what}");
                 assert_eq!(seen.st, x87.st, "{what}");
-                if raised {
+                if raised && pointers {
                     assert_eq!(
                         (seen.fip, seen.fdp, seen.fop),
                         (x87.fip, x87.fdp, x87.fop),
@@ -76,7 +90,7 @@ fn every_stack_is_converted_as_the_cpu_does() {
                 }
                 // The selectors are in one of the layouts only.
                 let (back, selectors) = X87::from_fsave(&fsave);
-                assert_eq!(seen.to_fsave(selectors), fsave, "{what}");
+                assert_eq!(defined(seen.to_fsave(selectors)), defined(fsave), "{what}");
                 let (fip, fdp) = (seen.fip & 0xFFFF_FFFF, seen.fdp & 0xFFFF_FFFF);
                 assert_eq!(back, X87 { fip, fdp, ..seen }, "{what}");
                 compared += 1;

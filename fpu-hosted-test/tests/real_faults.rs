@@ -3,7 +3,10 @@
 
 use core::ptr::NonNull;
 use fpu_core::RestoreFault;
-use fpu_hosted_test::conformance::{Harness, Step};
+use fpu_hosted_test::{
+    conformance::{Harness, Step},
+    real::refuses,
+};
 use fpu_x86::Format;
 
 #[path = "support/real.rs"]
@@ -36,6 +39,10 @@ fn a_refused_image_is_an_error_and_the_next_one_loads() {
             let mut bad = saved(h, &two);
             let word = bad.word(at) ^ bits;
             bad.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
+            if !refuses(&bad.0, h.fpu().format() != Format::Legacy) {
+                println!("SKIP: {what}: this CPU accepts it");
+                continue;
+            }
             let before = bad.0;
             let answer = attempt(h, &[Step::Load(&one), Step::Restore(bad.base())]);
             assert_eq!(answer.restored, Err(RestoreFault(13)), "{what}");

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use fpu_core::RawFpu;
 use fpu_hosted_test::{
     conformance::{Harness, Step},
-    real::{RealHarness, Seen},
+    real::{keeps_x87_pointers, RealHarness, Seen, NO_POINTERS},
 };
 use fpu_x86::{Plan, Rung, X87};
 
@@ -27,6 +27,10 @@ fn plans() -> Vec<Plan> {
 /// Whatever is pending when the scrub runs, it neither faults nor is seen afterwards.
 #[test]
 fn a_scrubbing_restore_restores_the_same() {
+    let pointers = keeps_x87_pointers();
+    if !pointers {
+        println!("SKIP: {NO_POINTERS}");
+    }
     for plan in plans() {
         let rung = plan.rung();
         let mut h = RealHarness::new(plan.scrubbing());
@@ -45,7 +49,7 @@ fn a_scrubbing_restore_restores_the_same() {
             }
             let (restored, image) = through_memory(&mut h, &held, &pending);
             assert_eq!(restored.0.first_difference(&held.0), None, "{rung:?}, {seed}");
-            if seed % 2 == 0 {
+            if seed % 2 == 0 && pointers {
                 let expect = (0x1234_5678_9ABC, 0x7654_3210_FEDC, 0x5EA);
                 assert_eq!((image.fip, image.fdp, image.fop), expect, "{rung:?}, {seed}");
             }

@@ -34,11 +34,13 @@ pub fn serve_fixups() {
 
 /// Linux starts handlers with the registers in their initial state, so compiled code is fine here
 /// although the fault came from the middle of a restore.
-unsafe extern "C" fn on_fault(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: with SA_SIGINFO the third argument is the interrupted context, ours to change.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     let ip = registers[libc::REG_RIP as usize] as usize;
-    let vector = registers[libc::REG_TRAPNO as usize] as u8;
+    // SAFETY: with SA_SIGINFO the second argument describes the signal.
+    let code = unsafe { (*info).si_code };
+    let vector = vector(registers[libc::REG_TRAPNO as usize], signal, code);
     // A jump to nowhere faults while fetching, with its own address in CR2.
     let fetching = vector == 14 && registers[libc::REG_CR2 as usize] as usize == ip;
     let ask = || {
@@ -55,5 +57,43 @@ unsafe extern "C" fn on_fault(signal: c_int, _: *mut libc::siginfo_t, context: *
         None => unsafe {
             libc::signal(signal, libc::SIG_DFL);
         },
+    }
+}
+
+/// The exception behind a signal: as the frame tells it, or, where an emulator of user mode leaves that
+/// out (QEMU writes -1), by the signal and its code (sigaction(2)).
+fn vector(told: i64, signal: c_int, code: c_int) -> u8 {
+    /// `SI_KERNEL`: no address goes with it.
+    const GENERAL: c_int = 0x80;
+    const ALIGNMENT: c_int = 1;
+    match (u8::try_from(told), signal) {
+        (Ok(vector), _) => vector,
+        (Err(_), libc::SIGILL) => 6,
+        (Err(_), libc::SIGBUS) if code == ALIGNMENT => 17,
+        (Err(_), libc::SIGBUS) => 12,
+        (Err(_), _) if code == GENERAL => 13,
+        (Err(_), _) => 14,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_without_a_vector_is_told_by_its_signal() {
+        for told in [6, 12, 13, 14, 17] {
+            assert_eq!(i64::from(vector(told, libc::SIGSEGV, 1)), told);
+        }
+        for (signal, code, expect) in [
+            (libc::SIGSEGV, 1, 14),
+            (libc::SIGSEGV, 2, 14),
+            (libc::SIGSEGV, 0x80, 13),
+            (libc::SIGBUS, 0x80, 12),
+            (libc::SIGBUS, 1, 17),
+            (libc::SIGILL, 2, 6),
+        ] {
+            assert_eq!(vector(-1, signal, code), expect, "signal {signal}, code {code}");
+        }
     }
 }

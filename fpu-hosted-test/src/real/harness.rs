@@ -5,12 +5,15 @@ use std::{
     ffi::c_void,
     fmt,
     ptr::{addr_of_mut, NonNull},
+    sync::OnceLock,
 };
 
 use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits};
-use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
+use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, Rung};
 
-use super::{load_registers, run_between, serve_fixups, Classes, RegFile, Thunk};
+use super::{
+    load_registers, refuses_reserved_mxcsr, run_between, serve_fixups, Classes, RegFile, Thunk,
+};
 use crate::conformance::{call, Action, Call, Harness, Outcome, Step};
 
 // rdi = calls, ended by a null function. Between two calls no register changes that is not integer.
@@ -168,6 +171,7 @@ impl RealHarness {
             };
             match plan.and_then(|plan| plan.with_rung(rung)) {
                 Ok(plan) => offered.push(Self::new(plan)),
+                Err(why @ PlanError::Unavailable(_)) => skipped.push(why.to_string()),
                 Err(why) => skipped.push(format!("{rung:?}: {why}")),
             }
         }
@@ -329,9 +333,18 @@ impl Harness for RealHarness {
     }
 
     fn spoil(&self, image: &mut [u8]) -> bool {
-        // A reserved bit of MXCSR; the suite spoils images in which SSE is present.
-        image[27] |= 0x80;
-        true
+        static REFUSES: OnceLock<bool> = OnceLock::new();
+        if *REFUSES.get_or_init(refuses_reserved_mxcsr) {
+            // A reserved bit of MXCSR; the suite spoils images in which SSE is present.
+            image[27] |= 0x80;
+            return true;
+        }
+        // A reserved byte of the header.
+        let header = self.plan.format() != Format::Legacy;
+        if header {
+            image[512 + 16] |= 1;
+        }
+        header
     }
     unsafe fn compare(
         &self,

@@ -32,9 +32,12 @@ mod harness;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod probe;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, ForeignBench},
     harness::{RealHarness, Seen},
     mutate::{random_image, Words},
+    probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
 };

@@ -162,7 +162,8 @@ mod tests {
 
     fn ended(success: bool, document: &str) -> Result<(Done, Value), String> {
         let stderr = "the table\n".into();
-        let done = Done { shown: "boot".into(), success, stdout: document.into(), stderr };
+        let done =
+            Done { shown: "boot".into(), success, signal: None, stdout: document.into(), stderr };
         Ok((done, serde_json::from_str(document).unwrap()))
     }
     fn of(success: bool, document: &str) -> Outcome {

@@ -6,6 +6,8 @@
 #![allow(clippy::print_literal)]
 
 mod boot;
+mod cpus;
+mod crash;
 mod hygiene;
 mod nostd;
 mod object;
@@ -13,8 +15,10 @@ mod package;
 mod run;
 mod steps;
 mod tests_run;
+mod toolchains;
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     path::PathBuf,
     process::ExitCode,
@@ -192,8 +196,13 @@ fn summary(rows: &[Row], took: Duration) -> ExitCode {
     if rows.iter().any(|row| !row.skipped.is_empty()) {
         println!("\nskipped:");
         for row in rows {
+            let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
             for why in &row.skipped {
-                println!("  {}: {why}", row.name);
+                *reasons.entry(why).or_default() += 1;
+            }
+            for (why, times) in reasons {
+                let times = if times == 1 { String::new() } else { format!(" ({times} times)") };
+                println!("  {}: {why}{times}", row.name);
             }
         }
     }

@@ -1,10 +1,15 @@
 //! The library crates without the standard library, as a kernel would link them.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     object,
     run::{Cmd, Outcome, Suite},
+    toolchains,
 };
 
 const TARGET: &str = "x86_64-unknown-none";
@@ -33,12 +38,10 @@ pub fn abouts() -> (&'static str, &'static str) {
     }
 }
 
-/// Builds `fpu-hosted-test/nostd`, outside of the workspace but with its lock file, and returns the
-/// library.
-fn build(suite: &Suite, directory: &str, rustflags: &str) -> Result<PathBuf, String> {
+/// Copies `fpu-hosted-test/nostd` to where it is outside of the workspace, with its lock file.
+fn source(suite: &Suite) -> Result<PathBuf, String> {
     let source = suite.root.join("fpu-hosted-test/nostd");
     let copy = suite.target.join("nostd-source");
-    let target = suite.target.join(directory);
     let io = |why: std::io::Error| format!("{}: {why}", copy.display());
     let manifest = fs::read_to_string(source.join("Cargo.toml")).map_err(io)?;
     let manifest = manifest.replace("../../", &format!("{}/", suite.root.display()));
@@ -46,6 +49,12 @@ fn build(suite: &Suite, directory: &str, rustflags: &str) -> Result<PathBuf, Str
     fs::write(copy.join("Cargo.toml"), manifest).map_err(io)?;
     fs::copy(source.join("src/lib.rs"), copy.join("src/lib.rs")).map_err(io)?;
     fs::copy(suite.root.join("Cargo.lock"), copy.join("Cargo.lock")).map_err(io)?;
+    Ok(copy)
+}
+
+/// Builds the copy and returns the library.
+fn build(suite: &Suite, directory: &str, rustflags: &str) -> Result<PathBuf, String> {
+    let (copy, target) = (source(suite)?, suite.target.join(directory));
     let mut command = suite.cargo(&["build", "--release"]);
     let mut library = target.clone();
     if bare_metal() {
@@ -63,8 +72,14 @@ pub fn symbols(suite: &Suite) -> Outcome {
     let Some(nm) = suite.tool(&["nm", "llvm-nm"]) else {
         return Outcome::Skipped("no nm or llvm-nm: install the package binutils".into());
     };
-    let listed = build(suite, "nostd", "")
-        .and_then(|library| Cmd::new(&nm).args(&["-P", &library.to_string_lossy()]).ok());
+    match build(suite, "nostd", "") {
+        Ok(library) => symbols_of(&nm, &library),
+        Err(why) => Outcome::Failed(why),
+    }
+}
+
+fn symbols_of(nm: &str, library: &Path) -> Outcome {
+    let listed = Cmd::new(nm).args(&["-P", &library.to_string_lossy()]).ok();
     match listed.and_then(|text| foreign(&text)) {
         Err(why) => Outcome::Failed(why),
         Ok(found) if found.is_empty() => Outcome::one(),
@@ -80,17 +95,20 @@ pub fn no_sse(suite: &Suite) -> Outcome {
     let Some(objdump) = suite.tool(&["objdump", "llvm-objdump"]) else {
         return Outcome::Skipped("no objdump or llvm-objdump: install the package binutils".into());
     };
-    let text = match build(suite, "nostd-no-sse", "-Ctarget-feature=-sse,-sse2") {
+    match build(suite, "nostd-no-sse", "-Ctarget-feature=-sse,-sse2") {
         Err(why) if why.contains("target feature `sse") && why.contains("error: ") => {
             let why = format!(
                 "this rustc refuses the host's target without SSE: `rustup target add {TARGET}`"
             );
-            return Outcome::Skipped(why);
+            Outcome::Skipped(why)
         }
-        Err(why) => return Outcome::Failed(why),
-        Ok(library) => object::disassembly(&objdump, &library),
-    };
-    let functions = match text {
+        Err(why) => Outcome::Failed(why),
+        Ok(library) => vectors_of(&objdump, &library),
+    }
+}
+
+fn vectors_of(objdump: &str, library: &Path) -> Outcome {
+    let functions = match object::disassembly(objdump, library) {
         Ok(functions) => functions,
         Err(why) => return Outcome::Failed(why),
     };
@@ -114,6 +132,45 @@ pub fn no_sse(suite: &Suite) -> Outcome {
     } else {
         Outcome::Failed(wrong.join("\n"))
     }
+}
+
+/// The same library for the kernel's own target, by whichever compiler can build for it: rustup's, or
+/// Debian's with the sources of `core`. Both checks are done on it.
+pub fn on_bare_metal(suite: &Suite) -> Outcome {
+    let tools = (suite.tool(&["nm", "llvm-nm"]), suite.tool(&["objdump", "llvm-objdump"]));
+    let (Some(nm), Some(objdump)) = tools else {
+        return Outcome::Skipped("no nm or objdump: install the package binutils".into());
+    };
+    let library = if bare_metal() {
+        build(suite, "nostd", "")
+    } else if let Some(rustc) = toolchains::debian_rustc(suite) {
+        build_with_core(suite, &rustc)
+    } else {
+        let why = format!("no compiler for {TARGET}: `rustup target add {TARGET}`, or ");
+        return Outcome::Skipped(why + toolchains::FETCH);
+    };
+    let library = match library {
+        Err(why) if why.contains("you're using offline mode") => {
+            let why = "the crates that core needs are not here; remove target/rustc-web, then ";
+            return Outcome::Skipped(format!("{why}{}", toolchains::FETCH));
+        }
+        Err(why) => return Outcome::Failed(why),
+        Ok(library) => library,
+    };
+    for outcome in [symbols_of(&nm, &library), vectors_of(&objdump, &library)] {
+        if !matches!(outcome, Outcome::Passed { .. }) {
+            return outcome;
+        }
+    }
+    Outcome::Passed { count: 3, note: String::new() }
+}
+
+fn build_with_core(suite: &Suite, rustc: &Path) -> Result<PathBuf, String> {
+    let target = suite.target.join("nostd-bare-metal");
+    let args = ["build", "--release", "--offline", "-Zbuild-std=core", "--target", TARGET];
+    let command = suite.cargo(&args).env("RUSTC", rustc).env("RUSTC_BOOTSTRAP", "1");
+    command.dir(source(suite)?).env("CARGO_TARGET_DIR", &target).ok()?;
+    Ok(target.join(TARGET).join("release/libfpu_nostd.a"))
 }
 
 /// Symbols of `std` and `alloc`, and those that our code needs and nothing in the library defines. (The

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Read as _,
+    os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::{Command, Stdio},
     thread::sleep,
@@ -102,6 +103,13 @@ impl Cmd {
         self.command.env(key, value);
         self
     }
+    /// Without these variables.
+    pub fn unset(mut self, keys: &[&str]) -> Self {
+        for key in keys {
+            self.command.env_remove(key);
+        }
+        self
+    }
     pub fn dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
         self.command.current_dir(dir);
         self
@@ -156,7 +164,9 @@ impl Cmd {
         if late {
             stderr.push_str(&format!("\nended after {} s: it hung\n", self.limit.as_secs()));
         }
-        Ok(Done { shown: self.shown, success: status.success() && !late, stdout, stderr })
+        let success = status.success() && !late;
+        let signal = if late { None } else { status.signal() };
+        Ok(Done { shown: self.shown, success, signal, stdout, stderr })
     }
 }
 
@@ -187,6 +197,8 @@ fn descendants(of: u32) -> Vec<u32> {
 pub struct Done {
     pub shown: String,
     pub success: bool,
+    /// What ended it, if nobody here did.
+    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -228,14 +240,21 @@ mod tests {
         let time = format!("31.{}", std::process::id());
         let script = format!("echo begun; sleep {time} & wait");
         let mut command = Cmd::new("sh").args(&["-c", script.as_str()]);
-        command.limit = Duration::from_millis(300);
+        command.limit = Duration::from_secs(1);
         let done = command.run().unwrap();
         assert!(!done.success && done.stdout == "begun\n" && done.stderr.contains("it hung"));
-        let left = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            line == format!("sleep\0{time}\0").as_bytes()
-        });
-        assert!(!left, "a grandchild lives on");
+        let lives = || {
+            std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+                let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                line == format!("sleep\0{time}\0").as_bytes()
+            })
+        };
+        // Killed is not yet gone: under load that takes a while. It would sleep for 31 s.
+        let asked = Instant::now();
+        while lives() {
+            assert!(asked.elapsed() < Duration::from_secs(20), "a grandchild lives on");
+            sleep(Duration::from_millis(20));
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    boot, hygiene, nostd, object, package,
+    boot, cpus, crash, hygiene, nostd, object, package,
     run::{Cmd, Outcome, Suite},
-    tests_run,
+    tests_run, toolchains,
 };
 
 pub type Check = Box<dyn Fn(&Suite) -> Outcome>;
@@ -79,9 +79,21 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             cargo_test(s, &args)
         }),
     );
+    add(
+        "cpus",
+        "the tests on real registers, on CPUs that QEMU emulates, release",
+        true,
+        Box::new(cpus::check),
+    );
     let (no_std, no_sse) = nostd::abouts();
     add("no_std", no_std, false, Box::new(nostd::symbols));
     add("no-sse", no_sse, false, Box::new(nostd::no_sse));
+    let bare_metal = "the same library for x86_64-unknown-none by rustup's or Debian's compiler";
+    add("bare-metal", bare_metal, false, Box::new(nostd::on_bare_metal));
+    let oldest = "fpu-core and fpu-x86 on the rust-version that they promise";
+    add("rust-version", oldest, false, Box::new(toolchains::oldest));
+    let debian = "fpu-core and fpu-x86 on Debian's older compiler";
+    add("rustc-web", debian, false, Box::new(toolchains::debian));
     add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
     add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
     add("kernel-lint", "rustfmt and clippy on the kernel that boots", false, Box::new(boot::lint));
@@ -110,10 +122,10 @@ pub fn all(suite: &Suite) -> Vec<Step> {
 /// `cargo test ARGS`, counted.
 fn cargo_test(suite: &Suite, args: &[&str]) -> Outcome {
     let command = suite.cargo(&["test", "--no-fail-fast"]).args(args);
-    counted(command.args(&["--", "--show-output"]))
+    counted(suite, command.args(&["--", "--show-output"]))
 }
 
-fn counted(command: Cmd) -> Outcome {
+fn counted(suite: &Suite, command: Cmd) -> Outcome {
     let done = match command.run() {
         Ok(done) => done,
         Err(why) => return Outcome::Failed(why),
@@ -126,7 +138,13 @@ fn counted(command: Cmd) -> Outcome {
     if counts.total() == 0 {
         return Outcome::Failed(format!("no test ran\n{}", done.tail()));
     }
-    let said = done.tail();
+    // What failed comes first: it is what one looks for, and the rest may be long.
+    let mut said = String::new();
+    for failure in tests_run::failures(&done.stdout) {
+        said += &format!("FAILED {}", failure.text());
+    }
+    said += &crash::named(suite, &done.stderr, &done.stdout);
+    said += &done.tail();
     Outcome::Tests(counts, said)
 }
 
@@ -163,7 +181,7 @@ impl Group {
             .env("CARGO_TARGET_DIR", suite.target.join("loom"))
             .env("RUSTFLAGS", "--cfg fpu_loom")
             .args(&["--", "--show-output"]);
-        counted(command)
+        counted(suite, command)
     }
 }
 

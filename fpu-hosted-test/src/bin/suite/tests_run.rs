@@ -11,7 +11,29 @@ pub struct Counts {
     pub skipped: Vec<String>,
 }
 
+/// A test that failed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    pub test: String,
+    /// What it said, without the backtrace.
+    pub message: String,
+}
+
+impl Failure {
+    /// The name, and the message indented under it.
+    pub fn text(&self) -> String {
+        let mut text = format!("{}\n", self.test);
+        for line in self.message.lines() {
+            text += &format!("    {line}\n");
+        }
+        text
+    }
+}
+
 impl Counts {
+    pub fn failed(failed: usize) -> Self {
+        Self { failed, ..Self::default() }
+    }
     pub fn total(&self) -> usize {
         self.passed + self.failed + self.skipped.len()
     }
@@ -45,6 +67,43 @@ pub fn read(output: &str) -> Counts {
         }
     }
     counts
+}
+
+/// The tests that failed, of all binaries of one `cargo test`, with what they said first.
+pub fn failures(output: &str) -> Vec<Failure> {
+    /// Of the message: what an assertion needs, not a whole table.
+    const LINES: usize = 12;
+    let mut found = Vec::new();
+    let mut sections: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    // Their sections come under the first such line of a binary, their names under the second.
+    let (mut headings, mut section) = (0, None);
+    for line in output.lines() {
+        let name = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"));
+        if line == "failures:" {
+            (headings, section) = (headings + 1, None);
+        } else if line == "successes:" || line.starts_with("test result: ") {
+            (headings, section) = (0, None);
+            sections.clear();
+        } else if let (1, Some(name)) = (headings, name) {
+            section = Some(name);
+        } else if let (1, Some(name)) = (headings, section) {
+            sections.entry(name).or_default().push(line);
+        } else if let (2, Some(test)) = (headings, line.strip_prefix("    ")) {
+            let said = sections.remove(test).unwrap_or_default();
+            // From the panic on; all of it if there is none, as in a doc test that does not compile.
+            let from = said.iter().position(|line| line.starts_with("thread '")).unwrap_or(0);
+            let said = said[from..].iter().filter(|line| !line.trim().is_empty());
+            let message: Vec<&str> = said
+                .take_while(|line| {
+                    **line != "stack backtrace:" && !line.starts_with("note: run with")
+                })
+                .take(LINES)
+                .copied()
+                .collect();
+            found.push(Failure { test: test.into(), message: message.join("\n") });
+        }
+    }
+    found
 }
 
 fn number_before(text: &str, unit: &str) -> usize {
@@ -87,6 +146,59 @@ test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         assert_eq!((counts.passed, counts.failed), (3, 1));
         assert_eq!(counts.skipped, ["an ignored test", "a: no AVX-512; no AMX"]);
         assert_eq!(counts.total(), 6);
+    }
+
+    const FAILED: &str = "
+running 2 tests
+test a ... FAILED
+test b ... ok
+
+successes:
+
+---- b stdout ----
+thread 'b' said this
+
+successes:
+    b
+
+failures:
+
+---- a stdout ----
+a table
+
+thread 'a' (71) panicked at x.rs:1:2:
+assertion `left == right` failed
+  left: 1
+ right: 2
+stack backtrace:
+   0: much
+
+
+failures:
+    a
+
+test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+
+running 1 test
+failures:
+
+---- a.rs - f (line 3) stdout ----
+error[E0425]: no such thing
+
+failures:
+    a.rs - f (line 3)
+
+test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
+";
+
+    #[test]
+    fn a_failure_has_its_name_and_its_message() {
+        let of = |test: &str, message: &str| Failure { test: test.into(), message: message.into() };
+        let said = "thread 'a' (71) panicked at x.rs:1:2:\nassertion `left == right` failed\n  left: 1\n right: 2";
+        let expect = [of("a", said), of("a.rs - f (line 3)", "error[E0425]: no such thing")];
+        assert_eq!(failures(FAILED), expect);
+        assert_eq!(failures(TWO), []);
+        assert_eq!(expect[1].text(), "a.rs - f (line 3)\n    error[E0425]: no such thing\n");
     }
 
     #[test]
