@@ -161,10 +161,11 @@ impl Plan {
     }
 }
 
-fn refused(vector: u32) -> Result<(), RestoreFault> {
-    match vector {
+/// The answer of a restore.
+fn refused(answer: u32) -> Result<(), RestoreFault> {
+    match answer {
         0 => Ok(()),
-        vector => Err(RestoreFault(vector)),
+        answer => Err(RestoreFault(insn::vector_of(answer))),
     }
 }
 

@@ -380,7 +380,7 @@ impl Plan {
                 insn::scrub();
             }
         }
-        let vector = match self.rung() {
+        let answer = match self.rung() {
             // SAFETY: N1: a local of at least 512 bytes, aligned. N2: C2. So for all three.
             Rung::Fxsave => unsafe { insn::fxrstor(area) },
             // SAFETY: as above, in ring 0 (C1); XSTATE_BV is 0, so nothing behind the header is read.
@@ -389,10 +389,10 @@ impl Plan {
             _ => unsafe { insn::xrstor(area, self.mask) },
         };
         // SAFETY: N2: C2.
-        match (vector, unsafe { insn::stmxcsr() }) {
+        match (answer, unsafe { insn::stmxcsr() }) {
             (0, image::INITIAL_MXCSR) => Ok(()),
             (0, _) => Err(EnableError::KeepsMxcsr),
-            (vector, _) => Err(EnableError::InitialState { vector }),
+            (answer, _) => Err(EnableError::InitialState { vector: insn::vector_of(answer) }),
         }
     }
 }

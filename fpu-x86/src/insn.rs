@@ -11,11 +11,26 @@ use core::arch::asm;
 
 pub(crate) use ring0::*;
 
-/// What follows the restoring instruction: XOR EAX,EAX, so that 0 means done, and an 8-byte NOP whose
+/// What follows an instruction that may fault: a XOR, which a handler skips, and an 8-byte NOP whose
 /// displacement is our mark. Compiled code has no such sequence.
-const MARK: [u8; 10] = [0x31, 0xC0, 0x0F, 0x1F, 0x84, 0x00, b'F', b'P', b'U', 0x86];
-/// The XOR, which is skipped, so that EAX stays what the handler put there.
-const XOR: usize = 2;
+///
+/// The register that the XOR clears is not 0 before the instruction, so that 0 means done whatever a handler does
+/// but skip the XOR. Where the instruction's own EAX is such, the components of a plan, the XOR is of EAX; where it
+/// can be 0, a value to be written, it is of R8D.
+const XORS: [&[u8]; 2] = [&[0x31, 0xC0], &[0x45, 0x31, 0xC0]];
+const MARK: [u8; 8] = [0x0F, 0x1F, 0x84, 0x00, b'F', b'P', b'U', 0x86];
+/// What a handler that can also sets RAX to, with the vector in the lowest byte: no plan has such components.
+const TOLD: u32 = 0x4650_5500;
+/// The vector, where a handler did not set RAX.
+pub(crate) const NOT_TOLD: u32 = 255;
+
+/// The vector of a fault, by the EAX behind it; never 0.
+pub(crate) fn vector_of(eax: u32) -> u32 {
+    match eax ^ TOLD {
+        vector @ 1..=31 => vector,
+        _ => NOT_TOLD,
+    }
+}
 /// XRSTOR64, FXRSTOR64 and XRSTORS64 of [RDI], XSETBV, WRMSR; RDMSR, MOV to CR4 from RAX; XSAVE64, XSAVEOPT64,
 /// FXSAVE64, XSAVEC64 and XSAVES64 to [RSI].
 const MAY_FAULT: [&[u8]; 12] = [
@@ -45,9 +60,10 @@ const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fixup {
-    /// The new instruction pointer.
+    /// The new instruction pointer. It alone makes the refusal an error.
     pub rip: usize,
-    /// The new RAX.
+    /// The new RAX, by which the error has the vector. A handler that cannot set it, as those of the type
+    /// `extern "x86-interrupt"` cannot, leaves it: then the vector is 255.
     pub rax: usize,
 }
 
@@ -55,9 +71,9 @@ pub struct Fixup {
 /// restore, a write to XCR0, CR4 or an MSR, or an instruction that is tried when a CPU is set up.
 ///
 /// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode
-/// that it cannot resolve otherwise, and replaces the saved RIP and RAX with the answer; the restore then
-/// returns [`fpu_core::RestoreFault`] with the vector. No other register has to be changed. A hosted
-/// program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
+/// that it cannot resolve otherwise, and replaces the saved RIP with the answer's; the restore then
+/// returns [`fpu_core::RestoreFault`]. If it replaces RAX too, the error has the vector. No other register has to be
+/// changed. A hosted program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
 ///
 /// The instruction is told by the bytes at `ip` and behind it, so it can be inline, and there is no table
 /// for the linker script to keep.
@@ -97,8 +113,10 @@ pub unsafe fn fixup(ip: usize, vector: u8) -> Option<Fixup> {
         return None;
     }
     let instruction = MAY_FAULT.into_iter().find(|instruction| all(0, instruction))?;
-    let behind = instruction.len();
-    all(behind, &MARK).then(|| Fixup { rip: ip.wrapping_add(behind + XOR), rax: vector.into() })
+    let xor = XORS.into_iter().find(|xor| all(instruction.len(), xor))?;
+    let behind = instruction.len() + xor.len();
+    let rax = (TOLD | u32::from(vector)) as usize;
+    all(behind, &MARK).then(|| Fixup { rip: ip.wrapping_add(behind), rax })
 }
 
 macro_rules! save {
@@ -175,25 +193,25 @@ macro_rules! restore {
         $(#[$doc])*
         #[inline(always)]
         pub(crate) unsafe fn $name(area: *const u8, mask: u64) -> u32 {
-            let vector: u32;
-            // SAFETY: N1, N2. A fault continues behind the XOR with the vector in EAX.
+            let answer: u32;
+            // SAFETY: N1, N2. A fault continues behind the XOR, with the mask in EAX or what the handler put there.
             unsafe {
                 loading!(
                     concat!($insn, " [rdi]"),
                     "xor eax, eax",
                     ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
                     in("rdi") area,
-                    inlateout("eax") mask as u32 => vector,
+                    inlateout("eax") mask as u32 => answer,
                     in("edx") (mask >> 32) as u32,
                 );
             }
-            vector
+            answer
         }
     )*};
 }
 restore!(
-    /// Loads the components in `mask` from `area`, in the format that its header names. Returns 0, or
-    /// the vector of the fault, with the registers then undefined.
+    /// Loads the components in `mask`, of which there are some in its low half, from `area`, in the format that
+    /// its header names. Returns 0, or what [`vector_of`] knows, with the registers then undefined.
     ///
     /// # Safety
     ///
@@ -216,32 +234,32 @@ restore!(
 /// N1 as for [`fxsave`], reading, and N2.
 #[inline(always)]
 pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
-    let vector: u32;
-    // SAFETY: N1, N2; as above.
+    let answer: u32;
+    // SAFETY: N1, N2; as above, with 1 in EAX.
     unsafe {
         loading!(
             "fxrstor64 [rdi]",
             "xor eax, eax",
             ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
             in("rdi") area,
-            lateout("eax") vector,
+            inlateout("eax") 1u32 => answer,
         );
     }
-    vector
+    answer
 }
 
 macro_rules! round {
     ($($name:ident $restore:literal $save:literal),*) => {$(
         /// Loads the components in `mask` from `from` and saves them to `to`, with no other instruction between
-        /// that could change a register. Returns the vector of the fault, or 0, and 1 if it was the save's.
+        /// that could change a register. Returns 0, or what [`vector_of`] knows, and 1 if it was the save's.
         ///
         /// # Safety
         ///
         /// N2, and N1 for both, but for this: whether the instructions are offered is what is tried.
         pub(crate) unsafe fn $name(from: *const u8, to: *mut u8, mask: u64) -> (u32, u32) {
-            let (vector, stage): (u32, u32);
-            // SAFETY: N1, N2, of the function. A fault continues behind the XOR with the vector in EAX. The
-            // default clobbers say that memory changes.
+            let (answer, stage): (u32, u32);
+            // SAFETY: N1, N2, of the function. A fault continues behind the XOR with the mask in EAX or what the
+            // handler put there. The default clobbers say that memory changes.
             unsafe {
                 loading!(
                     concat!($restore, " [rdi]"),
@@ -259,12 +277,12 @@ macro_rules! round {
                     in("rdi") from,
                     in("rsi") to,
                     in("r8") mask,
-                    inlateout("eax") mask as u32 => vector,
+                    inlateout("eax") mask as u32 => answer,
                     in("edx") (mask >> 32) as u32,
                     lateout("ecx") stage,
                 );
             }
-            (vector, stage)
+            (answer, stage)
         }
     )*};
 }

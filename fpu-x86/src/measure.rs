@@ -275,8 +275,8 @@ impl Plan {
         // loaded by instructions that say so.
         match unsafe { round(image, area, mask) } {
             (0, _) => self.check_saved(present, &memory.area),
-            (vector, 0) => Err(Measured::RestoreFault { vector, present }),
-            (vector, _) => Err(Measured::SaveFault { vector }),
+            (answer, 0) => Err(Measured::RestoreFault { vector: insn::vector_of(answer), present }),
+            (answer, _) => Err(Measured::SaveFault { vector: insn::vector_of(answer) }),
         }
     }
 

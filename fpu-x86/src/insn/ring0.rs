@@ -2,6 +2,8 @@
 
 use core::arch::asm;
 
+use super::vector_of;
+
 macro_rules! control_register {
     ($($read:ident $write:ident $name:literal),*) => {$(
         /// Reads a control register.
@@ -37,23 +39,22 @@ macro_rules! control_register {
 }
 control_register!(cr0 set_cr0 "cr0", cr4 set_cr4 "cr4");
 
-macro_rules! fallible_write {
-    ($insn:literal, $register:expr, $value:expr) => {{
-        let vector: u32;
-        // SAFETY: N4, N5, of the function around. A fault continues as for restores. Not `nomem`: what
-        // follows must not be moved before it.
+macro_rules! fallible {
+    ($insn:literal, $($register:tt)*) => {{
+        let (told, failed): (u64, u32);
+        // SAFETY: N4, N5, of the function around. A fault continues behind the XOR with 1 in R8D. Not `nomem`:
+        // what follows must not be moved before it.
         unsafe {
             asm!(
                 $insn,
-                "xor eax, eax",
+                "xor r8d, r8d",
                 ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
-                in("ecx") $register,
-                inlateout("eax") $value as u32 => vector,
-                in("edx") ($value >> 32) as u32,
+                inlateout("r8d") 1u32 => failed,
+                $($register)* => told,
                 options(nostack),
             );
         }
-        vector
+        if failed == 0 { 0 } else { vector_of(told as u32) }
     }};
 }
 
@@ -63,7 +64,7 @@ macro_rules! fallible_write {
 ///
 /// N3, N4, N5.
 pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
-    fallible_write!("xsetbv", 0, value)
+    fallible!("xsetbv", in("ecx") 0, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
 
 /// Writes a model-specific register. Returns 0, or the vector of the fault.
@@ -72,7 +73,7 @@ pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
 ///
 /// N4, N5.
 pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
-    fallible_write!("wrmsr", register, value)
+    fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
 
 /// Can a model-specific register be read? Returns 0, or the vector of the fault.
@@ -81,20 +82,7 @@ pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
 ///
 /// N4.
 pub(crate) unsafe fn rdmsr_fault(register: u32) -> u32 {
-    let vector: u32;
-    // SAFETY: N4. A fault continues as for restores; what was read is lost.
-    unsafe {
-        asm!(
-            "rdmsr",
-            "xor eax, eax",
-            ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
-            in("ecx") register,
-            out("eax") vector,
-            out("edx") _,
-            options(nostack),
-        );
-    }
-    vector
+    fallible!("rdmsr", in("ecx") register, lateout("edx") _, inlateout("rax") 0u64)
 }
 
 /// Writes CR4. Returns 0, or the vector of the fault.
@@ -103,18 +91,7 @@ pub(crate) unsafe fn rdmsr_fault(register: u32) -> u32 {
 ///
 /// N4, N5.
 pub(crate) unsafe fn try_set_cr4(value: u64) -> u32 {
-    let vector: u64;
-    // SAFETY: N4, N5. A fault continues as for restores. Not `nomem`: what follows must not be moved before it.
-    unsafe {
-        asm!(
-            "mov cr4, rax",
-            "xor eax, eax",
-            ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
-            inlateout("rax") value => vector,
-            options(nostack),
-        );
-    }
-    vector as u32
+    fallible!("mov cr4, rax", inlateout("rax") value)
 }
 
 /// Reads a model-specific register.
