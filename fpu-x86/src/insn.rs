@@ -17,7 +17,7 @@ pub(crate) use ring0::*;
 /// The register that the XOR clears is not 0 before the instruction, so that 0 means done whatever a handler does
 /// but skip the XOR. Where the instruction's own EAX is such, the components of a plan, the XOR is of EAX; where it
 /// can be 0, a value to be written, it is of R8D.
-const XORS: [&[u8]; 2] = [&[0x31, 0xC0], &[0x45, 0x31, 0xC0]];
+static XORS: [&[u8]; 2] = [&[0x31, 0xC0], &[0x45, 0x31, 0xC0]];
 const MARK: [u8; 8] = [0x0F, 0x1F, 0x84, 0x00, b'F', b'P', b'U', 0x86];
 /// What a handler that can also sets RAX to, with the vector in the lowest byte: no plan has such components.
 const TOLD: u32 = 0x4650_5500;
@@ -33,7 +33,7 @@ pub(crate) fn vector_of(eax: u32) -> u32 {
 }
 /// XRSTOR64, FXRSTOR64 and XRSTORS64 of [RDI], XSETBV, WRMSR; RDMSR, MOV to CR4 from RAX; XSAVE64, XSAVEOPT64,
 /// FXSAVE64, XSAVEC64 and XSAVES64 to [RSI].
-const MAY_FAULT: [&[u8]; 12] = [
+static MAY_FAULT: [&[u8]; 12] = [
     &[0x48, 0x0F, 0xAE, 0x2F],
     &[0x48, 0x0F, 0xAE, 0x0F],
     &[0x48, 0x0F, 0xC7, 0x1F],
@@ -112,8 +112,8 @@ pub unsafe fn fixup(ip: usize, vector: u8) -> Option<Fixup> {
     if !VECTORS.contains(&vector) {
         return None;
     }
-    let instruction = MAY_FAULT.into_iter().find(|instruction| all(0, instruction))?;
-    let xor = XORS.into_iter().find(|xor| all(instruction.len(), xor))?;
+    let instruction = MAY_FAULT.iter().find(|instruction| all(0, instruction))?;
+    let xor = XORS.iter().find(|xor| all(instruction.len(), xor))?;
     let behind = instruction.len() + xor.len();
     let rax = (TOLD | u32::from(vector)) as usize;
     all(behind, &MARK).then(|| Fixup { rip: ip.wrapping_add(behind), rax })
