@@ -18,6 +18,8 @@ mod error;
 mod foreign;
 mod image;
 mod layout;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod literal;
 mod measured;
 #[cfg(test)]
 mod oddities;
