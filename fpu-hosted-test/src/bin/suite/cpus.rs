@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     crash,
-    run::{Cmd, Outcome, Suite},
+    run::{Cmd, Done, Outcome, Suite},
     tests_run::{self, Counts, Failure},
 };
 
@@ -30,6 +30,9 @@ const MODELS: [(&str, &str); 6] = [
 /// Fewer than natively, where a million are tried; more than the tests need for their own counts.
 const IMAGES: &str = "60000";
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+
+/// Where the documentation's examples run too: FXSAVE, and a set of components that is not the usual.
+const DOC_TESTS: [&str; 2] = ["qemu64", "Denverton"];
 
 /// What is run: each in one call of cargo, which is not asked again.
 const PACKAGES: [(&str, &[&str]); 3] = [
@@ -70,8 +73,14 @@ pub fn check(suite: &Suite) -> Outcome {
     for (model, about) in MODELS {
         let started = Instant::now();
         let mut counts = Counts::default();
+        let mut runs: Vec<(&str, (Counts, Vec<Failure>))> = Vec::new();
         for program in &programs {
-            let (seen, failures) = run(&qemu, model, program);
+            runs.push((&program.name, run(&qemu, model, program)));
+        }
+        if DOC_TESTS.contains(&model) {
+            runs.push(("doc tests", doc_tests(suite, &qemu, model)));
+        }
+        for (name, (seen, failures)) in runs {
             counts.passed += seen.passed;
             counts.failed += seen.failed;
             for why in &seen.skipped {
@@ -81,7 +90,7 @@ pub fn check(suite: &Suite) -> Outcome {
             all.skipped.extend(seen.skipped.iter().map(|_| there.clone()));
             counts.skipped.extend(seen.skipped);
             for failure in failures {
-                failed += &format!("FAILED on {model}: {}: {}", program.name, failure.text());
+                failed += &format!("FAILED on {model}: {name}: {}", failure.text());
             }
         }
         table += &format!(
@@ -116,17 +125,31 @@ fn run(qemu: &str, model: &str, program: &Program) -> (Counts, Vec<Failure>) {
         Ok(done) => done,
         Err(why) => return (Counts::failed(1), one("it did not start".into(), why)),
     };
+    let Some(signal) = done.signal else { return judged(&done) };
+    let test = crash::culprit(command(), &done.stdout);
+    (Counts::failed(1), one(test, format!("ended by signal {signal}\n{}", done.tail())))
+}
+
+/// What libtest said, and that it said something.
+fn judged(done: &Done) -> (Counts, Vec<Failure>) {
     let mut counts = tests_run::read(&done.stdout);
     let mut failures = tests_run::failures(&done.stdout);
-    if let Some(signal) = done.signal {
+    if counts.total() == 0 || (!done.success && counts.failed == 0) {
         counts.failed += 1;
-        let test = crash::culprit(command(), &done.stdout);
-        failures.extend(one(test, format!("ended by signal {signal}\n{}", done.tail())));
-    } else if counts.total() == 0 || (!done.success && counts.failed == 0) {
-        counts.failed += 1;
-        failures.extend(one("no test ran, or none that failed".into(), done.tail()));
+        let test = "no test ran, or none that failed".into();
+        failures.push(Failure { test, message: done.tail() });
     }
     (counts, failures)
+}
+
+/// The documentation's examples; cargo before 1.89 runs them on this host's CPU.
+fn doc_tests(suite: &Suite, qemu: &str, model: &str) -> (Counts, Vec<Failure>) {
+    let args = ["test", "--doc", "-p", "fpu-x86", "-p", "fpu-hosted-test", "--no-fail-fast"];
+    let command = suite.cargo(&args).env(RUNNER, format!("{qemu} -cpu {model},check=off"));
+    match command.args(&["--", "--show-output"]).run() {
+        Ok(done) => judged(&done),
+        Err(why) => (Counts::failed(1), vec![Failure { test: "cargo".into(), message: why }]),
+    }
 }
 
 /// Builds tests, optimised: the emulator is slow enough.
