@@ -1,6 +1,7 @@
 //! What a kernel's exception handlers do for a refused restore, done by a signal handler.
 
 use std::{
+    arch::global_asm,
     ffi::{c_int, c_void},
     mem, ptr,
     sync::Once,
@@ -20,8 +21,7 @@ pub fn serve_fixups() {
     ONCE.call_once(|| {
         // SAFETY: all-zero is a valid `sigaction`: no flags, an empty mask.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
-        let handler: unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_fault;
-        action.sa_sigaction = handler as usize;
+        action.sa_sigaction = aligned_on_fault as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
         for signal in SIGNALS {
             // SAFETY: the handler has the form that SA_SIGINFO asks for and calls nothing that is not
@@ -30,6 +30,31 @@ pub fn serve_fixups() {
             assert_eq!(done, 0, "sigaction({signal})");
         }
     });
+}
+
+// `on_fault` on a stack that is aligned as the ABI says: QEMU's emulator of user mode starts a handler 8 bytes
+// off, where compiled code may fault once more.
+global_asm!(
+    ".pushsection .text.fpu_real_on_fault,\"ax\",@progbits",
+    ".p2align 4",
+    ".globl fpu_real_on_fault",
+    ".type fpu_real_on_fault,@function",
+    "fpu_real_on_fault:",
+    "push rbp",
+    "mov rbp, rsp",
+    "and rsp, -16",
+    "call {on_fault}",
+    "mov rsp, rbp",
+    "pop rbp",
+    "ret",
+    ".size fpu_real_on_fault, . - fpu_real_on_fault",
+    ".popsection",
+    on_fault = sym on_fault,
+);
+
+extern "C" {
+    #[link_name = "fpu_real_on_fault"]
+    fn aligned_on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void);
 }
 
 /// Linux starts handlers with the registers in their initial state, so compiled code is fine here

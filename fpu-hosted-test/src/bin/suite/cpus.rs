@@ -6,6 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        Mutex,
+    },
     time::Instant,
 };
 
@@ -13,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     crash,
-    run::{Cmd, Outcome, Suite},
+    run::{Cmd, Done, Outcome, Suite},
     tests_run::{self, Counts, Failure},
 };
 
@@ -30,6 +34,9 @@ const MODELS: [(&str, &str); 6] = [
 /// Fewer than natively, where a million are tried; more than the tests need for their own counts.
 const IMAGES: &str = "60000";
 const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
+
+/// Where the documentation's examples run too: FXSAVE, and a set of components that is not the usual.
+const DOC_TESTS: [&str; 2] = ["qemu64", "Denverton"];
 
 /// What is run: each in one call of cargo, which is not asked again.
 const PACKAGES: [(&str, &[&str]); 3] = [
@@ -61,43 +68,80 @@ pub fn check(suite: &Suite) -> Outcome {
             Err(why) => return Outcome::Failed(why),
         }
     }
+    let seen = on_all(|model| on_model(suite, &qemu, model, &programs));
     let mut all = Counts::default();
     let (mut failed, mut skipped) = (String::new(), Reasons::default());
     let mut table = format!(
         "{:<11} {:>6} {:>6} {:>7} {:>7}  (foreign images: {IMAGES} instead of a million)\n",
         "CPU", "passed", "failed", "skipped", "seconds"
     );
-    for (model, about) in MODELS {
-        let started = Instant::now();
-        let mut counts = Counts::default();
-        for program in &programs {
-            let (seen, failures) = run(&qemu, model, program);
-            counts.passed += seen.passed;
-            counts.failed += seen.failed;
-            for why in &seen.skipped {
-                skipped.add(model, why);
-            }
-            let there = format!("{model}: what this CPU does not do, as listed under the table");
-            all.skipped.extend(seen.skipped.iter().map(|_| there.clone()));
-            counts.skipped.extend(seen.skipped);
-            for failure in failures {
-                failed += &format!("FAILED on {model}: {}: {}", program.name, failure.text());
-            }
-        }
+    for ((model, about), Seen { counts, failures, seconds }) in MODELS.into_iter().zip(seen) {
         table += &format!(
-            "{model:<11} {:>6} {:>6} {:>7} {:>7.1}  {about}\n",
+            "{model:<11} {:>6} {:>6} {:>7} {seconds:>7.1}  {about}\n",
             counts.passed,
             counts.failed,
             counts.skipped.len(),
-            started.elapsed().as_secs_f64(),
         );
+        failed += &failures;
         all.passed += counts.passed;
         all.failed += counts.failed;
+        for why in counts.skipped {
+            skipped.add(model, &why);
+            all.skipped.push(format!("{model}: what this CPU does not do, see the table"));
+        }
     }
     table +=
         "skipped, wholly or in part (one instruction, one check), with the tests on each CPU:\n";
     // What failed comes first: it is what one looks for.
     Outcome::Table(all, format!("{failed}{table}{}", skipped.shown()))
+}
+
+/// What one model gave.
+#[derive(Default)]
+struct Seen {
+    counts: Counts,
+    failures: String,
+    seconds: f64,
+}
+
+/// Two models at a time: much of each is one test that takes long. In the order of the list.
+fn on_all(run: impl Fn(&str) -> Seen + Sync) -> Vec<Seen> {
+    let next = AtomicUsize::new(0);
+    let results = MODELS.map(|_| Mutex::new(Seen::default()));
+    let work = || loop {
+        let at = next.fetch_add(1, Ordering::Relaxed);
+        let (Some((model, _)), Some(result)) = (MODELS.get(at), results.get(at)) else { break };
+        let seen = run(model);
+        *result.lock().expect("nobody else has this one") = seen;
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        scope.spawn(work);
+    });
+    results.into_iter().map(|seen| seen.into_inner().expect("no thread panicked")).collect()
+}
+
+/// Every program on one model.
+fn on_model(suite: &Suite, qemu: &str, model: &str, programs: &[Program]) -> Seen {
+    let started = Instant::now();
+    let mut runs: Vec<(&str, (Counts, Vec<Failure>))> = Vec::new();
+    for program in programs {
+        runs.push((&program.name, run(qemu, model, program)));
+    }
+    if DOC_TESTS.contains(&model) {
+        runs.push(("doc tests", doc_tests(suite, qemu, model)));
+    }
+    let mut seen = Seen::default();
+    for (name, (counts, failures)) in runs {
+        seen.counts.passed += counts.passed;
+        seen.counts.failed += counts.failed;
+        seen.counts.skipped.extend(counts.skipped);
+        for failure in failures {
+            seen.failures += &format!("FAILED on {model}: {name}: {}", failure.text());
+        }
+    }
+    seen.seconds = started.elapsed().as_secs_f64();
+    seen
 }
 
 /// One program on one model.
@@ -116,17 +160,31 @@ fn run(qemu: &str, model: &str, program: &Program) -> (Counts, Vec<Failure>) {
         Ok(done) => done,
         Err(why) => return (Counts::failed(1), one("it did not start".into(), why)),
     };
+    let Some(signal) = done.signal else { return judged(&done) };
+    let test = crash::culprit(command(), &done.stdout);
+    (Counts::failed(1), one(test, format!("ended by signal {signal}\n{}", done.tail())))
+}
+
+/// What libtest said, and that it said something.
+fn judged(done: &Done) -> (Counts, Vec<Failure>) {
     let mut counts = tests_run::read(&done.stdout);
     let mut failures = tests_run::failures(&done.stdout);
-    if let Some(signal) = done.signal {
+    if counts.total() == 0 || (!done.success && counts.failed == 0) {
         counts.failed += 1;
-        let test = crash::culprit(command(), &done.stdout);
-        failures.extend(one(test, format!("ended by signal {signal}\n{}", done.tail())));
-    } else if counts.total() == 0 || (!done.success && counts.failed == 0) {
-        counts.failed += 1;
-        failures.extend(one("no test ran, or none that failed".into(), done.tail()));
+        let test = "no test ran, or none that failed".into();
+        failures.push(Failure { test, message: done.tail() });
     }
     (counts, failures)
+}
+
+/// The documentation's examples; cargo before 1.89 runs them on this host's CPU.
+fn doc_tests(suite: &Suite, qemu: &str, model: &str) -> (Counts, Vec<Failure>) {
+    let args = ["test", "--doc", "-p", "fpu-x86", "-p", "fpu-hosted-test", "--no-fail-fast"];
+    let command = suite.cargo(&args).env(RUNNER, format!("{qemu} -cpu {model},check=off"));
+    match command.args(&["--", "--show-output"]).run() {
+        Ok(done) => judged(&done),
+        Err(why) => (Counts::failed(1), vec![Failure { test: "cargo".into(), message: why }]),
+    }
 }
 
 /// Builds tests, optimised: the emulator is slow enough.
@@ -197,6 +255,18 @@ mod tests {
         let expect =
             Program { name: "real_plan".into(), path: "/t/real_plan-1".into(), dir: "/a".into() };
         assert_eq!(programs(&format!("{said}\n{test}\nno JSON\n")), [expect]);
+    }
+
+    #[test]
+    fn every_model_runs_once_in_the_order_of_the_list() {
+        let runs = AtomicUsize::new(0);
+        let seen = on_all(|model| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            Seen { failures: model.into(), ..Seen::default() }
+        });
+        let names: Vec<_> = seen.into_iter().map(|seen| seen.failures).collect();
+        assert_eq!(names, MODELS.map(|(model, _)| model));
+        assert_eq!(runs.into_inner(), MODELS.len());
     }
 
     #[test]

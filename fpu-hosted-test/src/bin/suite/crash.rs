@@ -31,7 +31,7 @@ fn last_started(output: &str) -> Option<&str> {
 }
 
 /// The test programs that signals ended, of what `cargo test` says: the command of each, and the signal.
-fn ended(stderr: &str) -> Vec<(&str, &str)> {
+pub fn ended(stderr: &str) -> Vec<(&str, &str)> {
     let lines = stderr.lines().filter_map(|line| {
         let (_, rest) = line.split_once("process didn't exit successfully: `")?;
         let (command, why) = rest.split_once("` (")?;

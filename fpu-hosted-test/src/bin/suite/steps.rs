@@ -131,6 +131,7 @@ fn counted(suite: &Suite, command: Cmd) -> Outcome {
         Err(why) => return Outcome::Failed(why),
     };
     let mut counts = tests_run::read(&done.stdout);
+    counts.failed += crash::ended(&done.stderr).len();
     if !done.success && counts.failed == 0 {
         // It did not build, or was killed.
         counts.failed = 1;
