@@ -8,7 +8,7 @@ use fpu_examples::boot::{
     args::{parse, Args, Command as Asked, Which},
     child::{self, Ended, Patience, Scratch},
     faults::Fault,
-    image::{cylinders, disk, ImageError, BASE, LARGEST},
+    image::{cylinders, disk, fits, ImageError, BASE, LARGEST, PARAMETERS},
     machines::named,
     params::Params,
 };
@@ -67,7 +67,7 @@ fn elf(segments: &[(u64, &[u8])]) -> Vec<u8> {
     file
 }
 
-/// Two sectors: one that a BIOS starts, one of parameters.
+/// What a BIOS starts, and room for parameters, in the middle of which something lies.
 fn first_sectors() -> Vec<u8> {
     let mut bytes = vec![0xEB; 1024];
     bytes[510..512].copy_from_slice(&[0x55, 0xAA]);
@@ -82,11 +82,17 @@ fn segments_lie_in_the_image_as_in_memory() {
     assert_eq!((image.len(), cylinders(&image)), (16 * 63 * 512, 1));
     assert_eq!(image[..512], first[..512]);
     assert_eq!(&image[512..526], b"cpus=2 seed=7\0");
-    assert!(image[525..1024].iter().all(|byte| *byte == 0), "the rest of the sector is cleared");
+    assert!(image[525..0x2000].iter().all(|byte| *byte == 0), "the rest of the room is cleared");
     assert_eq!(image[0x2000..0x2064], code);
     assert!(image[0x2064..].iter().all(|byte| *byte == 0));
-    let longest = "x".repeat(511);
-    assert_eq!(disk(&file, &longest).expect("fits")[1023], 0);
+    let longest = "x".repeat(PARAMETERS - 1);
+    let image = disk(&file, &longest).expect("fits");
+    assert_eq!(image[512..][..PARAMETERS - 1], *longest.as_bytes());
+    assert_eq!(image[512 + PARAMETERS - 1], 0);
+    assert_eq!(fits(&longest), Ok(()));
+    // The kernel reserves as much, for both ways to boot.
+    let script = include_str!("../kernel/link.ld");
+    assert!(script.contains(&format!("boot_params_size = {PARAMETERS};")));
 }
 
 #[test]
@@ -116,8 +122,9 @@ fn what_cannot_be_an_image_is_refused() {
     assert!(matches!(of(&wraps), ImageError::TooLarge(_)));
     assert_eq!(of(&elf(&[(BASE + 512, &first)])), ImageError::NoBootSector);
     assert_eq!(of(&elf(&[])), ImageError::NoBootSector);
-    for params in ["x".repeat(512), "a\0b".to_owned()] {
+    for params in ["x".repeat(PARAMETERS), "a\0b".to_owned()] {
         let size = params.len();
+        assert_eq!(fits(&params), Err(ImageError::Parameters(size)));
         assert_eq!(disk(&good, &params), Err(ImageError::Parameters(size)));
     }
     // Each says something of its own.

@@ -19,14 +19,13 @@ pub const USER_PAGE_SIZE: u64 = 0x20_0000;
 /// Page number of the code that another CPU starts at, as a start-up message carries it.
 pub const TRAMPOLINE_PAGE: u8 = 0x08;
 
-/// Bytes of the parameters, with their NUL.
-const PARAMS_SIZE: usize = 512;
-
 extern "C" {
     static ap_trampoline: u8;
     static ap_trampoline_end: u8;
     static mut ap_stack: u64;
     static mut ap_number: u32;
+    /// Its address is the number of bytes that the linker script reserves for the parameters, with their NUL.
+    static boot_params_size: u8;
 }
 
 /// Puts the real-mode code for other CPUs to [`TRAMPOLINE_PAGE`].
@@ -58,15 +57,16 @@ pub unsafe fn set_ap(stack_top: u64, number: u32) {
     }
 }
 
-/// The parameters up to their NUL, at most 511 bytes.
+/// The parameters up to their NUL.
 ///
 /// # Safety
 ///
 /// `params` is what `kernel_main` was given, and nobody writes there.
 pub unsafe fn params(params: *const u8) -> &'static [u8] {
+    let size = (&raw const boot_params_size).addr();
     let mut len = 0;
-    // SAFETY: `boot.s` passes the 512 bytes reserved in the image for this, and fewer are looked at.
-    while len < PARAMS_SIZE - 1 && unsafe { *params.add(len) } != 0 {
+    // SAFETY: `boot.s` passes the bytes reserved in the image for this, and fewer are looked at.
+    while len + 1 < size && unsafe { *params.add(len) } != 0 {
         len += 1;
     }
     // SAFETY: the bytes just read, in memory that stays and, by the contract, does not change.

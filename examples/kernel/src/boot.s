@@ -230,7 +230,7 @@ bsp_long:
     shr rax, 32                         # not mapped
     jnz have_params
     mov edi, offset boot_params
-    mov ecx, 511
+    mov ecx, offset boot_params_size - 1
 copy_param:
     lodsb
     stosb
@@ -326,6 +326,6 @@ boot_pdpt:
 boot_pd:
     .skip 0x4000
 boot_stack:
-    .skip 0x8000
+    .skip 0x10000
 .globl boot_stack_top
 boot_stack_top:

@@ -27,6 +27,8 @@ pub enum Fault {
     NoTimer,
     NoMigration,
     NoIrqSections,
+    ShortArea,
+    MovedComponent,
 }
 
 /// What a machine must have for the fault to show.
@@ -37,12 +39,16 @@ pub enum Needs {
     Pku,
     /// A CPU that refuses a bad image.
     BadImage,
+    /// AVX, saved in the standard format.
+    Standard,
+    /// AVX-512, saved in the standard format.
+    Standard512,
     /// Another CPU.
     SecondCpu,
 }
 
 impl Fault {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -63,6 +69,8 @@ impl Fault {
         Self::NoTimer,
         Self::NoMigration,
         Self::NoIrqSections,
+        Self::ShortArea,
+        Self::MovedComponent,
     ];
 
     /// As the boot parameter has it.
@@ -88,6 +96,8 @@ impl Fault {
             Self::NoTimer => "no-timer",
             Self::NoMigration => "no-migration",
             Self::NoIrqSections => "no-irq-sections",
+            Self::ShortArea => "short-area",
+            Self::MovedComponent => "moved-component",
         }
     }
 
@@ -118,6 +128,8 @@ impl Fault {
             Self::NoTimer => "the timer does not preempt",
             Self::NoMigration => "tasks stay on the CPU that they began on",
             Self::NoIrqSections => "interrupt handlers never ask for a section",
+            Self::ShortArea => "CPUID packs AVX-512 behind AVX, so that areas are too short",
+            Self::MovedComponent => "CPUID has AVX elsewhere than the CPU saves it",
         }
     }
 
@@ -127,11 +139,13 @@ impl Fault {
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
             Self::NoFixup => &["exception 13 in the kernel"],
-            Self::ControlDrift => &["Cr4 should be"],
+            Self::ControlDrift => &["CR4 should be"],
             Self::NoTimer => &["too few preemptions"],
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::NoPkru => &["register pkru"],
+            Self::ShortArea => &["HI16_ZMM: measured: "],
+            Self::MovedComponent => &["AVX: measured: "],
             // Before the task sees it, with `check=1`.
             _ => &["register ", "the registers do not hold"],
         }
@@ -141,6 +155,8 @@ impl Fault {
         match self {
             Self::NoPkru => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
+            Self::ShortArea => Needs::Standard512,
+            Self::MovedComponent => Needs::Standard,
             Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {
                 Needs::SecondCpu
             }

@@ -8,11 +8,12 @@ use fpu_core::{
     AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
     SoftFloat, TaskFpu, UserReady, Verified, VerifyError,
 };
-use fpu_x86::{Components, ControlState, EnableError, Plan, PlanError, Rung};
+use fpu_x86::{Components, ControlState, EnableError, Facts, Plan, Rung};
 use spin::Once;
 
 use crate::{
     cpu::this_cpu,
+    cpuid,
     trap::{self, Frame},
 };
 
@@ -30,19 +31,28 @@ pub fn early() {
     unsafe { fpu_x86::enable_legacy_on_this_cpu() };
 }
 
-/// Chooses the registers that are switched, and the instruction.
-pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, PlanError> {
-    let mut plan = match rung {
-        None => Plan::detect_kernel(Components::USER | Components::CET_U)?,
+/// What CPUID says. A kernel that does not try what others say reads `raw_cpuid::CpuIdReaderNative`.
+fn facts() -> Result<Facts, EnableError> {
+    Facts::from_cpuid(cpuid::Reader).map_err(EnableError::Plan)
+}
+
+/// Chooses the registers that are switched, and the instruction: what CPUID offers and the CPU does. It is in
+/// force here afterwards.
+pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, EnableError> {
+    let facts = facts()?;
+    let given = |wanted| Plan::detect_kernel_given(facts.clone(), wanted);
+    let plan = match rung {
+        None => given(Components::USER | Components::CET_U),
         // To try the lesser instructions on a CPU that has better ones.
-        Some(Rung::Fxsave) => Plan::detect_kernel(Components::LEGACY)?.with_rung(Rung::Fxsave)?,
-        Some(rung) => Plan::detect_kernel(Components::USER)?.with_rung(rung)?,
+        Some(Rung::Fxsave) => {
+            given(Components::LEGACY).and_then(|plan| plan.with_rung(Rung::Fxsave))
+        }
+        Some(rung) => given(Components::USER).and_then(|plan| plan.with_rung(rung)),
     };
-    // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started.
-    if let Err(EnableError::KeepsMxcsr) = unsafe { plan.enable_on_this_cpu() } {
-        // An emulator that does not do what processors do.
-        plan = plan.scrubbing();
-    }
+    let plan = plan.map_err(EnableError::Plan)?;
+    // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started; there are no areas.
+    let plan = unsafe { plan.settle_given(&facts) }?;
+    let plan = plan.with_sizes(&self::facts()?);
     Ok(BACKEND.call_once(|| Backend::new(plan)).plan())
 }
 
@@ -143,9 +153,10 @@ impl fmt::Display for BringUpError {
 
 /// Makes this CPU run tasks under a number: when it starts, and when it starts again.
 pub fn bring_up(number: u32) -> Result<ControlState, BringUpError> {
+    let facts = facts().map_err(BringUpError::Enable)?;
     // SAFETY: C1: ring 0, interrupts are off. C2: the CPU's word is not open. C3: one plan. C4: as in
-    // `decide`. C5: nothing else in this kernel writes these registers.
-    let state = unsafe { plan().enable_on_this_cpu() }.map_err(BringUpError::Enable)?;
+    // `early`. C5: nothing else in this kernel writes these registers.
+    let state = unsafe { plan().enable_given(&facts) }.map_err(BringUpError::Enable)?;
     // SAFETY: interrupts are off, and nothing else runs here.
     let mut cpu = unsafe { IrqsOff::new() };
     // SAFETY: O1: numbers are given to CPUs once. O2: the words are in the CPU's block, which is kept.
@@ -261,5 +272,5 @@ pub fn registers(
 /// Do the control registers of this CPU still hold what the plan put there?
 pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {
     // SAFETY: C1: ring 0, interrupts are off.
-    unsafe { ControlState::read() }.verify(plan())
+    unsafe { ControlState::read_given(plan()) }.verify(plan())
 }

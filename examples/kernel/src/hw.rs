@@ -30,19 +30,22 @@ static BAD_IMAGES: AtomicBool = AtomicBool::new(false);
 /// Nobody needs what is in the registers, and the CPU's word is not open.
 pub unsafe fn detect() {
     let plan = fpu::plan();
-    let leaf7 = __cpuid_count(7, 0);
+    // Past the last leaf a CPU answers with another's words.
+    let last = __cpuid_count(0, 0).eax;
+    let [ebx, ecx] =
+        if last >= 7 { [__cpuid_count(7, 0).ebx, __cpuid_count(7, 0).ecx] } else { [0; 2] };
     let mut classes = Classes::BASE;
     if plan.xcr0().contains(Components::AVX) && plan.rung() != Rung::Fxsave {
         classes = classes.with(Classes::AVX);
-        if plan.xcr0().contains(Components::AVX512) && leaf7.ebx >> 16 & 1 != 0 {
+        if plan.xcr0().contains(Components::AVX512) && ebx >> 16 & 1 != 0 {
             classes = classes.with(Classes::AVX512);
-            if leaf7.ebx >> 30 & 1 != 0 {
+            if ebx >> 30 & 1 != 0 {
                 classes = classes.with(Classes::WIDE_MASKS);
             }
         }
     }
     CLASSES.store(classes.bits(), Ordering::Relaxed);
-    PKRU.store(leaf7.ecx >> 3 & 1 != 0, Ordering::Relaxed);
+    PKRU.store(ecx >> 3 & 1 != 0, Ordering::Relaxed);
     SSP.store(plan.xss().contains(Components::CET_U), Ordering::Relaxed);
     // SAFETY: the caller's.
     BAD_IMAGES.store(unsafe { refuses_bad_images() }, Ordering::Relaxed);

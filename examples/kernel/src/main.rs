@@ -9,6 +9,7 @@
 mod apic;
 mod boot;
 mod cpu;
+mod cpuid;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]
 mod faults;
@@ -23,6 +24,7 @@ mod regs;
 mod sched;
 mod seeded;
 mod serial;
+mod sizes;
 mod syscall;
 mod task;
 mod torture;
@@ -62,18 +64,22 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     };
     cpu.seed(params.seed);
     seeded::seed(params.fault);
+    if let Some(why) = params.cpuid.and_then(|words| cpuid::record(words).err()) {
+        verdict::fail(format_args!("bad CPUID words {why}"));
+    }
+    if let Some(fault) = params.fault {
+        cpuid::seed(fault);
+    }
 
     let plan = match fpu::decide(params.rung) {
         Ok(plan) => plan,
         Err(why) => verdict::fail(format_args!("no plan: {why}")),
     };
-    // The plan in force, so that the processor can be asked about images; then as every CPU begins.
+    verdict::quirks(plan);
+    verdict::disbelieved(plan);
+    // The plan is in force, so that the processor can be asked about images; then as every CPU begins.
     // SAFETY: nobody needs the registers, and the CPU's word is not open.
-    match unsafe { plan.enable_on_this_cpu() } {
-        // SAFETY: as above.
-        Ok(_) => unsafe { hw::detect() },
-        Err(why) => verdict::fail(format_args!("the first CPU refuses the plan: {why}")),
-    }
+    unsafe { hw::detect() };
     power::bring_up(cpu);
 
     apic::mask_pic();

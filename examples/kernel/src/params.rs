@@ -1,4 +1,4 @@
-//! Boot parameters: `key=value` words, from the loader's command line or from the second sector.
+//! Boot parameters: `key=value` words, from the loader's command line or from the disk.
 
 use fpu_x86::Rung;
 
@@ -28,6 +28,8 @@ pub struct Params {
     pub rung: Option<Rung>,
     /// Compare the registers with the claims on the way to user mode.
     pub check: bool,
+    /// What CPUID says, for [`cpuid::record`](crate::cpuid::record).
+    pub cpuid: Option<&'static str>,
 }
 
 impl Default for Params {
@@ -42,13 +44,14 @@ impl Default for Params {
             fault: None,
             rung: None,
             check: false,
+            cpuid: None,
         }
     }
 }
 
 impl Params {
     /// Reads them; the error is the word that could not be read.
-    pub fn parse(text: &[u8]) -> Result<Self, &str> {
+    pub fn parse(text: &'static [u8]) -> Result<Self, &'static str> {
         let mut params = Self::default();
         let text = core::str::from_utf8(text).map_err(|_| "not text")?;
         for word in text.split_ascii_whitespace() {
@@ -66,6 +69,7 @@ impl Params {
                 "seed" => params.seed = number()?,
                 "check" => params.check = number()? != 0,
                 "fault" => params.fault = Some(Fault::named(value).ok_or(word)?),
+                "cpuid" => params.cpuid = Some(value),
                 "rung" => params.rung = Some(rung(value).ok_or(word)?),
                 _ => return Err(word),
             }

@@ -43,7 +43,8 @@ pub struct Seeded {
 
 impl Seeded {
     pub fn new(plan: Plan) -> Self {
-        let narrow = Plan::detect_kernel(Components::LEGACY).and_then(|p| p.with_rung(plan.rung()));
+        let narrow = Plan::detect_kernel_given(plan.facts().clone(), Components::LEGACY);
+        let narrow = narrow.and_then(|narrow| narrow.with_rung(plan.rung()));
         let narrow = narrow.ok().filter(|n| n.components() != plan.components());
         Self { plan, narrow }
     }

@@ -3,7 +3,7 @@
 //! Numbers are printed without `core::fmt`, some of whose compiled functions use SSE registers.
 
 use core::{
-    hint,
+    fmt, hint,
     sync::atomic::{AtomicBool, Ordering},
 };
 use uart_16550::{backend::PioBackend, spec::registers::LSR, BaudRate, Config, Uart16550};
@@ -63,6 +63,14 @@ pub fn lock() -> Line {
 pub fn force() -> Line {
     interrupts::disable();
     Line { port: port(), locked: false, interrupts: false }
+}
+
+/// For texts of others, where nobody's registers are kept: before the first task, and at the end.
+impl fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.put(text);
+        Ok(())
+    }
 }
 
 impl Drop for Line {

@@ -8,13 +8,16 @@ use core::{
 };
 
 use fpu_core::{Error, Totals, VerifyError};
+use fpu_x86::Plan;
 
 use crate::{
     cpu::{self, this_cpu, PerCpu},
+    cpuid,
+    faults::Fault,
     fpu, guest, hw, main_params,
     params::{rung_name, Params},
     regs::{RegFile, RegisterName},
-    serial::{self, Line},
+    seeded, serial,
     task::{self, Kind, Task},
     torture,
     trap::Frame,
@@ -214,6 +217,36 @@ fn totals() -> Totals {
     sum
 }
 
+/// Says what CPUID says and the library does not believe, a line each. Before the first task.
+pub fn quirks(plan: &Plan) {
+    for quirk in plan.quirks() {
+        // The port does not fail.
+        let _written = writeln!(serial::lock(), "quirk: {quirk}");
+    }
+}
+
+/// The same as a reason, for faults that must not be believed.
+struct Quirks<'p>(&'p Plan);
+
+impl fmt::Display for Quirks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, quirk) in self.0.quirks().enumerate() {
+            write!(f, "{}{quirk}", if n > 0 { "; " } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
+/// With a wrong description seeded, the library must have found it by now.
+pub fn disbelieved(plan: &Plan) {
+    if seeded::on(Fault::ShortArea) || seeded::on(Fault::MovedComponent) {
+        match plan.quirks().count() {
+            0 => fail(format_args!("a wrong description was believed")),
+            _ => fail(format_args!("{}", Quirks(plan))),
+        }
+    }
+}
+
 /// Ends the run with a reason. The first to come is heard.
 #[cold]
 #[inline(never)]
@@ -235,24 +268,18 @@ fn verdict_end(why: Option<fmt::Arguments<'_>>) -> ! {
     let pass = why.is_none();
     let mut line = serial::force();
     // The port does not fail.
-    let _written = result(&mut Text(&mut line), why);
+    let _written = result(&mut line, why);
     serial::exit(pass)
 }
 
-/// Text for JSON's quotes: our messages hold none of what has to be escaped, but for the quote itself.
-struct Text<'l>(&'l mut Line);
-
-impl Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.put(text);
-        Ok(())
-    }
-}
-
+/// Our messages hold nothing that JSON has to escape.
 fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result {
     let params = main_params();
-    let vendor = raw_cpuid::CpuId::new().get_vendor_info();
-    let vendor = vendor.as_ref().map_or("unknown", |vendor| vendor.as_str());
+    let vendor = raw_cpuid::CpuId::with_cpuid_reader(cpuid::Reader).get_vendor_info();
+    // Recorded words may hold what is no name.
+    let vendor = vendor.as_ref().map(|vendor| vendor.as_str());
+    let plain = |name: &&str| name.bytes().all(|c| c == b' ' || c.is_ascii_alphanumeric());
+    let vendor = vendor.filter(plain).unwrap_or("unknown");
     write!(out, "\nRESULT {{\"verdict\":\"{}\",", if why.is_none() { "pass" } else { "fail" })?;
     match why {
         Some(why) => write!(out, "\"why\":\"{why}\",")?,
@@ -275,7 +302,8 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
             out.write_str(name)?;
         }
     }
-    write!(out, "\",\"cpus\":{},\"tasks\":{}", params.cpus, task::USERS)?;
+    write!(out, "\",\"quirks\":{},", fpu::decided().map_or(0, |plan| plan.quirks().count()))?;
+    write!(out, "\"cpus\":{},\"tasks\":{}", params.cpus, task::USERS)?;
     let (users, totals) = (task::users(), totals());
     let sum = |of: fn(&Task) -> &AtomicU64| -> u64 {
         task::all().iter().map(|task| of(task).load(Relaxed)).sum()

@@ -3,6 +3,7 @@
 use crate::args::number;
 
 use super::{
+    cpuid::{self, Recorded},
     faults::Fault,
     machines::{self, Machine, RUNGS},
     params::Params,
@@ -26,6 +27,8 @@ pub struct Args {
     pub which: Which,
     /// What each is told.
     pub params: Params,
+    /// With the words of each of these, if there are any.
+    pub cpuid: Vec<&'static Recorded>,
     /// Every seeded fault once.
     pub controls: bool,
     /// So many minutes for all machines together.
@@ -43,6 +46,8 @@ pub enum Command {
     Boot(Args),
     /// Name the machines, and say which of them can run here.
     List,
+    /// Name the recorded CPUID words that are built in.
+    Words,
     /// Build the kernel and say where it is.
     Build {
         /// As a JSON document.
@@ -64,6 +69,10 @@ usage: cargo boot [options]              on the best machine that this host can 
   --machine NAME    on this machine (repeatable); `--machine list` names them all
   --all             on every machine that this host can run
   --controls        every seeded fault once; each must fail, and say how
+  --cpuid WHAT      CPUID says to the library what was recorded elsewhere (repeatable). WHAT: a name
+                    (`--cpuid list`), `all` of these, or a file of JSON lines:
+                    {\"name\":\"..\",\"xcr0\":\"0x7\",\"cpuid\":{\"0x1.0\":[\"0x..\",\"0x..\",\"0x..\",\"0x..\"],\"0xd.0\":..}}
+                    Without --machine it runs on one that has what the words promise.
   --torture MINUTES so long, over all machines together, or those named
 
   --cpus N          CPUs of the machine, 1 to 8 (default 2)
@@ -110,7 +119,7 @@ fn bounded(text: &str, least: u64, most: u64) -> Result<u64, String> {
 pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
     let (mut params, mut named, mut other) = (Params::default(), Vec::new(), None);
     let (mut all, mut controls, mut json, mut verbose) = (false, false, false, false);
-    let mut torture = None;
+    let (mut torture, mut recorded) = (None, Vec::new());
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
         let (name, attached) = match arg.split_once('=') {
@@ -119,7 +128,14 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
         };
         let valued = matches!(
             name,
-            "--machine" | "--torture" | "--cpus" | "--seconds" | "--seed" | "--rung" | "--fault"
+            "--machine"
+                | "--cpuid"
+                | "--torture"
+                | "--cpus"
+                | "--seconds"
+                | "--seed"
+                | "--rung"
+                | "--fault"
         );
         if !valued && attached.is_some() {
             return Err(format!("{name} takes no value"));
@@ -155,6 +171,13 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
                 let unknown = || format!("no such fault: {text} (--help lists them)");
                 params.fault = Some(known.ok_or_else(unknown)?);
             }
+            "--cpuid" => {
+                let text = value()?;
+                if text == "list" {
+                    return Ok(Command::Words);
+                }
+                recorded.extend(cpuid::load(&text)?);
+            }
             "--machine" => {
                 let text = value()?;
                 if text == "list" {
@@ -178,6 +201,9 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
         let against = if controls { "--controls" } else { "--seconds or --fault" };
         return two("--torture", against);
     }
+    if !recorded.is_empty() && (all || controls || torture.is_some()) {
+        return two("--cpuid", "--all, --controls or --torture");
+    }
     params.limit += params.seconds;
     match other {
         Some(Command::Build { .. }) => return Ok(Command::Build { json }),
@@ -189,5 +215,5 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
         true if all || torture.is_some() => Which::All,
         true => Which::Best,
     };
-    Ok(Command::Boot(Args { which, params, controls, torture, json, verbose }))
+    Ok(Command::Boot(Args { which, params, cpuid: recorded, controls, torture, json, verbose }))
 }

@@ -29,8 +29,10 @@ pub struct Bochs {
     pub program: PathBuf,
     /// Such as `3.0`.
     pub version: String,
-    bios: PathBuf,
-    vga: PathBuf,
+    /// The two ROM images.
+    pub bios: PathBuf,
+    /// See there.
+    pub vga: PathBuf,
 }
 
 /// The version in what `bochs --help` prints.

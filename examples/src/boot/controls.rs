@@ -4,7 +4,7 @@ use super::{
     faults::{Fault, Needs},
     host::Host,
     judge::Verdict,
-    machines::{named, Machine},
+    machines::{named, Machine, AVX, AVX512},
     params::{self, Params},
     run::{Job, Run},
 };
@@ -29,6 +29,12 @@ pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), 
         Needs::BadImage if !machine.refuses_bad_images(params.rung) => {
             "QEMU loads any image by FXRSTOR"
         }
+        Needs::Standard if !machine.standard(AVX, params.rung) => {
+            "AVX is not saved in the standard format"
+        }
+        Needs::Standard512 if !machine.standard(AVX512, params.rung) => {
+            "AVX-512 is not saved in the standard format"
+        }
         Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),
     };
@@ -42,14 +48,17 @@ pub fn jobs(host: &Host, params: &Params, asked: &[&'static Machine]) -> Vec<Job
     let quickest: Vec<_> = TRIED.iter().filter_map(|name| named(name)).collect();
     let machines = if asked.is_empty() { &quickest } else { asked };
     let job = |fault: Fault| {
-        let told = Params { fault: Some(fault), ..*params };
+        // The instruction without which it does not show.
+        let rung = (fault.needs() == Needs::Standard512).then_some("xsaveopt");
+        let rung = params.rung.or(rung);
+        let told = Params { fault: Some(fault), rung, ..*params };
         let runs = machines.iter().find(|machine| host.can_run(machine, &told).is_ok());
         // If none can, the run says why.
         let machine = *runs.or(machines.first())?;
         let starves = fault.signs().iter().any(|sign| sign.starts_with("too few"));
         let seconds = if starves { params.seconds } else { params.seconds.max(SECONDS) };
         let limit = params.seconds + if starves { LIMIT } else { SECONDS + params::LIMIT };
-        let params = Params { fault: Some(fault), seconds, limit, ..*params };
+        let params = Params { seconds, limit, ..told };
         Some(Job { machine, params })
     };
     Fault::ALL.into_iter().filter_map(job).collect()

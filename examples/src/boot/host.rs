@@ -5,6 +5,7 @@ use std::path::Path;
 use super::{
     bochs::{self, Bochs},
     controls,
+    cpuid::Recorded,
     machines::{Emulator, Machine},
     params::Params,
     qemu,
@@ -55,6 +56,11 @@ impl Host {
         self.has(machine)?;
         if let Some(fault) = params.fault {
             controls::can_show(fault, machine, params)?;
+        }
+        if params.cpuid.is_some_and(Recorded::xsave) && machine.hangs_at_osxsave() {
+            let why =
+                "it hangs where CPUID says XSAVE and the machine has none, in place of a fault";
+            return Err(why.into());
         }
         match params.rung {
             Some(rung) if !machine.has(rung) => {

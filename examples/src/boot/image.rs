@@ -1,7 +1,7 @@
 //! The disk image: the kernel's loaded bytes as they lie in memory from 1 MiB on.
 //!
-//! The kernel is linked so that its first sector there is the one that a BIOS starts, and the second
-//! holds what it is told.
+//! The kernel is linked so that its first sector there is the one that a BIOS starts, and behind it is room
+//! for what it is told.
 
 use std::{error, fmt};
 
@@ -10,6 +10,8 @@ pub const BASE: u64 = 0x10_0000;
 /// The boot sector reads to below this; above are the BIOS's own areas.
 pub const LARGEST: usize = 480 * 1024;
 const SECTOR: usize = 512;
+/// Bytes of what the kernel is told, with a NUL; `link.ld` has the same number.
+pub const PARAMETERS: usize = 4096;
 /// What disks are made of, as the BIOS sees them.
 pub const HEADS: usize = 16;
 /// See [`HEADS`].
@@ -37,7 +39,7 @@ pub enum ImageError {
     TooLarge(u64),
     /// The first sector does not end in 55 AA.
     NoBootSector,
-    /// What the kernel is told does not fit into a sector, or is no text.
+    /// What the kernel is told does not fit, or is no text.
     Parameters(usize),
 }
 
@@ -58,7 +60,7 @@ impl fmt::Display for ImageError {
                  put the boot sector first",
             ),
             Self::Parameters(size) => {
-                write!(f, "{size} bytes of boot parameters; {} fit, without NUL", SECTOR - 1)
+                write!(f, "{size} bytes of boot parameters; {} fit, without NUL", PARAMETERS - 1)
             }
         }
     }
@@ -111,6 +113,18 @@ fn segments(elf: &[u8]) -> Result<Vec<Segment<'_>>, ImageError> {
     Ok(found)
 }
 
+/// Can the kernel be told this, by a loader or on a disk?
+///
+/// # Errors
+///
+/// [`ImageError::Parameters`].
+pub fn fits(params: &str) -> Result<(), ImageError> {
+    if params.len() >= PARAMETERS || params.contains('\0') {
+        return Err(ImageError::Parameters(params.len()));
+    }
+    Ok(())
+}
+
 /// The disk image that boots `elf` and tells it `params`.
 ///
 /// # Errors
@@ -137,13 +151,11 @@ pub fn disk(elf: &[u8], params: &str) -> Result<Vec<u8>, ImageError> {
         return Err(ImageError::NoBootSector);
     }
     let cylinder = HEADS * SECTORS * SECTOR;
-    image.resize(image.len().max(2 * SECTOR).next_multiple_of(cylinder), 0);
-    if params.len() >= SECTOR || params.contains('\0') {
-        return Err(ImageError::Parameters(params.len()));
-    }
-    let sector = &mut image[SECTOR..2 * SECTOR];
-    sector.fill(0);
-    sector[..params.len()].copy_from_slice(params.as_bytes());
+    image.resize(image.len().max(SECTOR + PARAMETERS).next_multiple_of(cylinder), 0);
+    fits(params)?;
+    let room = &mut image[SECTOR..][..PARAMETERS];
+    room.fill(0);
+    room[..params.len()].copy_from_slice(params.as_bytes());
     Ok(image)
 }
 

@@ -4,6 +4,7 @@ pub mod args;
 pub mod bochs;
 pub mod child;
 pub mod controls;
+pub mod cpuid;
 pub mod document;
 #[allow(missing_docs)] // It speaks for itself: every fault says what it does.
 #[path = "../../kernel/src/faults.rs"]
@@ -17,6 +18,8 @@ pub mod params;
 pub mod qemu;
 pub mod run;
 pub mod serial;
+#[path = "../../kernel/src/sizes.rs"]
+pub mod sizes;
 pub mod table;
 
 use std::{
@@ -53,6 +56,7 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
     match command {
         Command::Help(text) => finish(&text, 0),
         Command::List => finish(&list(&Host::new(&target)), 0),
+        Command::Words => finish(&cpuid::list(), 0),
         Command::Fetch => fetch(&root, &target),
         Command::Build { json } => build(&recipe, json),
         Command::Boot(args) => match recipe.build() {
@@ -128,7 +132,8 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     let style = if args.json { Style::plain() } else { Style::detect() };
     let show = |job: &Job, line: &str| {
         if args.verbose {
-            say(args, &format!("{} {line}\n", style.dim(&format!("{}|", job.machine.name))));
+            let name = job.params.cpuid.map_or(job.machine.name, |recorded| &recorded.name);
+            say(args, &format!("{} {line}\n", style.dim(&format!("{name}|"))));
         }
     };
     let runs = if args.controls {
@@ -139,9 +144,11 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
             let name = style.bold(fault.name());
             say(args, &format!("seeded fault {name}: {}\n\n", fault.about()));
         }
-        say(args, &table::heading(style));
+        let words = !args.cpuid.is_empty();
+        say(args, &if words { table::words_heading(style) } else { table::heading(style) });
         let each = |run: &Run| say(args, &table::row(run, style));
         match &args.which {
+            _ if words => run::all(kernel, &host, &recorded(args, &host), &show, each),
             Which::Best => best(args, kernel, &host, &show, each),
             Which::All => {
                 let all: Vec<_> = machines::ALL.iter().collect();
@@ -178,6 +185,21 @@ fn jobs(args: &Args, host: &Host, machines: &[&'static machines::Machine]) -> Ve
         params.limit += params.seconds;
     }
     machines.iter().map(|&machine| Job { machine, params }).collect()
+}
+
+/// Every recorded machine on every machine that was named, or on the one that has what its words promise.
+fn recorded(args: &Args, host: &Host) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for cpuid in args.cpuid.iter().copied() {
+        let params = params::Params { cpuid: Some(cpuid), ..args.params };
+        match &args.which {
+            Which::Named(named) => {
+                jobs.extend(named.iter().map(|&machine| Job { machine, params }))
+            }
+            _ => jobs.extend(cpuid.machine(host, &params).map(|machine| Job { machine, params })),
+        }
+    }
+    jobs
 }
 
 /// The first of the best that does run; those that do not are shown too.

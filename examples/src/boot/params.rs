@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::faults::Fault;
+use super::{cpuid::Recorded, faults::Fault};
 
 /// Switches and migrations that every task must have had.
 pub const SWITCHES: u64 = 200;
@@ -28,11 +28,14 @@ pub struct Params {
     pub rung: Option<&'static str>,
     /// Registers are compared with claims at each switch.
     pub check: bool,
+    /// What CPUID says to the library, if not what it is.
+    pub cpuid: Option<&'static Recorded>,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Self { cpus: 2, seconds: 0, limit: LIMIT, seed: 1, fault: None, rung: None, check: false }
+        let (cpus, seconds, limit, seed) = (2, 0, LIMIT, 1);
+        Self { cpus, seconds, limit, seed, fault: None, rung: None, check: false, cpuid: None }
     }
 }
 
@@ -50,7 +53,7 @@ impl Params {
 
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpus, seconds, limit, seed, fault, rung, check } = self;
+        let Self { cpus, seconds, limit, seed, fault, rung, check, cpuid } = self;
         let migrations = self.migrations();
         write!(f, "cpus={cpus} seconds={seconds} limit={limit} switches={SWITCHES} ")?;
         write!(f, "migrations={migrations} seed={seed}")?;
@@ -62,6 +65,9 @@ impl fmt::Display for Params {
         }
         if *check {
             write!(f, " check=1")?;
+        }
+        if let Some(cpuid) = cpuid {
+            write!(f, " cpuid={}", cpuid.parameter)?;
         }
         Ok(())
     }

@@ -101,6 +101,7 @@ fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::
     if let Err(why) = host.can_run(machine, &params) {
         return Ok(Run { job, verdict: Verdict::Skip(why), report: None, seconds: 0.0 });
     }
+    image::fits(&params.to_string()).map_err(io::Error::other)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let scratch = Scratch::new(&kernel.target, &format!("{}-{number}", machine.name))?;
     let dir = scratch.path();

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 pub const FIRST: &str = "fpu-kernel ";
 /// How its last line begins; a JSON object follows.
 pub const LAST: &str = "RESULT ";
+/// How a line begins that tells of one thing that CPUID says and the library does not believe.
+pub const QUIRK: &str = "quirk: ";
 
 /// Why there are no figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Report {
     pub tasks: u64,
     /// All counts by name, see [`COUNTS`].
     pub counts: Counts,
+    /// What CPUID said that the library did not believe, in its words; from lines of their own.
+    pub quirks: Vec<String>,
     /// The whole object.
     pub whole: Map<String, Value>,
 }
@@ -186,6 +190,7 @@ impl Report {
             cpus: number(&whole, "cpus")?,
             tasks: number(&whole, "tasks")?,
             counts: Counts::read(&whole)?,
+            quirks: Vec::new(),
             whole,
         })
     }
@@ -217,7 +222,17 @@ pub fn read(serial: &str) -> Result<Report, SerialError> {
     if results.next().is_some() {
         return Err(SerialError::Twice);
     }
-    Report::parse(first)
+    let mut report = Report::parse(first)?;
+    let quirks = serial.lines().filter_map(|line| line.trim_end().strip_prefix(QUIRK));
+    report.quirks = quirks.map(str::to_owned).collect();
+    let said = number(&report.whole, "quirks")?;
+    if said != report.quirks.len() as u64 {
+        return Err(SerialError::Wrong(
+            "quirks",
+            format!("{said}, and {} lines", report.quirks.len()),
+        ));
+    }
+    Ok(report)
 }
 
 /// The last lines that say something, one after the other; long ones without their ends.

@@ -37,9 +37,59 @@ pub fn heading(style: Style) -> String {
     format!("{}\n{}\n{}\n", style.dim(groups.trim_end()), style.bold(&heads), style.dim(&rule))
 }
 
+/// One line of the table of recorded words.
+fn words_cells(cells: [&str; 10]) -> String {
+    let [words, machine, rung, xcr0, xss, quirks, switches, checks, wrong, seconds] = cells;
+    format!(
+        "{words:<24} {machine:<11} {rung:<8} {xcr0:>7} {xss:>6}  {quirks:>6}  {switches:>8}  {checks:>8} {wrong:>10} \
+         {seconds:>5}"
+    )
+}
+
+/// The heading of the table of recorded words.
+#[must_use]
+pub fn words_heading(style: Style) -> String {
+    let heads = words_cells([
+        "CPUID says",
+        "on",
+        "rung",
+        "XCR0",
+        "XSS",
+        "quirks",
+        "switches",
+        "checks",
+        "mismatches",
+        "secs",
+    ]);
+    format!("{}\n{}\n", style.bold(&heads), style.dim(&"-".repeat(heads.len())))
+}
+
+/// What stands in front of a line: whose it is.
+fn label(run: &Run) -> (String, usize) {
+    let machine = run.job.machine.name;
+    match run.job.params.cpuid {
+        None => (format!("{machine:<11} {:<5} ", run.job.machine.emulator.name()), 18),
+        Some(recorded) => (format!("{:<24} {machine:<11} ", shortened(&recorded.name, 24)), 37),
+    }
+}
+
 fn figures(run: &Run, report: &Report) -> String {
     let counts = &report.counts;
     let number = |count: u64| count.to_string();
+    if let Some(recorded) = run.job.params.cpuid {
+        return words_cells([
+            &shortened(&recorded.name, 24),
+            run.job.machine.name,
+            &report.rung.to_uppercase(),
+            report.xcr0.as_deref().unwrap_or("-"),
+            report.xss.as_deref().unwrap_or("-"),
+            &report.quirks.len().to_string(),
+            &number(counts.switches),
+            &number(counts.checks),
+            &number(counts.mismatches),
+            &format!("{:.1}", run.seconds),
+        ]);
+    }
     let [switches, moves, sections, busy, saves, restores, skipped, wrong] = [
         counts.switches,
         counts.migrations,
@@ -72,10 +122,8 @@ fn figures(run: &Run, report: &Report) -> String {
 /// One machine's lines.
 #[must_use]
 pub fn row(run: &Run, style: Style) -> String {
-    const INDENT: usize = 18;
-    let (machine, emulator) = (run.job.machine.name, run.job.machine.emulator.name());
-    let said = |word: &str, why: &str| wrapped(&format!("{word} {why}"), WIDTH - INDENT, INDENT);
-    let label = format!("{machine:<11} {emulator:<5} ");
+    let (label, indent) = label(run);
+    let said = |word: &str, why: &str| wrapped(&format!("{word} {why}"), WIDTH - indent, indent);
     match (&run.verdict, &run.report) {
         (Verdict::Pass, Some(report)) => figures(run, report) + "\n",
         (Verdict::Skip(why), _) => style.dim(&(label + &said("skipped:", why))) + "\n",
@@ -85,7 +133,7 @@ pub fn row(run: &Run, style: Style) -> String {
             match report {
                 None => style.bad(&(label + &why)) + "\n",
                 Some(report) => {
-                    let why = style.bad(&format!("{:INDENT$}{why}", ""));
+                    let why = style.bad(&format!("{:indent$}{why}", ""));
                     format!("{}\n{why}\n", figures(run, report))
                 }
             }

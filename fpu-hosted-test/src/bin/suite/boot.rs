@@ -42,6 +42,34 @@ pub fn checked(suite: &Suite) -> Outcome {
     counted(boot(suite, &args), "machines", "machine", is_passed)
 }
 
+/// The words of every recorded machine once on a machine that has what they promise, and once on one that has
+/// nothing of it.
+pub fn cpuid(suite: &Suite) -> Outcome {
+    let is_passed = |run: &Value| text(run, "verdict") == "pass";
+    let on = |args: &[&str]| counted(boot(suite, args), "machines", "cpuid", is_passed);
+    let (own, lesser) =
+        (on(&["--cpuid", "all"]), on(&["--cpuid", "all", "--machine", "arrandale"]));
+    both(own, lesser)
+}
+
+/// Two tables as one; a failure instead of a table is the outcome.
+fn both(one: Outcome, other: Outcome) -> Outcome {
+    match (one, other) {
+        (Outcome::Table(mut counts, shown), Outcome::Table(mut more, also)) => {
+            if more.passed + more.failed == 0 {
+                // All for the same reason.
+                more.skipped.truncate(1);
+            }
+            counts.passed += more.passed;
+            counts.failed += more.failed;
+            counts.skipped.append(&mut more.skipped);
+            Outcome::Table(counts, format!("{shown}\n{also}"))
+        }
+        (Outcome::Table(..), other) => other,
+        (one, _) => one,
+    }
+}
+
 /// Every seeded fault once: each must be noticed.
 pub fn controls(suite: &Suite) -> Outcome {
     let is_passed = |run: &Value| run["caught"] == true;
@@ -189,6 +217,27 @@ mod tests {
         assert_eq!((counts.passed, counts.failed), (1, 0));
         let Outcome::Table(counts, _) = of(false, document) else { panic!("no table") };
         assert_eq!((counts.passed, counts.failed), (1, 1));
+    }
+
+    #[test]
+    fn two_tables_are_one() {
+        let table = |passed: &str, others: [&str; 2]| {
+            let [one, two] =
+                others.map(|v| format!(r#"{{"machine":"b","verdict":"{v}","why":"w"}}"#));
+            let document = format!(r#"{{"machines":[{passed}{one},{two}]}}"#);
+            of(!passed.is_empty() && !document.contains("fail"), &document)
+        };
+        let good = r#"{"machine":"a","verdict":"pass"},"#;
+        let count = |one, other| match both(one, other) {
+            Outcome::Table(counts, _) => (counts.passed, counts.failed, counts.skipped.len()),
+            _ => panic!("no table"),
+        };
+        let skips = || table("", ["skip", "skip"]);
+        assert_eq!(count(table(good, ["pass", "skip"]), table(good, ["fail", "skip"])), (3, 1, 2));
+        assert_eq!(count(table(good, ["pass", "pass"]), skips()), (3, 0, 1));
+        let broken = || of(true, r#"{"machines":[]}"#);
+        assert!(matches!(both(skips(), broken()), Outcome::Failed(_)));
+        assert!(matches!(both(broken(), skips()), Outcome::Failed(_)));
     }
 
     #[test]

@@ -103,6 +103,8 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     add("boot", machines, true, Box::new(boot::machines));
     let checked = "the kernel of each rung, comparing registers with claims at each return";
     add("boot-check", checked, true, Box::new(boot::checked));
+    let cpuid = "the kernel with the CPUID words of every hypervisor in quirks.jsonl";
+    add("boot-cpuid", cpuid, true, Box::new(boot::cpuid));
     let controls = "the kernel with every seeded fault, each of which it must notice";
     add("boot-controls", controls, true, Box::new(boot::controls));
     add(

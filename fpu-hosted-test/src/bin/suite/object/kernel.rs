@@ -51,7 +51,7 @@ const MIN_TRAPS: usize = 20;
 const BACKEND_FILE: &str = "fpu-x86/src/insn.rs";
 
 /// What the roots must have led to, or the walk has lost its way.
-const REACHED: &[&str] = &["schedule", "enable_on_this_cpu"];
+const REACHED: &[&str] = &["schedule", "enable_given"];
 
 /// Code that moves registers on purpose (a section's patterns, a seeded fault), and the verdict, from which
 /// nobody comes back.
@@ -176,11 +176,11 @@ mod tests {
         for (n, root) in (1..).zip(roots) {
             text += &format!("{n:x}000 <{root}>:\n {n:x}000:\tcall   ff000 <schedule>\n");
         }
-        text + "fe000 <enable_on_this_cpu>:\n fe000:\tret\n\
+        text + "fe000 <enable_given>:\n fe000:\tret\n\
             ff000 <schedule>:\n"
             + INSN
             + "/w/kernel/src/sched.rs:7 (discriminator 2)\n \
-            ff004:\tcall   fe000 <enable_on_this_cpu>\n ff009:\tret\n"
+            ff004:\tcall   fe000 <enable_given>\n ff009:\tret\n"
     }
     fn wrong_with(text: &str, dump: &str) -> Vec<String> {
         let lines = judge(&parse(text), &words(dump));
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn vector_code_behind_any_root_is_found() {
         assert_eq!(wrong(&kernel()), [""; 0]);
-        for function in ["enable_on_this_cpu", "syscall_dispatch", "trap_8", "trap_27", IDLE] {
+        for function in ["enable_given", "syscall_dispatch", "trap_8", "trap_27", IDLE] {
             let found = wrong(&with(function, "pxor   xmm9,xmm9"));
             assert_eq!(found, ["FPU access: `pxor xmm9,xmm9`"], "{function}");
         }
@@ -214,7 +214,7 @@ mod tests {
         assert!(wrong(&elsewhere)[0].contains("is not in the kernel"));
         let fewer = kernel().replace("<trap_27>", "<trap_last>");
         assert!(wrong(&fewer)[0].contains("only 19 of the table's"), "{:?}", wrong(&fewer));
-        let unreached = kernel().replace("call   fe000 <enable_on_this_cpu>", "nop");
+        let unreached = kernel().replace("call   fe000 <enable_given>", "nop");
         assert!(wrong(&unreached)[0].contains("was not reached"));
     }
 
