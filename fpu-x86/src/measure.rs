@@ -264,16 +264,18 @@ impl Plan {
             }
         }
         let (image, area, mask) = (memory.image.as_ptr(), memory.area.as_mut_ptr(), self.mask);
-        let round = match self.rung() {
-            Rung::Xsaves => insn::xrstors_xsaves,
-            Rung::Xsavec => insn::xrstor_xsavec,
-            Rung::Xsaveopt => insn::xrstor_xsaveopt,
-            Rung::Xsave => insn::xrstor_xsave,
-            Rung::Fxsave => insn::fxrstor_fxsave,
-        };
         // SAFETY: N1: both are aligned to 64, and as large as any area; C6. N2: C2, and the CPU's own words are
-        // loaded by instructions that say so.
-        match unsafe { round(image, area, mask) } {
+        // loaded by instructions that say so. So for all. Direct calls, so that a kernel's checks can follow them.
+        let answers = unsafe {
+            match self.rung() {
+                Rung::Xsaves => insn::xrstors_xsaves(image, area, mask),
+                Rung::Xsavec => insn::xrstor_xsavec(image, area, mask),
+                Rung::Xsaveopt => insn::xrstor_xsaveopt(image, area, mask),
+                Rung::Xsave => insn::xrstor_xsave(image, area, mask),
+                Rung::Fxsave => insn::fxrstor_fxsave(image, area, mask),
+            }
+        };
+        match answers {
             (0, _) => self.check_saved(present, &memory.area),
             (answer, 0) => Err(Measured::RestoreFault { vector: insn::vector_of(answer), present }),
             (answer, _) => Err(Measured::SaveFault { vector: insn::vector_of(answer) }),
