@@ -6,7 +6,7 @@
 use crate::{
     components::SWITCHED,
     describe::{self, LIMIT},
-    layout::{one, Places},
+    layout::{one, PlanPlaces},
     plan::RestoreBy,
     quirk::{Leaf, Quirks},
     Compacted, Components, Facts, Format, Layout, LeftOut, Plan, PlanError, Quirk, Rung, SizeWord,
@@ -37,7 +37,7 @@ impl Plan {
             required: Components::LEGACY,
             trusted: Components::empty(),
             mxcsr_mask: mxcsr_mask | OLDEST_MXCSR_MASK,
-            layout: Places::legacy(),
+            layout: PlanPlaces::legacy(),
             quirks: Quirks::of(facts.leaf()),
             facts,
         }
@@ -351,8 +351,14 @@ impl Plan {
     /// ```
     #[must_use]
     pub fn with_sizes(mut self, after: &Facts) -> Self {
+        self.note_sizes(after);
+        self
+    }
+
+    /// As [`with_sizes`](Self::with_sizes).
+    pub(crate) fn note_sizes(&mut self, after: &Facts) {
         if self.rung == Rung::Fxsave {
-            return self;
+            return;
         }
         let (xcr0, all) = (self.xcr0(), self.components());
         if let Ok(layout) = Layout::<Standard>::new(&self.facts, xcr0) {
@@ -365,7 +371,6 @@ impl Plan {
             _ => {}
         }
         self.area_len = self.needed();
-        self
     }
 
     /// Bytes of an area: the components', or what CPUID says where that is more.
@@ -440,7 +445,7 @@ impl Plan {
         if !missing.is_empty() {
             return Err(PlanError::TooNarrow { missing });
         }
-        self.layout = Places::new(rung.format(), self.components(), &self.facts)?;
+        self.layout = PlanPlaces::of(rung.format(), self.components(), &self.facts)?;
         self.restore_by = match rung {
             _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
             Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,

@@ -97,6 +97,9 @@ pub(crate) const SWITCHED: Components = Components::all()
     .difference(Components::HDC)
     .difference(Components::HWP);
 
+/// Behind the highest number of them.
+pub(crate) const MANAGED: usize = 20;
+
 impl Components {
     /// Is this a value that XSETBV accepts, given a CPU that has all of it (SDM vol. 1, 13.3)?
     ///
@@ -242,6 +245,7 @@ mod tests {
     use static_assertions::const_assert;
 
     const_assert!(Components::all().bits() >> NUMBERS == 0);
+    const_assert!(SWITCHED.bits() >> MANAGED == 0 && SWITCHED.bits() >> (MANAGED - 1) == 1);
     const_assert!(Components::SUPERVISOR.intersection(Components::USER).is_empty());
     const_assert!(
         Components::all().bits()

@@ -282,9 +282,9 @@ impl Plan {
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let table = |_, _| raw_cpuid::CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
     /// let facts = Facts::from_cpuid(table)?; // for instance, the CPUID page of an SEV-SNP guest
-    /// let plan = Plan::detect_kernel_given(facts.clone(), Components::USER)?;
+    /// let mut plan = Plan::detect_kernel_given(facts.clone(), Components::USER)?;
     /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
-    /// let plan = unsafe { plan.settle_given(&facts) }?;
+    /// unsafe { plan.settle_given(&facts) }?;
     /// // SAFETY: C1 to C5: another CPU that comes online.
     /// unsafe { plan.enable_given(&facts) }?;
     /// # Ok(())

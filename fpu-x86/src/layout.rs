@@ -6,7 +6,10 @@
 
 use core::{fmt, marker::PhantomData};
 
-use crate::{components::NUMBERS, Components, Described, Facts, Format, PlanError};
+use crate::{
+    components::{MANAGED, NUMBERS},
+    Components, Described, Facts, Format, PlanError,
+};
 
 /// The header follows the legacy area.
 pub(crate) const HEADER: usize = 512;
@@ -21,13 +24,16 @@ pub(crate) struct Slot {
     pub(crate) size: u32,
 }
 
-/// The places of a format that is known only at run time: a plan's. The module keeps it within the
-/// crate.
+/// The places of a format that is known only at run time, of the components with numbers below `N`. The module
+/// keeps it within the crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Places {
-    slots: [Slot; NUMBERS],
+pub struct Places<const N: usize = NUMBERS> {
+    slots: [Slot; N],
     len: u32,
 }
+
+/// Those of a plan, which holds no components with higher numbers.
+pub(crate) type PlanPlaces = Places<MANAGED>;
 
 /// The extended components of a set, in the order of their numbers.
 fn extended(set: Components) -> impl Iterator<Item = u32> {
@@ -38,17 +44,9 @@ pub(crate) fn one(number: u32) -> Components {
     Components::from_bits_retain(1 << number)
 }
 
-impl Places {
-    pub(crate) fn legacy() -> Self {
-        Self { slots: [Slot::default(); NUMBERS], len: HEADER as u32 }
-    }
-
-    pub(crate) fn new(format: Format, set: Components, facts: &Facts) -> Result<Self, PlanError> {
-        match format {
-            Format::Legacy => Ok(Self::legacy()),
-            Format::Standard => Layout::<Standard>::new(facts, set).map(|layout| layout.places),
-            Format::Compacted => Layout::<Compacted>::new(facts, set).map(|layout| layout.places),
-        }
+impl<const N: usize> Places<N> {
+    pub(crate) const fn legacy() -> Self {
+        Self { slots: [Slot { offset: 0, size: 0 }; N], len: HEADER as u32 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -65,6 +63,28 @@ impl Places {
     pub(crate) fn place_for_test(&mut self, number: u32, slot: Slot) {
         self.slots[number as usize] = slot;
         self.len = self.slots.iter().map(|it| it.offset + it.size).fold(EXTENDED, u32::max);
+    }
+}
+
+impl PlanPlaces {
+    /// Of components that a plan holds.
+    pub(crate) fn of(format: Format, set: Components, facts: &Facts) -> Result<Self, PlanError> {
+        let all = Places::new(format, set, facts)?;
+        let mut places = Self { len: all.len, ..Self::legacy() };
+        for (slot, from) in places.slots.iter_mut().zip(all.slots) {
+            *slot = from;
+        }
+        Ok(places)
+    }
+}
+
+impl Places {
+    pub(crate) fn new(format: Format, set: Components, facts: &Facts) -> Result<Self, PlanError> {
+        match format {
+            Format::Legacy => Ok(Self::legacy()),
+            Format::Standard => Layout::<Standard>::new(facts, set).map(|layout| layout.places),
+            Format::Compacted => Layout::<Compacted>::new(facts, set).map(|layout| layout.places),
+        }
     }
 
     /// Gives a component its place, within 32 bits, as the CPU reports sizes.

@@ -60,6 +60,9 @@ pub enum Measured {
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::RestoreFault { vector, present } if present.is_empty() => {
+                write!(f, "restoring the initial state raised exception {vector}")
+            }
             Self::RestoreFault { vector, present } => {
                 write!(f, "restoring {} raised exception {vector}", present.list())
             }

@@ -1,6 +1,6 @@
 //! Which registers are switched, by which instruction, to where.
 
-use crate::{layout::Places, quirk::Quirks, Components, Facts, Quirk};
+use crate::{layout::PlanPlaces, quirk::Quirks, Components, Facts, Quirk};
 
 /// The instruction that saves; its restore and its initial image belong to it. Better ones compare
 /// greater.
@@ -107,7 +107,7 @@ pub struct Plan {
     /// These are not measured.
     pub(crate) trusted: Components,
     pub(crate) mxcsr_mask: u32,
-    pub(crate) layout: Places,
+    pub(crate) layout: PlanPlaces,
     pub(crate) facts: Facts,
     pub(crate) quirks: Quirks,
 }
@@ -275,4 +275,13 @@ impl Plan {
     pub fn is_for_kernel(&self) -> bool {
         self.ring0
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::const_assert;
+
+    // A kernel's boot stack holds one or two.
+    const_assert!(core::mem::size_of::<Plan>() <= 1792);
 }

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Plan {
-    /// On the CPU that boots: puts the plan into force as far as it works there, and returns what does. That plan
-    /// is the one for all CPUs and areas; its [quirks](Self::quirks) are what a kernel logs.
+    /// On the CPU that boots: puts the plan into force as far as it works there, and makes it what does. After that
+    /// it is the plan for all CPUs and areas; its [quirks](Self::quirks) are what a kernel logs.
     ///
     /// It does what [`enable_on_this_cpu`](Self::enable_on_this_cpu) does, and takes an answer instead of an error:
     /// components that XCR0 or IA32_XSS refuses, or that are not saved where CPUID says, are left out with
@@ -30,7 +30,7 @@ impl Plan {
     ///
     /// [`EnableError::Plan`] with [`PlanError::Required`] if x87 and SSE, or what else is
     /// [required](Self::requiring), cannot be had; of the others, those for which nothing smaller exists. CR0, CR4,
-    /// XCR0, IA32_XSS and IA32_XFD are then as before.
+    /// XCR0, IA32_XSS and IA32_XFD are then as before; the plan is what was left of it.
     ///
     /// # Safety
     ///
@@ -39,9 +39,9 @@ impl Plan {
     /// ```no_run
     /// use fpu_x86::{Components, Plan};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let plan = Plan::detect_kernel(Components::USER | Components::CET_U)?;
+    /// let mut plan = Plan::detect_kernel(Components::USER | Components::CET_U)?;
     /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
-    /// let plan = unsafe { plan.settle_on_this_cpu() }?;
+    /// unsafe { plan.settle_on_this_cpu() }?;
     /// for quirk in plan.quirks() {
     ///     println!("fpu: {quirk}");
     /// }
@@ -49,15 +49,15 @@ impl Plan {
     /// # }
     /// ```
     #[doc(alias = "fpu__init_system")]
-    pub unsafe fn settle_on_this_cpu(self) -> Result<Self, EnableError> {
+    pub unsafe fn settle_on_this_cpu(&mut self) -> Result<(), EnableError> {
         self.check_ring()?;
         let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
         // SAFETY: C1 to C5.
-        let plan = unsafe { self.settle_given(&cpu) }?;
-        Ok(match Facts::from_cpuid(CpuIdReaderNative) {
-            Ok(after) => plan.with_sizes(&after),
-            Err(_) => plan,
-        })
+        unsafe { self.settle_given(&cpu) }?;
+        if let Ok(after) = Facts::from_cpuid(CpuIdReaderNative) {
+            self.note_sizes(&after);
+        }
+        Ok(())
     }
 
     /// The same on a CPU whose CPUID is given: none is executed. Sizes that CPUID would give afterwards are not
@@ -71,16 +71,15 @@ impl Plan {
     ///
     /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu). That the facts are this CPU's is not relied on:
     /// what they promise is tried.
-    pub unsafe fn settle_given(self, cpu: &Facts) -> Result<Self, EnableError> {
-        let mut plan = self;
+    pub unsafe fn settle_given(&mut self, cpu: &Facts) -> Result<(), EnableError> {
         loop {
             // SAFETY: C1 to C5.
-            let Err(why) = (unsafe { plan.enable_given(cpu) }) else { return Ok(plan) };
+            let Err(why) = (unsafe { self.enable_given(cpu) }) else { return Ok(()) };
             // SAFETY: C1, for both; what `enable_given` has changed is as before.
             let xcr0 = |plan: &Self| unsafe { plan.accepted_by_xcr0() };
             // SAFETY: as above.
             let xss = |plan: &Self| unsafe { plan.accepted_by_xss() };
-            plan.shrink(why, xcr0, xss)?;
+            self.shrink(why, xcr0, xss)?;
         }
     }
 

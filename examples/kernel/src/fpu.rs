@@ -40,18 +40,24 @@ fn facts() -> Result<Facts, EnableError> {
 /// force here afterwards.
 pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, EnableError> {
     let facts = facts()?;
-    let given = |wanted| Plan::detect_kernel_given(facts.clone(), wanted);
-    let plan = match rung {
-        None => given(Components::USER | Components::CET_U),
+    let wanted = match rung {
+        None => Components::USER | Components::CET_U,
         // To try the lesser instructions on a CPU that has better ones.
-        Some(Rung::Fxsave) => {
-            given(Components::LEGACY).and_then(|plan| plan.with_rung(Rung::Fxsave))
-        }
-        Some(rung) => given(Components::USER).and_then(|plan| plan.with_rung(rung)),
+        Some(Rung::Fxsave) => Components::LEGACY,
+        Some(_) => Components::USER,
     };
-    let plan = plan.map_err(EnableError::Plan)?;
+    let plan = Plan::detect_kernel_given(facts.clone(), wanted);
+    let mut plan = match rung {
+        None => plan,
+        Some(rung) => plan.and_then(|plan| plan.with_rung(rung)),
+    }
+    .map_err(EnableError::Plan)?;
+    if crate::main_params().trust {
+        // SAFETY: C7: no task of this kernel uses tiles.
+        plan = unsafe { plan.trusting(Components::AMX) };
+    }
     // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started; there are no areas.
-    let plan = unsafe { plan.settle_given(&facts) }?;
+    unsafe { plan.settle_given(&facts) }?;
     let plan = plan.with_sizes(&self::facts()?);
     Ok(BACKEND.call_once(|| Backend::new(plan)).plan())
 }

@@ -28,6 +28,8 @@ pub struct Params {
     pub rung: Option<Rung>,
     /// Compare the registers with the claims on the way to user mode.
     pub check: bool,
+    /// Take the library's word for AMX: no task here uses tiles, and an emulator's saves lose them.
+    pub trust: bool,
     /// What CPUID says, for [`cpuid::record`](crate::cpuid::record).
     pub cpuid: Option<&'static str>,
 }
@@ -44,6 +46,7 @@ impl Default for Params {
             fault: None,
             rung: None,
             check: false,
+            trust: false,
             cpuid: None,
         }
     }
@@ -68,6 +71,7 @@ impl Params {
                 "migrations" => params.migrations = number()?,
                 "seed" => params.seed = number()?,
                 "check" => params.check = number()? != 0,
+                "trust" => params.trust = number()? != 0,
                 "fault" => params.fault = Some(Fault::named(value).ok_or(word)?),
                 "cpuid" => params.cpuid = Some(value),
                 "rung" => params.rung = Some(rung(value).ok_or(word)?),

@@ -52,6 +52,8 @@ pub struct Machine {
     pub rung: Option<&'static str>,
     /// What it must enable there, with that rung. `None`: it depends on the host.
     pub enables: Option<Enables>,
+    /// The kernel takes the library's word for AMX there, and has no tasks with tiles.
+    pub trusts_tiles: bool,
     /// Has protection keys, and the kernel uses them.
     pub pku: bool,
     /// What it is for.
@@ -77,7 +79,8 @@ const fn qemu(
     about: &'static str,
 ) -> Machine {
     let (rung, enables) = (Some(rung), Some(enables));
-    Machine { name, emulator: Emulator::Tcg, cpu, disk: false, rung, enables, pku, about }
+    let (emulator, disk, trusts_tiles) = (Emulator::Tcg, false, false);
+    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, pku, about }
 }
 
 const fn bochs(
@@ -89,7 +92,8 @@ const fn bochs(
     about: &'static str,
 ) -> Machine {
     let (rung, enables) = (Some(rung), Some(enables));
-    Machine { name, emulator: Emulator::Bochs, cpu, disk: true, rung, enables, pku, about }
+    let (emulator, disk, trusts_tiles) = (Emulator::Bochs, true, false);
+    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, pku, about }
 }
 
 /// All of them, in the order of the table.
@@ -144,6 +148,7 @@ pub static ALL: &[Machine] = &[
         disk: true,
         rung: Some("xsaveopt"),
         enables: Some(enables(7, 0)),
+        trusts_tiles: false,
         pku: true,
         about: "the same from the disk image: the other way to boot",
     },
@@ -175,6 +180,17 @@ pub static ALL: &[Machine] = &[
         "XSAVES: AVX-512, keys, IA32_XSS; its AMX loses tiles",
     ),
     Machine {
+        name: "tiles",
+        emulator: Emulator::Bochs,
+        cpu: "sapphire_rapids",
+        disk: true,
+        rung: Some("xsaves"),
+        enables: Some(enables(0x600e7, 0x800)),
+        trusts_tiles: true,
+        pku: true,
+        about: "the same with AMX by trust: what gives tiles up",
+    },
+    Machine {
         name: "kvm",
         emulator: Emulator::Kvm,
         // A nested hypervisor may refuse to set the bits of IA32_ARCH_CAPABILITIES; nothing here needs them.
@@ -182,6 +198,7 @@ pub static ALL: &[Machine] = &[
         disk: false,
         rung: None,
         enables: None,
+        trusts_tiles: false,
         pku: false,
         about: "this CPU itself, where KVM runs ring 0 natively",
     },

@@ -28,6 +28,8 @@ pub struct Params {
     pub rung: Option<&'static str>,
     /// Registers are compared with claims at each switch.
     pub check: bool,
+    /// The library does not measure AMX.
+    pub trust: bool,
     /// What CPUID says to the library, if not what it is.
     pub cpuid: Option<&'static Recorded>,
 }
@@ -35,7 +37,8 @@ pub struct Params {
 impl Default for Params {
     fn default() -> Self {
         let (cpus, seconds, limit, seed) = (2, 0, LIMIT, 1);
-        Self { cpus, seconds, limit, seed, fault: None, rung: None, check: false, cpuid: None }
+        let (check, trust) = (false, false);
+        Self { cpus, seconds, limit, seed, fault: None, rung: None, check, trust, cpuid: None }
     }
 }
 
@@ -53,7 +56,7 @@ impl Params {
 
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpus, seconds, limit, seed, fault, rung, check, cpuid } = self;
+        let Self { cpus, seconds, limit, seed, fault, rung, check, trust, cpuid } = self;
         let migrations = self.migrations();
         write!(f, "cpus={cpus} seconds={seconds} limit={limit} switches={SWITCHES} ")?;
         write!(f, "migrations={migrations} seed={seed}")?;
@@ -65,6 +68,9 @@ impl fmt::Display for Params {
         }
         if *check {
             write!(f, " check=1")?;
+        }
+        if *trust {
+            write!(f, " trust=1")?;
         }
         if let Some(cpuid) = cpuid {
             write!(f, " cpuid={}", cpuid.parameter)?;
@@ -82,9 +88,12 @@ mod tests {
         let params = Params::default().to_string();
         assert_eq!(params, "cpus=2 seconds=0 limit=60 switches=200 migrations=50 seed=1");
         let (fault, rung) = (Some(Fault::SkipRestore), Some("xsave"));
-        let all = Params { cpus: 1, seed: u64::MAX, fault, rung, check: true, ..Params::default() };
+        let (check, trust) = (true, true);
+        let all =
+            Params { cpus: 1, seed: u64::MAX, fault, rung, check, trust, ..Params::default() };
         let all = all.to_string();
         assert!(all.contains("cpus=1 ") && all.contains(" migrations=0 "), "{all}");
-        assert!(all.ends_with("seed=18446744073709551615 fault=skip-restore rung=xsave check=1"));
+        assert!(all
+            .ends_with("seed=18446744073709551615 fault=skip-restore rung=xsave check=1 trust=1"));
     }
 }

@@ -5,7 +5,7 @@ use super::{
     places::{extended, Where},
     Image, ImageMut,
 };
-use crate::{layout::Places, Components, Format, ImageError, Plan, ValidImage};
+use crate::{layout::PlanPlaces, Components, Format, ImageError, Plan, ValidImage};
 
 /// Named or not.
 const EVERY: Components = Components::from_bits_retain(u64::MAX);
@@ -156,7 +156,7 @@ impl Image<'_> {
     /// [`ImageError::TooShort`]; `out` is unchanged.
     pub fn to_compacted(&self, out: &mut [u8]) -> Result<usize, ImageError> {
         let set = self.plan().components();
-        let places = Places::new(Format::Compacted, set, self.plan().facts());
+        let places = PlanPlaces::of(Format::Compacted, set, self.plan().facts());
         let places = places.map_err(|_| ImageError::NotManaged)?;
         self.export(out, places.len(), Format::Compacted, set, Where::At(&places))
     }

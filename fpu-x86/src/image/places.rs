@@ -1,7 +1,7 @@
 //! Where extended components lie in an area whose format is known at run time.
 
 use crate::{
-    layout::{Places, EXTENDED},
+    layout::{PlanPlaces, EXTENDED},
     Components, Plan,
 };
 
@@ -13,7 +13,7 @@ pub(crate) enum Where<'a> {
     /// The offsets that CPUID gives, of the plan's user components.
     Standard(&'a Plan),
     /// Computed.
-    At(&'a Places),
+    At(&'a PlanPlaces),
 }
 
 impl Where<'_> {
