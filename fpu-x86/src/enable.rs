@@ -112,16 +112,19 @@ pub unsafe fn enable_legacy_on_this_cpu() {
 }
 
 impl ControlState {
-    /// Reads the registers of this CPU, as far as CPUID says that it has them.
+    /// Reads the registers of this CPU, as far as CPUID says that it has them. After a plan was settled,
+    /// [`read_given`](Self::read_given) is the one to call: the plan knows which registers fault although
+    /// CPUID promises them ([`Quirk::LeftAlone`](crate::Quirk::LeftAlone)).
     ///
     /// # Safety
     ///
-    /// C1 as for [`enable_legacy_on_this_cpu`].
+    /// C1 as for [`enable_legacy_on_this_cpu`], and IA32_XSS and IA32_XFD can be read where CPUID promises them:
+    /// no [`fixup`](crate::fixup) serves these reads.
     ///
     /// ```no_run
     /// # use fpu_x86::{Components, ControlState, Plan};
     /// # let plan = Plan::detect_kernel(Components::USER).unwrap();
-    /// // SAFETY: C1: in ring 0, interrupts are off.
+    /// // SAFETY: C1: in ring 0, interrupts are off; CPUID is the CPU's own.
     /// let state = unsafe { ControlState::read() };
     /// state.verify(&plan).expect("somebody changed the FPU's control registers");
     /// ```
