@@ -3,7 +3,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
 use fpu_hosted_test::real::serve_fixups;
-use fpu_x86::{Components, Facts, Measured, Plan, Rung};
+use fpu_x86::{Components, Facts, Measured, Plan, PlanError, Rung};
 use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
 
 /// This CPU's words, of which one component's are changed.
@@ -24,9 +24,8 @@ impl CpuIdReader for Liar {
 }
 
 /// A plan for what is enabled, but for tiles.
-fn plan(facts: Facts, rung: Rung) -> Option<Plan> {
-    let plan = Plan::for_user(facts, 0, Components::all()).ok()?;
-    plan.with_rung(rung).ok()
+fn plan(facts: Facts, rung: Rung) -> Result<Plan, PlanError> {
+    Plan::for_user(facts, 0, Components::all())?.with_rung(rung)
 }
 
 fn measured(plan: &Plan) -> Result<(), Measured> {
@@ -47,7 +46,11 @@ unsafe fn without_tiles(plan: Plan) -> Plan {
 fn every_instruction_saves_what_the_plan_says() {
     let mut tried = 0;
     for rung in Rung::ALL {
-        let Some(plan) = plan(Facts::of_this_cpu().unwrap(), rung) else { continue };
+        let plan = match plan(Facts::of_this_cpu().unwrap(), rung) {
+            Ok(plan) => plan,
+            Err(PlanError::Unavailable(_) | PlanError::TooNarrow { .. }) => continue,
+            Err(why) => panic!("{rung:?}: {why}"),
+        };
         // SAFETY: C7: no task here uses tiles.
         let plan = unsafe { without_tiles(plan) };
         assert_eq!(measured(&plan), Ok(()), "{rung:?}");
@@ -57,6 +60,7 @@ fn every_instruction_saves_what_the_plan_says() {
     // SAFETY: X1: this test puts nothing into the other registers.
     let plan = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
     assert_eq!(measured(&plan.with_rung(Rung::Fxsave).unwrap()), Ok(()));
+    assert!(tried > 0, "not one plan for all that is enabled");
     println!("{tried} plans");
 }
 
@@ -66,8 +70,12 @@ fn every_instruction_saves_what_the_plan_says() {
 fn a_component_that_lies_elsewhere_than_cpuid_says_is_found() {
     let true_facts = Facts::of_this_cpu().unwrap();
     let xcr0 = true_facts.xcr0().unwrap_or(Components::LEGACY);
-    let Some(true_plan) = plan(true_facts, Rung::Xsave) else {
-        return println!("SKIP: this CPU or its system has no XSAVE");
+    let true_plan = match plan(true_facts, Rung::Xsave) {
+        Ok(plan) => plan,
+        Err(PlanError::Unavailable(_)) => {
+            return println!("SKIP: this CPU or its system has no XSAVE");
+        }
+        Err(why) => panic!("{why}"),
     };
     let tried = true_plan.components().difference(Components::LEGACY | Components::AMX);
     if tried.is_empty() {
@@ -81,7 +89,11 @@ fn a_component_that_lies_elsewhere_than_cpuid_says_is_found() {
             let facts = Facts::from_cpuid(Liar { number, offset }).unwrap().with_xcr0(xcr0);
             for rung in [Rung::Xsave, Rung::Xsaveopt] {
                 // A place in another component is refused when the plan is made.
-                let Some(plan) = plan(facts.clone(), rung) else { continue };
+                let plan = match plan(facts.clone(), rung) {
+                    Ok(plan) => plan,
+                    Err(PlanError::Unavailable(_) | PlanError::Required { .. }) => continue,
+                    Err(why) => panic!("{why}"),
+                };
                 // SAFETY: C7: no task here uses tiles.
                 let plan = unsafe { without_tiles(plan) };
                 assert!(measured(&plan).is_err(), "{component:?} at {offset}, {rung:?}");

@@ -173,7 +173,8 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
 // whose places `Layout` computed, `describe::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0 but for PKRU
 // (switched apart) and what X1 excludes; for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
 // sets them, which P3 of the kernel ("same components enabled") requires to have been done; FXSAVE
-// is taken only if that is x87 and SSE; no save changes a register. B3: XRSTOR and FXRSTOR set
+// is taken only if that is x87 and SSE; no save changes a register. A plan of given facts is for the
+// machine of those facts, by the same P3. B3: XRSTOR and FXRSTOR set
 // every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8). B4: the
 // only instruction that can fault on an image returns its vector through `fixup`, which the
 // embedder serves (the crate documentation makes that a condition of use); it does not write

@@ -16,6 +16,9 @@ use crate::{
 /// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6); every 64-bit CPU has these bits.
 const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
 
+/// All bits that any CPU has: DAZ, and AMD's misaligned exception mask.
+const KNOWN_MXCSR_MASK: u32 = 0x2_FFFF;
+
 /// Where the format's size is in [`Plan::at_least`].
 const STANDARD: usize = 0;
 const COMPACTED: usize = 1;
@@ -36,7 +39,7 @@ impl Plan {
             writes_xfd: facts.xfd(),
             required: Components::LEGACY,
             trusted: Components::empty(),
-            mxcsr_mask: mxcsr_mask | OLDEST_MXCSR_MASK,
+            mxcsr_mask: mxcsr_mask & KNOWN_MXCSR_MASK | OLDEST_MXCSR_MASK,
             layout: PlanPlaces::legacy(),
             quirks: Quirks::of(facts.leaf()),
             facts,
@@ -47,7 +50,8 @@ impl Plan {
     /// another one, so that its images can be read.
     ///
     /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
-    /// See [`detect_user`](Self::detect_user) for the rest.
+    /// See [`detect_user`](Self::detect_user) for the rest. As a backend it is for that machine: who uses it as one
+    /// here promises (P3 of [`fpu_core::Pinned`]) that the facts are this machine's, XCR0 included.
     ///
     /// # Errors
     ///
@@ -203,7 +207,8 @@ impl Plan {
     ///
     /// For a kernel that must not execute CPUID, a hypervisor that makes plans for others, and tests.
     /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
-    /// See [`detect_kernel`](Self::detect_kernel) for the rest.
+    /// See [`detect_kernel`](Self::detect_kernel) for the rest. As a backend it is for that machine, on which it must
+    /// have been [put into force](Self::enable_on_this_cpu).
     ///
     /// # Errors
     ///

@@ -273,6 +273,9 @@ impl Plan {
             return Err(CpuMismatch::NoInstruction(self.rung()));
         }
         if !self.is_for_kernel() {
+            if self.rung() != Rung::Fxsave && !cpu.osxsave() {
+                return Err(CpuMismatch::NoInstruction(self.rung()));
+            }
             let found = match cpu.xcr0() {
                 Some(xcr0) if cpu.osxsave() => Some(xcr0),
                 None if cpu.osxsave() => None,

@@ -11,10 +11,11 @@ pub(crate) const LIMIT: u32 = 1 << 20;
 
 /// What CPUID says of a component that the plan could hold, or the word for which it cannot: it has a size,
 /// that of its registers where views depend on it; it is of the kind that the mask which lists it says; and it
-/// lies behind the header, aligned if it must be, and apart from the components of `taken`.
+/// lies behind the header, and apart from the components of `taken`. (CPUID's alignment is about the compacted
+/// format.)
 pub(crate) fn check(number: u32, facts: &Facts, taken: Components) -> Result<(), WrongWord> {
     let described = facts.described(number).unwrap_or_default();
-    let Described { size, offset, align, .. } = described;
+    let Described { size, offset, .. } = described;
     let wrong =
         |register, found, expected| Err(WrongWord { subleaf: number, register, found, expected });
     use CpuidRegister::{Eax, Ebx, Ecx};
@@ -43,9 +44,6 @@ pub(crate) fn check(number: u32, facts: &Facts, taken: Components) -> Result<(),
     }
     if offset > LIMIT {
         return wrong(Ebx, offset, Expected::AtMost(LIMIT));
-    }
-    if align && offset % 64 != 0 {
-        return wrong(Ebx, offset, Expected::MultipleOf(64));
     }
     for other in taken.user_part().difference(Components::LEGACY).numbers() {
         let Some(there) = facts.described(other) else { continue };

@@ -147,9 +147,11 @@ impl ControlState {
         unsafe { Self::read_these(plan.writes_xss, plan.writes_xfd) }
     }
 
+    /// A register that is promised and faults is absent.
+    ///
     /// # Safety
     ///
-    /// C1, and the CPU has the registers.
+    /// C1.
     unsafe fn read_these(xss: bool, xfd: bool) -> Self {
         // SAFETY: N4: C1.
         let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
@@ -159,10 +161,11 @@ impl ControlState {
         }
         // SAFETY: N3: OSXSAVE is set.
         state.xcr0 = Some(unsafe { insn::xgetbv0() });
-        // SAFETY: N4: C1. N6: the caller's. So for both.
+        // SAFETY: N4: C1. N6: it has just been tried. So for both.
         unsafe {
-            state.xss = xss.then(|| insn::rdmsr(IA32_XSS));
-            state.xfd = xfd.then(|| insn::rdmsr(IA32_XFD));
+            let read = |number| (insn::rdmsr_fault(number) == 0).then(|| insn::rdmsr(number));
+            state.xss = xss.then(|| read(IA32_XSS)).flatten();
+            state.xfd = xfd.then(|| read(IA32_XFD)).flatten();
         }
         state
     }
@@ -230,9 +233,9 @@ impl Plan {
     ///
     /// In this order: this CPU is compared with the plan's, and refused before anything changes if it is
     /// not alike; CR0.MP and NE are set, EM and TS cleared; CR4.OSFXSR and OSXMMEXCPT are set, OSXSAVE too
-    /// unless the plan is for FXSAVE; XCR0, IA32_XSS and IA32_XFD are written; every register that
-    /// the plan switches is loaded with its initial state, which must have taken away what was in MXCSR; the
-    /// plan is [measured](Self::measure); and the control registers are read back and compared.
+    /// unless the plan is for FXSAVE; XCR0, IA32_XSS and IA32_XFD are written; all of them are read back and
+    /// compared; every register that the plan switches is loaded with its initial state, which must have taken away
+    /// what was in MXCSR; and the plan is [measured](Self::measure).
     ///
     /// # Errors
     ///
@@ -330,6 +333,13 @@ impl Plan {
             // SAFETY: N4: C1. N5: C4.
             let vector = unsafe { insn::try_set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
             refused(ControlRegister::Cr4, vector)?;
+            // SAFETY: N4: C1.
+            let found = unsafe { insn::cr4() } & CR4_OURS;
+            if found != should.cr4 {
+                let (register, expected) = (ControlRegister::Cr4, Some(should.cr4));
+                let why = ControlMismatch { register, expected, found: Some(found) };
+                return Err(EnableError::Verify(why));
+            }
         }
 
         // XCR0 first: with a component still off there, the others have nothing to act on.
@@ -353,11 +363,12 @@ impl Plan {
             // SAFETY: as above.
             refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD_ERR, 0) })?;
         }
-        // SAFETY: C2, and all components of the plan are on.
-        unsafe { self.load_initial_registers() }?;
+        // Before a restore, which a component that XCR0 did not keep would fault.
         // SAFETY: C1.
         let state = unsafe { ControlState::read_given(self) };
         state.verify(self).map_err(EnableError::Verify)?;
+        // SAFETY: C2, and all components of the plan are on.
+        unsafe { self.load_initial_registers() }?;
         // SAFETY: C1, C2. C6: just verified.
         unsafe { self.measure() }.map_err(EnableError::Measured)?;
         Ok(state)

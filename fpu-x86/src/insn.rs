@@ -251,14 +251,16 @@ pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
 macro_rules! round {
     ($($name:ident $restore:literal $save:literal),*) => {$(
         /// Loads the components in `mask` from `from` and saves them to `to`, with no other instruction between
-        /// that could change a register. Returns 0, or what [`vector_of`] knows, and 1 if it was the save's.
+        /// that could change a register. Returns 0, or what [`vector_of`] knows, and 1 if it was the save's. x87 and
+        /// MXCSR are in their initial state afterwards, as compiled code wants them.
         ///
         /// # Safety
         ///
         /// N2, and N1 for both, but for this: whether the instructions are offered is what is tried.
         pub(crate) unsafe fn $name(from: *const u8, to: *mut u8, mask: u64) -> (u32, u32) {
             let (answer, stage): (u32, u32);
-            // SAFETY: N1, N2, of the function. A fault continues behind the XOR with the mask in EAX or what the
+            let mxcsr = 0x1F80u32;
+            // SAFETY: N1, N2, of the function; MXCSR is loaded from a local. A fault continues behind the XOR with the mask in EAX or what the
             // handler put there. The default clobbers say that memory changes.
             unsafe {
                 loading!(
@@ -274,9 +276,12 @@ macro_rules! round {
                     "xor eax, eax",
                     ".byte 0x0f, 0x1f, 0x84, 0x00, 0x46, 0x50, 0x55, 0x86",
                     "2:",
+                    "fninit",
+                    "ldmxcsr dword ptr [r9]",
                     in("rdi") from,
                     in("rsi") to,
                     in("r8") mask,
+                    in("r9") &mxcsr,
                     inlateout("eax") mask as u32 => answer,
                     in("edx") (mask >> 32) as u32,
                     lateout("ecx") stage,

@@ -87,8 +87,8 @@ fn words(number: u32) -> &'static [u64] {
         11 => &[2, 0x0000_1357_9BDF_2468],
         // IA32_PL0_SSP to IA32_PL2_SSP.
         12 => &[0x0000_1357_9BDF_2468, 0x0000_2468_ACE0_1358, 0x0000_3579_BDF1_2468],
-        // Palette 1: eight tiles of 16 rows of 16 bytes.
-        17 => &[1, 0, 0x0010_0010_0010_0010, 0x0010_0010_0010_0010, 0, 0, 0x1010_1010_1010_1010, 0],
+        // Palette 1: eight tiles of 16 rows of 64 bytes, which is all of TILEDATA.
+        17 => &[1, 0, 0x0040_0040_0040_0040, 0x0040_0040_0040_0040, 0, 0, 0x1010_1010_1010_1010, 0],
         _ => &[],
     }
 }
@@ -112,6 +112,7 @@ fn registers(number: u32, size: usize) -> usize {
 /// The legacy area: MXCSR always, as a restore in the standard format loads it; x87 and SSE if present.
 fn write_legacy(image: &mut [u8], present: Components, mxcsr_mask: u32) {
     const TAGS_FULL: u8 = 0xFF;
+    image::clear(image, 0, image::XSTATE_BV);
     image::set(image, image::FCW, image::INITIAL_FCW.to_le_bytes());
     image::set(image, image::MXCSR, image::INITIAL_MXCSR.to_le_bytes());
     image::set(image, image::MXCSR_MASK, mxcsr_mask.to_le_bytes());
@@ -119,7 +120,7 @@ fn write_legacy(image: &mut [u8], present: Components, mxcsr_mask: u32) {
         image::set(image, image::FCW, LOADED_FCW.to_le_bytes());
         image::set(image, image::TAG, [TAGS_FULL]);
         for at in x87_bytes() {
-            image::set(image, at, [pattern(0, at)]);
+            image::set(image, at, [x87_pattern(at)]);
         }
     }
     if present.contains(Components::SSE) {
@@ -140,21 +141,32 @@ fn x87_bytes() -> impl Iterator<Item = usize> {
     (image::ST..image::XMM).filter(|at| (at - image::ST) % 16 < 10)
 }
 
+/// Byte `at` of an x87 register: a number that double precision holds too, because some emulators keep no more.
+fn x87_pattern(at: usize) -> u8 {
+    match (at - image::ST) % 16 {
+        0 => 0,
+        1 => pattern(0, at) & 0xF8,
+        7 => pattern(0, at) | 0x80,
+        8 => 0xFF,
+        9 => 0x3F,
+        _ => pattern(0, at),
+    }
+}
+
 /// The first byte of x87 or SSE that is not as `write_legacy` wrote it.
 fn first_wrong_of_legacy(area: &[u8], present: Components) -> Option<(Components, usize)> {
-    let differs = |at: usize, number| area.get(at) != Some(&pattern(number, at));
     let word = |at, value: u32| image::u32_at(area, at) != value;
     let x87 = || {
         if image::u16_at(area, image::FCW) != LOADED_FCW {
             return Some(image::FCW);
         }
-        x87_bytes().find(|at| differs(*at, 0))
+        x87_bytes().find(|at| area.get(*at) != Some(&x87_pattern(*at)))
     };
     let sse = || {
         if word(image::MXCSR, LOADED_MXCSR) {
             return Some(image::MXCSR);
         }
-        (image::XMM..image::XMM_END).find(|at| differs(*at, 1))
+        (image::XMM..image::XMM_END).find(|at| area.get(*at) != Some(&pattern(1, *at)))
     };
     let wrong = |component, find: &dyn Fn() -> Option<usize>| {
         if present.contains(component) {
@@ -174,8 +186,11 @@ impl Plan {
     /// [`enable_on_this_cpu`](Self::enable_on_this_cpu) do it. For a plan for ring 3, it is the same proof for
     /// the system that the program found itself on.
     ///
-    /// It uses 24 KiB of memory of this crate's own, none of them stack, and waits while another CPU is at it. How
-    /// long it takes: see the crate documentation.
+    /// It uses 24 KiB of memory of this crate's own, none of them stack, and waits while another CPU is at it; a CPU
+    /// that stops within it stops the others. How long it takes: see the crate documentation.
+    ///
+    /// A CPU that saved a component further than 13,312 bytes from the area's beginning would write behind the guard.
+    /// Of the components that plans hold none is known that ends behind byte 11,136.
     ///
     /// # Errors
     ///
@@ -201,26 +216,33 @@ impl Plan {
         if let Some(component) = self.largest_beyond(MOST) {
             return Err(Measured::TooLarge { component });
         }
-        let result = SHARED.with(|memory| {
-            let tried = self.components().difference(self.trusted);
-            for number in tried.numbers() {
-                // The CPU may take tiles without a configuration for initial.
-                let with =
-                    if one(number) == Components::TILEDATA { Components::AMX } else { one(number) };
-                // SAFETY: C1, C2, C6 of this function.
-                unsafe { self.measure_with(with, memory) }?;
-            }
+        SHARED.with(|memory| {
+            // SAFETY: C1, C2, C6 of this function.
+            let found = unsafe { self.measure_all(memory) };
+            // All initial again, and after an error too: a component that is then left out must not keep the
+            // pattern, which no later restore would take away. XSTATE_BV is 0, so the layout does not matter.
             // SAFETY: as above.
-            unsafe { self.measure_with(tried, memory) }?;
-            // SAFETY: as above. All initial again.
-            unsafe { self.measure_with(Components::empty(), memory) }
-        });
-        // SAFETY: N2: C2. After an error too, so that hosted code finds what its calling convention says.
-        unsafe {
-            insn::fninit();
-            insn::ldmxcsr(image::INITIAL_MXCSR);
+            let initial = unsafe { self.measure_with(Components::empty(), memory) };
+            found.and(initial)
+        })
+    }
+
+    /// Each component alone, then all.
+    ///
+    /// # Safety
+    ///
+    /// As for [`measure`](Self::measure).
+    unsafe fn measure_all(&self, memory: &mut Memory) -> Result<(), Measured> {
+        let tried = self.components().difference(self.trusted);
+        for number in tried.numbers() {
+            // The CPU may take tiles without a configuration for initial.
+            let with =
+                if one(number) == Components::TILEDATA { Components::AMX } else { one(number) };
+            // SAFETY: C1, C2, C6 of the caller.
+            unsafe { self.measure_with(with, memory) }?;
         }
-        result
+        // SAFETY: as above.
+        unsafe { self.measure_with(tried, memory) }
     }
 
     /// The component that ends last, if it ends behind `most`.
@@ -264,8 +286,8 @@ impl Plan {
             }
         }
         let (image, area, mask) = (memory.image.as_ptr(), memory.area.as_mut_ptr(), self.mask);
-        // SAFETY: N1: both are aligned to 64, and as large as any area; C6. N2: C2, and the CPU's own words are
-        // loaded by instructions that say so. So for all. Direct calls, so that a kernel's checks can follow them.
+        // SAFETY: N1: both are aligned to 64, and at least as large as the layout (`largest_beyond`), with a guard
+        // behind; C6. N2: C2, and the function says that it changes the registers. So for all. Direct calls, so that a kernel's checks can follow them.
         let answers = unsafe {
             match self.rung() {
                 Rung::Xsaves => insn::xrstors_xsaves(image, area, mask),

@@ -44,8 +44,6 @@ pub enum Expected {
     AtLeast(u32),
     /// This or less.
     AtMost(u32),
-    /// A multiple of this.
-    MultipleOf(u32),
     /// These bits, of the first, with the values that they have in the second.
     Bits(u16, u16),
 }
@@ -56,7 +54,6 @@ impl fmt::Display for Expected {
             Self::Exactly(value) => write!(f, "{value:#x}"),
             Self::AtLeast(value) => write!(f, "at least {value:#x}"),
             Self::AtMost(value) => write!(f, "at most {value:#x}"),
-            Self::MultipleOf(value) => write!(f, "a multiple of {value:#x}"),
             Self::Bits(mask, value) => write!(f, "{value:#x} in the bits {mask:#x}"),
         }
     }
@@ -222,8 +219,8 @@ pub enum Quirk {
     LeftAlone {
         /// Which.
         register: ControlRegister,
-        /// The exception.
-        vector: u32,
+        /// What happened.
+        why: LeftOut,
     },
     /// Restores leave MXCSR where the image has no SSE state. The plan [scrubs](crate::Plan::scrubbing).
     KeepsMxcsr,
@@ -245,9 +242,7 @@ impl fmt::Display for Quirk {
             }
             Self::LeftOut { components, why } => write!(f, "left out {}: {why}", components.list()),
             Self::Barred { rung, why } => write!(f, "{rung:?} is not used: {why}"),
-            Self::LeftAlone { register, vector } => {
-                write!(f, "{register} is left alone: writing it raised exception {vector}")
-            }
+            Self::LeftAlone { register, why } => write!(f, "{register} is left alone: {why}"),
             Self::KeepsMxcsr => f.write_str("restores keep MXCSR where SSE state is absent"),
         }
     }
@@ -265,7 +260,7 @@ pub(crate) struct Quirks {
     /// By [`Rung`].
     barred: [Option<LeftOut>; Rung::ALL.len()],
     /// IA32_XSS and IA32_XFD.
-    left_alone: [Option<(ControlRegister, u32)>; 2],
+    left_alone: [Option<(ControlRegister, LeftOut)>; 2],
     keeps_mxcsr: bool,
 }
 
@@ -291,9 +286,7 @@ impl Quirks {
 
     /// What is left out was part of the plan, so it is in no other entry, and takes a group at least.
     pub(crate) fn leave_out(&mut self, components: Components, why: LeftOut) {
-        let free = self.left_out.iter_mut().find(|slot| slot.is_none());
-        debug_assert!(free.is_some(), "more groups than there are");
-        if let Some(slot) = free {
+        if let Some(slot) = self.left_out.iter_mut().find(|slot| slot.is_none()) {
             *slot = Some((components, why));
         }
     }
@@ -308,9 +301,9 @@ impl Quirks {
         self.barred.get(rung as usize).is_some_and(Option::is_some)
     }
 
-    pub(crate) fn leave_alone(&mut self, register: ControlRegister, vector: u32) {
+    pub(crate) fn leave_alone(&mut self, register: ControlRegister, why: LeftOut) {
         let at = usize::from(register == ControlRegister::Xfd);
-        self.left_alone[at] = Some((register, vector));
+        self.left_alone[at] = Some((register, why));
     }
 
     pub(crate) fn keep_mxcsr(&mut self) {
@@ -333,8 +326,8 @@ impl Quirks {
             Some(Quirk::Barred { rung, why })
         });
         let left_alone = self.left_alone.iter().flatten();
-        let left_alone = left_alone
-            .map(|(register, vector)| Quirk::LeftAlone { register: *register, vector: *vector });
+        let left_alone =
+            left_alone.map(|(register, why)| Quirk::LeftAlone { register: *register, why: *why });
         let mxcsr = self.keeps_mxcsr.then_some(Quirk::KeepsMxcsr);
         leaf.into_iter().chain(sizes).chain(left_out).chain(barred).chain(left_alone).chain(mxcsr)
     }
@@ -368,8 +361,8 @@ mod tests {
             expect.push(Quirk::Barred { rung, why });
         }
         for register in [ControlRegister::Xss, ControlRegister::Xfd] {
-            quirks.leave_alone(register, 13);
-            expect.push(Quirk::LeftAlone { register, vector: 13 });
+            quirks.leave_alone(register, why);
+            expect.push(Quirk::LeftAlone { register, why });
         }
         quirks.keep_mxcsr();
         expect.push(Quirk::KeepsMxcsr);

@@ -100,14 +100,19 @@ impl Plan {
                 let accepted = xcr0(self);
                 self.keep_only(accepted, LeftOut::Refused { register: R::Xcr0, vector })
             }
-            EnableError::Refused { register: R::Xss, vector } => match xss(self) {
-                Some(accepted) => {
-                    let why = LeftOut::Refused { register: R::Xss, vector };
-                    self.keep_only(accepted | !Components::SUPERVISOR, why)
+            EnableError::Refused { register: R::Xss, vector } => {
+                let why = LeftOut::Refused { register: R::Xss, vector };
+                match xss(self) {
+                    Some(accepted) if !accepted.contains(self.xss()) => {
+                        self.keep_only(accepted | !Components::SUPERVISOR, why)
+                    }
+                    // None of them, or each but not all: then none.
+                    _ => self.leave_alone(R::Xss, why),
                 }
-                None => self.leave_alone(R::Xss, vector),
-            },
-            EnableError::Refused { register: R::Xfd, vector } => self.leave_alone(R::Xfd, vector),
+            }
+            EnableError::Refused { register: R::Xfd, vector } => {
+                self.leave_alone(R::Xfd, LeftOut::Refused { register: R::Xfd, vector })
+            }
             EnableError::Verify(ControlMismatch { register, found: Some(kept), .. }) => {
                 match self.keep_what_it_kept(register, Components::from_bits_retain(kept)) {
                     Some(result) => result,
@@ -203,9 +208,8 @@ impl Plan {
 
     /// Does without a register, and without what needs it: supervisor components need IA32_XSS; what IA32_XFD can
     /// disable may be disabled.
-    fn leave_alone(&mut self, register: ControlRegister, vector: u32) -> Result<(), PlanError> {
-        self.quirks.leave_alone(register, vector);
-        let why = LeftOut::Refused { register, vector };
+    fn leave_alone(&mut self, register: ControlRegister, why: LeftOut) -> Result<(), PlanError> {
+        self.quirks.leave_alone(register, why);
         if register == ControlRegister::Xss {
             self.writes_xss = false;
             return self.keep_what_can_be_saved(why);
@@ -233,10 +237,11 @@ impl Plan {
         match register {
             ControlRegister::Xcr0 => Some(self.keep_only(kept | Components::SUPERVISOR, why)),
             ControlRegister::Xss if self.xss().difference(kept).is_empty() => {
-                Some(self.leave_alone(register, 0))
+                Some(self.leave_alone(register, why))
             }
             ControlRegister::Xss => Some(self.keep_only(kept | !Components::SUPERVISOR, why)),
-            ControlRegister::Xfd => Some(self.leave_alone(register, 0)),
+            ControlRegister::Xfd => Some(self.leave_alone(register, why)),
+            ControlRegister::Cr4 if self.rung() != Rung::Fxsave => Some(self.use_fxsave(why)),
             _ => None,
         }
     }

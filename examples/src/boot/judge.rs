@@ -7,7 +7,7 @@ use super::{
     child::Ended,
     cpuid::Recorded,
     faults::Fault,
-    machines::{Emulator, Enables, Machine},
+    machines::{Emulator, Enables, Machine, RUNGS},
     params::{Params, SWITCHES},
     serial::{self, Counts, Report, SerialError},
 };
@@ -104,42 +104,33 @@ fn enables_another(report: &Report, machine: &Machine) -> Option<String> {
     })
 }
 
-/// What it does that is not the plan for the recorded words: it may do less, where the machine has not what
-/// they promise.
+/// What it does that is not the plan for the recorded words, less what the machine has not: the best instruction that
+/// both have, and the components that both have and it saves.
 fn unlike_words(report: &Report, machine: &Machine, recorded: &Recorded) -> Option<String> {
-    let plan = recorded.plan()?;
-    let rung = format!("{:?}", plan.rung()).to_lowercase();
-    let read = |text: &Option<String>, without| match text {
-        Some(text) => hex(text, true).unwrap_or(u64::MAX),
-        None => without,
+    let (plan, Enables { xcr0, xss }) = (recorded.plan()?, machine.enables?);
+    let facts = plan.facts();
+    let planned = format!("{:?}", plan.rung()).to_lowercase();
+    let offered = |rung: &str| match rung {
+        "xsaves" => facts.xsaves() && !facts.xsaves_erratum(),
+        "xsavec" => facts.xsavec(),
+        "xsaveopt" => facts.xsaveopt(),
+        _ => true,
     };
+    let mut lesser = RUNGS.into_iter().skip_while(|rung| *rung != planned);
+    let rung = lesser.find(|rung| machine.executes(rung) && offered(rung))?;
+    if rung != report.rung {
+        return Some(format!("it saves with {}, and should with {rung}", report.rung));
+    }
+    let both = |ours: u64, plans: u64| (rung != "fxsave").then_some(ours & plans);
+    let read = |text: &Option<String>| text.as_ref().map(|text| hex(text, true));
+    let supervisor = both(xss, plan.xss().bits()).filter(|_| rung == "xsaves").unwrap_or(0);
     let sets = [
-        ("XCR0", read(&report.xcr0, 3), plan.xcr0().bits()),
-        ("IA32_XSS", read(&report.xss, 0), plan.xss().bits()),
+        ("XCR0", read(&report.xcr0), both(xcr0.unwrap_or(3), plan.xcr0().bits())),
+        ("IA32_XSS", Some(read(&report.xss).unwrap_or(Some(0))), Some(supervisor)),
     ];
-    for (register, seen, allowed) in sets {
-        if seen & !allowed != 0 {
-            return Some(format!(
-                "it enables {seen:#x} in {register}, and CPUID allows {allowed:#x}"
-            ));
-        }
-    }
-    let Enables { xcr0, xss } = machine.enables?;
-    let has = |ours: u64, plans: u64| plans & !ours == 0;
-    let can = machine.has(&rung)
-        && has(xcr0.unwrap_or(3), plan.xcr0().bits())
-        && has(xss, plan.xss().bits());
-    let less = sets.iter().find(|(_, seen, allowed)| seen != allowed);
-    match less {
-        _ if !can => None,
-        Some((register, seen, allowed)) => {
-            Some(format!("it enables {seen:#x} in {register}, and should enable {allowed:#x}"))
-        }
-        None if rung != report.rung => {
-            Some(format!("it saves with {}, and should with {rung}", report.rung))
-        }
-        None => None,
-    }
+    let (register, seen, expected) =
+        sets.into_iter().find(|(_, seen, expected)| *seen != expected.map(Some))?;
+    Some(format!("it enables {seen:x?} in {register}, and should enable {expected:x?}"))
 }
 
 /// What a passing run must show, first of what it does not.

@@ -234,6 +234,12 @@ impl Machine {
         let all = xcr0 & components == components;
         all && matches!(rung.or(self.rung), Some("xsaveopt" | "xsave"))
     }
+    /// Does it execute the instructions of `rung`, whether a plan for it takes them or not? An erratum of its family
+    /// keeps the plan for `ryzen` from XSAVES, which Bochs has.
+    #[must_use]
+    pub fn executes(&self, rung: &str) -> bool {
+        self.name == "ryzen" || self.has(rung)
+    }
     /// Does it refuse to load an image that no CPU may load, with `rung` or else with its best one? QEMU's
     /// FXRSTOR loads any.
     #[must_use]

@@ -58,20 +58,21 @@ macro_rules! fallible {
     }};
 }
 
-/// Writes XCR0. Returns 0, or the vector of the fault.
+/// Writes XCR0. Returns 0, or the vector of the fault: whether the value is legal is what that says.
 ///
 /// # Safety
 ///
-/// N3, N4, N5.
+/// N3, N4, N5 but for the value.
 pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
     fallible!("xsetbv", in("ecx") 0, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
 
-/// Writes a model-specific register. Returns 0, or the vector of the fault.
+/// Writes a model-specific register. Returns 0, or the vector of the fault: whether there is one, and whether the
+/// value is legal, is what that says.
 ///
 /// # Safety
 ///
-/// N4, N5.
+/// N4, N5 but for the value.
 pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
     fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
@@ -85,11 +86,11 @@ pub(crate) unsafe fn rdmsr_fault(register: u32) -> u32 {
     fallible!("rdmsr", in("ecx") register, lateout("edx") _, inlateout("rax") 0u64)
 }
 
-/// Writes CR4. Returns 0, or the vector of the fault.
+/// Writes CR4. Returns 0, or the vector of the fault: whether the value is legal is what that says.
 ///
 /// # Safety
 ///
-/// N4, N5.
+/// N4, N5 but for the value.
 pub(crate) unsafe fn try_set_cr4(value: u64) -> u32 {
     fallible!("mov cr4, rax", inlateout("rax") value)
 }

@@ -20,6 +20,8 @@ struct Machine {
     xcr0_forgets: Components,
     no_xss: bool,
     xss_refuses: Components,
+    /// It takes each of its components, and not two.
+    xss_takes_one: bool,
     xss_forgets: Components,
     no_xfd: bool,
     /// Restores by these raise #UD.
@@ -43,17 +45,12 @@ impl Machine {
         if should.xcr0.is_some() && xcr0.intersects(self.xcr0_refuses) {
             return refused(R::Xcr0);
         }
-        if should.xss.is_some() && (self.no_xss || xss.intersects(self.xss_refuses)) {
+        let several = self.xss_takes_one && xss.numbers().count() > 1;
+        if should.xss.is_some() && (self.no_xss || several || xss.intersects(self.xss_refuses)) {
             return refused(R::Xss);
         }
         if should.xfd.is_some() && self.no_xfd {
             return refused(R::Xfd);
-        }
-        if self.no_restore.contains(&plan.rung()) {
-            return Err(EnableError::InitialState { vector: 6 });
-        }
-        if self.keeps_mxcsr && !plan.scrubs() {
-            return Err(EnableError::KeepsMxcsr);
         }
         for (register, set, forgets) in
             [(R::Xcr0, should.xcr0, self.xcr0_forgets), (R::Xss, should.xss, self.xss_forgets)]
@@ -64,6 +61,12 @@ impl Machine {
                 let why = ControlMismatch { register, expected: set, found };
                 return Err(EnableError::Verify(why));
             }
+        }
+        if self.no_restore.contains(&plan.rung()) {
+            return Err(EnableError::InitialState { vector: 6 });
+        }
+        if self.keeps_mxcsr && !plan.scrubs() {
+            return Err(EnableError::KeepsMxcsr);
         }
         if self.no_save.contains(&plan.rung()) {
             return Err(EnableError::Measured(Measured::SaveFault { vector: 6 }));
@@ -102,6 +105,12 @@ impl Machine {
         unreachable!()
     }
 
+    /// IA32_XSS takes each of what it does not refuse, and not all.
+    fn refuses_all_of_xss(&self, plan: &Plan) -> bool {
+        let left = plan.xss().difference(self.xss_refuses.with_dependents());
+        self.xss_takes_one && left.numbers().count() > 1
+    }
+
     /// The components that no instruction can save rightly here, or that cannot be enabled.
     fn unusable(&self, plan: &Plan) -> Components {
         let xfd = |number: &u32| plan.facts().described(*number).is_some_and(|one| one.xfd);
@@ -112,6 +121,7 @@ impl Machine {
             }
         }
         if self.no_xss
+            || self.refuses_all_of_xss(plan)
             || self.no_restore.contains(&Rung::Xsaves)
             || self.no_save.contains(&Rung::Xsaves)
         {
@@ -147,6 +157,7 @@ fn machine(random: &mut Random, plan: &Plan) -> Machine {
     let (user, supervisor) = (extended.user_part(), extended.intersection(Components::SUPERVISOR));
     let mut rarely = || random.word() % 12 == 0;
     let (no_osxsave, no_xss, no_xfd, keeps_mxcsr) = (rarely(), rarely(), rarely(), rarely());
+    let xss_takes_one = rarely();
     let (no_legacy, mut bad) = (rarely(), |_: &Rung| rarely());
     let rungs = || Rung::ALL.into_iter().filter(|rung| *rung != Rung::Fxsave);
     let (no_restore, no_save) =
@@ -157,6 +168,7 @@ fn machine(random: &mut Random, plan: &Plan) -> Machine {
         xcr0_refuses: random_set(random, user) | legacy,
         xcr0_forgets: random_set(random, user),
         no_xss,
+        xss_takes_one,
         xss_refuses: random_set(random, supervisor),
         xss_forgets: random_set(random, supervisor),
         no_xfd,
@@ -186,7 +198,8 @@ fn what_is_left_is_all_that_works() {
             first.facts().offers(*rung)
                 && !machine.no_restore.contains(rung)
                 && !machine.no_save.contains(rung)
-                && (*rung != Rung::Xsaves || !machine.no_xss)
+                && (*rung != Rung::Xsaves
+                    || !(machine.no_xss || machine.refuses_all_of_xss(&first)))
         };
         let xsave = !machine.no_osxsave && !machine.xcr0_refuses.intersects(Components::LEGACY);
         let best = Rung::ALL.into_iter().filter(works).find(|rung| xsave || *rung == Rung::Fxsave);
