@@ -308,6 +308,42 @@ fn a_pass_is_held_against_the_plan_for_the_words() {
     assert_eq!(missed(&report("xsave", Some("0x7")), machine, &asked), None);
 }
 
+/// An EPYC 9004 has AVX-512 where no emulator has it. Packed, that does not matter.
+#[test]
+fn what_lies_elsewhere_on_the_machine_is_not_missed() {
+    let made = |number, at: [u32; 4], xsave| {
+        let [avx, opmask, zmm, high] = at;
+        let subleaves = [
+            (0, [0xE7, 0, 0, 0]),
+            (1, [xsave, 0, 0, 0]),
+            (2, [0x100, avx, 0, 0]),
+            (5, [0x40, opmask, 0, 0]),
+            (6, [0x200, zmm, 0, 0]),
+            (7, [0x400, high, 0, 0]),
+        ];
+        loaded(&format!("elsewhere-{number}"), &line(Some("0xe7"), &subleaves)).expect("words")[0]
+    };
+    let (intel, amd) = ([576, 1088, 1152, 1664], [576, 832, 896, 1408]);
+    let standard = ("xsaveopt", 1);
+    for (number, (at, (rung, xsave), due)) in [
+        (intel, standard, "0xe7"),
+        (amd, standard, "0x7"),
+        ([640, 1088, 1152, 1664], standard, "0x3"),
+        ([576, 1088, 1152, 1728], standard, "0x7"),
+        (amd, ("xsaves", 0xF), "0xe7"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let params = Params { cpuid: Some(made(number, at, xsave)), ..Params::default() };
+        for seen in ["0x3", "0x7", "0xe7"] {
+            let why = missed(&report(rung, Some(seen)), named("icelake").expect("one"), &params);
+            let should = format!("it enables {seen} in XCR0, and should enable {due}");
+            assert_eq!(why, (seen != due).then_some(should), "{at:?}");
+        }
+    }
+}
+
 #[test]
 fn the_table_and_the_document_say_how_many_quirks() {
     let run = |name: &str, verdict: Verdict| {
