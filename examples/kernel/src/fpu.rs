@@ -14,6 +14,7 @@ use spin::Once;
 use crate::{
     cpu::this_cpu,
     cpuid,
+    task::AREA,
     trap::{self, Frame},
 };
 
@@ -58,7 +59,9 @@ pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, EnableError> {
     }
     // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started; there are no areas.
     unsafe { plan.settle_given(&facts) }?;
-    let plan = plan.with_sizes(&self::facts()?);
+    // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
+    let sized = plan.clone().with_sizes(&self::facts()?);
+    let plan = if sized.area_len() <= AREA { sized } else { plan };
     Ok(BACKEND.call_once(|| Backend::new(plan)).plan())
 }
 

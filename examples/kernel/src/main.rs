@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`power`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`power`], [`refusal`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -20,6 +20,7 @@ mod hw;
 mod mem;
 mod params;
 mod power;
+mod refusal;
 mod regs;
 mod sched;
 mod seeded;
@@ -75,6 +76,9 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
         Ok(plan) => plan,
         Err(why) => verdict::fail(format_args!("no plan: {why}")),
     };
+    if let Err(what) = refusal::leaves_everything_as_before() {
+        verdict::fail(format_args!("after a refusal: {what}"));
+    }
     verdict::quirks(plan);
     verdict::disbelieved(plan);
     // The plan is in force, so that the processor can be asked about images; then as every CPU begins.

@@ -1,0 +1,122 @@
+//! Plans that this CPU refuses, and that may not become smaller: CR0, CR4, XCR0, IA32_XSS and IA32_XFD hold
+//! afterwards what they held before. A kernel of yours has no such file.
+
+use fpu_x86::{Components, EnableError, Facts, Plan, PlanError, Rung};
+use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
+use x86_64::registers::{
+    control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
+    model_specific::Msr,
+    xcontrol::XCr0,
+};
+
+const LEAF: u32 = 0xD;
+const IA32_XFD: u32 = 0x1C4;
+const IA32_XSS: u32 = 0xDA0;
+
+/// CPUID as it is, but for this.
+#[derive(Clone, Copy)]
+enum Lie {
+    /// AVX lies further behind: it is measured.
+    Avx,
+    /// APX, behind everything: XCR0 refuses it.
+    Apx,
+    /// XSAVES and PASID: IA32_XSS refuses it.
+    Pasid,
+}
+
+impl Lie {
+    const ALL: [Self; 3] = [Self::Avx, Self::Apx, Self::Pasid];
+
+    fn component(self) -> Components {
+        match self {
+            Self::Avx => Components::AVX,
+            Self::Apx => Components::APX,
+            Self::Pasid => Components::PASID,
+        }
+    }
+}
+
+impl CpuIdReader for Lie {
+    fn cpuid2(&self, leaf: u32, subleaf: u32) -> CpuIdResult {
+        let mut words = CpuIdReaderNative.cpuid2(leaf, subleaf);
+        match (self, leaf, subleaf) {
+            (Self::Avx, LEAF, 2) => words.ebx += 64,
+            (Self::Apx, LEAF, 0) => words.eax |= 1 << 19,
+            (Self::Apx, LEAF, 19) => words = CpuIdResult { eax: 128, ebx: 11008, ecx: 0, edx: 0 },
+            (Self::Pasid, LEAF, 1) => (words.eax, words.ecx) = (words.eax | 8, words.ecx | 1 << 10),
+            (Self::Pasid, LEAF, 10) => words = CpuIdResult { eax: 8, ebx: 0, ecx: 1, edx: 0 },
+            _ => {}
+        }
+        words
+    }
+}
+
+/// CR0, CR4, XCR0, IA32_XSS and IA32_XFD of a CPU with XSAVE.
+fn registers(facts: &Facts) -> [u64; 5] {
+    let cr4 = Cr4::read();
+    // SAFETY: XCR0 cannot be read otherwise; interrupts are off, and the bit is put back.
+    unsafe { Cr4::write(cr4 | Cr4Flags::OSXSAVE) };
+    let xcr0 = XCr0::read_raw();
+    // SAFETY: as it was.
+    unsafe { Cr4::write(cr4) };
+    // SAFETY: the CPU says that it has them.
+    let read = |there, number| if there { unsafe { Msr::new(number).read() } } else { 0 };
+    let (xss, xfd) = (read(facts.xsaves(), IA32_XSS), read(facts.xfd(), IA32_XFD));
+    [Cr0::read_raw(), cr4.bits(), xcr0, xss, xfd]
+}
+
+/// Plans that must be refused are. Interrupts are off, nobody needs what the registers hold, and the CPU is brought
+/// up afterwards.
+pub fn leaves_everything_as_before() -> Result<(), &'static str> {
+    let Ok(facts) = Facts::from_cpuid(CpuIdReaderNative) else { return Ok(()) };
+    if !facts.xsave() || !facts.supported_user().contains(Components::AVX) {
+        return Ok(());
+    }
+    // Another value than the library writes, where one is harmless here.
+    // SAFETY: nothing in the kernel uses x87 or SSE exceptions, and no task runs.
+    unsafe {
+        Cr0::update(|cr0| cr0.remove(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR));
+        Cr4::update(|cr4| cr4.remove(Cr4Flags::OSXMMEXCPT_ENABLE));
+    }
+    if facts.xfd() {
+        // SAFETY: the CPU says that it has it, and tiles, which are not used here.
+        unsafe { Msr::new(IA32_XFD).write(1 << 18) };
+    }
+    let supported = facts.supported_user() | facts.supported_supervisor();
+    for lie in Lie::ALL {
+        let lies = matches!(lie, Lie::Avx) || !supported.contains(lie.component());
+        if lies {
+            tried(lie, &facts)?;
+        }
+    }
+    Ok(())
+}
+
+/// One of them, with instructions that are as they should be.
+#[inline(never)]
+fn tried(lie: Lie, facts: &Facts) -> Result<(), &'static str> {
+    let told = Facts::from_cpuid(lie).map_err(|_| "CPUID is none")?;
+    let wanted = Components::LEGACY | Components::AVX | lie.component();
+    let plan =
+        Plan::for_kernel(told.clone(), 0, wanted).and_then(|plan| plan.requiring(lie.component()));
+    let plan = match lie {
+        // Where a component has a place of its own.
+        Lie::Avx => plan.and_then(|plan| plan.with_rung(Rung::Xsave)),
+        _ => plan,
+    };
+    // AMD's family 17h has XSAVES that is not used, so that there is no such plan.
+    let Ok(mut plan) = plan else { return Ok(()) };
+    let before = registers(facts);
+    // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
+    let (first, settled) = unsafe { (plan.enable_given(&told), plan.settle_given(&told)) };
+    let after = registers(facts);
+    match (first, settled) {
+        (Err(_), Err(EnableError::Plan(PlanError::Required { .. }))) => {}
+        _ => return Err("it was none"),
+    }
+    let names = ["CR0", "CR4", "XCR0", "IA32_XSS", "IA32_XFD"];
+    match names.into_iter().zip(before.iter().zip(after)).find(|(_, (old, new))| **old != *new) {
+        Some((name, _)) => Err(name),
+        None => Ok(()),
+    }
+}
