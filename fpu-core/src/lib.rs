@@ -17,6 +17,7 @@ mod idle;
 mod kernel;
 mod kernel_fpu;
 mod observer;
+mod opened;
 mod plan;
 pub mod raw;
 mod residency;
@@ -35,11 +36,13 @@ pub use idle::IdleFpu;
 pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
 pub use kernel_fpu::{KernelFpu, Section};
 pub use observer::{Counters, Event, EventKind, Totals};
+pub use opened::{ReadSession, TaskState};
 pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use residency::MAX_CPUS;
-pub use session::{ReadSession, Session, TaskState};
+pub use session::Session;
 pub use state::{
-    Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
+    Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
+    RegistersStale, State, Unclaimed,
 };
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};

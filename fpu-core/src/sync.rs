@@ -51,6 +51,7 @@ pub enum Fault {
     RawMarkRelaxed,
     SessionMarkRelaxed,
     WriteKeepsClaim,
+    WriteKeepsOtherClaim,
     WriteSkipsSave,
     SessionSkipsGate,
     SessionReloadKeepsStamp,

@@ -3,7 +3,7 @@
 
 use fpu_core::{
     Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, RawArea, RawFpu,
-    RestoreFault, SaveArea, Scratch, TaskFpu, VerifyError, MAX_CPUS,
+    RestoreFault, SaveArea, Scratch, TaskFpu, TaskState, VerifyError, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -358,8 +358,9 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
         }),
         ("session switch_return", |cpu, task| {
             let mut cpu = cpu.irqs_off();
-            let session = task.open(&mut cpu)?.make_memory_valid_write();
-            session.make_registers_valid().map(|both| drop(both.switch_return()))
+            let state = task.open(&mut cpu)?;
+            let TaskState::MemoryOnly(session) = state else { unreachable!("it is not here") };
+            session.switch_return().map(drop)
         }),
         ("run_persistent", |cpu, task| {
             let ran = || unreachable!("its registers are not loaded");

@@ -2,7 +2,7 @@
 
 use super::{
     fault::{Backend, Embedder, Seeded},
-    idle, lifetime, power, restore, section, stopped, switch, verify, wrong, Model,
+    idle, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong, Model,
 };
 use fpu_core::seam::Fault;
 
@@ -86,6 +86,7 @@ rows! { PROTOCOL, Protocol(Fault):
     RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0;
     SessionMarkRelaxed, "the release of the mark after a session's save" => wrong::IN_SESSION, "I1", "Causality violation", 0;
     WriteKeepsClaim, "the invalidation before a session writes memory" => section::SESSION, "I1", "lost write", 0;
+    WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1;
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0;
     SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0;
     SessionReloadKeepsStamp, "the new stamp for a session's load" => section::SESSION, "I2", "another task's residue", 0;
@@ -116,6 +117,8 @@ rows! { BACKEND, Backend(Backend):
     InitialKeepsOldBytes, "a component from the initial image" => lifetime::REUSE, "I8, I11", "another task's residue", 1;
     KernelDefaultsMissing, "the control words a section begins with" => section::TASK, "I5", "section without defaults", 0;
     ChildCopyOmits, "a component from the child's copy" => lifetime::FORK, "I6, I13", "torn state", 0;
+    ReplaceOmitsComponent, "a component from a state that replaces another" => migrate::REPLACE, "I6, I13", "torn state", 0;
+    CopyLoadsOldBytes, "the absence of a component in an image that is copied" => migrate::COPY, "I8", "torn state", 0;
     CompareOmitsComponent, "V2: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
 }
 
@@ -165,6 +168,9 @@ pub const MODELS: &[&Model] = &[
     &section::NMI,
     &section::PERSISTENT,
     &section::SESSION,
+    &migrate::WRITE,
+    &migrate::REPLACE,
+    &migrate::COPY,
     &restore::FAILED,
     &restore::PLAN,
     &restore::RAW,
