@@ -60,6 +60,8 @@ pub enum Fault {
     StoppedIgnoresLive,
     OnlineResetsCounter,
     OfflineKeepsOpen,
+    OfflineReadsBeforeGate,
+    OfflineTrustsForgotten,
     ResumeKeepsStamp,
     ForkSkipsSave,
     ForkCopiesClaim,

@@ -95,6 +95,8 @@ rows! { PROTOCOL, Protocol(Fault):
     StoppedIgnoresLive, "the refusal of a task that runs" => wrong::STOPS, "I1", "Causality violation", 0;
     OnlineResetsCounter, "the count kept over offline" => power::OFFLINE, "I2", "another task's residue", 0;
     OfflineKeepsOpen, "the closing of an offline CPU" => power::OFFLINE, "I2", "offline CPU used", 0;
+    OfflineReadsBeforeGate, "the order of gate and word in going offline" => power::OFFLINE_INTERRUPTED, "I2", "undefined registers", 0;
+    OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0;
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0;
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0;
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0;
@@ -175,6 +177,8 @@ pub const MODELS: &[&Model] = &[
     &restore::PLAN,
     &restore::RAW,
     &power::OFFLINE,
+    &power::OFFLINE_INTERRUPTED,
+    &power::OFFLINE_FORGOTTEN,
     &power::RESUME,
     &power::EXHAUSTED,
     &idle::BETWEEN,
