@@ -195,6 +195,10 @@ pub trait CpuLifecycle: Pinned {
     /// Drops whatever claim stands on this CPU's registers: they are about to be, or have been,
     /// overwritten by something that is not a task of this crate.
     ///
+    /// Interrupts are off from here until they are overwritten, or have been since they were (F1): an interrupt
+    /// in between may run a section and a [persistent context](crate::KernelFpu::run_persistent), whose claim
+    /// is younger than this call.
+    ///
     /// # Errors
     ///
     /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed, but
@@ -228,7 +232,9 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// After suspend: the registers have lost their contents, the words have not.
+    /// After suspend: the registers have lost their contents, the words have not. The task that was live here was
+    /// switched out before, as it cannot be saved any more, and this is the first call into this crate on
+    /// this CPU after the power has come back, interrupts included (F1).
     ///
     /// # Errors
     ///

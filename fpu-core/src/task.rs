@@ -91,7 +91,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(task)
     }
 
-    /// Where it is: what [`Event`] calls its context, and what [`Stopped`](crate::Stopped) proofs speak of.
+    /// Where it is: what [`Event`] calls its context.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

@@ -93,7 +93,7 @@ const WRITERS: [(&str, Op); 11] = [
         new()
     }),
     ("stopped", |_, task| {
-        let mut proof = SimStopped::new();
+        let mut proof = SimStopped::of(task.context());
         let stopped = task.stopped(&mut proof).expect("it was switched out");
         stopped.make_memory_valid_write().image_mut().set(&new());
         new()
@@ -126,7 +126,7 @@ const READERS: [(&str, Op); 8] = [
         old()
     }),
     ("stopped", |_, task| {
-        let mut proof = SimStopped::new();
+        let mut proof = SimStopped::of(task.context());
         let stopped = task.stopped(&mut proof).expect("it was switched out");
         stopped.image().registers()
     }),

@@ -87,7 +87,7 @@ fn copies(cpu: &Cpu, task: &Task, image: &mut ImageMut<'_>) {
     while Regs::of(wrote).high != 0 {
         wrote = task.ghost.tracer_writes();
     }
-    let mut proof = super::Proof(cpu);
+    let mut proof = super::Proof(cpu, &model);
     let mut other = must(model.fpu.stopped(&mut proof), "stopped").make_memory_valid_write();
     other.image_mut().write(wrote + 1);
     other.image_mut().write(wrote);
