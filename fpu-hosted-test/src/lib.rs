@@ -6,6 +6,8 @@
 pub mod conformance;
 #[cfg(not(fpu_loom))]
 pub mod doc;
+#[cfg(not(fpu_loom))]
+pub mod explore;
 #[cfg(fpu_loom)]
 pub mod model;
 #[cfg(not(fpu_loom))]
