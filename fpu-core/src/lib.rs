@@ -4,7 +4,7 @@
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
-#[cfg(any(fpu_loom, test))]
+#[cfg(any(fpu_loom, fpu_seeded, test))]
 extern crate std;
 
 mod area;
@@ -48,6 +48,6 @@ pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
 pub use verify::{CompareFpu, Difference, Scratch, Verified, VerifyError};
 
-#[cfg(fpu_loom)]
+#[cfg(any(fpu_loom, fpu_seeded))]
 #[doc(hidden)]
 pub use sync::seam;

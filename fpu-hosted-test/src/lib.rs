@@ -12,6 +12,7 @@ pub mod explore;
 pub mod model;
 #[cfg(not(fpu_loom))]
 pub mod real;
+pub mod seeded;
 #[cfg(not(fpu_loom))]
 pub mod sim;
 

@@ -34,20 +34,31 @@ fn contexts_may_change_places_in_memory() {
     nothing_wrong(&explore(Bounds { forgotten: false, moves: true, ..Bounds::SUITE }), 15_000);
 }
 
+#[test]
+fn stamps_may_run_out() {
+    let few = Bounds { cpus: 1, stamps: Some(6), ..Bounds::SUITE };
+    nothing_wrong(&explore(few), 1_000);
+    let two_cpus = Bounds { interrupts: false, forgotten: false, stamps: Some(1), ..Bounds::SUITE };
+    nothing_wrong(&explore(two_cpus), 1_000);
+}
+
 /// A kernel that breaks a duty is found out, by a trace that plays without renumbering and prints as a test.
 #[test]
 fn a_wrong_kernel_is_found_by_the_shortest_trace() {
     let found = explore(Bounds { wrong_kernel: true, ..Bounds::SUITE });
     let violation = found.violation.expect("a duty is broken");
     let Some((last, before)) = violation.trace.split_last() else { panic!("an empty trace") };
-    assert_eq!(replay(2, 2, before), Ok(()), "the shortest: without the last move all is well");
-    let again = replay(2, 2, &violation.trace).expect_err("the same once more");
+    assert_eq!(
+        replay(Bounds::SUITE, before),
+        Ok(()),
+        "the shortest: without the last move all is well"
+    );
+    let again = replay(Bounds::SUITE, &violation.trace).expect_err("the same once more");
     assert!(again.ends_with(&violation.what), "{again}, not {}", violation.what);
     assert_eq!((before.len(), violation.what.contains("kernel's")), (1, true), "{violation}");
     let printed = violation.to_string();
-    assert!(
-        printed.contains(&format!("        {last},\n    ];\n    assert_eq!(replay(2, 2, &trace)"))
-    );
+    let end = format!("        {last},\n    ];\n    let bounds = Bounds {{ cpus: 2, tasks: 2, ");
+    assert!(printed.contains(&end), "{printed}");
 }
 
 /// What a session wrote to a context in memory that another CPU's registers claimed was lost. As printed.
@@ -57,17 +68,17 @@ fn a_session_drops_the_claim_of_another_cpu() {
         on(1, Op::Persistent(Of::Guest, User::Looks), 1),
         on(0, Op::Session(Of::Guest, Does::Writes), 0),
     ];
-    assert_eq!(replay(2, 2, &trace), Ok(()));
+    assert_eq!(replay(Bounds::SUITE, &trace), Ok(()));
 }
 
 /// A stamp under which a forgotten session had loaded was issued again. As printed.
 #[test]
 fn a_cpu_with_a_forgotten_session_does_not_go_offline() {
     let offline = on(1, Op::Offline, 1).interrupted(2, Irq::Forgets);
-    assert_eq!(replay(2, 2, &[offline]), Ok(()));
+    assert_eq!(replay(Bounds::SUITE, &[offline]), Ok(()));
     // The trace went on; now the CPU cannot come online, as it has not gone.
     let online = on(1, Op::Online, 0).interrupted(5, Irq::Section);
-    let refused = replay(2, 2, &[offline, online]).expect_err("it stays online");
+    let refused = replay(Bounds::SUITE, &[offline, online]).expect_err("it stays online");
     assert!(refused.starts_with("move 1 is not allowed"), "{refused}");
 }
 

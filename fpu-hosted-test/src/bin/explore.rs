@@ -9,6 +9,10 @@ fn main() -> std::process::ExitCode {
     use fpu_hosted_test::explore::{explore, Bounds};
     use std::process::ExitCode;
 
+    #[cfg(fpu_seeded)]
+    if std::env::args().nth(1).as_deref() == Some("--faults") {
+        return faults();
+    }
     let mut bounds = Bounds::SUITE;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -21,6 +25,10 @@ fn main() -> std::process::ExitCode {
         let (off, name) = name.strip_prefix("no-").map_or((false, name), |name| (true, name));
         if let Some((_, flag)) = flags.into_iter().find(|(flag, _)| *flag == name) {
             *flag = !off;
+            continue;
+        }
+        if word == "--stamps" {
+            bounds.stamps = words.next().and_then(|word| word.parse().ok());
             continue;
         }
         let place = match (off, name) {
@@ -45,10 +53,20 @@ fn main() -> std::process::ExitCode {
     }
 }
 
+/// A line for each seeded fault: its name, and the length of the trace that shows it.
+#[cfg(fpu_seeded)]
+fn faults() -> std::process::ExitCode {
+    fpu_hosted_test::seeded::try_all(|name, found| match &found.violation {
+        Some(violation) => println!("{name} {} {}", found.depth, violation.what),
+        None => println!("{name} - {} states, depth {}", found.states, found.depth),
+    });
+    std::process::ExitCode::SUCCESS
+}
+
 #[cfg(not(fpu_loom))]
 fn usage(word: &str) -> std::process::ExitCode {
     eprintln!(
-        "explore [--cpus 1..3] [--tasks 1..3] [--depth N] [--[no-]interrupts] [--[no-]forgotten] \
+        "explore [--cpus 1..3] [--tasks 1..3] [--depth N] [--stamps N] [--[no-]interrupts] [--[no-]forgotten] \
          [--[no-]moves]; not understood: {word}"
     );
     std::process::ExitCode::from(2)

@@ -13,6 +13,7 @@ use super::{
     calls::Call,
     machine::{context, Machine, User},
     ops::{Form, Move, Of, Op},
+    words::{left, number, RESERVE},
 };
 
 impl Machine {
@@ -57,10 +58,17 @@ impl Machine {
                 current.is_some() && current != Some(context) && self.current_nowhere(context)
             }
             Op::Reset(of) | Op::Verify(of) => target(of).is_some(),
+            Op::Finds(of) => {
+                let claimed = |it| self.held(cpu, it) && self.saved(it);
+                left(cpu.words.fpu.resident()) > RESERVE && target(of).is_some_and(claimed)
+            }
             // Who was live in registers that are lost has been switched out.
             Op::Invalidate(_) | Op::Resume => self.free(cpu),
             Op::Idle | Op::Offline => current.is_none(),
             Op::Online => cpu.words.fpu.gate() == 0,
+            Op::OnlineAnew => {
+                cpu.words.fpu.gate() == 0 && left(cpu.words.fpu.resident()) <= RESERVE
+            }
             Op::StoppedRead | Op::StoppedWrite | Op::Exit => self.current_nowhere(context),
             Op::Swap => context != self.guest() && self.current_nowhere(context),
         }
@@ -112,10 +120,17 @@ impl Machine {
                 Ok(())
             }),
             Op::Reset(of) => self.reset(cpu, of),
-            Op::Verify(of) => self.verify(cpu, of),
-            Op::Idle | Op::Invalidate(_) | Op::Resume | Op::Offline | Op::Online => {
-                self.lifecycle(cpu, step)
+            Op::Verify(of) => self.verify(cpu, of, false),
+            Op::Finds(of) => {
+                cpu.registers.change(KERNEL);
+                self.verify(cpu, of, true)
             }
+            Op::Idle
+            | Op::Invalidate(_)
+            | Op::Resume
+            | Op::Offline
+            | Op::Online
+            | Op::OnlineAnew => self.lifecycle(cpu, step),
             Op::StoppedRead => self.stopped(context, false),
             Op::StoppedWrite => self.stopped(context, true),
             Op::Exit => {
@@ -337,6 +352,11 @@ impl Machine {
         Pin(cpu, Level::Task).run_persistent(persistent.context(), told, || {
             self.line.step();
             self.runs(cpu, which, user, "a persistent run");
+            if self.line.calm() {
+                let was = self.line.mask();
+                self.elsewhere(self.line.cpu(), which);
+                self.line.unmask(was);
+            }
             self.line.step();
         })
     }
@@ -350,14 +370,22 @@ impl Machine {
         Ok(())
     }
 
-    fn verify(&self, cpu: &Cpu, of: Of) -> Result<(), Error> {
+    fn verify(&self, cpu: &Cpu, of: Of, changed: bool) -> Result<(), Error> {
         let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
         let context = self.slots[which].fpu.borrow();
         self.call(Call::Verify);
         let mut scratch = self.scratch.borrow_mut();
         match context.verify_registers(&mut Pin(cpu, Level::Task), &mut scratch) {
-            Ok(Verified::Agreed | Verified::RegistersOnly | Verified::MemoryOnly) => Ok(()),
+            Ok(found) => {
+                if changed {
+                    self.line.report(|| format!("not found: context {which}: {found:?}"));
+                } else if found == Verified::MemoryOnly && self.held(cpu, which) {
+                    self.line.report(|| format!("not compared: context {which}"));
+                }
+                Ok(())
+            }
             Err(VerifyError::Refused(why)) => Err(why),
+            Err(_) if changed => Ok(()),
             Err(why) => {
                 self.line.report(|| format!("false alarm: context {which}: {why}"));
                 Ok(())
@@ -398,8 +426,10 @@ impl Machine {
             }
             _ => {
                 self.call(Call::Online);
-                // SAFETY: O1, O2: each CPU has its own number always, its words kept.
-                unsafe { pin.fpu_online(u32::from(step.cpu))? };
+                let own = number(cpu.words.fpu.resident());
+                let number = if step.op == Op::Online { own } else { self.number() };
+                // SAFETY: O1: a CPU has a number to itself, and takes none up that it gave up. O2: its words are kept.
+                unsafe { pin.fpu_online(number)? };
             }
         }
         Ok(())

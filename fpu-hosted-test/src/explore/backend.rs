@@ -11,7 +11,7 @@ use fpu_core::{
     Level, Pinned, RawFpu, RestoreFault, SoftFloat, Stopped,
 };
 
-use super::{line::Line, words::count};
+use super::{line::Line, words::goes_back};
 
 /// The contents of registers or of an image.
 pub(super) type Symbol = u32;
@@ -185,7 +185,7 @@ unsafe impl CpuWords for Words {
         self.line.step();
         let old = self.fpu.resident();
         // What lets an old stamp count as "never again".
-        if count(word) < count(old) {
+        if goes_back(old, word) {
             self.line.report(|| format!("a stamp goes back: {old:#x} becomes {word:#x}"));
         }
         // SAFETY: the caller's.

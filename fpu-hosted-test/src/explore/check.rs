@@ -9,7 +9,7 @@ use super::{
     calls::Call,
     machine::Machine,
     state::State,
-    words::Claim,
+    words::{left, Claim, RESERVE},
 };
 
 /// The gate of a CPU that is open.
@@ -72,7 +72,7 @@ impl Machine {
     }
 
     /// A context that is live on one CPU is refused by every other, and nothing changes.
-    fn elsewhere(&self, live: usize, which: usize) {
+    pub(super) fn elsewhere(&self, live: usize, which: usize) {
         let before = self.state();
         let context = self.slots[which].fpu.borrow();
         let told = Some(context.context());
@@ -88,10 +88,13 @@ impl Machine {
                 ("run_persistent", pin.run_persistent(context.context(), None, || ())),
             ];
             for (name, result) in tried {
-                if !matches!(
-                    result,
-                    Err(Error::LiveElsewhere { .. } | Error::Busy | Error::CpuOffline)
-                ) {
+                let used_up = left(cpu.words.fpu.resident()) <= RESERVE;
+                let right = match result {
+                    Err(Error::LiveElsewhere { .. } | Error::Busy | Error::CpuOffline) => true,
+                    Err(Error::Exhausted) => used_up,
+                    _ => false,
+                };
+                if !right {
                     self.line.report(|| {
                         format!("not refused: {name} of context {which}, live on CPU {live}: {result:?}")
                     });

@@ -44,6 +44,10 @@ impl Line {
         self.delivered.set(false);
         *self.wrong.borrow_mut() = None;
     }
+    /// Does no interrupt come in this operation?
+    pub(super) fn calm(&self) -> bool {
+        self.due.get().is_none()
+    }
     /// Nothing more is interrupted.
     pub(super) fn disarm(&self) {
         self.due.set(None);

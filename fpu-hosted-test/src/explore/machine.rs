@@ -16,7 +16,7 @@ use super::{
     calls::{Call, Called},
     line::{Irq, Line},
     state::{ContextState, CpuState, State},
-    words::{resident, Claim},
+    words::{left, resident, Claim, PLENTY, RESERVE},
 };
 
 /// A context and what it must hold.
@@ -33,6 +33,8 @@ pub(super) struct Machine {
     pub(super) scratch: RefCell<Scratch<Symbolic, Area>>,
     pub(super) called: Called,
     fresh: Cell<Symbol>,
+    /// CPU numbers taken after the first of each.
+    numbers: Cell<u32>,
     /// The interrupted operation uses the guest, so the interrupt must not (P4).
     pub(super) guest_in_use: Cell<bool>,
     /// An interrupt has forgotten a session here.
@@ -72,6 +74,7 @@ impl Machine {
             scratch: RefCell::new(scratch),
             called: Called::default(),
             fresh: Cell::new(FIRST + 64),
+            numbers: Cell::new(0),
             guest_in_use: Cell::new(false),
             forgot: Cell::new(false),
         }));
@@ -103,6 +106,19 @@ impl Machine {
         let at = size_of::<Context>() - size_of::<Area>();
         core::ptr::NonNull::new(word_and_area.wrapping_add(at)).expect("not null")
     }
+    /// A CPU number that none has had.
+    pub(super) fn number(&self) -> u32 {
+        self.numbers.set(self.numbers.get() + 1);
+        self.cpus.len() as u32 + self.numbers.get()
+    }
+    /// Each CPU has so few stamps left, beyond the reserve.
+    pub(super) fn leave(&self, stamps: u8) {
+        let few = (stamps + RESERVE).min(PLENTY - 1);
+        for (c, cpu) in self.cpus.iter().enumerate() {
+            // SAFETY: the word that so many loads would leave.
+            unsafe { cpu.words.fpu.set_resident(resident(c, true, few)) };
+        }
+    }
     /// Nothing is live in this CPU's registers that would be lost with them: nobody is current, or who is has
     /// been saved.
     pub(super) fn free(&self, cpu: &Cpu) -> bool {
@@ -119,10 +135,12 @@ impl Machine {
 
     /// Puts the machine into a state.
     pub(super) fn load(&self, state: &State) {
+        let mut residents = [0; super::state::CPUS];
         for (c, (cpu, to)) in self.cpus.iter().zip(&state.cpus).enumerate() {
+            residents[c] = resident(c, to.open, to.left);
             // SAFETY: words that this crate would have left in that state.
             unsafe {
-                cpu.words.fpu.set_resident(resident(c, to.open));
+                cpu.words.fpu.set_resident(residents[c]);
                 cpu.words.fpu.set_gate(to.gate);
             }
             cpu.registers.change(to.holds);
@@ -135,12 +153,13 @@ impl Machine {
         }
         for (slot, to) in self.slots.iter().zip(&state.contexts) {
             let context = slot.fpu.borrow();
-            Self::word(&context).store(to.claim.word(), Relaxed);
+            Self::word(&context).store(to.claim.word(&residents), Relaxed);
             // SAFETY: S1: the context's own area; nothing else runs.
             unsafe { put(Self::area(&context), to.memory) };
             slot.expected.set(to.expected);
         }
         self.fresh.set(FIRST + 64);
+        self.numbers.set(0);
         self.guest_in_use.set(false);
         self.forgot.set(false);
     }
@@ -159,6 +178,7 @@ impl Machine {
                 holds: cpu.registers.holds.get(),
                 from: if at == 0 { None } else { self.slots.iter().position(from) },
                 current: cpu.current.get(),
+                left: left(residents[c]),
             };
         }
         for (slot, to) in self.slots.iter().zip(&mut state.contexts) {
@@ -222,7 +242,8 @@ impl Machine {
         let told = current.as_ref().map(|task| task.context());
         let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
         let refused = |why: Error| {
-            if !matches!(why, Error::Busy | Error::CpuOffline) {
+            let few = why == Error::Exhausted && left(cpu.words.fpu.resident()) < PLENTY;
+            if !few && !matches!(why, Error::Busy | Error::CpuOffline) {
                 self.line.report(|| format!("wrong error: in an interrupt: {why:?}"));
             }
         };

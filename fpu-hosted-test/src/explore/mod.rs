@@ -66,6 +66,8 @@ pub struct Bounds {
     pub forgotten: bool,
     /// Contexts change places in memory.
     pub moves: bool,
+    /// So many stamps of its number are left to each CPU, at most 11; then it takes a number that none has had.
+    pub stamps: Option<u8>,
     /// Kernel code breaks a duty, which must be found.
     pub wrong_kernel: bool,
     /// No further than this.
@@ -80,6 +82,7 @@ impl Bounds {
         interrupts: true,
         forgotten: true,
         moves: false,
+        stamps: None,
         wrong_kernel: false,
         depth: None,
     };
@@ -90,10 +93,8 @@ impl Bounds {
 pub struct Violation {
     /// What.
     pub what: String,
-    /// Of so many CPUs.
-    pub cpus: usize,
-    /// And tasks.
-    pub tasks: usize,
+    /// Within these.
+    pub bounds: Bounds,
     /// How to get there; the last move shows it.
     pub trace: Vec<Move>,
 }
@@ -106,14 +107,19 @@ impl fmt::Display for Violation {
         writeln!(f, "    #[allow(unused_imports)]")?;
         writeln!(
             f,
-            "    use fpu_hosted_test::explore::{{on, replay, Does, Form, Irq, Of, Op, User}};"
+            "    use fpu_hosted_test::explore::{{on, replay, Bounds, Does, Form, Irq, Of, Op, User}};"
         )?;
         writeln!(f, "    let trace = [")?;
         for step in &self.trace {
             writeln!(f, "        {step},")?;
         }
+        let Bounds { cpus, tasks, stamps, .. } = self.bounds;
         writeln!(f, "    ];")?;
-        writeln!(f, "    assert_eq!(replay({}, {}, &trace), Ok(()));\n}}", self.cpus, self.tasks)
+        writeln!(
+            f,
+            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, stamps: {stamps:?}, ..Bounds::SUITE }};"
+        )?;
+        writeln!(f, "    assert_eq!(replay(bounds, &trace), Ok(()));\n}}")
     }
 }
 
@@ -140,7 +146,7 @@ pub struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { cpus, tasks, interrupts, forgotten, moves, .. } = self.bounds;
+        let Bounds { cpus, tasks, interrupts, forgotten, moves, stamps, .. } = self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
         let extras = [
             (interrupts, "an interrupt at each step"),
@@ -149,6 +155,9 @@ impl fmt::Display for Found {
         ];
         for (_, name) in extras.iter().filter(|(on, _)| *on) {
             write!(f, ", {name}")?;
+        }
+        if let Some(stamps) = stamps {
+            write!(f, ", {stamps} stamps left")?;
         }
         let Self { operations, states, depth, .. } = self;
         let how = if self.closed { "closed" } else { "not closed" };

@@ -90,6 +90,8 @@ pub enum Op {
     Reset(Of),
     /// The registers are compared with memory.
     Verify(Of),
+    /// Kernel code has changed registers that are claimed; the comparison finds it.
+    Finds(Of),
     /// The idle loop.
     Idle,
     /// The claims end; registers are overwritten if so.
@@ -100,6 +102,8 @@ pub enum Op {
     Offline,
     /// It comes back.
     Online,
+    /// It comes back under a number that no CPU has had, as its own is used up.
+    OnlineAnew,
     /// A stopped task, or the guest, is read.
     StoppedRead,
     /// It is written.
@@ -131,6 +135,7 @@ impl Op {
                 | Op::Invalidate(false)
                 | Op::Offline
                 | Op::Online
+                | Op::OnlineAnew
         )
     }
     /// Does a restore fail in it?
@@ -141,6 +146,17 @@ impl Op {
             Op::Session(_, does) => loads.contains(&does),
             _ => false,
         }
+    }
+    /// Is what is refused at its end not all that it did?
+    pub(super) fn in_parts(self) -> bool {
+        matches!(
+            self,
+            Op::Enter(Form::Session, _)
+                | Op::EnterFails(Form::Session)
+                | Op::Session(..)
+                | Op::Invalidate(_)
+                | Op::Resume
+        )
     }
     /// Are the registers overwritten by something that is not the core?
     pub(super) fn overwrites(self) -> bool {
@@ -155,6 +171,7 @@ impl Op {
                 | Op::PersistentFails
                 | Op::Reset(Guest)
                 | Op::Verify(Guest)
+                | Op::Finds(Guest)
         )
     }
     /// All of them, each with whether it is about every CPU and about every context.
@@ -191,6 +208,7 @@ impl Op {
             }
             add(Op::Reset(of));
             add(Op::Verify(of));
+            add(Op::Finds(of));
         }
         for op in [
             Op::DropOutPlan,
@@ -211,6 +229,9 @@ impl Op {
         all.push((Op::Fork, true, true));
         for op in [Op::StoppedRead, Op::StoppedWrite, Op::Exit] {
             all.push((op, false, true));
+        }
+        if bounds.stamps.is_some() {
+            all.push((Op::OnlineAnew, true, false));
         }
         if bounds.moves {
             all.push((Op::Swap, false, true));

@@ -13,6 +13,7 @@ use super::{
     machine::Machine,
     ops::{Move, Op},
     state::{Order, Packed, State},
+    words::PLENTY,
     Bounds, Found, Violation,
 };
 
@@ -63,7 +64,7 @@ pub(super) struct Search {
 
 impl Search {
     pub(super) fn new(bounds: Bounds) -> Self {
-        let machine = started(bounds.cpus, bounds.tasks);
+        let machine = started(bounds);
         let mut irqs = Vec::new();
         if bounds.interrupts {
             irqs.extend([Irq::Section, Irq::SectionThenGuest]);
@@ -207,7 +208,7 @@ impl Search {
             at = self.links[at].0 as usize;
         }
         way.reverse();
-        let fresh = started(self.bounds.cpus, self.bounds.tasks);
+        let fresh = started(self.bounds);
         let (mut from, mut names) = self.pack(&fresh.state());
         let mut trace = Vec::new();
         for step in way {
@@ -216,18 +217,21 @@ impl Search {
             trace.push(step.relabel(names));
             (from, names) = (came.to, names.then(came.order));
         }
-        Violation { what, cpus: self.bounds.cpus, tasks: self.bounds.tasks, trace }
+        Violation { what, bounds: self.bounds, trace }
     }
 }
 
 /// A machine whose CPUs are online.
-fn started(cpus: usize, tasks: usize) -> &'static Machine {
-    let machine = Machine::new(cpus, tasks);
+fn started(bounds: Bounds) -> &'static Machine {
+    let machine = Machine::new(bounds.cpus, bounds.tasks);
     machine.line.arm(0, None);
     for (number, cpu) in machine.cpus.iter().enumerate() {
         // SAFETY: O1: each has its own number. O2: the words are new.
         let online = unsafe { Pin(cpu, Level::Task).fpu_online(number as u32) };
         debug_assert_eq!(online, Ok(()));
+    }
+    if let Some(stamps) = bounds.stamps {
+        machine.leave(stamps);
     }
     machine
 }
@@ -257,13 +261,16 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
             Error::CpuOffline => cpu.gate == GATES[0],
             Error::Busy => cpu.gate != GATES[0] && !open || machine.forgot.get(),
             Error::RestoreFailed(_) => step.op.fails(),
+            // Some take a few stamps, and so does an interrupt.
+            Error::Exhausted => cpu.left < PLENTY,
             _ => false,
         };
         if !right {
             machine.line.report(|| format!("refused: {why:?}"));
         }
         let interrupted = step.irq.is_some_and(|(_, irq)| irq != Irq::Nmi);
-        if !matches!(why, Error::RestoreFailed(_)) && !interrupted {
+        let whole = !(why == Error::Exhausted && step.op.in_parts());
+        if whole && !matches!(why, Error::RestoreFailed(_)) && !interrupted {
             let mut after = machine.state();
             if step.op.overwrites() {
                 for (after, before) in after.cpus.iter_mut().zip(&before.cpus) {
@@ -278,13 +285,13 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     machine.line.take_wrong()
 }
 
-/// Plays a trace on one machine from its beginning, nothing renumbered.
+/// Plays a trace on one machine of so many CPUs, tasks and stamps from its beginning, nothing renumbered.
 ///
 /// # Errors
 ///
 /// What was wrong, and at which move.
-pub fn replay(cpus: usize, tasks: usize, trace: &[Move]) -> Result<(), String> {
-    let machine = started(cpus, tasks);
+pub fn replay(bounds: Bounds, trace: &[Move]) -> Result<(), String> {
+    let machine = started(bounds);
     for (nth, &step) in trace.iter().enumerate() {
         if !machine.allows(step) {
             return Err(format!("move {nth} is not allowed: {step}"));

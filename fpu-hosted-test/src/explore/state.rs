@@ -2,7 +2,7 @@
 
 use super::{
     backend::{Symbol, FIRST, INITIAL, TORN},
-    words::{Claim, FAR},
+    words::{Claim, FAR, PLENTY},
 };
 
 /// The most CPUs a state has room for.
@@ -19,6 +19,8 @@ pub(super) struct CpuState {
     /// The slot of the last restore, while the registers are unmodified since.
     pub(super) from: Option<usize>,
     pub(super) current: Option<usize>,
+    /// Stamps.
+    pub(super) left: u8,
 }
 /// A context as it is found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +135,7 @@ impl State {
             pack.put(name(cpu.holds), 3);
             pack.put(cpu.from.map_or(0, |slot| 1 + place(&order.contexts, slot)), 3);
             pack.put(cpu.current.map_or(0, |task| 1 + place(&order.contexts, task)), 3);
+            pack.put(usize::from(cpu.left), 4);
         }
         for &c in &order.contexts[..contexts] {
             let context = &self.contexts[usize::from(c)];
@@ -166,6 +169,7 @@ impl State {
             cpu.holds = symbol(from.take(3));
             cpu.from = from.take(3).checked_sub(1);
             cpu.current = from.take(3).checked_sub(1);
+            cpu.left = from.take(4) as u8;
         }
         for context in &mut state.contexts[..contexts] {
             let (kind, cpu, ahead) = (from.take(2), from.take(2), from.take(4) as u8);
@@ -181,7 +185,14 @@ impl State {
     }
 
     pub(super) const EMPTY: Self = Self {
-        cpus: [CpuState { gate: 0, open: false, holds: TORN, from: None, current: None }; CPUS],
+        cpus: [CpuState {
+            gate: 0,
+            open: false,
+            holds: TORN,
+            from: None,
+            current: None,
+            left: PLENTY,
+        }; CPUS],
         contexts: [ContextState { claim: Claim::Nowhere, memory: INITIAL, expected: INITIAL };
             CONTEXTS],
     };
@@ -195,8 +206,9 @@ mod tests {
     fn packing_loses_names_and_nothing_else() {
         let mut state = State::EMPTY;
         state.cpus[0] =
-            CpuState { gate: 1, open: true, holds: 90, from: Some(1), current: Some(0) };
-        state.cpus[1] = CpuState { gate: 3, open: false, holds: 91, from: None, current: None };
+            CpuState { gate: 1, open: true, holds: 90, from: Some(1), current: Some(0), left: 7 };
+        state.cpus[1] =
+            CpuState { gate: 3, open: false, holds: 91, from: None, current: None, left: PLENTY };
         state.contexts[0].claim = Claim::On { cpu: 0, ahead: 0, memory: true };
         state.contexts[1].claim = Claim::Lost { cpu: 1 };
         (state.contexts[1].memory, state.contexts[1].expected) = (90, 90);
@@ -216,7 +228,7 @@ mod tests {
         assert_eq!(orders.len(), 12);
         let mut state = State::EMPTY;
         state.cpus[2] =
-            CpuState { gate: 1, open: true, holds: 90, from: Some(1), current: Some(1) };
+            CpuState { gate: 1, open: true, holds: 90, from: Some(1), current: Some(1), left: 7 };
         state.contexts[1].claim = Claim::On { cpu: 2, ahead: 0, memory: false };
         state.contexts[1].expected = 90;
         let mut other = State::EMPTY;

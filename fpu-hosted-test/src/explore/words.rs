@@ -9,19 +9,44 @@ pub(super) const MEMORY: u64 = 1;
 const ID_MASK: u64 = (STEP - 1) & !MEMORY;
 /// Memory is valid, of a CPU that cannot be.
 pub(super) const NOWHERE: u64 = ID_MASK | MEMORY;
-/// The count that every CPU has in a state, all its earlier stamps being past.
+/// The count of a CPU that has plenty of stamps left, all its earlier ones being past.
 const NOW: u64 = 64;
+/// The count that carries out of the word.
+const END: u64 = 1 << 48;
+/// So many stamps left, or more, are not told apart.
+pub(super) const PLENTY: u8 = 15;
+/// With so many left, or fewer, nothing but the hot path takes one.
+pub(super) const RESERVE: u8 = 3;
 
 /// The count of stamps in a word.
-pub(super) fn count(word: u64) -> u64 {
+fn count(word: u64) -> u64 {
     (word & !OPEN) / STEP
 }
 fn id(cpu: usize) -> u64 {
     (cpu as u64 + 1) << 1
 }
-/// A CPU's word.
-pub(super) fn resident(cpu: usize, open: bool) -> u64 {
-    (u64::from(open) << 63) + NOW * STEP + id(cpu)
+/// The number of a CPU's word.
+pub(super) fn number(resident: u64) -> u32 {
+    ((resident & ID_MASK) >> 1) as u32 - 1
+}
+/// A CPU's word, with so many stamps left.
+pub(super) fn resident(cpu: usize, open: bool, left: u8) -> u64 {
+    let now = if left == PLENTY { NOW } else { END - u64::from(left) };
+    (u64::from(open) << 63) + now * STEP + id(cpu)
+}
+/// How many stamps a CPU's word leaves, those of the reserve included.
+pub(super) fn left(resident: u64) -> u8 {
+    (END - count(resident)).min(PLENTY.into()) as u8
+}
+/// Do two words carry one number?
+fn same_number(one: u64, other: u64) -> bool {
+    (one ^ other) & ID_MASK == 0
+}
+/// Could a stamp be issued again if a CPU's word changes so? Not under another number, and not from a word that is
+/// closed for ever because the stamps are used up.
+pub(super) fn goes_back(old: u64, new: u64) -> bool {
+    let used_up = new & OPEN == 0 && left(new) <= RESERVE;
+    same_number(old, new) && count(new) < count(old) && !used_up
 }
 
 /// What a context's word says, with the stamps renumbered.
@@ -51,8 +76,9 @@ pub(super) const FAR: u8 = 14;
 impl Claim {
     /// Of a word, given each CPU's.
     pub(super) fn of(word: u64, residents: &[u64]) -> Self {
-        let Some(cpu) = (0..residents.len()).find(|&cpu| word & ID_MASK == id(cpu)) else {
-            return Self::Nowhere;
+        let Some(cpu) = residents.iter().position(|&resident| same_number(word, resident)) else {
+            // Of a number that was given up, or of none.
+            return if word & MEMORY != 0 { Self::Nowhere } else { Self::Lost { cpu: 0 } };
         };
         let memory = word & MEMORY != 0;
         match count(word).checked_sub(count(residents[cpu])) {
@@ -61,14 +87,14 @@ impl Claim {
             None => Self::Lost { cpu },
         }
     }
-    /// As a word again.
-    pub(super) fn word(self) -> u64 {
+    /// As a word again, given each CPU's.
+    pub(super) fn word(self, residents: &[u64]) -> u64 {
         match self {
             Self::Nowhere => NOWHERE,
             Self::On { cpu, ahead, memory } => {
-                resident(cpu, true) + u64::from(ahead) * STEP + u64::from(memory)
+                (residents[cpu] | OPEN) + u64::from(ahead) * STEP + u64::from(memory)
             }
-            Self::Lost { cpu } => resident(cpu, true) - STEP,
+            Self::Lost { cpu } => (residents[cpu] | OPEN) - STEP,
         }
     }
 }
@@ -98,8 +124,11 @@ mod tests {
         cpu.invalidate_registers().unwrap();
         assert_eq!(claim(&cpu, &task), Claim::Lost { cpu: 0 });
         for claim in [here(true), here(false), Claim::Lost { cpu: 0 }, Claim::Nowhere] {
-            assert_eq!(Claim::of(claim.word(), &[resident(0, true)]), claim);
-            assert_eq!(Claim::of(claim.word(), &[resident(0, false)]), claim);
+            for (open, few) in [(true, PLENTY), (false, PLENTY), (true, 2), (false, 5)] {
+                let residents = [resident(0, open, few)];
+                assert_eq!(Claim::of(claim.word(&residents), &residents), claim);
+                assert_eq!(left(residents[0]), few);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use super::{
     fault::{Backend, Embedder, Seeded},
     idle, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong, Model,
 };
+use crate::seeded::{seen, Seen};
 use fpu_core::seam::Fault;
 
 /// One row.
@@ -221,10 +222,21 @@ RUSTFLAGS=\"--cfg fpu_loom\" CARGO_TARGET_DIR=target/loom \\
 caught. The models are in `fpu-hosted-test/src/model`; the invariants (I1 to I13) are those of
 [theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
 interleaving that loom distinguishes; \"preemptions\" is the fewest that one execution needs to show
-the fault, and the test checks that number too. Each model must explore a number of executions at least, and
+the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the
+explorer (`src/explore`) finds it, in a build with `--cfg fpu_seeded`, or why it cannot: \"ordering\" is weak memory,
+which only loom has, and \"two CPUs at once\" is what is seen only while an operation runs. Each model must explore a number of executions at least, and
 come to its cases in some of them; the last table has both. This file is generated from `src/model/table.rs`: the same
 command with `FPU_BLESS=1` rewrites it.
 ";
+
+/// The last column.
+fn by_explorer(name: &str) -> String {
+    match seen(name) {
+        Some(Seen::At(depth)) => format!(" at depth {depth} |"),
+        Some(Seen::Not(why)) => format!(" no: {why} |"),
+        None => panic!("{name} is not in `seeded.rs`"),
+    }
+}
 
 /// The table as it stands in `docs/faults.md`.
 #[must_use]
@@ -232,17 +244,24 @@ pub fn markdown() -> String {
     let mut text = String::from(INTRO);
     for (title, rows) in [("Protocol", PROTOCOL), ("Backend", BACKEND), ("Kernel", EMBEDDER)] {
         text += &format!("\n## {title} ({} faults)\n\n", rows.len());
-        text += "| fault | takes away | caught by | invariant | as | preemptions | bound |\n|---|---|---|---|---|---|---|\n";
+        // The core's faults are the explorer's too.
+        let explored = title == "Protocol";
+        let (head, rule) = if explored { (" explorer |", "---|") } else { ("", "") };
+        text += &format!(
+            "| fault | takes away | caught by | invariant | as | preemptions | bound |{head}\n"
+        );
+        text += &format!("|---|---|---|---|---|---|---|{rule}\n");
         for row in rows {
             let bound = row.model.bound.map_or(String::from("none"), |b| b.to_string());
             text += &format!(
-                "| `{}` | {} | `{}` | {} | {} | {} | {bound} |\n",
+                "| `{}` | {} | `{}` | {} | {} | {} | {bound} |{}\n",
                 row.name().1,
                 row.removes,
                 row.model.name,
                 row.breaks,
                 row.message,
-                row.preemptions
+                row.preemptions,
+                if explored { by_explorer(&row.name().1) } else { String::new() }
             );
         }
     }
