@@ -292,6 +292,9 @@ impl Machine {
                 self.call(Call::PlanRoundTrip);
                 // SAFETY: L1, L2, L3: done just now.
                 unsafe { plan.round_trip_done() };
+                if !self.saved(which) {
+                    self.line.report(|| format!("not saved by a round trip: context {which}"));
+                }
             }
             Form::Raw => {
                 let word = std::ptr::from_ref(task).cast();

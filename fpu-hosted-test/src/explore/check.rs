@@ -46,6 +46,11 @@ impl Machine {
             if fpu.address() != std::ptr::from_ref(&*fpu) as usize {
                 self.line.report(|| String::from("a context is not where it says"));
             }
+            let other = self.slots[(which + 1) % self.slots.len()].fpu.borrow();
+            let mut proof = Proof(&self.cpus[0].registers, &other);
+            if !matches!(fpu.stopped(&mut proof), Err(Error::NotStopped)) {
+                self.line.report(|| format!("context {which} is opened by another's proof"));
+            }
         }
         match context.claim {
             Claim::Lost { .. } => {
