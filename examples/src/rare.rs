@@ -105,7 +105,8 @@ pub unsafe extern "C" fn poke(arg: *mut c_void) {
     let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
     // SAFETY: the first 8 bytes of a context are its word.
     let claim = unsafe { word_of(rare.slot).read_volatile() };
-    match rare.slot.fpu().stopped(&mut HasTurn(rare.cpu.plan)) {
+    let task = rare.slot.fpu();
+    match task.stopped(&mut HasTurn(rare.cpu.plan, task.context())) {
         Ok(stopped) => {
             let mut writable = stopped.make_memory_valid_write();
             // SAFETY: D4: nobody else reads what is expected.

@@ -7,7 +7,9 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use fpu_core::{Counters, CpuFpu, Event, Exclusive, Pinned, RawArea, SoftFloat, Stopped, TaskFpu};
+use fpu_core::{
+    Counters, CpuFpu, Event, Exclusive, FpuRef, Pinned, RawArea, SoftFloat, Stopped, TaskFpu,
+};
 use fpu_hosted_test::real::{Classes, RegFile};
 use fpu_x86::Plan;
 
@@ -244,15 +246,15 @@ unsafe impl Exclusive for ThisCpu<'_> {}
 unsafe impl SoftFloat for ThisCpu<'_> {}
 
 /// Proof that a task is stopped: the tracer's operation has the turn.
-pub struct HasTurn<'m>(pub &'m Plan);
+pub struct HasTurn<'m>(pub &'m Plan, pub FpuRef<'m, Plan>);
 // SAFETY: T1: the task is switched out (the script says so) and its next operation waits for the turn. T2:
-// there is one turn. T3: the one plan.
+// there is one turn. T3: the one plan; a field.
 unsafe impl Stopped for HasTurn<'_> {
     type Backend = Plan;
     fn backend(&self) -> &Plan {
         self.0
     }
-    fn covers(&self, _: usize) -> bool {
-        true
+    fn context(&self) -> FpuRef<'_, Plan> {
+        self.1
     }
 }

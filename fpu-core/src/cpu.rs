@@ -4,7 +4,9 @@ use core::fmt;
 
 use crate::{
     closed::ClosedCpu,
-    residency::{self, after, gate, offline_word, online_word, set_gate, set_resident, used_up},
+    residency::{
+        self, after, gate, left_closed, offline_word, online_word, set_gate, set_resident, used_up,
+    },
     sync::{fault, AtomicU64, Fault, Ordering},
     CpuWords, Error, Event, EventKind, IdleFpu, Level, Pinned, SoftFloat,
 };
@@ -104,12 +106,15 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOnline`]; [`Error::InvalidCpu`] for a number of [`MAX_CPUS`](crate::MAX_CPUS) or
-    /// more; [`Error::Exhausted`] if the number has been used up.
+    /// [`Error::Nmi`]; [`Error::CpuOnline`]; [`Error::InvalidCpu`] for a number of
+    /// [`MAX_CPUS`](crate::MAX_CPUS) or more; [`Error::Exhausted`] if the number has been used up. Nothing has
+    /// changed.
     ///
     /// # Safety
     ///
-    /// * **O1** no other CPU has, or ever had, this number.
+    /// * **O1** no other CPU has, or ever had, this number. This CPU may have had it, but then no other
+    ///   number since: a number that was given up for another is never taken again, as the count of its
+    ///   stamps would start again.
     /// * **O2** if this CPU had the number before, its words are as they were left then (W1).
     ///
     /// ```
@@ -124,6 +129,9 @@ pub trait CpuLifecycle: Pinned {
     /// ```
     #[doc(alias = "fpu__init_cpu")]
     unsafe fn fpu_online(&mut self, number: u32) -> Result<(), Error> {
+        if self.level() == Level::Nmi {
+            return Err(Error::Nmi);
+        }
         let cpu = self.words();
         if cpu.gate() != gate::OFFLINE {
             return Err(Error::CpuOnline);
@@ -141,8 +149,8 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session;
-    /// [`Error::Nmi`]. Nothing has changed.
+    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session, also one that
+    /// was forgotten; [`Error::Nmi`]. Nothing has changed.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -160,23 +168,36 @@ pub trait CpuLifecycle: Pinned {
             return Err(Error::Nmi);
         }
         let cpu = self.words();
+        let early = fault(Fault::OfflineReadsBeforeGate).then(|| cpu.resident());
         match cpu.gate() {
             gate::OFFLINE => return Err(Error::CpuOffline),
             gate::OPEN => {}
             _ => return Err(Error::Busy),
         }
         // From here on sections are refused, so the word is stable.
-        set_gate(cpu, gate::OFFLINE);
+        set_gate(cpu, gate::SESSION);
         crate::sync::compiler_fence(Ordering::SeqCst);
-        if !fault(Fault::OfflineKeepsOpen) {
-            set_resident(cpu, offline_word(cpu.resident()));
+        let resident = early.unwrap_or_else(|| cpu.resident());
+        if left_closed(resident) && !fault(Fault::OfflineTrustsForgotten) {
+            // As in `close`: an interrupt has just begun something and forgotten to end it. Under how many
+            // stamps, nobody knows, so no word could be left that is sure to be behind them.
+            return Err(Error::Busy);
         }
+        if !fault(Fault::OfflineKeepsOpen) {
+            set_resident(cpu, offline_word(resident));
+        }
+        crate::sync::compiler_fence(Ordering::SeqCst);
+        set_gate(cpu, gate::OFFLINE);
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }
 
     /// Drops whatever claim stands on this CPU's registers: they are about to be, or have been,
     /// overwritten by something that is not a task of this crate.
+    ///
+    /// Interrupts are off from here until they are overwritten, or have been since they were (F1): an interrupt
+    /// in between may run a section and a [persistent context](crate::KernelFpu::run_persistent), whose claim
+    /// is younger than this call.
     ///
     /// # Errors
     ///
@@ -211,7 +232,9 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// After suspend: the registers have lost their contents, the words have not.
+    /// After suspend: the registers have lost their contents, the words have not. The task that was live here was
+    /// switched out before, as it cannot be saved any more, and this is the first call into this crate on
+    /// this CPU after the power has come back, interrupts included (F1).
     ///
     /// # Errors
     ///

@@ -35,7 +35,7 @@ pub enum Error {
     /// The context is live in this CPU's own registers, and was not named as the current one. Nothing is
     /// lost.
     LiveHere,
-    /// The proof does not speak of this task ([`Stopped::covers`](crate::Stopped::covers)).
+    /// The proof does not speak of this task ([`Stopped::context`](crate::Stopped::context)).
     NotStopped,
     /// The task's only valid state was in this CPU's registers, and they were given away unsaved
     /// (the CPU was taken offline or resumed under it, or a section was told of another task).

@@ -5,7 +5,7 @@
 //! a trait that nothing implements; its text is the message.
 
 use crate::{
-    MemoryOnly, RawFpu, ReadSession, RegistersOnly, Session, SoftFloat, StoppedTask, UserReady,
+    MemoryWritable, RawFpu, ReadSession, RegistersOnly, Session, SoftFloat, StoppedTask, UserReady,
 };
 
 macro_rules! hint {
@@ -24,9 +24,9 @@ macro_rules! hint {
 
 hint!(
     WriteWithoutDrop,
-    "this session can only read: the registers may still hold the task's state",
+    "this session can only read: registers may still hold the task's state",
     "`make_memory_valid_write()` is missing before this",
-    "`let mut session = session.make_memory_valid_write();` invalidates the registers first"
+    "`let mut session = session.make_memory_valid_write();` drops whatever claim stands first"
 );
 hint!(
     WriteStoppedWithoutDrop,
@@ -77,7 +77,7 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     }
 }
 
-impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
+impl<'s, C: SoftFloat> Session<'s, C, MemoryWritable> {
     #[doc(hidden)]
     pub fn make_memory_valid_write(self) -> Self
     where

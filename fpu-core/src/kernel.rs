@@ -3,7 +3,7 @@
 //! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
 //! crate cite. A kernel writes each `impl` once.
 
-use crate::{Event, RawFpu};
+use crate::{Event, FpuRef, RawFpu};
 
 /// One CPU's two words, initially 0, as get and set: a `Cell` behind GS, an OSTD
 /// `cpu_local_cell!`, a static indexed by CPU. [`CpuFpu`](crate::CpuFpu) is one ready made.
@@ -53,8 +53,9 @@ pub unsafe trait CpuWords {
 ///
 /// Whoever implements this promises that, while a value lives:
 ///
-/// * **P1** wherever it is used, its holder is on one CPU and is not preempted by another task. A value is
-///   not used again after a switch of stacks: who comes back makes a new one.
+/// * **P1** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
+///   nor anything borrowed from it (a session and the views of its image, a section, a plan) is alive over
+///   a switch of stacks: who comes back makes a new one.
 /// * **P2** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once, but
 ///   for those of code that has interrupted the other's.
 /// * **P3** [`backend`](Self::backend) is the same everywhere and always, and what it manages is enabled
@@ -157,8 +158,12 @@ pub unsafe trait Exclusive: Pinned {}
 ///
 /// # Safety
 ///
-/// * **F1** between any two calls into this crate on a CPU, code of the kernel outside a section does
-///   not read or write the registers that the backend manages.
+/// * **F1** between any two calls into this crate on a CPU, nothing outside a section but the task in user mode
+///   reads or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
+///   power. Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
+///   [`fpu_resume`](crate::CpuLifecycle::fpu_resume) belongs to it, before or after: from the first register that
+///   is overwritten to that call, or from that call to the last register, nothing else on this CPU calls
+///   into this crate, interrupts included.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -178,33 +183,38 @@ pub unsafe trait Exclusive: Pinned {}
 )]
 pub unsafe trait SoftFloat: Pinned {}
 
-/// Proof that a task does not run and cannot be woken: what a debugger holds.
+/// Proof that a task does not run and cannot be woken: what a debugger holds. It holds the task's context too,
+/// borrowed or owned: an address would go on to name whatever comes to lie there.
 ///
 /// # Safety
 ///
 /// While a value lives:
 ///
-/// * **T1** a task that it [`covers`](Self::covers) is switched out (its
-///   [`switch_prepare`](crate::TaskFpu::switch_prepare) is done, and ordered before this value) and
-///   will not be switched in; dropping the value is ordered before its next switch-in.
-/// * **T2** no other value covers the same task.
+/// * **T1** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
+///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
+///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
+///   [`Session::switch_prepare`](crate::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
+///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
+///   dropping the value is ordered before its next switch-in.
+/// * **T2** no other value holds the same context.
 ///
 /// And always:
 ///
-/// * **T3** [`backend`](Self::backend) is the kernel's one backend, as in P3.
+/// * **T3** [`backend`](Self::backend) is the kernel's one backend, as in P3, and [`context`](Self::context) the
+///   same at each call.
 ///
 /// ```
-/// use fpu_core::Stopped;
-/// # use fpu_hosted_test::doc::{Backend, the_backend};
-/// struct Traced { task: usize } // the address of its context
+/// use fpu_core::{FpuRef, Stopped};
+/// # use fpu_hosted_test::doc::{Backend, Task, the_backend};
+/// struct Traced<'t> { task: &'t Task }
 /// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
-/// // T3: the one backend.
-/// unsafe impl Stopped for Traced {
+/// // T3: the one backend; a field that nobody changes.
+/// unsafe impl Stopped for Traced<'_> {
 ///     type Backend = Backend;
 ///     fn backend(&self) -> &Backend { the_backend() }
-///     fn covers(&self, task: usize) -> bool { task == self.task }
+///     fn context(&self) -> FpuRef<'_, Backend> { self.task.context() }
 /// }
-/// # let _ = Traced { task: 0 };
+/// # let _ = Traced { task: &fpu_hosted_test::doc::new_task() };
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
@@ -219,9 +229,8 @@ pub unsafe trait Stopped {
     type Backend: RawFpu;
     /// The backend, the same as [`Pinned::backend`].
     fn backend(&self) -> &Self::Backend;
-    /// Is the task whose context is at this address ([`TaskFpu::address`](crate::TaskFpu::address)) the
-    /// one that is stopped?
-    fn covers(&self, task: usize) -> bool;
+    /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
+    fn context(&self) -> FpuRef<'_, Self::Backend>;
 }
 
 /// Where kernel code runs that wants to use the FPU.

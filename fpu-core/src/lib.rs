@@ -4,7 +4,7 @@
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
-#[cfg(any(fpu_loom, test))]
+#[cfg(any(fpu_loom, fpu_seeded, test))]
 extern crate std;
 
 mod area;
@@ -17,6 +17,7 @@ mod idle;
 mod kernel;
 mod kernel_fpu;
 mod observer;
+mod opened;
 mod plan;
 pub mod raw;
 mod residency;
@@ -35,16 +36,18 @@ pub use idle::IdleFpu;
 pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
 pub use kernel_fpu::{KernelFpu, Section};
 pub use observer::{Counters, Event, EventKind, Totals};
+pub use opened::{ReadSession, TaskState};
 pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use residency::MAX_CPUS;
-pub use session::{ReadSession, Session, TaskState};
+pub use session::Session;
 pub use state::{
-    Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
+    Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
+    RegistersStale, State, Unclaimed,
 };
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
 pub use verify::{CompareFpu, Difference, Scratch, Verified, VerifyError};
 
-#[cfg(fpu_loom)]
+#[cfg(any(fpu_loom, fpu_seeded))]
 #[doc(hidden)]
 pub use sync::seam;

@@ -311,6 +311,11 @@ pub(crate) fn used_up(resident: u64) -> u64 {
     closed(LIMIT | (resident & ID_MASK))
 }
 
+/// Is something open under this word, or was left so: closed, and not because it is used up?
+pub(crate) fn left_closed(resident: u64) -> bool {
+    (resident as i64) >= 0 && resident | OPEN < LIMIT
+}
+
 /// The word of a CPU that goes offline: closed, with room for one step. Where none is left, one that
 /// [`online_word`] refuses. Coming back takes another stamp, so either alone would end all claims.
 pub(crate) fn offline_word(resident: u64) -> u64 {

@@ -4,35 +4,14 @@ use core::marker::PhantomData;
 
 use crate::{
     closed::ClosedCpu,
-    residency::{next_stamp, refusal, TaskWord, MEMORY, NOWHERE},
+    residency::{next_stamp, TaskWord, MEMORY, NOWHERE},
     state::{
-        Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, RegistersOnly, RegistersStale, State,
+        Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
+        RegistersStale, State, Unclaimed,
     },
     sync::{fault, Fault},
-    Error, EventKind, Exclusive, FpuRef, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, UserReady,
+    Error, EventKind, Exclusive, FpuRef, Pinned, RawFpu, SoftFloat, UserReady,
 };
-
-/// The current task's state, opened: exactly one handle, and on it only what is right.
-///
-/// ```
-/// # use fpu_hosted_test::doc::*;
-/// # let (mut cpu, task) = cpu_and_task();
-/// match task.open(&mut cpu)? {
-///     TaskState::RegistersOnly(s) => drop(s.make_memory_valid_read()),
-///     TaskState::Both(s) => drop(s),
-///     TaskState::MemoryOnly(s) => drop(s),
-/// }
-/// # Ok::<(), fpu_core::Error>(())
-/// ```
-#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
-pub enum TaskState<'s, C: Pinned> {
-    /// State 1.
-    RegistersOnly(Session<'s, C, RegistersOnly>),
-    /// State 2a.
-    Both(Session<'s, C, Both>),
-    /// State 2b.
-    MemoryOnly(Session<'s, C, MemoryOnly>),
-}
 
 /// The current task's state in state `S`. While it lives, kernel FPU sections on this CPU are refused
 /// with [`Error::Busy`], in interrupts too: keep it short. Drop ends it.
@@ -50,192 +29,9 @@ pub enum TaskState<'s, C: Pinned> {
 /// ```
 #[must_use = "the CPU is closed to other users of the registers until this is dropped"]
 pub struct Session<'s, C: Pinned, S: State> {
-    task: FpuRef<'s, C::Backend>,
-    closed: ClosedCpu<'s, C>,
-    state: PhantomData<(S, *mut ())>,
-}
-
-impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
-    /// Opens the current task's state on this CPU.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: the CPU cannot be
-    /// closed.
-    /// [`Error::LiveElsewhere`], [`Error::Lost`]: the state is not to be had here.
-    /// Nothing has changed then.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
-    /// drop(task.switch_return(&mut cpu)?);
-    /// assert_eq!(task.open(&mut cpu)?.name(), "registers only");
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[inline]
-    pub fn open<'s, C>(&'s self, cpu: &'s mut C) -> Result<TaskState<'s, C>, Error>
-    where
-        C: SoftFloat + Pinned<Backend = B>,
-    {
-        let closed = ClosedCpu::new(cpu)?;
-        let (task, state) = (self.context(), PhantomData);
-        let w = self.word.load();
-        if w == closed.resident {
-            Ok(TaskState::RegistersOnly(Session { task, closed, state }))
-        } else if w == closed.resident | MEMORY {
-            Ok(TaskState::Both(Session { task, closed, state: PhantomData }))
-        } else if w & MEMORY != 0 {
-            Ok(TaskState::MemoryOnly(Session { task, closed, state: PhantomData }))
-        } else {
-            let cpu = closed.into_cpu();
-            Err(refusal(w, cpu.words()))
-        }
-    }
-}
-
-impl<'s, C: SoftFloat> TaskState<'s, C> {
-    /// Saves if the registers are the only copy; then the image can be read.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// drop(task.switch_return(&mut cpu)?);
-    /// cpu.set_avx0(7);
-    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
-    /// assert_eq!(session.image().avx0(), 7);
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[doc(alias = "fpu_sync_fpstate")]
-    #[doc(alias = "user_fpregs_copy_to_memory")]
-    pub fn make_memory_valid_read(self) -> ReadSession<'s, C> {
-        match self {
-            TaskState::RegistersOnly(s) => ReadSession::Both(s.make_memory_valid_read()),
-            TaskState::Both(s) => ReadSession::Both(s),
-            TaskState::MemoryOnly(s) => ReadSession::MemoryOnly(s),
-        }
-    }
-    /// Saves if the registers are the only copy, and drops their claim; then the image can be written.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// task.open(&mut cpu)?.make_memory_valid_write().image_mut().set_avx0(5);
-    /// drop(task.switch_return(&mut cpu)?);
-    /// assert_eq!(cpu.avx0(), 5);
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[doc(alias = "fpu_force_restore")]
-    #[doc(alias = "user_fpregs_move_to_memory")]
-    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
-        match self {
-            TaskState::RegistersOnly(s) => s.make_memory_valid_write(),
-            TaskState::Both(s) => s.make_memory_valid_write(),
-            TaskState::MemoryOnly(s) => s,
-        }
-    }
-    /// Restores if the registers do not hold the state; then they do, in user mode or out of it.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Session::make_registers_valid`].
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// task.open(&mut cpu)?.make_registers_valid()?;
-    /// assert!(task.registers_valid(&cpu));
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[doc(alias = "user_fpregs_copy_to_cpu")]
-    pub fn make_registers_valid(self) -> Result<(), Error> {
-        match self {
-            TaskState::RegistersOnly(_) | TaskState::Both(_) => Ok(()),
-            TaskState::MemoryOnly(s) => s.make_registers_valid().map(drop),
-        }
-    }
-    /// The thread's name of the state that was found.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            TaskState::RegistersOnly(_) => RegistersOnly::NAME,
-            TaskState::Both(_) => Both::NAME,
-            TaskState::MemoryOnly(_) => MemoryOnly::NAME,
-        }
-    }
-    pub(crate) fn cpu(&self) -> &C {
-        match self {
-            TaskState::RegistersOnly(s) => s.closed.cpu(),
-            TaskState::Both(s) => s.closed.cpu(),
-            TaskState::MemoryOnly(s) => s.closed.cpu(),
-        }
-    }
-}
-
-/// A state in which the image can be read, 2a or 2b.
-///
-/// ```
-/// # use fpu_hosted_test::doc::*;
-/// # let (mut cpu, task) = cpu_and_task();
-/// let session = task.open(&mut cpu)?.make_memory_valid_read();
-/// let image = session.image();
-/// # let _ = image;
-/// # Ok::<(), fpu_core::Error>(())
-/// ```
-#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
-pub enum ReadSession<'s, C: Pinned> {
-    /// State 2a.
-    Both(Session<'s, C, Both>),
-    /// State 2b.
-    MemoryOnly(Session<'s, C, MemoryOnly>),
-}
-
-impl<'s, C: SoftFloat> ReadSession<'s, C> {
-    /// The image.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
-    /// assert_eq!(session.image().avx0(), 0);
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[must_use]
-    pub fn image(&self) -> <C::Backend as RawFpu>::Image<'_> {
-        match self {
-            ReadSession::Both(s) => s.image(),
-            ReadSession::MemoryOnly(s) => s.image(),
-        }
-    }
-    /// Drops the registers' claim, if any; then the image can be written.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
-    /// let old = session.image().avx0();
-    /// session.make_memory_valid_write().image_mut().set_avx0(old + 1);
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
-        match self {
-            ReadSession::Both(s) => s.make_memory_valid_write(),
-            ReadSession::MemoryOnly(s) => s,
-        }
-    }
-    pub(crate) fn cpu(&self) -> &C {
-        match self {
-            ReadSession::Both(s) => s.closed.cpu(),
-            ReadSession::MemoryOnly(s) => s.closed.cpu(),
-        }
-    }
+    pub(crate) task: FpuRef<'s, C::Backend>,
+    pub(crate) closed: ClosedCpu<'s, C>,
+    pub(crate) state: PhantomData<(S, *mut ())>,
 }
 
 // Where a state is required it stands as a bound on the method, not on the block: only then does the
@@ -283,7 +79,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     #[must_use]
     pub fn image_mut(&mut self) -> <C::Backend as RawFpu>::ImageMut<'_>
     where
-        S: RegistersStale,
+        S: Unclaimed,
     {
         // SAFETY: S1: checked in `new`. S3 and no readers: this CPU is closed, and the session is
         // borrowed exclusively.
@@ -392,7 +188,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[doc(alias = "__fpu_invalidate_fpregs_state")]
-    pub fn invalidate_registers(self) -> Session<'s, C, MemoryOnly>
+    pub fn invalidate_registers(self) -> Session<'s, C, MemoryWritable>
     where
         S: BothValid,
     {
@@ -418,7 +214,7 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     /// assert_eq!(cpu.avx0(), 5);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
-    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
         let keep = fault(Fault::WriteKeepsClaim);
         self.save(if keep { self.closed.resident | MEMORY } else { NOWHERE });
         self.task.tell(self.closed.cpu(), EventKind::Invalidated);
@@ -441,7 +237,7 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     /// assert_eq!(cpu.avx0(), 5);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
-    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryOnly> {
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
         self.invalidate_registers()
     }
 
@@ -471,6 +267,27 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
 }
 
 impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
+    /// Drops whatever claim stands: the image can be written. The task has not been in user mode since it
+    /// left some other CPU, so that CPU's registers may hold its state still, and it may go on there.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// if let TaskState::MemoryOnly(session) = task.open(&mut cpu)? {
+    ///     session.make_memory_valid_write().image_mut().set_avx0(5);
+    /// }
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
+        if self.word().load() != NOWHERE && !fault(Fault::WriteKeepsOtherClaim) {
+            self.word().publish(NOWHERE);
+            self.task.tell(self.closed.cpu(), EventKind::Invalidated);
+        }
+        self.become_state()
+    }
+
     /// Ends the session, loads the registers and goes to user mode.
     ///
     /// # Errors
@@ -480,12 +297,37 @@ impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// if let TaskState::MemoryOnly(mut session) = task.open(&mut cpu)? {
-    ///     session.image_mut().set_avx0(5); // what a signal handler starts with
+    /// if let TaskState::MemoryOnly(session) = task.open(&mut cpu)? {
     ///     let ready = session.switch_return()?;
     ///     # drop(ready);
     ///     // enter_user(ready)
     /// }
+    /// assert!(task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn switch_return(self) -> Result<UserReady<'s, C>, Error>
+    where
+        C: Exclusive,
+    {
+        Ok(self.make_registers_valid()?.switch_return())
+    }
+}
+
+impl<'s, C: SoftFloat> Session<'s, C, MemoryWritable> {
+    /// Ends the session, loads the registers and goes to user mode.
+    ///
+    /// # Errors
+    ///
+    /// As for [`make_registers_valid`](Self::make_registers_valid).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let mut session = task.open(&mut cpu)?.make_memory_valid_write();
+    /// session.image_mut().set_avx0(5); // what a signal handler starts with
+    /// let ready = session.switch_return()?;
+    /// # drop(ready);
+    /// // enter_user(ready)
     /// assert_eq!(cpu.avx0(), 5);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```

@@ -4,17 +4,18 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A session's state: [`RegistersOnly`], [`Both`] or [`MemoryOnly`].
+/// A session's state: [`RegistersOnly`], [`Both`], [`MemoryOnly`] or [`MemoryWritable`].
 ///
 /// | from | call | to |
 /// |---|---|---|
 /// | [`RegistersOnly`] | `make_memory_valid_read` (save) | [`Both`] |
-/// | [`RegistersOnly`] | `make_memory_valid_write` (save) | [`MemoryOnly`] |
+/// | [`RegistersOnly`] | `make_memory_valid_write` (save) | [`MemoryWritable`] |
 /// | [`RegistersOnly`] | `switch_prepare` (save) | switched out, registers kept |
-/// | [`Both`] | `make_memory_valid_write`, `invalidate_registers` | [`MemoryOnly`] |
+/// | [`Both`] | `make_memory_valid_write`, `invalidate_registers` | [`MemoryWritable`] |
 /// | [`Both`] | `switch_return` | user mode, state 1 |
-/// | [`MemoryOnly`] | `make_registers_valid` (restore) | [`Both`] |
-/// | [`MemoryOnly`] | `switch_return` (restore) | user mode, state 1 |
+/// | [`MemoryOnly`] | `make_memory_valid_write` | [`MemoryWritable`] |
+/// | [`MemoryOnly`], [`MemoryWritable`] | `make_registers_valid` (restore) | [`Both`] |
+/// | [`MemoryOnly`], [`MemoryWritable`] | `switch_return` (restore) | user mode, state 1 |
 ///
 /// ```
 /// fn name<S: fpu_core::State>() -> &'static str { S::NAME }
@@ -41,7 +42,9 @@ pub enum RegistersOnly {}
 /// ```
 #[derive(Debug)]
 pub enum Both {}
-/// State 2b: memory is the only valid copy.
+/// State 2b on this CPU: its registers do not hold the state, and memory does. Registers of another CPU may
+/// hold it too, if the task came from there and has not been in user mode since: so memory can be read, not
+/// written.
 ///
 /// ```
 /// use fpu_core::State;
@@ -49,10 +52,19 @@ pub enum Both {}
 /// ```
 #[derive(Debug)]
 pub enum MemoryOnly {}
+/// State 2b, and no registers of any CPU claim to hold the state: memory can be written.
+///
+/// ```
+/// use fpu_core::State;
+/// assert_eq!(fpu_core::MemoryWritable::NAME, "memory writable");
+/// ```
+#[derive(Debug)]
+pub enum MemoryWritable {}
 
 impl sealed::Sealed for RegistersOnly {}
 impl sealed::Sealed for Both {}
 impl sealed::Sealed for MemoryOnly {}
+impl sealed::Sealed for MemoryWritable {}
 impl State for RegistersOnly {
     const NAME: &'static str = "registers only";
 }
@@ -61,6 +73,9 @@ impl State for Both {
 }
 impl State for MemoryOnly {
     const NAME: &'static str = "memory only";
+}
+impl State for MemoryWritable {
+    const NAME: &'static str = "memory writable";
 }
 
 /// States in which the image in memory can be read.
@@ -81,23 +96,43 @@ impl State for MemoryOnly {
 pub trait MemoryValid: State {}
 impl MemoryValid for Both {}
 impl MemoryValid for MemoryOnly {}
+impl MemoryValid for MemoryWritable {}
 
-/// The state in which the image in memory can be written, or loaded.
+/// States in which this CPU's registers do not hold the state, so that it can be loaded.
 ///
 /// ```
-/// fn writable<S: fpu_core::RegistersStale>() {}
-/// writable::<fpu_core::MemoryOnly>();
+/// fn loadable<S: fpu_core::RegistersStale>() {}
+/// loadable::<fpu_core::MemoryOnly>();
+/// loadable::<fpu_core::MemoryWritable>();
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
-        message = "the registers still hold this task's state: it cannot be written in memory or loaded again",
-        label = "`make_memory_valid_write()` or `invalidate_registers()` is missing before this",
-        note = "`let mut session = session.make_memory_valid_write();` invalidates the registers first; writing memory before that would be lost"
+        message = "the registers still hold this task's state: it cannot be loaded again",
+        label = "leave this call out, or `make_memory_valid_write()` is missing before this",
+        note = "`let mut session = session.make_memory_valid_write();` drops the registers' claim, for an image that is to be changed"
     )
 )]
 pub trait RegistersStale: State {}
 impl RegistersStale for MemoryOnly {}
+impl RegistersStale for MemoryWritable {}
+
+/// The state in which no registers claim to hold the task's state, so that memory can be written.
+///
+/// ```
+/// fn writable<S: fpu_core::Unclaimed>() {}
+/// writable::<fpu_core::MemoryWritable>();
+/// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "registers may still hold this task's state, of this CPU or another: what is written in memory would be lost",
+        label = "`make_memory_valid_write()` is missing before this",
+        note = "`let mut session = session.make_memory_valid_write();` drops whatever claim stands; then `image_mut()` exists"
+    )
+)]
+pub trait Unclaimed: State {}
+impl Unclaimed for MemoryWritable {}
 
 /// The state in which memory is stale, so that a save has something to do.
 ///
@@ -127,7 +162,7 @@ impl MemoryStale for RegistersOnly {}
     diagnostic::on_unimplemented(
         message = "the registers' claim can be dropped only while memory holds the same state",
         label = "not in state 2a: the registers hold the only copy, or no claim at all",
-        note = "from `RegistersOnly`, `make_memory_valid_write()` saves first; in `MemoryOnly` the image can be written as it is"
+        note = "`make_memory_valid_write()` exists in every state: it saves first where that is due, and drops whatever claim stands"
     )
 )]
 pub trait BothValid: State {}

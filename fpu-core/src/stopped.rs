@@ -17,7 +17,7 @@ use crate::{
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (cpu, task) = cpu_and_task();
-/// # let mut proof = stop();
+/// # let mut proof = stop(&task);
 /// let stopped = task.stopped(&mut proof)?;
 /// let before = stopped.image();
 /// # let _ = before;
@@ -38,7 +38,7 @@ pub struct StoppedTask<'s, B: RawFpu> {
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (cpu, task) = cpu_and_task();
-/// # let mut proof = stop();
+/// # let mut proof = stop(&task);
 /// let mut image = task.stopped(&mut proof)?.make_memory_valid_write();
 /// let image = image.image_mut();
 /// # let _ = image;
@@ -52,13 +52,13 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// # Errors
     ///
-    /// [`Error::NotStopped`]: the proof is another task's. [`Error::LiveElsewhere`]: the task's state is in a CPU's registers; it was not switched out, so
-    /// it is not stopped, whatever the proof says.
+    /// [`Error::NotStopped`]: the proof is another task's. [`Error::LiveElsewhere`]: the task's state is in a CPU's
+    /// registers; it was not switched out, so it is not stopped, whatever the proof says.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// # let mut proof = stop();
+    /// # let mut proof = stop(&task);
     /// drop(task.switch_return(&mut cpu)?); // live in registers: not stopped
     /// let refused = task.stopped(&mut proof).err();
     /// assert_eq!(refused, Some(fpu_core::Error::LiveElsewhere { cpu: 0 }));
@@ -70,9 +70,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         P: Stopped<Backend = B>,
     {
-        // Borrowed exclusively for as long as the image is (T2).
+        // Borrowed exclusively for as long as the image is (T2). Both contexts are alive, so equal addresses
+        // are one context.
         let proof: &'s P = proof;
-        if !proof.covers(self.address()) {
+        if !core::ptr::eq(proof.context().word, &self.word) {
             return Err(Error::NotStopped);
         }
         let backend = proof.backend();
@@ -90,7 +91,7 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let task = new_task();
-    /// # let mut proof = stop();
+    /// # let mut proof = stop(&task);
     /// assert_eq!(task.stopped(&mut proof)?.image().avx0(), 0);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
@@ -107,7 +108,7 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// # let mut proof = stop();
+    /// # let mut proof = stop(&task);
     /// task.stopped(&mut proof)?.make_memory_valid_write().image_mut().set_avx0(5);
     /// drop(task.switch_return(&mut cpu)?);
     /// assert_eq!(cpu.avx0(), 5);
@@ -127,7 +128,7 @@ impl<B: RawFpu> StoppedImageMut<'_, B> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let task = new_task();
-    /// # let mut proof = stop();
+    /// # let mut proof = stop(&task);
     /// let writable = task.stopped(&mut proof)?.make_memory_valid_write();
     /// assert_eq!(writable.image().avx0(), 0);
     /// # Ok::<(), fpu_core::Error>(())
@@ -141,7 +142,7 @@ impl<B: RawFpu> StoppedImageMut<'_, B> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let task = new_task();
-    /// # let mut proof = stop();
+    /// # let mut proof = stop(&task);
     /// let mut writable = task.stopped(&mut proof)?.make_memory_valid_write();
     /// writable.image_mut().set_avx0(5);
     /// assert_eq!(writable.image().avx0(), 5);

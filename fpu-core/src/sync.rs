@@ -2,8 +2,9 @@
 //!
 //! Built with `--cfg fpu_loom` (our own name, so that a user's `--cfg loom` does not change this
 //! crate) the words become loom's, and the seam below lets the models switch off one step of the
-//! protocol at run time and run an interrupt at every access. In every other build [`fault`] is a
-//! constant `false` and [`step`] is empty.
+//! protocol at run time and run an interrupt at every access. `--cfg fpu_seeded` has the first half of that
+//! seam and the real words, for the explorer. In every other build [`fault`] is a constant `false`, and
+//! [`step`] is empty.
 
 #[cfg(not(fpu_loom))]
 pub(crate) use core::sync::atomic::{compiler_fence, AtomicU64, Ordering};
@@ -16,7 +17,7 @@ pub(crate) fn compiler_fence(_: Ordering) {}
 
 /// One step of the protocol that a model can take away, to show that it would be missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(fpu_loom), allow(dead_code))]
+#[cfg_attr(not(any(fpu_loom, fpu_seeded)), allow(dead_code))]
 #[allow(missing_docs)] // described, one by one, in the table of docs/faults.md
 pub enum Fault {
     PrepareSkipsSave,
@@ -51,6 +52,7 @@ pub enum Fault {
     RawMarkRelaxed,
     SessionMarkRelaxed,
     WriteKeepsClaim,
+    WriteKeepsOtherClaim,
     WriteSkipsSave,
     SessionSkipsGate,
     SessionReloadKeepsStamp,
@@ -59,6 +61,8 @@ pub enum Fault {
     StoppedIgnoresLive,
     OnlineResetsCounter,
     OfflineKeepsOpen,
+    OfflineReadsBeforeGate,
+    OfflineTrustsForgotten,
     ResumeKeepsStamp,
     ForkSkipsSave,
     ForkCopiesClaim,
@@ -73,7 +77,7 @@ pub enum Fault {
 }
 
 /// True if the models have switched this step off; constant `false` in every other build.
-#[cfg(not(fpu_loom))]
+#[cfg(not(any(fpu_loom, fpu_seeded)))]
 #[inline(always)]
 pub(crate) const fn fault(_: Fault) -> bool {
     false
@@ -83,18 +87,26 @@ pub(crate) const fn fault(_: Fault) -> bool {
 #[inline(always)]
 pub(crate) const fn step() {}
 
+#[cfg(any(fpu_loom, fpu_seeded))]
+pub(crate) use seam::fault;
 #[cfg(fpu_loom)]
-pub(crate) use seam::{fault, step};
+pub(crate) use seam::step;
 
-/// What the models reach in with.
-#[cfg(fpu_loom)]
+/// What the models, and the explorer, reach in with.
+#[cfg(any(fpu_loom, fpu_seeded))]
 pub mod seam {
     pub use super::Fault;
-    use std::{boxed::Box, cell::Cell, cell::RefCell, rc::Rc, thread_local};
+    #[cfg(fpu_loom)]
+    use std::{boxed::Box, cell::RefCell, rc::Rc};
+    use std::{cell::Cell, thread_local};
 
+    #[cfg(fpu_loom)]
     type Hook = Rc<dyn Fn()>;
     thread_local! {
         static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+    #[cfg(fpu_loom)]
+    thread_local! {
         static STEP: RefCell<Option<Hook>> = const { RefCell::new(None) };
     }
 
@@ -103,12 +115,14 @@ pub mod seam {
         FAULT.with(|f| f.set(fault));
     }
     /// Runs `hook` at every access to a task's word (`None`: nothing).
+    #[cfg(fpu_loom)]
     pub fn set_step(hook: Option<Box<dyn Fn()>>) {
         STEP.with(|s| *s.borrow_mut() = hook.map(Rc::from));
     }
     pub(crate) fn fault(fault: Fault) -> bool {
         FAULT.with(|f| f.get() == Some(fault))
     }
+    #[cfg(fpu_loom)]
     pub(crate) fn step() {
         let hook = STEP.with(|s| s.borrow().clone());
         if let Some(hook) = hook {

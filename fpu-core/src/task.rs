@@ -91,7 +91,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(task)
     }
 
-    /// Where it is: what [`Event`] calls its context, and what [`Stopped`](crate::Stopped) proofs speak of.
+    /// Where it is: what [`Event`] calls its context.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -338,13 +338,14 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             return Ok(());
         }
         let state = state.make_memory_valid_read();
-        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
-        // borrowed exclusively and is another value, so they do not overlap (A2).
-        unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
         let word = if fault(Fault::ForkCopiesClaim) { self.word.load() } else { NOWHERE };
+        // Before its memory changes: registers of some CPU may hold what was there.
         if !fault(Fault::ForkKeepsChildClaim) {
             child.word.publish(word);
         }
+        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
+        // borrowed exclusively and is another value, so they do not overlap (A2).
+        unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
         Ok(())
     }
 

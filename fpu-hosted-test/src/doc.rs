@@ -88,8 +88,8 @@ pub fn cpu_and_task() -> (Cpu, Task) {
 }
 /// Proof that the example's task is stopped.
 #[must_use]
-pub fn stop() -> SimStopped {
-    SimStopped::new()
+pub fn stop(task: &Task) -> SimStopped<'_> {
+    SimStopped::of(task.context())
 }
 
 impl Cpu {

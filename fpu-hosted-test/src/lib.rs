@@ -6,10 +6,13 @@
 pub mod conformance;
 #[cfg(not(fpu_loom))]
 pub mod doc;
+#[cfg(not(fpu_loom))]
+pub mod explore;
 #[cfg(fpu_loom)]
 pub mod model;
 #[cfg(not(fpu_loom))]
 pub mod real;
+pub mod seeded;
 #[cfg(not(fpu_loom))]
 pub mod sim;
 

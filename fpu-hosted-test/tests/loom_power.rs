@@ -8,6 +8,14 @@ fn offline_online_and_back() {
     check(&power::OFFLINE);
 }
 #[test]
+fn offline_interrupted_at_every_step() {
+    check(&power::OFFLINE_INTERRUPTED);
+}
+#[test]
+fn offline_where_a_session_was_forgotten() {
+    check(&power::OFFLINE_FORGOTTEN);
+}
+#[test]
 fn resume() {
     check(&power::RESUME);
 }

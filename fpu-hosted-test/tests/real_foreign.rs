@@ -1,7 +1,7 @@
 //! A foreign image into a task through the core's handles: a debugger's stopped task, and a session.
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
-use fpu_core::{Area, CpuFpu, CpuLifecycle, Pinned, SoftFloat, Stopped, TaskFpu};
+use fpu_core::{Area, CpuFpu, CpuLifecycle, FpuRef, Pinned, SoftFloat, Stopped, TaskFpu};
 use fpu_x86::{Components, ForeignError, ForeignImage, Plan};
 
 /// One thread is the CPU; nothing of the task's is ever in its registers.
@@ -26,16 +26,16 @@ unsafe impl Pinned for Pin<'_> {
 // SAFETY: F1: what the registers hold does not matter: the test loads no task into them and saves none.
 unsafe impl SoftFloat for Pin<'_> {}
 
-struct Tracer<'a>(&'a Plan);
+struct Tracer<'a>(&'a Plan, FpuRef<'a, Plan>);
 
-// SAFETY: T1: the task is never switched in. T2: one tracer. T3: the one plan.
+// SAFETY: T1: the task is never switched in. T2: one tracer. T3: the one plan; a field.
 unsafe impl Stopped for Tracer<'_> {
     type Backend = Plan;
     fn backend(&self) -> &Plan {
         self.0
     }
-    fn covers(&self, _: usize) -> bool {
-        true
+    fn context(&self) -> FpuRef<'_, Plan> {
+        self.1
     }
 }
 
@@ -59,7 +59,7 @@ fn a_debugger_and_a_session_replace_a_tasks_image() {
         unsafe { TaskFpu::new(&plan, Area::<16384>::new()) }.map_err(|(why, _)| why).unwrap();
     let mut private = vec![0; plan.foreign_len()];
 
-    let mut tracer = Tracer(&plan);
+    let mut tracer = Tracer(&plan, task.context());
     let mut stopped = task.stopped(&mut tracer).unwrap().make_memory_valid_write();
     let good = frame(0x27F);
     let valid = ForeignImage::copy(&good, &mut private).unwrap().validate(&plan).unwrap();

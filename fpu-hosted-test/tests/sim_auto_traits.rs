@@ -2,9 +2,9 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, OutPlan, RawArea,
-    ReadSession, RegistersOnly, Scratch, Section, Session, StoppedImageMut, StoppedTask, TaskFpu,
-    TaskState, Totals, UserPlan, UserReady, VerifyError,
+    Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, MemoryWritable,
+    OutPlan, RawArea, ReadSession, RegistersOnly, Scratch, Section, Session, StoppedImageMut,
+    StoppedTask, TaskFpu, TaskState, Totals, UserPlan, UserReady, VerifyError,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -50,6 +50,7 @@ mod everywhere {
         Session<'static, AnyThread, RegistersOnly>,
         Session<'static, AnyThread, Both>,
         Session<'static, AnyThread, MemoryOnly>,
+        Session<'static, AnyThread, MemoryWritable>,
         UserPlan<'static, AnyThread>,
         OutPlan<'static, AnyThread>,
         StoppedTask<'static, SimFpu>,

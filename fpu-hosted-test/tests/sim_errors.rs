@@ -3,7 +3,7 @@
 
 use fpu_core::{
     Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, RawArea, RawFpu,
-    RestoreFault, SaveArea, Scratch, TaskFpu, VerifyError, MAX_CPUS,
+    RestoreFault, SaveArea, Scratch, TaskFpu, TaskState, VerifyError, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -239,7 +239,7 @@ fn live_on_another_cpu() {
     there.fpu().load(&mine);
     let why = Error::LiveElsewhere { cpu: 6 };
     all_refused(&here, &task, why, &["reset", "invalidate", "resume", "idle", "offline"]);
-    assert_eq!(task.stopped(&mut SimStopped::new()).err(), Some(why));
+    assert_eq!(task.stopped(&mut SimStopped::of(task.context())).err(), Some(why));
     task.switch_prepare(&there.irqs_off()).expect("it is live there");
     still_holds(&here, &task, &mine);
 }
@@ -251,7 +251,7 @@ fn lost_with_its_registers() {
     cpu.fpu().scribble(7);
     cpu.irqs_off().invalidate_registers().expect("online"); // unsaved: the kernel's mistake
     all_refused(&cpu, &task, Error::Lost, &["reset", "invalidate", "resume", "idle", "offline"]);
-    let stopped = task.stopped(&mut SimStopped::new()).err();
+    let stopped = task.stopped(&mut SimStopped::of(task.context())).err();
     assert_eq!(stopped, Some(Error::LiveElsewhere { cpu: 0 }));
     task.reset(&mut cpu.preempt_off()).expect("reset takes any context");
     still_holds(&cpu, &task, &Registers::initial());
@@ -358,8 +358,9 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
         }),
         ("session switch_return", |cpu, task| {
             let mut cpu = cpu.irqs_off();
-            let session = task.open(&mut cpu)?.make_memory_valid_write();
-            session.make_registers_valid().map(|both| drop(both.switch_return()))
+            let state = task.open(&mut cpu)?;
+            let TaskState::MemoryOnly(session) = state else { unreachable!("it is not here") };
+            session.switch_return().map(drop)
         }),
         ("run_persistent", |cpu, task| {
             let ran = || unreachable!("its registers are not loaded");

@@ -131,7 +131,7 @@ const CASES: [Case; 39] = [
         "stopped write",
         Both,
         |_, t| {
-            let mut proof = SimStopped::new();
+            let mut proof = SimStopped::of(t.context());
             drop(t.stopped(&mut proof).expect("in memory").make_memory_valid_write());
         },
         &[],

@@ -252,7 +252,7 @@ const OPERATIONS: [Operation; 20] = [
         w.task.fork_into(&mut w.cpu.preempt_off(), &mut child)?;
         let mut expect = w.mine.borrow().clone();
         expect.component_mut(3).fill(0); // a child does not inherit the tile
-        let mut proof = fpu_hosted_test::sim::SimStopped::new();
+        let mut proof = fpu_hosted_test::sim::SimStopped::of(child.context());
         let got = child.stopped(&mut proof).expect("a child runs nowhere").image().registers();
         assert_eq!(got, expect, "what the child inherits");
         Ok(())

@@ -32,7 +32,10 @@ fn counts(cpu: &SimCpu) -> (u64, u64, u64) {
     (saved, restored, skipped)
 }
 fn stopped_registers(task: &Task) -> Registers {
-    task.stopped(&mut SimStopped::new()).expect("it was switched out").image().registers()
+    task.stopped(&mut SimStopped::of(task.context()))
+        .expect("it was switched out")
+        .image()
+        .registers()
 }
 
 #[test]
@@ -153,7 +156,7 @@ fn t4_what_is_written_is_what_runs_next_although_the_registers_still_hold_the_ol
         mine.component_mut(component)[0] = value;
         finds(&cpu, &task, &mine);
         leave(&cpu, &task);
-        let mut proof = SimStopped::new();
+        let mut proof = SimStopped::of(task.context());
         let stopped = task.stopped(&mut proof).expect("it was switched out");
         assert_eq!(stopped.image().registers(), mine);
         stopped.make_memory_valid_write().image_mut().set_component(component, &[value ^ 1]);

@@ -250,7 +250,8 @@ impl World {
         }
     }
     fn stopped(&self, task: usize) {
-        let (slot, mut proof) = (&self.tasks[task], SimStopped::new());
+        let slot = &self.tasks[task];
+        let mut proof = SimStopped::of(slot.context.context());
         let mut expect = slot.expect.borrow_mut();
         let stopped = slot.context.stopped(&mut proof).expect("it was switched out");
         assert_eq!(stopped.image().registers(), *expect, "read while stopped");

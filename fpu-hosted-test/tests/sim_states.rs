@@ -47,7 +47,7 @@ const OPS: [(&str, Op); 16] = [
     }),
     ("stopped, written by a debugger", |cpu, task| {
         task.switch_prepare(cpu).ok()?;
-        drop(task.stopped(&mut stop()).ok()?.make_memory_valid_write());
+        drop(task.stopped(&mut stop(task)).ok()?.make_memory_valid_write());
         Some(())
     }),
     ("switched out, CPU idle", |cpu, task| {

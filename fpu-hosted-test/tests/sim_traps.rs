@@ -2,12 +2,10 @@
 #![cfg(not(fpu_loom))]
 
 use core::{cell::UnsafeCell, mem, ptr::NonNull};
-use fpu_core::{
-    AreaError, CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SaveArea, Stopped, TaskFpu,
-};
+use fpu_core::{AreaError, CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu};
 use fpu_hosted_test::{
     doc::{new_task, Task},
-    sim::{Interrupt, SimCpu, SimFpu, AREA_LEN},
+    sim::{Interrupt, SimCpu, SimFpu, SimStopped, AREA_LEN},
 };
 
 fn enter(cpu: &SimCpu, task: &Task) {
@@ -86,24 +84,12 @@ fn alignment_is_what_the_type_promises_not_where_it_happens_to_be() {
     assert_eq!(refused, Some(AreaError::Misaligned { need: fpu.area_align() }));
 }
 
-struct OfOneTask(SimFpu, usize);
-// SAFETY: T1, T2: nothing runs in this test. T3: the one layout.
-unsafe impl Stopped for OfOneTask {
-    type Backend = SimFpu;
-    fn backend(&self) -> &SimFpu {
-        &self.0
-    }
-    fn covers(&self, task: usize) -> bool {
-        task == self.1
-    }
-}
-
 #[test]
 fn a_proof_of_one_tasks_stop_opens_no_other() {
     let (cpu, stopped, runs) = (SimCpu::online(0), new_task(), new_task());
     enter(&cpu, &runs);
     runs.switch_prepare(&cpu.irqs_off()).expect("live here");
-    let mut proof = OfOneTask(SimFpu::new(), stopped.address());
+    let mut proof = SimStopped::of(stopped.context());
     assert!(stopped.stopped(&mut proof).is_ok());
     assert_eq!(runs.stopped(&mut proof).err(), Some(Error::NotStopped));
     assert!(runs.registers_valid(&cpu.irqs_off()), "its claim stands");

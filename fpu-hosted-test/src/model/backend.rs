@@ -89,6 +89,19 @@ impl ImageMut<'_> {
     pub fn write(&mut self, value: u64) {
         self.0.set(Regs::of(value));
     }
+    /// Takes over a whole state that comes from elsewhere (a signal frame, a debugger's buffer).
+    pub fn replace_with(&mut self, regs: Regs) {
+        self.0.set_low(regs.low);
+        if !broken(Backend::ReplaceOmitsComponent) {
+            self.0.set_high(regs.high);
+        }
+    }
+    /// Takes over what another image says.
+    pub fn copy_from(&mut self, other: &Image) {
+        let Regs { low, high } = other.get();
+        let high = if broken(Backend::CopyLoadsOldBytes) { read(&other.high) } else { high };
+        self.0.set(Regs { low, high });
+    }
 }
 
 /// One CPU's registers. Each ghost CPU has its own value; the layout is the same for all.

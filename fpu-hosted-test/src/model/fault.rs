@@ -14,6 +14,8 @@ pub enum Backend {
     InitialKeepsOldBytes,
     KernelDefaultsMissing,
     ChildCopyOmits,
+    ReplaceOmitsComponent,
+    CopyLoadsOldBytes,
     CompareOmitsComponent,
 }
 

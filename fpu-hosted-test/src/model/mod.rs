@@ -50,6 +50,7 @@ pub mod idle;
 pub mod irq;
 pub mod kernel;
 pub mod lifetime;
+pub mod migrate;
 pub mod power;
 pub mod restore;
 pub mod section;

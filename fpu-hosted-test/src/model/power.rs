@@ -1,8 +1,11 @@
 //! CPUs that come, go, sleep, and use up their stamps.
 
-use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits};
+use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, TaskState};
+use std::sync::Arc;
 
-use super::{cover, must, on_cpus, Cpu, Machine, Model, Slot};
+use super::{
+    arm, cover, ghost::UNDEFINED, must, on_cpus, witness::Pin, Cpu, Machine, Model, Slot, Task,
+};
 
 /// No claim on a CPU's registers survives its going offline, whoever comes back to it (I2, I10).
 pub const OFFLINE: Model = Model {
@@ -128,3 +131,98 @@ pub const EXHAUSTED: Model = Model {
         cover("usable again");
     },
 };
+
+/// An interrupt that runs a section and then a virtual CPU, at each step of going offline: the stamp under
+/// which the virtual CPU was loaded is not issued again after the CPU has come back (I2).
+pub const OFFLINE_INTERRUPTED: Model = Model {
+    name: "offline_interrupted_at_every_step",
+    guards: "I2",
+    bound: None,
+    interrupts: true,
+    floor: 10,
+    covers: &["interrupt ran the guest", "interrupt refused"],
+    body: || {
+        on_cpus(&Machine::new(2, 3), 1, |cpu, machine| {
+            arm(cpu, section_and_guest);
+            must(cpu.pinned().fpu_offline(), "going offline");
+            back_among_others(cpu, machine);
+        });
+    },
+};
+
+fn section_and_guest(cpu: &Cpu) {
+    let Some(guest) = cpu.machine().slots[0].take() else { return };
+    let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
+    let section = pin.with_kernel_fpu(None, KernelUnits::ALL, || ());
+    match pin.run_persistent(guest.fpu.context(), None, || cpu.user(&guest)) {
+        Ok(()) => {
+            assert!(section.is_ok(), "a guest ran where a section was refused");
+            cover("interrupt ran the guest");
+        }
+        Err(Error::Busy | Error::CpuOffline) => cover("interrupt refused"),
+        Err(why) => panic!("wrong error: an interrupt's guest was refused with {why:?}"),
+    }
+    cpu.machine().slots[0].put(guest);
+}
+
+/// An interrupt that opens a session, loads it three times, and forgets it, at each step of going offline:
+/// the CPU stays as it is and refuses (I2, I5).
+pub const OFFLINE_FORGOTTEN: Model = Model {
+    name: "offline_where_a_session_was_forgotten",
+    guards: "I2 I5",
+    bound: None,
+    interrupts: true,
+    floor: 10,
+    covers: &["refused: forgotten", "went offline"],
+    body: || {
+        on_cpus(&Machine::new(2, 3), 1, |cpu, machine| {
+            arm(cpu, forgets_session);
+            match cpu.pinned().fpu_offline() {
+                Err(Error::Busy) => {
+                    cover("refused: forgotten");
+                    let again = cpu.pinned().fpu_offline();
+                    assert_eq!(again, Err(Error::Busy), "not reported: a forgotten session");
+                }
+                other => {
+                    must(other, "going offline");
+                    cover("went offline");
+                    back_among_others(cpu, machine);
+                }
+            }
+        });
+    },
+};
+
+fn forgets_session(cpu: &Cpu) {
+    let Some(guest) = cpu.machine().slots[0].take() else { return };
+    let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
+    if let Ok(mut state) = guest.fpu.open(&mut pin) {
+        for _ in 0..3 {
+            let loaded = state.make_memory_valid_write().make_registers_valid();
+            state = TaskState::Both(must(loaded, "load"));
+        }
+        std::mem::forget(state);
+    }
+    cpu.machine().slots[0].put(guest);
+}
+
+/// The power was cut and is back; two tasks in turn, and the guest of slot 0 wherever it seems loaded.
+fn back_among_others(cpu: &Cpu, machine: &Machine) {
+    let [guest, first, second] = &machine.slots[..] else { return };
+    cpu.registers.fill(UNDEFINED);
+    cpu.power_on();
+    let run = |task: &Arc<Task>| {
+        cpu.run(task);
+        cpu.leave(task);
+    };
+    let Some(guest) = guest.take() else { return };
+    for slot in [first, second, first, second] {
+        if guest.fpu.registers_valid(&cpu.pinned()) {
+            run(&guest);
+        }
+        let Some(task) = slot.take() else { continue };
+        run(&task);
+        slot.put(task);
+    }
+    run(&guest);
+}

@@ -206,7 +206,7 @@ fn word_of(task: &Task) -> *const raw::TaskWord {
 }
 /// Where its image is; asked while it is in memory.
 fn area_of(cpu: &Cpu, task: &Task) -> NonNull<u8> {
-    let mut proof = super::Proof(cpu);
+    let mut proof = super::Proof(cpu, task);
     match task.fpu.stopped(&mut proof) {
         Ok(stopped) => NonNull::from(stopped.image()).cast(),
         Err(why) => panic!("unsaved state elsewhere: {why:?}"),

@@ -291,9 +291,8 @@ fn reloads(cpu: &Cpu, task: &Arc<Task>) {
     let mut pin = cpu.irq_off();
     let state = must(task.fpu.open(&mut pin), "session");
     cover(state.name());
-    let TaskState::MemoryOnly(mut session) = state else {
-        panic!("the registers hold another task")
-    };
+    let TaskState::MemoryOnly(session) = state else { panic!("the registers hold another task") };
+    let mut session = session.make_memory_valid_write();
     session.image_mut().write(task.ghost.tracer_writes());
     let ready = must(session.switch_return(), "return from a session");
     cpu.user(task);

@@ -76,7 +76,7 @@ fn stop(cpu: &Cpu, machine: &Machine, slot: &Slot, write: bool) {
 }
 
 fn debug(cpu: &Cpu, task: &Task, write: bool) {
-    let mut proof = Proof(cpu);
+    let mut proof = Proof(cpu, task);
     let stopped = match task.fpu.stopped(&mut proof) {
         Ok(stopped) => stopped,
         // The core saw through the false proof; nothing was touched.

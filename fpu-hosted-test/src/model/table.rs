@@ -2,8 +2,9 @@
 
 use super::{
     fault::{Backend, Embedder, Seeded},
-    idle, lifetime, power, restore, section, stopped, switch, verify, wrong, Model,
+    idle, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong, Model,
 };
+use crate::seeded::{seen, Seen};
 use fpu_core::seam::Fault;
 
 /// One row.
@@ -86,6 +87,7 @@ rows! { PROTOCOL, Protocol(Fault):
     RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0;
     SessionMarkRelaxed, "the release of the mark after a session's save" => wrong::IN_SESSION, "I1", "Causality violation", 0;
     WriteKeepsClaim, "the invalidation before a session writes memory" => section::SESSION, "I1", "lost write", 0;
+    WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1;
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0;
     SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0;
     SessionReloadKeepsStamp, "the new stamp for a session's load" => section::SESSION, "I2", "another task's residue", 0;
@@ -94,6 +96,8 @@ rows! { PROTOCOL, Protocol(Fault):
     StoppedIgnoresLive, "the refusal of a task that runs" => wrong::STOPS, "I1", "Causality violation", 0;
     OnlineResetsCounter, "the count kept over offline" => power::OFFLINE, "I2", "another task's residue", 0;
     OfflineKeepsOpen, "the closing of an offline CPU" => power::OFFLINE, "I2", "offline CPU used", 0;
+    OfflineReadsBeforeGate, "the order of gate and word in going offline" => power::OFFLINE_INTERRUPTED, "I2", "undefined registers", 0;
+    OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0;
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0;
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0;
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0;
@@ -116,6 +120,8 @@ rows! { BACKEND, Backend(Backend):
     InitialKeepsOldBytes, "a component from the initial image" => lifetime::REUSE, "I8, I11", "another task's residue", 1;
     KernelDefaultsMissing, "the control words a section begins with" => section::TASK, "I5", "section without defaults", 0;
     ChildCopyOmits, "a component from the child's copy" => lifetime::FORK, "I6, I13", "torn state", 0;
+    ReplaceOmitsComponent, "a component from a state that replaces another" => migrate::REPLACE, "I6, I13", "torn state", 0;
+    CopyLoadsOldBytes, "the absence of a component in an image that is copied" => migrate::COPY, "I8", "torn state", 0;
     CompareOmitsComponent, "V2: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
 }
 
@@ -165,10 +171,15 @@ pub const MODELS: &[&Model] = &[
     &section::NMI,
     &section::PERSISTENT,
     &section::SESSION,
+    &migrate::WRITE,
+    &migrate::REPLACE,
+    &migrate::COPY,
     &restore::FAILED,
     &restore::PLAN,
     &restore::RAW,
     &power::OFFLINE,
+    &power::OFFLINE_INTERRUPTED,
+    &power::OFFLINE_FORGOTTEN,
     &power::RESUME,
     &power::EXHAUSTED,
     &idle::BETWEEN,
@@ -211,10 +222,21 @@ RUSTFLAGS=\"--cfg fpu_loom\" CARGO_TARGET_DIR=target/loom \\
 caught. The models are in `fpu-hosted-test/src/model`; the invariants (I1 to I13) are those of
 [theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
 interleaving that loom distinguishes; \"preemptions\" is the fewest that one execution needs to show
-the fault, and the test checks that number too. Each model must explore a number of executions at least, and
+the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the
+explorer (`src/explore`) finds it, in a build with `--cfg fpu_seeded`, or why it cannot: \"ordering\" is weak memory,
+which only loom has, and \"two CPUs at once\" is what is seen only while an operation runs. Each model must explore a number of executions at least, and
 come to its cases in some of them; the last table has both. This file is generated from `src/model/table.rs`: the same
 command with `FPU_BLESS=1` rewrites it.
 ";
+
+/// The last column.
+fn by_explorer(name: &str) -> String {
+    match seen(name) {
+        Some(Seen::At(depth)) => format!(" at depth {depth} |"),
+        Some(Seen::Not(why)) => format!(" no: {why} |"),
+        None => panic!("{name} is not in `seeded.rs`"),
+    }
+}
 
 /// The table as it stands in `docs/faults.md`.
 #[must_use]
@@ -222,17 +244,24 @@ pub fn markdown() -> String {
     let mut text = String::from(INTRO);
     for (title, rows) in [("Protocol", PROTOCOL), ("Backend", BACKEND), ("Kernel", EMBEDDER)] {
         text += &format!("\n## {title} ({} faults)\n\n", rows.len());
-        text += "| fault | takes away | caught by | invariant | as | preemptions | bound |\n|---|---|---|---|---|---|---|\n";
+        // The core's faults are the explorer's too.
+        let explored = title == "Protocol";
+        let (head, rule) = if explored { (" explorer |", "---|") } else { ("", "") };
+        text += &format!(
+            "| fault | takes away | caught by | invariant | as | preemptions | bound |{head}\n"
+        );
+        text += &format!("|---|---|---|---|---|---|---|{rule}\n");
         for row in rows {
             let bound = row.model.bound.map_or(String::from("none"), |b| b.to_string());
             text += &format!(
-                "| `{}` | {} | `{}` | {} | {} | {} | {bound} |\n",
+                "| `{}` | {} | `{}` | {} | {} | {} | {bound} |{}\n",
                 row.name().1,
                 row.removes,
                 row.model.name,
                 row.breaks,
                 row.message,
-                row.preemptions
+                row.preemptions,
+                if explored { by_explorer(&row.name().1) } else { String::new() }
             );
         }
     }

@@ -1,10 +1,10 @@
 //! What the models' kernel proves to the core: preemption off, interrupts off, a task stopped.
 
-use fpu_core::{Event, Exclusive, Level, Pinned, SoftFloat, Stopped};
+use fpu_core::{Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped};
 
 use super::{
     backend::Registers,
-    kernel::{Cpu, Words},
+    kernel::{Cpu, Task, Words},
 };
 
 /// Preemption is off.
@@ -70,15 +70,15 @@ unsafe impl SoftFloat for IrqOff<'_> {}
 
 /// The proof that a task is stopped: whoever makes it has taken the task out of its slot.
 #[derive(Debug)]
-pub struct Proof<'c>(pub &'c Cpu);
+pub struct Proof<'c>(pub &'c Cpu, pub &'c Task);
 
-// SAFETY: T1, T2: a task taken is nobody else's until it is put back, by release and acquire. T3: P3.
+// SAFETY: T1, T2: a task taken is nobody else's until it is put back, by release and acquire. T3: P3; a field.
 unsafe impl Stopped for Proof<'_> {
     type Backend = Registers;
     fn backend(&self) -> &Registers {
         &self.0.registers
     }
-    fn covers(&self, _: usize) -> bool {
-        true
+    fn context(&self) -> FpuRef<'_, Registers> {
+        self.1.fpu.context()
     }
 }

@@ -134,7 +134,7 @@ pub const STOPS: Model = Model {
         live_on_cpu_0(
             |cpu, task| cpu.leave(task),
             |cpu, task| {
-                let mut proof = Proof(cpu);
+                let mut proof = Proof(cpu, task);
                 let stopped = task.fpu.stopped(&mut proof).map(|stopped| {
                     task.ghost.judge(stopped.image().get(), "a stopped task's image");
                     cover("had just been saved");
@@ -171,7 +171,7 @@ pub const ELSEWHERE: Model = Model {
                 reported(session, "session");
                 let nobody = pin.run_persistent(task.fpu.context(), None, || ());
                 reported(nobody, "persistent run");
-                let mut proof = Proof(cpu);
+                let mut proof = Proof(cpu, task);
                 let stopped = task.fpu.stopped(&mut proof).map(drop);
                 reported(stopped, "debugger's access");
                 let mine = Arc::new(Task::new(8));

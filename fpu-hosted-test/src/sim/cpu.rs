@@ -3,7 +3,8 @@
 use super::{line::Line, Injection, Interrupt, SimFpu};
 use core::marker::PhantomData;
 use fpu_core::{
-    Counters, CpuLifecycle, CpuWords, Event, Exclusive, Level, Pinned, SoftFloat, Stopped, Totals,
+    Counters, CpuLifecycle, CpuWords, Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped,
+    Totals,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -266,32 +267,27 @@ unsafe impl<K: Kind> SoftFloat for Witness<'_, K> {}
 /// use fpu_hosted_test::sim::{Registers, SimArea, SimFpu, SimStopped};
 /// // SAFETY: K1: the one backend.
 /// let task = unsafe { TaskFpu::new(&SimFpu::new(), SimArea::new()) }.map_err(|(why, _)| why)?;
-/// let mut proof = SimStopped::new();
+/// let mut proof = SimStopped::of(task.context());
 /// assert_eq!(task.stopped(&mut proof)?.image().registers(), Registers::initial());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct SimStopped(SimFpu);
+pub struct SimStopped<'t>(SimFpu, FpuRef<'t, SimFpu>);
 
-impl SimStopped {
+impl<'t> SimStopped<'t> {
     /// The caller has switched the task out and will not switch it in while the value lives.
     #[must_use]
-    pub fn new() -> Self {
-        Self(SimFpu::new())
-    }
-}
-impl Default for SimStopped {
-    fn default() -> Self {
-        Self::new()
+    pub fn of(task: FpuRef<'t, SimFpu>) -> Self {
+        Self(SimFpu::new(), task)
     }
 }
 // SAFETY: T1, T2: whoever drives the simulation; a violation is as harmless as one of P4 (`Witness`).
-// T3: the same layout.
-unsafe impl Stopped for SimStopped {
+// T3: the same layout; a field.
+unsafe impl Stopped for SimStopped<'_> {
     type Backend = SimFpu;
     fn backend(&self) -> &SimFpu {
         &self.0
     }
-    fn covers(&self, _: usize) -> bool {
-        true
+    fn context(&self) -> FpuRef<'_, SimFpu> {
+        self.1
     }
 }

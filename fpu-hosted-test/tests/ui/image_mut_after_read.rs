@@ -1,5 +1,5 @@
 // error: E0277
-// expect: this session can only read: the registers may still hold the task's state
+// expect: this session can only read: registers may still hold the task's state
 // expect: `make_memory_valid_write()` is missing before this
 #[path = "support/kernel.rs"]
 mod kernel;

@@ -1,6 +1,6 @@
 // error: E0277
-// expect: the registers still hold this task's state
-// expect: `make_memory_valid_write()` or `invalidate_registers()` is missing before this
+// expect: registers may still hold this task's state, of this CPU or another
+// expect: `make_memory_valid_write()` is missing before this
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;

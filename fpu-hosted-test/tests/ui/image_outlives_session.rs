@@ -5,7 +5,7 @@ mod kernel;
 use fpu_core::*;
 use kernel::*;
 
-fn set_register(mut session: Session<'_, IrqOff, MemoryOnly>) {
+fn set_register(mut session: Session<'_, IrqOff, MemoryWritable>) {
     let image = session.image_mut();
     drop(session);
     *image = 1;

@@ -165,6 +165,7 @@ impl Group {
         match name {
             "loom" => "models and seeded faults, release, --cfg fpu_loom".into(),
             "diff" => "against this CPU's own instructions, release".into(),
+            "explore" => "every order of calls on the real core, release".into(),
             "ui" => "wrong use does not compile, and says why".into(),
             _ => format!("tests of {}", self.package),
         }
@@ -204,10 +205,11 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
                 continue;
             };
             let loom = stem.starts_with("loom") || stem.starts_with("faults");
-            let release = stem.starts_with("real_diff");
+            let diff = stem.starts_with("real_diff");
+            let release = diff || stem.starts_with("explore");
             let word = match stem.split('_').next() {
                 _ if loom => "loom",
-                _ if release => "diff",
+                _ if diff => "diff",
                 word => word.unwrap_or(&stem),
             };
             let name = match dir {

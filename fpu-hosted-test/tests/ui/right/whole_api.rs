@@ -18,6 +18,14 @@ pub fn set_register(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
     Ok(())
 }
 
+pub fn set_register_of_what_is_elsewhere(
+    session: Session<'_, IrqOff, MemoryOnly>,
+) -> Session<'_, IrqOff, MemoryWritable> {
+    let mut session = session.make_memory_valid_write();
+    *session.image_mut() = *session.image() + 1;
+    session
+}
+
 pub fn each_state(task: &Task, cpu: &mut IrqOff) -> Result<u64, Error> {
     Ok(match task.open(cpu)? {
         TaskState::RegistersOnly(session) => *session.make_memory_valid_read().image(),

@@ -6,6 +6,6 @@ mod kernel;
 use fpu_core::*;
 use kernel::*;
 
-fn set_register(session: Session<'_, IrqOff, MemoryOnly>) {
+fn set_register(session: Session<'_, IrqOff, MemoryWritable>) {
     *session.make_memory_valid_write().image_mut() = 1;
 }

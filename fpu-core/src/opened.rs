@@ -1,0 +1,216 @@
+//! Opening the current task's state: whichever state it is in, and the two calls that need not know.
+
+use core::marker::PhantomData;
+
+use crate::{
+    closed::ClosedCpu,
+    residency::{refusal, MEMORY},
+    Both, Error, MemoryOnly, MemoryWritable, Pinned, RawFpu, RegistersOnly, SaveArea, Session,
+    SoftFloat, State, TaskFpu,
+};
+
+/// The current task's state, opened: exactly one handle, and on it only what is right.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// match task.open(&mut cpu)? {
+///     TaskState::RegistersOnly(s) => drop(s.make_memory_valid_read()),
+///     TaskState::Both(s) => drop(s),
+///     TaskState::MemoryOnly(s) => drop(s),
+/// }
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
+pub enum TaskState<'s, C: Pinned> {
+    /// State 1.
+    RegistersOnly(Session<'s, C, RegistersOnly>),
+    /// State 2a.
+    Both(Session<'s, C, Both>),
+    /// State 2b on this CPU. Registers of another CPU may hold the state too.
+    MemoryOnly(Session<'s, C, MemoryOnly>),
+}
+
+impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
+    /// Opens the current task's state on this CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: the CPU cannot be
+    /// closed.
+    /// [`Error::LiveElsewhere`], [`Error::Lost`]: the state is not to be had here.
+    /// Nothing has changed then.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(task.open(&mut cpu)?.name(), "registers only");
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[inline]
+    pub fn open<'s, C>(&'s self, cpu: &'s mut C) -> Result<TaskState<'s, C>, Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+    {
+        let closed = ClosedCpu::new(cpu)?;
+        let (task, state) = (self.context(), PhantomData);
+        let w = self.word.load();
+        if w == closed.resident {
+            Ok(TaskState::RegistersOnly(Session { task, closed, state }))
+        } else if w == closed.resident | MEMORY {
+            Ok(TaskState::Both(Session { task, closed, state: PhantomData }))
+        } else if w & MEMORY != 0 {
+            Ok(TaskState::MemoryOnly(Session { task, closed, state: PhantomData }))
+        } else {
+            let cpu = closed.into_cpu();
+            Err(refusal(w, cpu.words()))
+        }
+    }
+}
+
+impl<'s, C: SoftFloat> TaskState<'s, C> {
+    /// Saves if the registers are the only copy; then the image can be read.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_avx0(7);
+    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
+    /// assert_eq!(session.image().avx0(), 7);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[doc(alias = "fpu_sync_fpstate")]
+    #[doc(alias = "user_fpregs_copy_to_memory")]
+    pub fn make_memory_valid_read(self) -> ReadSession<'s, C> {
+        match self {
+            TaskState::RegistersOnly(s) => ReadSession::Both(s.make_memory_valid_read()),
+            TaskState::Both(s) => ReadSession::Both(s),
+            TaskState::MemoryOnly(s) => ReadSession::MemoryOnly(s),
+        }
+    }
+    /// Saves if the registers are the only copy, and drops whatever claim stands, on this CPU's registers
+    /// or another's; then the image can be written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_memory_valid_write().image_mut().set_avx0(5);
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[doc(alias = "fpu_force_restore")]
+    #[doc(alias = "user_fpregs_move_to_memory")]
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
+        match self {
+            TaskState::RegistersOnly(s) => s.make_memory_valid_write(),
+            TaskState::Both(s) => s.make_memory_valid_write(),
+            TaskState::MemoryOnly(s) => s.make_memory_valid_write(),
+        }
+    }
+    /// Restores if the registers do not hold the state; then they do, in user mode or out of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::make_registers_valid`].
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open(&mut cpu)?.make_registers_valid()?;
+    /// assert!(task.registers_valid(&cpu));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[doc(alias = "user_fpregs_copy_to_cpu")]
+    pub fn make_registers_valid(self) -> Result<(), Error> {
+        match self {
+            TaskState::RegistersOnly(_) | TaskState::Both(_) => Ok(()),
+            TaskState::MemoryOnly(s) => s.make_registers_valid().map(drop),
+        }
+    }
+    /// The thread's name of the state that was found.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            TaskState::RegistersOnly(_) => RegistersOnly::NAME,
+            TaskState::Both(_) => Both::NAME,
+            TaskState::MemoryOnly(_) => MemoryOnly::NAME,
+        }
+    }
+    pub(crate) fn cpu(&self) -> &C {
+        match self {
+            TaskState::RegistersOnly(s) => s.closed.cpu(),
+            TaskState::Both(s) => s.closed.cpu(),
+            TaskState::MemoryOnly(s) => s.closed.cpu(),
+        }
+    }
+}
+
+/// A state in which the image can be read, 2a or 2b.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// let session = task.open(&mut cpu)?.make_memory_valid_read();
+/// let image = session.image();
+/// # let _ = image;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[must_use = "the CPU is closed to other users of the registers until this is dropped"]
+pub enum ReadSession<'s, C: Pinned> {
+    /// State 2a.
+    Both(Session<'s, C, Both>),
+    /// State 2b on this CPU. Registers of another CPU may hold the state too.
+    MemoryOnly(Session<'s, C, MemoryOnly>),
+}
+
+impl<'s, C: SoftFloat> ReadSession<'s, C> {
+    /// The image.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
+    /// assert_eq!(session.image().avx0(), 0);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[must_use]
+    pub fn image(&self) -> <C::Backend as RawFpu>::Image<'_> {
+        match self {
+            ReadSession::Both(s) => s.image(),
+            ReadSession::MemoryOnly(s) => s.image(),
+        }
+    }
+    /// Drops whatever claim stands, on this CPU's registers or another's; then the image can be written.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// let session = task.open(&mut cpu)?.make_memory_valid_read();
+    /// let old = session.image().avx0();
+    /// session.make_memory_valid_write().image_mut().set_avx0(old + 1);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
+        match self {
+            ReadSession::Both(s) => s.make_memory_valid_write(),
+            ReadSession::MemoryOnly(s) => s.make_memory_valid_write(),
+        }
+    }
+    pub(crate) fn cpu(&self) -> &C {
+        match self {
+            ReadSession::Both(s) => s.closed.cpu(),
+            ReadSession::MemoryOnly(s) => s.closed.cpu(),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The explorer within other bounds than the suite's.
+//!
+//! ```text
+//! cargo run --release -p fpu-hosted-test --bin explore -- --cpus 3 --tasks 2 --no-interrupts --moves
+//! ```
+
+#[cfg(not(fpu_loom))]
+fn main() -> std::process::ExitCode {
+    use fpu_hosted_test::explore::{explore, Bounds};
+    use std::process::ExitCode;
+
+    #[cfg(fpu_seeded)]
+    if std::env::args().nth(1).as_deref() == Some("--faults") {
+        return faults();
+    }
+    let mut bounds = Bounds::SUITE;
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let flags = [
+            ("interrupts", &mut bounds.interrupts),
+            ("forgotten", &mut bounds.forgotten),
+            ("moves", &mut bounds.moves),
+        ];
+        let name = word.trim_start_matches("--");
+        let (off, name) = name.strip_prefix("no-").map_or((false, name), |name| (true, name));
+        if let Some((_, flag)) = flags.into_iter().find(|(flag, _)| *flag == name) {
+            *flag = !off;
+            continue;
+        }
+        if word == "--stamps" {
+            bounds.stamps = words.next().and_then(|word| word.parse().ok());
+            continue;
+        }
+        let place = match (off, name) {
+            (false, "cpus") => &mut bounds.cpus,
+            (false, "tasks") => &mut bounds.tasks,
+            (false, "depth") => bounds.depth.insert(0),
+            _ => return usage(&word),
+        };
+        match words.next().and_then(|word| word.parse().ok()) {
+            Some(number) if name == "depth" || (1..=3).contains(&number) => *place = number,
+            _ => return usage(&word),
+        }
+    }
+    let found = explore(bounds);
+    println!("{found}");
+    match &found.violation {
+        Some(violation) => {
+            println!("{violation}");
+            ExitCode::FAILURE
+        }
+        None => ExitCode::SUCCESS,
+    }
+}
+
+/// A line for each seeded fault: its name, and the length of the trace that shows it.
+#[cfg(fpu_seeded)]
+fn faults() -> std::process::ExitCode {
+    fpu_hosted_test::seeded::try_all(|name, found| match &found.violation {
+        Some(violation) => println!("{name} {} {}", found.depth, violation.what),
+        None => println!("{name} - {} states, depth {}", found.states, found.depth),
+    });
+    std::process::ExitCode::SUCCESS
+}
+
+#[cfg(not(fpu_loom))]
+fn usage(word: &str) -> std::process::ExitCode {
+    eprintln!(
+        "explore [--cpus 1..3] [--tasks 1..3] [--depth N] [--stamps N] [--[no-]interrupts] [--[no-]forgotten] \
+         [--[no-]moves]; not understood: {word}"
+    );
+    std::process::ExitCode::from(2)
+}
+
+#[cfg(fpu_loom)]
+fn main() {}

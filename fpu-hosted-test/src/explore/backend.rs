@@ -1,0 +1,280 @@
+//! The symbolic backend: registers and images hold one symbol each.
+//!
+//! A symbol stands for the whole contents. A save that something interrupts, or a restore, leaves a symbol that
+//! nobody expects, as torn registers would.
+
+use core::ptr::NonNull;
+use std::cell::Cell;
+
+use fpu_core::{
+    CompareFpu, CpuFpu, CpuWords, Difference, Event, Exclusive, FpuRef, IdleFpu, KernelUnits,
+    Level, Pinned, RawFpu, RestoreFault, SoftFloat, Stopped,
+};
+
+use super::{line::Line, words::goes_back};
+
+/// The contents of registers or of an image.
+pub(super) type Symbol = u32;
+/// The initial state.
+pub(super) const INITIAL: Symbol = 1;
+/// What kernel code finds in the registers at the beginning of a section.
+pub(super) const DEFAULTS: Symbol = 2;
+/// What kernel code leaves there.
+pub(super) const KERNEL: Symbol = 3;
+/// Neither one thing nor the other: torn, undefined, lost.
+pub(super) const TORN: Symbol = 4;
+/// The first that can be somebody's.
+pub(super) const FIRST: Symbol = 16;
+
+/// Memory for one image.
+pub(super) type Area = fpu_core::Area<8>;
+/// A context over it.
+pub(super) type Context = fpu_core::TaskFpu<Symbolic, Area>;
+
+/// One CPU's registers.
+pub(super) struct Symbolic {
+    pub(super) line: &'static Line,
+    pub(super) holds: Cell<Symbol>,
+    /// XRSTOR_INFO: the address of the last restore, while nothing has changed the registers since.
+    pub(super) unmodified: Cell<usize>,
+    /// Counts changes, so that a save or restore sees one that comes in between.
+    changes: Cell<u32>,
+    pub(super) fails: Cell<bool>,
+}
+
+impl Symbolic {
+    pub(super) fn new(line: &'static Line) -> Self {
+        let cell = Cell::new;
+        Self {
+            line,
+            holds: cell(TORN),
+            unmodified: Cell::new(0),
+            changes: cell(0),
+            fails: Cell::new(false),
+        }
+    }
+    /// Code changes the registers.
+    pub(super) fn change(&self, to: Symbol) {
+        self.holds.set(to);
+        self.unmodified.set(0);
+        self.changes.set(self.changes.get().wrapping_add(1));
+    }
+}
+
+/// # Safety
+///
+/// S1.
+pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
+    // SAFETY: the caller's S1: 8 bytes, aligned to 8.
+    unsafe { area.cast::<Symbol>().as_ptr().read() }
+}
+/// # Safety
+///
+/// S1.
+pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
+    // SAFETY: as for `get`.
+    unsafe { area.cast::<Symbol>().as_ptr().write(symbol) }
+}
+
+// SAFETY: B1: constants; one symbol is 4 bytes of 8. B2, B3: the symbol is all there is. B4: a failed restore says
+// so and reads only. B5: only `fails` makes one fail. B6: cells. B7: a save is left out only if nothing has
+// changed the registers since they were loaded from that very address.
+unsafe impl RawFpu for Symbolic {
+    type Image<'a> = Symbol;
+    type ImageMut<'a> = &'a mut Symbol;
+
+    fn area_len(&self) -> usize {
+        8
+    }
+    fn area_align(&self) -> usize {
+        8
+    }
+    unsafe fn write_initial(&self, area: NonNull<u8>) {
+        self.line.step();
+        // SAFETY: the caller's S1.
+        unsafe { put(area, INITIAL) };
+        self.line.step();
+    }
+    unsafe fn save(&self, area: NonNull<u8>) {
+        self.line.step();
+        if self.unmodified.get() == area.as_ptr() as usize {
+            return self.line.step();
+        }
+        let (symbol, changes) = (self.holds.get(), self.changes.get());
+        self.line.step();
+        let whole = self.changes.get() == changes;
+        // SAFETY: the caller's S1.
+        unsafe { put(area, if whole { symbol } else { TORN }) };
+        self.line.step();
+    }
+    unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        self.line.step();
+        // SAFETY: the caller's S1.
+        let symbol = unsafe { get(area) };
+        self.change(TORN);
+        let changes = self.changes.get();
+        self.line.step();
+        if self.fails.take() {
+            return Err(RestoreFault(14));
+        }
+        if self.changes.get() == changes {
+            self.change(symbol);
+            self.unmodified.set(area.as_ptr() as usize);
+        }
+        self.line.step();
+        Ok(())
+    }
+    unsafe fn kernel_defaults(&self, _: KernelUnits) {
+        self.line.step();
+        self.change(DEFAULTS);
+        self.line.step();
+    }
+    unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
+        self.line.step();
+        // SAFETY: the caller's S1 of both.
+        unsafe { put(to, get(from)) };
+        self.line.step();
+    }
+    unsafe fn image(&self, area: NonNull<u8>) -> Symbol {
+        // SAFETY: the caller's S1 and S3.
+        unsafe { get(area) }
+    }
+    unsafe fn image_mut(&self, area: NonNull<u8>) -> &mut Symbol {
+        // SAFETY: the caller's S1 and S3, and nobody reads it either.
+        unsafe { area.cast().as_mut() }
+    }
+}
+
+// SAFETY: V1: reads. V2, V3: the symbol is the state.
+unsafe impl CompareFpu for Symbolic {
+    unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
+        self.line.step();
+        // SAFETY: the caller's S1 of both.
+        let same = unsafe { get(one) == get(other) };
+        self.line.step();
+        same.then_some(()).ok_or(Difference { component: 0, offset: 0 })
+    }
+}
+// SAFETY: Z1: what is not initial is taken to have such registers. Z2: that no task can hold what is left is more
+// than the duty asks for; whoever trusts the registers then is found out.
+unsafe impl IdleFpu for Symbolic {
+    unsafe fn keeps_awake(&self) -> bool {
+        self.line.step();
+        self.holds.get() != INITIAL
+    }
+    unsafe fn release(&self) {
+        self.line.step();
+        self.change(TORN);
+        self.line.step();
+    }
+}
+
+/// The core's own per-CPU words; every access is a step.
+pub(super) struct Words {
+    pub(super) fpu: CpuFpu,
+    pub(super) line: &'static Line,
+}
+
+// SAFETY: W1, W2: those of `CpuFpu`.
+unsafe impl CpuWords for Words {
+    fn resident(&self) -> u64 {
+        self.line.step();
+        self.fpu.resident()
+    }
+    unsafe fn set_resident(&self, word: u64) {
+        self.line.step();
+        let old = self.fpu.resident();
+        // What lets an old stamp count as "never again".
+        if goes_back(old, word) {
+            self.line.report(|| format!("a stamp goes back: {old:#x} becomes {word:#x}"));
+        }
+        // SAFETY: the caller's.
+        unsafe { self.fpu.set_resident(word) }
+    }
+    fn gate(&self) -> u64 {
+        self.line.step();
+        self.fpu.gate()
+    }
+    unsafe fn set_gate(&self, word: u64) {
+        self.line.step();
+        // SAFETY: the caller's.
+        unsafe { self.fpu.set_gate(word) }
+    }
+}
+
+/// One CPU.
+pub(super) struct Cpu {
+    pub(super) words: Words,
+    pub(super) registers: Symbolic,
+    pub(super) current: Cell<Option<usize>>,
+}
+
+/// Preemption is off.
+pub(super) struct Pin<'c>(pub(super) &'c Cpu, pub(super) Level);
+/// Interrupts are off.
+pub(super) struct Off<'c>(Pin<'c>, bool);
+
+impl<'c> Off<'c> {
+    pub(super) fn new(cpu: &'c Cpu) -> Self {
+        Self(Pin(cpu, Level::Task), cpu.words.line.mask())
+    }
+}
+impl Drop for Off<'_> {
+    fn drop(&mut self) {
+        self.0 .0.words.line.unmask(self.1);
+    }
+}
+
+// SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: one layout. P4: the
+// search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the level
+// is where the interrupt says it runs. P6: told of nothing.
+unsafe impl Pinned for Pin<'_> {
+    type Backend = Symbolic;
+    type Words = Words;
+    fn backend(&self) -> &Symbolic {
+        &self.0.registers
+    }
+    fn words(&self) -> &Words {
+        &self.0.words
+    }
+    fn level(&self) -> Level {
+        self.1
+    }
+    fn observe(&self, _: Event) {
+        self.0.words.line.step();
+    }
+}
+// SAFETY: P1-P6: those of `Pin`.
+unsafe impl Pinned for Off<'_> {
+    type Backend = Symbolic;
+    type Words = Words;
+    fn backend(&self) -> &Symbolic {
+        self.0.backend()
+    }
+    fn words(&self) -> &Words {
+        self.0.words()
+    }
+    fn observe(&self, event: Event) {
+        self.0.observe(event);
+    }
+}
+// SAFETY: E1: the line is masked while the value lives.
+unsafe impl Exclusive for Off<'_> {}
+// SAFETY: F1: symbols change only where an operation of the search says so.
+unsafe impl SoftFloat for Pin<'_> {}
+// SAFETY: F1: as above.
+unsafe impl SoftFloat for Off<'_> {}
+
+/// A task is stopped: it is current nowhere.
+pub(super) struct Proof<'t>(pub(super) &'t Symbolic, pub(super) &'t Context);
+
+// SAFETY: T1, T2: the search stops only tasks that are current nowhere, one at a time. T3: one layout; a field.
+unsafe impl Stopped for Proof<'_> {
+    type Backend = Symbolic;
+    fn backend(&self) -> &Symbolic {
+        self.0
+    }
+    fn context(&self) -> FpuRef<'_, Symbolic> {
+        self.1.context()
+    }
+}

@@ -1,0 +1,165 @@
+//! What must hold in every state, and whom a state must refuse.
+
+use fpu_core::{
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea, Scratch, VerifyError,
+};
+
+use super::{
+    backend::{Area, Cpu, Off, Pin, Proof},
+    calls::Call,
+    machine::Machine,
+    state::State,
+    words::{left, Claim, RESERVE},
+};
+
+/// The gate of a CPU that is open.
+const GATE_OPEN: u64 = 1;
+
+impl Machine {
+    /// What is wrong with the state that the machine is in, if anything.
+    pub(super) fn check(&self, state: &State) {
+        for (c, cpu) in self.cpus.iter().enumerate() {
+            let open = state.cpus[c].gate == GATE_OPEN && state.cpus[c].open;
+            let claims = |claim| matches!(claim, Claim::On { cpu, ahead: 0, .. } if cpu == c);
+            let claimants = state.contexts.iter().filter(|context| claims(context.claim));
+            if claimants.count() > 1 {
+                self.line.report(|| format!("two claims on the registers of CPU {c}"));
+            }
+            for (which, slot) in self.slots.iter().enumerate() {
+                self.call(Call::RegistersValid);
+                let valid = slot.fpu.borrow().registers_valid(&Pin(cpu, Level::Task));
+                if valid != (open && claims(state.contexts[which].claim)) {
+                    self.line.report(|| format!("registers_valid of context {which}: {valid}"));
+                }
+            }
+        }
+        for which in 0..self.slots.len() {
+            self.check_context(state, which);
+        }
+    }
+
+    fn check_context(&self, state: &State, which: usize) {
+        let context = state.contexts[which];
+        self.call(Call::Address);
+        {
+            let fpu = self.slots[which].fpu.borrow();
+            if fpu.address() != std::ptr::from_ref(&*fpu) as usize {
+                self.line.report(|| String::from("a context is not where it says"));
+            }
+            let other = self.slots[(which + 1) % self.slots.len()].fpu.borrow();
+            let mut proof = Proof(&self.cpus[0].registers, &other);
+            if !matches!(fpu.stopped(&mut proof), Err(Error::NotStopped)) {
+                self.line.report(|| format!("context {which} is opened by another's proof"));
+            }
+        }
+        match context.claim {
+            Claim::Lost { .. } => {
+                self.line.report(|| format!("unsaved state lost: context {which}"));
+            }
+            Claim::On { cpu, ahead, memory } => {
+                let open = state.cpus[cpu].gate == GATE_OPEN && state.cpus[cpu].open;
+                if memory {
+                    self.judge(which, context.memory, "its image, with a claim on registers");
+                } else if state.cpus[cpu].current != Some(which) {
+                    self.line.report(|| {
+                        format!("context {which} is live on CPU {cpu}, where it is not current")
+                    });
+                }
+                if ahead == 0 && (open || !memory) {
+                    self.judge(which, state.cpus[cpu].holds, "registers that are claimed");
+                }
+                if !memory {
+                    self.elsewhere(cpu, which);
+                }
+            }
+            Claim::Nowhere => self.judge(which, context.memory, "its image, claimed nowhere"),
+        }
+    }
+
+    /// A context that is live on one CPU is refused by every other, and nothing changes.
+    pub(super) fn elsewhere(&self, live: usize, which: usize) {
+        let before = self.state();
+        let context = self.slots[which].fpu.borrow();
+        let told = Some(context.context());
+        for cpu in self.cpus.iter().enumerate().filter(|(c, _)| *c != live).map(|(_, cpu)| cpu) {
+            let mut pin = Pin(cpu, Level::Task);
+            let mut off = Off::new(cpu);
+            let tried = [
+                ("switch_return", context.switch_return(&mut off).map(drop)),
+                ("switch_prepare", context.switch_prepare(&off)),
+                ("plan_user", context.plan_user(&mut off).map(drop)),
+                ("open", context.open(&mut pin).map(drop)),
+                ("section", pin.with_kernel_fpu(told, KernelUnits::ALL, || ())),
+                ("run_persistent", pin.run_persistent(context.context(), None, || ())),
+            ];
+            for (name, result) in tried {
+                let used_up = left(cpu.words.fpu.resident()) <= RESERVE;
+                let right = match result {
+                    Err(Error::LiveElsewhere { .. } | Error::Busy | Error::CpuOffline) => true,
+                    Err(Error::Exhausted) => used_up,
+                    _ => false,
+                };
+                if !right {
+                    self.line.report(|| {
+                        format!("not refused: {name} of context {which}, live on CPU {live}: {result:?}")
+                    });
+                }
+            }
+        }
+        let mut proof = Proof(&self.cpus[0].registers, &context);
+        if !matches!(context.stopped(&mut proof), Err(Error::LiveElsewhere { .. })) {
+            self.line.report(|| format!("not refused: stopped, of context {which}"));
+        }
+        if self.state() != before {
+            self.line.report(|| format!("a refusal of context {which} has changed something"));
+        }
+    }
+
+    /// Inside a section everything is refused, and nothing changes.
+    pub(super) fn refused_inside(&self, cpu: &Cpu) {
+        let was = self.line.mask();
+        let before = (cpu.words.fpu.resident(), cpu.words.fpu.gate(), cpu.registers.holds.get());
+        let mut pin = Pin(cpu, Level::Task);
+        let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
+        let mut tried = vec![
+            ("section", pin.with_kernel_fpu(None, KernelUnits::ALL, || ())),
+            ("fpu_offline", pin.fpu_offline()),
+            ("fpu_resume", pin.fpu_resume()),
+            ("fpu_idle", pin.fpu_idle().map(drop)),
+        ];
+        if let Some(guest) = &guest {
+            tried.push(("switch_return", guest.switch_return(&mut Off::new(cpu)).map(drop)));
+            tried.push(("open", guest.open(&mut pin).map(drop)));
+            tried.push(("reset", guest.reset(&mut pin)));
+            let ran = pin.run_persistent(guest.context(), None, || ());
+            tried.push(("run_persistent", ran));
+            self.call(Call::ScratchNew);
+            if let Ok(mut scratch) = Scratch::new(&pin, Area::new()) {
+                let verified = guest.verify_registers(&mut pin, &mut scratch).map(drop);
+                let refused = |why| match why {
+                    VerifyError::Refused(why) => why,
+                    _ => Error::Lost,
+                };
+                tried.push(("verify_registers", verified.map_err(refused)));
+                self.call(Call::ScratchIntoArea);
+                if scratch.into_area().len() != 8 {
+                    self.line.report(|| String::from("another area comes back"));
+                }
+            }
+        }
+        for (name, result) in tried {
+            if result != Err(Error::Busy) {
+                self.line.report(|| format!("not refused inside a section: {name}: {result:?}"));
+            }
+        }
+        // SAFETY: O1, O2: refused.
+        if unsafe { pin.fpu_online(cpu.registers.line.cpu() as u32) } != Err(Error::CpuOnline) {
+            self.line.report(|| String::from("not refused inside a section: fpu_online"));
+        }
+        let after = (cpu.words.fpu.resident(), cpu.words.fpu.gate(), cpu.registers.holds.get());
+        if after != before {
+            self.line.report(|| String::from("a refusal inside a section has changed something"));
+        }
+        self.line.unmask(was);
+    }
+}

@@ -1,0 +1,307 @@
+//! What a kernel can do, as data, so that a trace can be printed and played again.
+
+use super::{
+    line::Irq,
+    machine::User::{self, Looks, Writes},
+    state::Order,
+    Bounds,
+};
+
+/// Which context an operation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// The task that is current on the CPU.
+    Current,
+    /// The guest.
+    Guest,
+}
+use Of::{Current, Guest};
+
+/// How a task is switched out, or in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `switch_prepare`, `switch_return`.
+    Call,
+    /// A plan, executed.
+    Plan,
+    /// A plan that takes the task out and back in.
+    RoundTrip,
+    /// The raw layer.
+    Raw,
+    /// A session.
+    Session,
+}
+
+/// What is done with an open session before it is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Does {
+    /// Nothing.
+    Nothing,
+    /// Reads the image.
+    Reads,
+    /// Writes the image.
+    Writes,
+    /// Reads it, then writes it.
+    ReadsThenWrites,
+    /// Takes what would let it write, and writes nothing.
+    WritesNothing,
+    /// Drops the claim of state 2a.
+    Invalidates,
+    /// Loads the registers.
+    Loads,
+    /// Loads the registers, which fails.
+    LoadFails,
+    /// Writes the image, then loads it.
+    WritesThenLoads,
+    /// Writes the image, then loads it, which fails.
+    WritesThenLoadFails,
+    /// Loads the registers, then writes the image.
+    LoadsThenWrites,
+}
+
+/// An operation on one CPU, about one task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A task becomes current.
+    Become,
+    /// The current task is switched out.
+    Out(Form),
+    /// The same, planned and not executed.
+    DropOutPlan,
+    /// The current task goes to user mode and comes back.
+    Enter(Form, User),
+    /// It does not: the restore fails.
+    EnterFails(Form),
+    /// A plan for it is dropped.
+    DropPlan,
+    /// A session.
+    Session(Of, Does),
+    /// A kernel FPU section.
+    Section,
+    /// The same by closure.
+    WithSection,
+    /// A persistent context runs.
+    Persistent(Of, User),
+    /// It does not: the restore fails.
+    PersistentFails,
+    /// The current task forks into another context.
+    Fork,
+    /// The current task, or the guest, goes back to the initial state.
+    Reset(Of),
+    /// The registers are compared with memory.
+    Verify(Of),
+    /// Kernel code has changed registers that are claimed; the comparison finds it.
+    Finds(Of),
+    /// The idle loop.
+    Idle,
+    /// The claims end; registers are overwritten if so.
+    Invalidate(bool),
+    /// The power was gone.
+    Resume,
+    /// The CPU goes offline and loses its registers.
+    Offline,
+    /// It comes back.
+    Online,
+    /// It comes back under a number that no CPU has had, as its own is used up.
+    OnlineAnew,
+    /// A stopped task, or the guest, is read.
+    StoppedRead,
+    /// It is written.
+    StoppedWrite,
+    /// A task that is current nowhere, or the guest, ends; its memory is another's.
+    Exit,
+    /// The current task ends.
+    ExitCurrent,
+    /// A task's context changes places in memory with the guest's.
+    Swap,
+    /// Kernel code uses the registers outside a section, which breaks F1.
+    Clobber,
+}
+
+impl Op {
+    /// Can an interrupt come? What is done with interrupts off, or without the core, has no steps.
+    pub(super) fn interruptible(self) -> bool {
+        matches!(
+            self,
+            Op::Session(..)
+                | Op::Section
+                | Op::WithSection
+                | Op::Persistent(..)
+                | Op::PersistentFails
+                | Op::Fork
+                | Op::Reset(_)
+                | Op::Verify(_)
+                | Op::Idle
+                | Op::Invalidate(false)
+                | Op::Offline
+                | Op::Online
+                | Op::OnlineAnew
+        )
+    }
+    /// Does a restore fail in it?
+    pub(super) fn fails(self) -> bool {
+        let loads = [Does::LoadFails, Does::WritesThenLoadFails];
+        match self {
+            Op::EnterFails(_) | Op::PersistentFails => true,
+            Op::Session(_, does) => loads.contains(&does),
+            _ => false,
+        }
+    }
+    /// Is what is refused at its end not all that it did?
+    pub(super) fn in_parts(self) -> bool {
+        matches!(
+            self,
+            Op::Enter(Form::Session, _)
+                | Op::EnterFails(Form::Session)
+                | Op::Session(..)
+                | Op::Invalidate(_)
+                | Op::Resume
+        )
+    }
+    /// Are the registers overwritten by something that is not the core?
+    pub(super) fn overwrites(self) -> bool {
+        matches!(self, Op::Invalidate(true) | Op::Resume)
+    }
+    /// Does it use the guest?
+    pub(super) fn of_guest(self) -> bool {
+        matches!(
+            self,
+            Op::Session(Guest, _)
+                | Op::Persistent(Guest, _)
+                | Op::PersistentFails
+                | Op::Reset(Guest)
+                | Op::Verify(Guest)
+                | Op::Finds(Guest)
+        )
+    }
+    /// All of them, each with whether it is about every CPU and about every context.
+    pub(super) fn all(bounds: Bounds) -> Vec<(Self, bool, bool)> {
+        let mut all = vec![(Op::Become, true, true)];
+        let mut add = |op| all.push((op, true, false));
+        for form in [Form::Call, Form::Plan, Form::Raw, Form::Session] {
+            add(Op::Out(form));
+            add(Op::EnterFails(form));
+            for user in [Looks, Writes] {
+                add(Op::Enter(form, user));
+            }
+        }
+        for user in [Looks, Writes] {
+            add(Op::Enter(Form::RoundTrip, user));
+            add(Op::Persistent(Guest, user));
+            add(Op::Persistent(Current, user));
+        }
+        for of in [Current, Guest] {
+            for does in [
+                Does::Nothing,
+                Does::Reads,
+                Does::Writes,
+                Does::ReadsThenWrites,
+                Does::WritesNothing,
+                Does::Invalidates,
+                Does::Loads,
+                Does::LoadFails,
+                Does::WritesThenLoads,
+                Does::WritesThenLoadFails,
+                Does::LoadsThenWrites,
+            ] {
+                add(Op::Session(of, does));
+            }
+            add(Op::Reset(of));
+            add(Op::Verify(of));
+            add(Op::Finds(of));
+        }
+        for op in [
+            Op::DropOutPlan,
+            Op::DropPlan,
+            Op::Section,
+            Op::WithSection,
+            Op::PersistentFails,
+            Op::Idle,
+            Op::Invalidate(false),
+            Op::Invalidate(true),
+            Op::Resume,
+            Op::Offline,
+            Op::Online,
+            Op::ExitCurrent,
+        ] {
+            add(op);
+        }
+        all.push((Op::Fork, true, true));
+        for op in [Op::StoppedRead, Op::StoppedWrite, Op::Exit] {
+            all.push((op, false, true));
+        }
+        if bounds.stamps.is_some() {
+            all.push((Op::OnlineAnew, true, false));
+        }
+        if bounds.moves {
+            all.push((Op::Swap, false, true));
+        }
+        if bounds.wrong_kernel {
+            all.push((Op::Clobber, true, false));
+        }
+        all
+    }
+}
+
+/// One step of a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    pub(super) cpu: u8,
+    pub(super) context: u8,
+    pub(super) op: Op,
+    pub(super) irq: Option<(u16, Irq)>,
+}
+
+/// An operation on a CPU, about a context where the operation is about one.
+#[must_use]
+pub const fn on(cpu: u8, op: Op, context: u8) -> Move {
+    Move { cpu, context, op, irq: None }
+}
+
+impl Move {
+    /// With an interrupt at this step of it, counted from 1.
+    #[must_use]
+    pub const fn interrupted(self, step: u16, irq: Irq) -> Self {
+        Self { irq: Some((step, irq)), ..self }
+    }
+    /// The same with other names.
+    pub(super) fn relabel(self, names: Order) -> Self {
+        Self {
+            cpu: names.cpus[usize::from(self.cpu)],
+            context: names.contexts[usize::from(self.context)],
+            ..self
+        }
+    }
+}
+
+impl std::fmt::Display for Move {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "on({}, Op::", self.cpu)?;
+        let text = format!("{:?}", self.op);
+        // The operation's own parts by their paths.
+        match text.split_once('(') {
+            None => f.write_str(&text)?,
+            Some((name, parts)) => {
+                let parts = parts.trim_end_matches(')').split(", ");
+                let parts: Vec<_> = parts.map(|part| path(name, part)).collect();
+                write!(f, "{name}({})", parts.join(", "))?;
+            }
+        }
+        write!(f, ", {})", self.context)?;
+        if let Some((step, irq)) = self.irq {
+            write!(f, ".interrupted({step}, Irq::{irq:?})")?;
+        }
+        Ok(())
+    }
+}
+
+fn path(name: &str, part: &str) -> String {
+    let of = match part {
+        "true" | "false" => return part.into(),
+        "Current" | "Guest" => "Of",
+        "Looks" | "Writes" if name != "Session" => "User",
+        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" => "Form",
+        _ => "Does",
+    };
+    format!("{of}::{part}")
+}

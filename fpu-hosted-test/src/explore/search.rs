@@ -1,0 +1,308 @@
+//! The search: breadth first over canonical states, until there is no new one.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use fpu_core::{CpuLifecycle, Error, Level};
+
+use super::{
+    backend::Pin,
+    line::Irq,
+    machine::Machine,
+    ops::{Move, Op},
+    state::{Order, Packed, State},
+    words::PLENTY,
+    Bounds, Found, Violation,
+};
+
+/// The gate of a CPU that is not online, and of one that is open.
+const GATES: [u64; 2] = [0, 1];
+
+#[derive(Default)]
+struct Mix(u64);
+impl Hasher for Mix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u128(byte.into());
+        }
+    }
+    fn write_u128(&mut self, value: u128) {
+        let halves = (value >> 64) as u64 ^ (value as u64).rotate_left(29);
+        self.0 = (self.0 ^ halves).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 ^= self.0 >> 32;
+    }
+}
+
+/// What came of one move.
+struct Came {
+    to: Packed,
+    order: Order,
+    /// Steps at which an interrupt could come.
+    steps: u16,
+    delivered: bool,
+    wrong: Option<String>,
+}
+
+pub(super) struct Search {
+    machine: &'static Machine,
+    bounds: Bounds,
+    orders: Vec<Order>,
+    moves: Vec<Move>,
+    irqs: Vec<Irq>,
+    known: HashMap<Packed, u32, BuildHasherDefault<Mix>>,
+    states: Vec<Packed>,
+    /// How each state was first come to.
+    links: Vec<(u32, Move)>,
+    operations: u64,
+    applied: Vec<Op>,
+}
+
+impl Search {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        let machine = started(bounds);
+        let mut irqs = Vec::new();
+        if bounds.interrupts {
+            irqs.extend([Irq::Section, Irq::SectionThenGuest]);
+        }
+        if bounds.forgotten {
+            irqs.push(Irq::Forgets);
+        }
+        Self {
+            machine,
+            bounds,
+            orders: Order::all(bounds.cpus, bounds.tasks),
+            moves: moves(bounds),
+            irqs,
+            known: HashMap::default(),
+            states: Vec::new(),
+            links: Vec::new(),
+            operations: 0,
+            applied: Vec::new(),
+        }
+    }
+
+    /// Goes on until nothing new comes, something is wrong, or the depth is reached.
+    pub(super) fn run(mut self) -> Found {
+        let (root, _) = self.pack(&self.machine.state());
+        self.known.insert(root, 0);
+        self.states.push(root);
+        self.links.push((0, super::on(0, Op::Become, 0)));
+        let (mut depth, mut level_ends, mut violation) = (0, 1, None);
+        let mut next = 0;
+        let mut closed = true;
+        while next < self.states.len() && violation.is_none() {
+            if next == level_ends {
+                (depth, level_ends) = (depth + 1, self.states.len());
+                if self.bounds.depth.is_some_and(|most| depth >= most) {
+                    closed = false;
+                    break;
+                }
+            }
+            violation = self.all_from(next);
+            next += 1;
+        }
+        Found {
+            bounds: self.bounds,
+            operations: self.operations,
+            states: self.states.len(),
+            depth: if violation.is_some() { depth + 1 } else { depth },
+            closed: closed && violation.is_none(),
+            never_applied: self.never_applied(),
+            called: self.machine.called.names(),
+            violation,
+        }
+    }
+
+    fn never_applied(&self) -> Vec<String> {
+        let all = Op::all(self.bounds);
+        let never = all.iter().filter(|(op, ..)| !self.applied.contains(op));
+        never.map(|(op, ..)| format!("{op:?}")).collect()
+    }
+
+    fn all_from(&mut self, index: usize) -> Option<Violation> {
+        let from = self.states[index];
+        let state = self.unpack(from);
+        for m in 0..self.moves.len() {
+            let step = self.moves[m];
+            self.machine.load(&state);
+            if !self.machine.allows(step) {
+                continue;
+            }
+            if !self.applied.contains(&step.op) {
+                self.applied.push(step.op);
+            }
+            let (steps, wrong) = self.go(index, &state, step);
+            if wrong.is_some() {
+                return wrong;
+            }
+            let nmi = Move { irq: Some((1, Irq::Nmi)), ..step };
+            if self.bounds.interrupts && self.go(index, &state, nmi).1.is_some() {
+                return self.go(index, &state, nmi).1;
+            }
+            if !step.op.interruptible() {
+                continue;
+            }
+            for i in 0..self.irqs.len() {
+                let irq = self.irqs[i];
+                if irq != Irq::Section && (step.op.fails() || step.op.of_guest()) {
+                    continue;
+                }
+                for at in 1..=steps {
+                    let wrong = self.go(index, &state, step.interrupted(at, irq)).1;
+                    if wrong.is_some() {
+                        return wrong;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// One move from a state: its steps, and what was wrong.
+    fn go(&mut self, index: usize, state: &State, step: Move) -> (u16, Option<Violation>) {
+        self.operations += 1;
+        let mut came = self.try_move(state, step);
+        if came.wrong.is_none() && !self.known.contains_key(&came.to) {
+            came.wrong = self.check();
+            if came.wrong.is_none() {
+                self.known.insert(came.to, self.states.len() as u32);
+                self.states.push(came.to);
+                self.links.push((index as u32, step));
+            }
+        }
+        let steps = came.steps;
+        (steps, came.wrong.map(|what| self.violation(index, step, what)))
+    }
+
+    fn try_move(&self, state: &State, step: Move) -> Came {
+        let machine = self.machine;
+        machine.load(state);
+        let wrong = carry_out(machine, step);
+        let (to, order) = self.pack(&machine.state());
+        Came { to, order, steps: machine.line.steps(), delivered: machine.line.delivered(), wrong }
+    }
+
+    fn check(&self) -> Option<String> {
+        self.machine.check(&self.machine.state());
+        self.machine.line.take_wrong()
+    }
+
+    fn pack(&self, state: &State) -> (Packed, Order) {
+        state.pack(&self.orders, self.bounds.cpus, self.bounds.tasks + 1)
+    }
+    fn unpack(&self, packed: Packed) -> State {
+        State::unpack(packed, self.bounds.cpus, self.bounds.tasks + 1)
+    }
+
+    /// The way there, under the names that CPUs and tasks had at the beginning.
+    fn violation(&self, index: usize, last: Move, what: String) -> Violation {
+        let mut way = vec![last];
+        let mut at = index;
+        while at != 0 {
+            way.push(self.links[at].1);
+            at = self.links[at].0 as usize;
+        }
+        way.reverse();
+        let fresh = started(self.bounds);
+        let (mut from, mut names) = self.pack(&fresh.state());
+        let mut trace = Vec::new();
+        for step in way {
+            let came = self.try_move(&self.unpack(from), step);
+            debug_assert!(step.irq.is_none() || came.delivered);
+            trace.push(step.relabel(names));
+            (from, names) = (came.to, names.then(came.order));
+        }
+        Violation { what, bounds: self.bounds, trace }
+    }
+}
+
+/// A machine whose CPUs are online.
+fn started(bounds: Bounds) -> &'static Machine {
+    let machine = Machine::new(bounds.cpus, bounds.tasks);
+    machine.line.arm(0, None);
+    for (number, cpu) in machine.cpus.iter().enumerate() {
+        // SAFETY: O1: each has its own number. O2: the words are new.
+        let online = unsafe { Pin(cpu, Level::Task).fpu_online(number as u32) };
+        debug_assert_eq!(online, Ok(()));
+    }
+    if let Some(stamps) = bounds.stamps {
+        machine.leave(stamps);
+    }
+    machine
+}
+
+fn moves(bounds: Bounds) -> Vec<Move> {
+    let mut moves = Vec::new();
+    for (op, every_cpu, every_context) in Op::all(bounds) {
+        let cpus = if every_cpu { bounds.cpus } else { 1 };
+        let contexts = if every_context { bounds.tasks + 1 } else { 1 };
+        for cpu in 0..cpus {
+            moves.extend((0..contexts).map(|context| super::on(cpu as u8, op, context as u8)));
+        }
+    }
+    moves
+}
+
+/// One move; what was wrong with it.
+fn carry_out(machine: &Machine, step: Move) -> Option<String> {
+    let before = machine.state();
+    machine.line.arm(usize::from(step.cpu), step.irq);
+    let done = machine.apply(step);
+    machine.line.disarm();
+    if let Err(why) = done {
+        let cpu = before.cpus[usize::from(step.cpu)];
+        let open = cpu.gate == GATES[1] && cpu.open;
+        let right = match why {
+            Error::CpuOffline => cpu.gate == GATES[0],
+            Error::Busy => cpu.gate != GATES[0] && !open || machine.forgot.get(),
+            Error::RestoreFailed(_) => step.op.fails(),
+            // Some take a few stamps, and so does an interrupt.
+            Error::Exhausted => cpu.left < PLENTY,
+            _ => false,
+        };
+        if !right {
+            machine.line.report(|| format!("refused: {why:?}"));
+        }
+        let interrupted = step.irq.is_some_and(|(_, irq)| irq != Irq::Nmi);
+        let whole = !(why == Error::Exhausted && step.op.in_parts());
+        if whole && !matches!(why, Error::RestoreFailed(_)) && !interrupted {
+            let mut after = machine.state();
+            if step.op.overwrites() {
+                for (after, before) in after.cpus.iter_mut().zip(&before.cpus) {
+                    (after.holds, after.from) = (before.holds, before.from);
+                }
+            }
+            if after != before {
+                machine.line.report(|| format!("a refusal ({why:?}) has changed something"));
+            }
+        }
+    }
+    machine.line.take_wrong()
+}
+
+/// Plays a trace on one machine of so many CPUs, tasks and stamps from its beginning, nothing renumbered.
+///
+/// # Errors
+///
+/// What was wrong, and at which move.
+pub fn replay(bounds: Bounds, trace: &[Move]) -> Result<(), String> {
+    let machine = started(bounds);
+    for (nth, &step) in trace.iter().enumerate() {
+        if !machine.allows(step) {
+            return Err(format!("move {nth} is not allowed: {step}"));
+        }
+        let wrong = carry_out(machine, step).or_else(|| {
+            machine.check(&machine.state());
+            machine.line.take_wrong()
+        });
+        if let Some(what) = wrong {
+            return Err(format!("move {nth}, {step}: {what}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! Sessions, dropped at each stage.
+
+use fpu_core::{Error, Level, ReadSession, TaskState};
+
+use super::{
+    backend::{Cpu, Pin, Symbol},
+    calls::Call,
+    machine::Machine,
+    ops::{Does, Of},
+    words::MEMORY,
+};
+use core::sync::atomic::Ordering::Relaxed;
+
+impl Machine {
+    pub(super) fn allows_session(&self, cpu: &Cpu, of: Of, does: Does) -> bool {
+        let Some(which) = self.which(cpu, of) else { return false };
+        let word = Self::word(&self.slots[which].fpu.borrow()).load(Relaxed);
+        let held = word & !MEMORY == fpu_core::CpuWords::resident(&cpu.words.fpu);
+        // What is loaded overwrites a task that is live here: who loads the guest has saved it.
+        let loads = of == Of::Current || self.free(cpu);
+        match does {
+            Does::Nothing
+            | Does::Reads
+            | Does::Writes
+            | Does::ReadsThenWrites
+            | Does::WritesNothing => true,
+            Does::Invalidates => held && word & MEMORY != 0,
+            Does::Loads | Does::WritesThenLoads | Does::WritesThenLoadFails => loads,
+            Does::LoadFails => loads && !held,
+            Does::LoadsThenWrites => loads && !held,
+        }
+    }
+
+    pub(super) fn session(&self, cpu: &Cpu, of: Of, does: Does) -> Result<(), Error> {
+        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
+        let (slot, mut pin) = (&self.slots[which], Pin(cpu, Level::Task));
+        let context = slot.fpu.borrow();
+        self.call(Call::Open);
+        let state = context.open(&mut pin)?;
+        self.line.step();
+        self.named(&state);
+        let reads = |image: Symbol| self.judge(which, image, "a session's image");
+        let writes = |image: &mut Symbol| {
+            *image = self.fresh();
+            slot.expected.set(*image);
+            self.line.step();
+        };
+        match does {
+            Does::Nothing => drop(state),
+            Does::Reads => match state {
+                TaskState::RegistersOnly(session) => {
+                    self.call(Call::SessionRead);
+                    let both = session.make_memory_valid_read();
+                    self.call(Call::SessionImage);
+                    reads(both.image());
+                }
+                TaskState::Both(session) => reads(session.image()),
+                TaskState::MemoryOnly(session) => reads(session.image()),
+            },
+            Does::Writes | Does::WritesNothing => {
+                let mut session = match state {
+                    TaskState::RegistersOnly(session) => {
+                        self.call(Call::RegistersWrite);
+                        session.make_memory_valid_write()
+                    }
+                    TaskState::Both(session) => {
+                        self.call(Call::BothWrite);
+                        session.make_memory_valid_write()
+                    }
+                    TaskState::MemoryOnly(session) => {
+                        self.call(Call::MemoryWrite);
+                        session.make_memory_valid_write()
+                    }
+                };
+                reads(session.image());
+                if does == Does::Writes {
+                    self.call(Call::SessionImageMut);
+                    writes(session.image_mut());
+                }
+            }
+            Does::ReadsThenWrites => {
+                self.call(Call::StateRead);
+                let session = state.make_memory_valid_read();
+                self.call(Call::ReadImage);
+                reads(session.image());
+                self.line.step();
+                self.call(Call::ReadWrite);
+                let mut session = match session {
+                    ReadSession::MemoryOnly(session) => session.make_memory_valid_write(),
+                    both => both.make_memory_valid_write(),
+                };
+                writes(session.image_mut());
+            }
+            Does::Invalidates => {
+                if let TaskState::Both(session) = state {
+                    self.call(Call::SessionInvalidate);
+                    drop(session.invalidate_registers());
+                }
+            }
+            Does::Loads | Does::LoadFails => {
+                self.call(Call::StateLoad);
+                cpu.registers.fails.set(does == Does::LoadFails);
+                state.make_registers_valid()?;
+            }
+            Does::WritesThenLoads | Does::WritesThenLoadFails => {
+                self.call(Call::StateWrite);
+                let mut session = state.make_memory_valid_write();
+                writes(session.image_mut());
+                self.call(Call::SessionLoad);
+                cpu.registers.fails.set(does == Does::WritesThenLoadFails);
+                let both = session.make_registers_valid()?;
+                self.judge(which, cpu.registers.holds.get(), "the registers after a load");
+                drop(both);
+            }
+            Does::LoadsThenWrites => {
+                // A section in an interrupt may have come before.
+                let TaskState::MemoryOnly(session) = state else { return Ok(()) };
+                let both = session.make_registers_valid()?;
+                self.line.step();
+                let mut session = both.invalidate_registers();
+                writes(session.image_mut());
+            }
+        }
+        Ok(())
+    }
+
+    fn named<C: fpu_core::SoftFloat>(&self, state: &TaskState<'_, C>) {
+        self.call(Call::StateName);
+        let right = match state {
+            TaskState::RegistersOnly(_) => "registers only",
+            TaskState::Both(_) => "both",
+            TaskState::MemoryOnly(_) => "memory only",
+        };
+        if state.name() != right {
+            self.line.report(|| format!("{right} is called {}", state.name()));
+        }
+    }
+}
