@@ -207,7 +207,9 @@ fn row(subject: &Subject, enabled: &Layouts, supervisor: Option<u64>, number: u3
     let alone = Layouts::new(&subject.facts, 1 << number).ok();
     let standard = alone.and_then(|layouts| range(&layouts.standard, number));
     let compacted = range(&enabled.compacted, number);
-    let is_supervisor = described.is_some_and(|d| d.supervisor);
+    // By the list that names it: what is not described says nothing.
+    let is_supervisor = subject.facts.supported_supervisor().bits() >> number & 1 != 0
+        && subject.facts.supported_user().bits() >> number & 1 == 0;
     let none = || String::from("-");
     Row {
         number: number.to_string(),
