@@ -60,7 +60,9 @@ fn spoilt(number: u32, words: [u32; 4]) -> Vec<([u32; 4], R, u32, Option<Expecte
             placed(far, Some(Expected::AtMost(1 << 20)));
         }
         if kind & 2 != 0 {
-            placed(offset + 8, Some(Expected::MultipleOf(64)));
+            for by in [8, 16, 32] {
+                placed(offset + by, Some(Expected::MultipleOf(64)));
+            }
         }
     }
     ways
@@ -341,6 +343,9 @@ fn a_plan_for_ring_3_is_for_one_xcr0() {
     let legacy = disabled.plan().unwrap();
     assert_eq!(legacy.check_cpu(&disabled.facts().unwrap()), Ok(()));
     assert!(legacy.check_cpu(&with(0x2E7)).is_err());
+    let stale = disabled.facts().unwrap().with_xcr0(plan.xcr0());
+    let why = Err(crate::CpuMismatch::Xcr0 { expected: plan.xcr0(), found: Some(C::LEGACY) });
+    assert_eq!((legacy.check_cpu(&stale), plan.check_cpu(&stale)), (Ok(()), why));
     // Ring 0 decides XCR0 itself.
     let kernel = server().kernel(C::all()).unwrap();
     assert_eq!(kernel.check_cpu(&with(3)), Ok(()));
