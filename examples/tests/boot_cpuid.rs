@@ -278,6 +278,10 @@ fn a_pass_is_held_against_the_plan_for_the_words() {
     ] {
         assert_eq!(on(name, words, &report(rung, xcr0)), None, "{name}");
     }
+    // What they have, they must enable.
+    let why = on("max", "bhyve-avx512", &report("fxsave", None));
+    assert_eq!(why.as_deref(), Some("it enables 0x3 in XCR0, and should enable 0x7"));
+    assert_eq!(on("max", "bhyve-avx512", &whole), None);
     // More than the words allow is wrong everywhere.
     for name in ["max", "max-noavx", "icelake", "kvm"] {
         for more in ["0x1f", "0xf", "0x10003"] {
