@@ -129,7 +129,7 @@ fn tried(lie: Lie, facts: &Facts) -> Result<(), &'static str> {
     })
 }
 
-/// Plans of CPUs that are not like this one: with AVX elsewhere, and with more bits of MXCSR.
+/// Plans of CPUs that are not like this one: with AVX elsewhere, and with more bits of MXCSR; and one for ring 3.
 #[inline(never)]
 fn others(facts: &Facts) -> Result<(), &'static str> {
     let of = |facts, mask| Plan::for_kernel(facts, mask, Components::LEGACY | Components::AVX);
@@ -138,6 +138,14 @@ fn others(facts: &Facts) -> Result<(), &'static str> {
             // SAFETY: as in `tried`.
             let result = unsafe { plan.enable_given(facts) };
             matches!(result, Err(EnableError::Cpu(CpuMismatch::Described { .. })))
+        })?;
+    }
+    let user = facts.clone().with_xcr0(Components::LEGACY);
+    if let Ok(plan) = Plan::for_user(user, 0, Components::all()) {
+        unchanged(facts, || {
+            // SAFETY: as in `tried`.
+            let result = unsafe { plan.enable_given(facts) };
+            result == Err(EnableError::UserPlan)
         })?;
     }
     match of(facts.clone(), u32::MAX) {

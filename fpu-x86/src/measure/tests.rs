@@ -82,6 +82,13 @@ fn every_state_differs_from_what_else_lies_there() {
         if words(number).is_empty() {
             let odd = |at: &usize| [0, FILL, POISON].contains(&state(number, *at));
             assert_eq!((0..size).find(odd), None, "{number}");
+            // By so much a component can be moved; and none may be taken for the next.
+            for by in [1, 8, 64] {
+                let same = |at: &usize| pattern(number, *at) == pattern(number, at + by);
+                assert_eq!((0..size).find(same), None, "{number}: as {by} further on");
+            }
+            let same = |at: &usize| pattern(number, *at) == pattern(number + 1, *at);
+            assert_eq!((0..size).find(same), None, "{number}: as the next");
         }
     }
     for checked in [Components::BNDCSR, Components::TILECFG] {
