@@ -288,6 +288,10 @@ fn a_pass_is_held_against_the_plan_for_the_words() {
     }
     rest.xss = Some("0x0".into());
     assert!(on("sapphire", "openhcl-tdx", &rest).is_some(), "without CET_U");
+    // What they have, they must enable.
+    let why = on("max", "bhyve-avx512", &report("fxsave", None));
+    assert_eq!(why.as_deref(), Some("it saves with fxsave, and should with xsaveopt"));
+    assert_eq!(on("max", "bhyve-avx512", &whole), None);
     // More than the words allow is wrong everywhere.
     for name in ["max", "max-noavx", "icelake", "kvm"] {
         for more in ["0x1f", "0xf", "0x10003"] {

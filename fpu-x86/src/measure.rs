@@ -112,6 +112,7 @@ fn registers(number: u32, size: usize) -> usize {
 /// The legacy area: MXCSR always, as a restore in the standard format loads it; x87 and SSE if present.
 fn write_legacy(image: &mut [u8], present: Components, mxcsr_mask: u32) {
     const TAGS_FULL: u8 = 0xFF;
+    // FXRSTOR loads all of it, present or not.
     image::clear(image, 0, image::XSTATE_BV);
     image::set(image, image::FCW, image::INITIAL_FCW.to_le_bytes());
     image::set(image, image::MXCSR, image::INITIAL_MXCSR.to_le_bytes());
@@ -376,95 +377,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::layout::Slot;
-    use std::{println, vec::Vec};
-
-    /// This CPU's plans, by every instruction of ring 3. Without components that refuse some bytes, because nothing
-    /// here serves faults, and without tiles, for which no permission was asked.
-    fn plans() -> Vec<Plan> {
-        let refusing = Components::MPX | Components::AMX;
-        // SAFETY: X1: nothing here uses them.
-        let all = unsafe { Plan::detect_user_without(refusing) }.unwrap();
-        // SAFETY: X1: no other thread's registers are this test's business.
-        let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
-        let mut plans: Vec<Plan> =
-            Rung::ALL.iter().filter_map(|rung| all.clone().with_rung(*rung).ok()).collect();
-        plans.extend(legacy.with_rung(Rung::Fxsave));
-        plans
-    }
-
-    fn measured(plan: &Plan) -> Result<(), Measured> {
-        // SAFETY: C1, C2: the registers hold nothing across the call, by its clobbers. C6: ring 3.
-        unsafe { plan.measure() }
-    }
-
-    #[test]
-    fn this_cpu_saves_what_its_plans_say() {
-        for plan in plans() {
-            assert_eq!(measured(&plan), Ok(()), "{:?}", plan.rung());
-            assert_eq!(measured(&plan.clone().scrubbing()), Ok(()), "{:?}", plan.rung());
-        }
-    }
-
-    /// Each component moved by every distance, and made smaller and larger by every amount, over and into the
-    /// others. A component that the CPU has as often as the plan says passes: nothing else does.
-    #[test]
-    fn a_layout_that_is_not_the_cpus_is_found() {
-        let mut found = 0;
-        for plan in plans() {
-            for number in extended(plan.components()) {
-                let slot = plan.layout.slot(number).unwrap();
-                let moved = (1..=32).flat_map(|by| [8 * by, -8 * by]).map(|by: i32| Slot {
-                    offset: slot.offset.saturating_add_signed(by).max(EXTENDED),
-                    ..slot
-                });
-                let sized = (1..=16)
-                    .flat_map(|by| [slot.size.saturating_sub(8 * by).max(8), slot.size + 8 * by])
-                    .map(|size| Slot { size, ..slot });
-                for other in moved.chain(sized).filter(|other| *other != slot) {
-                    let mut wrong = plan.clone();
-                    wrong.layout.place_for_test(number, other);
-                    let result = measured(&wrong);
-                    assert!(result.is_err(), "{:?}: {number} as {other:?}", plan.rung());
-                    found += 1;
-                }
-            }
-        }
-        match found {
-            0 => println!("SKIP: this CPU or its system has no component beyond x87 and SSE"),
-            _ => assert!(found > 60, "{found}"),
-        }
-        let plan = &plans()[0];
-        assert_eq!(measured(plan), Ok(()), "and leaves nothing behind");
-    }
-
-    #[test]
-    fn an_area_that_no_cpu_has_is_not_tried() {
-        for plan in plans().iter_mut().filter(|plan| plan.format() != Format::Legacy) {
-            let Some(number) = extended(plan.components()).last() else { continue };
-            plan.layout.place_for_test(number, Slot { offset: MOST as u32 - 63, size: 64 });
-            let component = one(number);
-            assert_eq!(measured(plan), Err(Measured::TooLarge { component }));
-        }
-    }
-
-    #[test]
-    fn every_state_differs_from_what_else_lies_there() {
-        for number in 2..63 {
-            let size = 8192;
-            let len = registers(number, size);
-            assert!((0..len).any(|at| state(number, at) != 0), "{number}: it is the initial one");
-            if words(number).is_empty() {
-                let odd = |at: &usize| [0, FILL, POISON].contains(&state(number, *at));
-                assert_eq!((0..size).find(odd), None, "{number}");
-            }
-        }
-        for checked in [Components::BNDCSR, Components::TILECFG] {
-            let number = checked.number().unwrap();
-            let bytes: Vec<u8> = (0..64).map(|at| state(number, at)).collect();
-            assert_eq!(image::first_illegal(checked, &bytes), None, "{checked:?}");
-        }
-    }
-}
+mod tests;

@@ -164,6 +164,13 @@ fn cpus_of_another_kind_are_refused() {
     let no_xgetbv1 = big_core().with(0xD, 1, [0xB, 0x340, 0x900, 0]);
     let why = lower.check_cpu(&no_xgetbv1.facts().unwrap());
     assert_eq!(why, Err(CpuMismatch::OnOneOnly("XGETBV with ECX = 1")));
+    let xfd = big_core().with(0xD, 1, [0x1F, 0x340, 0x900, 0]);
+    let why = lower.check_cpu(&xfd.facts().unwrap());
+    assert_eq!(why, Err(CpuMismatch::OnOneOnly("IA32_XFD")));
+    let lowest = lower.with_rung(Rung::Xsave).unwrap();
+    let no_xsavec = big_core().with(0xD, 1, [0xD, 0x340, 0x900, 0]);
+    let why = lowest.check_cpu(&no_xsavec.facts().unwrap());
+    assert_eq!(why, Err(CpuMismatch::OnOneOnly("XSAVEC")));
     let masked = plan.check_mxcsr_mask(0xFFBF);
     assert_eq!(masked, Err(CpuMismatch::MxcsrMask { missing: 0x40 }));
     assert_eq!(plan.check_mxcsr_mask(0x2_FFFF), Ok(()));
@@ -275,6 +282,7 @@ fn control_registers_that_differ_are_named() {
         (ControlState { xcr0: Some(xcr0 | 0x200), ..good }, ControlRegister::Xcr0),
         (ControlState { xcr0: None, ..good }, ControlRegister::Xcr0),
         (ControlState { xss: Some(0), ..good }, ControlRegister::Xss),
+        (ControlState { xss: None, ..good }, ControlRegister::Xss),
         (ControlState { xfd: Some(1 << 18), ..good }, ControlRegister::Xfd),
     ];
     for (state, register) in bad {

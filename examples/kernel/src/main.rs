@@ -76,11 +76,11 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
         Ok(plan) => plan,
         Err(why) => verdict::fail(format_args!("no plan: {why}")),
     };
+    verdict::quirks(plan);
+    verdict::disbelieved(plan);
     if let Err(what) = refusal::leaves_everything_as_before() {
         verdict::fail(format_args!("after a refusal: {what}"));
     }
-    verdict::quirks(plan);
-    verdict::disbelieved(plan);
     // The plan is in force, so that the processor can be asked about images; then as every CPU begins.
     // SAFETY: nobody needs the registers, and the CPU's word is not open.
     unsafe { hw::detect() };

@@ -1,7 +1,7 @@
-//! Plans that this CPU refuses, and that may not become smaller: CR0, CR4, XCR0, IA32_XSS and IA32_XFD hold
-//! afterwards what they held before. A kernel of yours has no such file.
+//! Plans that this CPU refuses, and that may not become smaller, and plans of other CPUs: CR0, CR4, XCR0, IA32_XSS
+//! and IA32_XFD hold afterwards what they held before. A kernel of yours has no such file.
 
-use fpu_x86::{Components, EnableError, Facts, Plan, PlanError, Rung};
+use fpu_x86::{Components, CpuMismatch, EnableError, Facts, Plan, PlanError, Rung};
 use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
 use x86_64::registers::{
     control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
@@ -89,7 +89,23 @@ pub fn leaves_everything_as_before() -> Result<(), &'static str> {
             tried(lie, &facts)?;
         }
     }
-    Ok(())
+    others(&facts)?;
+    without_xsave(&facts)
+}
+
+/// What is refused leaves the registers as they were.
+fn unchanged(facts: &Facts, refused: impl FnOnce() -> bool) -> Result<(), &'static str> {
+    let before = registers(facts);
+    let refused = refused();
+    let after = registers(facts);
+    if !refused {
+        return Err("it was none");
+    }
+    let names = ["CR0", "CR4", "XCR0", "IA32_XSS", "IA32_XFD"];
+    match names.into_iter().zip(before.iter().zip(after)).find(|(_, (old, new))| **old != *new) {
+        Some((name, _)) => Err(name),
+        None => Ok(()),
+    }
 }
 
 /// One of them, with instructions that are as they should be.
@@ -106,17 +122,58 @@ fn tried(lie: Lie, facts: &Facts) -> Result<(), &'static str> {
     };
     // AMD's family 17h has XSAVES that is not used, so that there is no such plan.
     let Ok(mut plan) = plan else { return Ok(()) };
-    let before = registers(facts);
-    // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
-    let (first, settled) = unsafe { (plan.enable_given(&told), plan.settle_given(&told)) };
-    let after = registers(facts);
-    match (first, settled) {
-        (Err(_), Err(EnableError::Plan(PlanError::Required { .. }))) => {}
-        _ => return Err("it was none"),
+    unchanged(facts, || {
+        // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
+        let (first, settled) = unsafe { (plan.enable_given(&told), plan.settle_given(&told)) };
+        first.is_err() && matches!(settled, Err(EnableError::Plan(PlanError::Required { .. })))
+    })
+}
+
+/// Plans of CPUs that are not like this one: with AVX elsewhere, and with more bits of MXCSR; and one for ring 3.
+#[inline(never)]
+fn others(facts: &Facts) -> Result<(), &'static str> {
+    let of = |facts, mask| Plan::for_kernel(facts, mask, Components::LEGACY | Components::AVX);
+    if let Ok(plan) = Facts::from_cpuid(Lie::Avx).and_then(|told| of(told, 0)) {
+        unchanged(facts, || {
+            // SAFETY: as in `tried`.
+            let result = unsafe { plan.enable_given(facts) };
+            matches!(result, Err(EnableError::Cpu(CpuMismatch::Described { .. })))
+        })?;
     }
-    let names = ["CR0", "CR4", "XCR0", "IA32_XSS", "IA32_XFD"];
-    match names.into_iter().zip(before.iter().zip(after)).find(|(_, (old, new))| **old != *new) {
-        Some((name, _)) => Err(name),
-        None => Ok(()),
+    let user = facts.clone().with_xcr0(Components::LEGACY);
+    if let Ok(plan) = Plan::for_user(user, 0, Components::all()) {
+        unchanged(facts, || {
+            // SAFETY: as in `tried`.
+            let result = unsafe { plan.enable_given(facts) };
+            result == Err(EnableError::UserPlan)
+        })?;
+    }
+    match of(facts.clone(), u32::MAX) {
+        Ok(plan) => unchanged(facts, || {
+            // SAFETY: as in `tried`.
+            let result = unsafe { plan.enable_given(facts) };
+            matches!(result, Err(EnableError::Cpu(CpuMismatch::MxcsrMask { .. })))
+        }),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A plan for FXSAVE turns off what firmware, or a plan with XSAVE, has turned on: tasks cannot use AVX.
+#[inline(never)]
+fn without_xsave(facts: &Facts) -> Result<(), &'static str> {
+    let plan = Plan::for_kernel(facts.clone(), 0, Components::LEGACY)
+        .and_then(|plan| plan.with_rung(Rung::Fxsave));
+    let Ok(plan) = plan else { return Ok(()) };
+    let before = Cr4::read();
+    // SAFETY: the CPU has XSAVE; C1 to C5 as in `tried`; the bit is put back.
+    let (result, after) = unsafe {
+        Cr4::write(before | Cr4Flags::OSXSAVE);
+        (plan.enable_given(facts), Cr4::read())
+    };
+    // SAFETY: as it was.
+    unsafe { Cr4::write(before) };
+    match result {
+        Ok(_) if !after.contains(Cr4Flags::OSXSAVE) => Ok(()),
+        _ => Err("FXSAVE leaves CR4.OSXSAVE"),
     }
 }

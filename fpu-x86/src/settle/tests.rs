@@ -216,6 +216,9 @@ fn what_is_left_is_all_that_works() {
         });
         assert_eq!(named, first.components().difference(plan.components()), "{machine:x?}");
         assert_eq!(plan.quirks().count() == 0, steps == 0);
+        let empty =
+            |quirk| matches!(quirk, Quirk::LeftOut { components, .. } if components.is_empty());
+        assert!(!plan.quirks().any(empty), "{machine:x?}");
         whole += u32::from(steps == 0);
         least += u32::from(plan.rung() == Rung::Fxsave);
     }
@@ -280,4 +283,120 @@ fn without_a_working_fxsave_there_is_no_plan() {
     assert_eq!(left.shrink(why, |_| unreachable!(), |_| unreachable!()), Err(why));
     let names: Vec<_> = left.quirks().collect();
     assert!(names.is_empty());
+}
+
+/// All components, with IA32_XSS and IA32_XFD.
+fn whole() -> Plan {
+    cpus()[2].kernel(Components::all()).unwrap()
+}
+
+fn shrunk(plan: &Plan, why: EnableError, accepted: Components) -> Result<Plan, EnableError> {
+    let mut left = plan.clone();
+    left.shrink(why, |_| accepted, |_| Some(accepted)).map(|()| left)
+}
+
+fn kept(plan: &Plan, register: ControlRegister, kept: Components) -> Result<Plan, EnableError> {
+    let found = Some(kept.bits());
+    let why = EnableError::Verify(ControlMismatch { register, expected: None, found });
+    shrunk(plan, why, Components::empty())
+}
+
+/// Where there is no XSAVE, or XCR0 is no use, the next plan is that of FXSAVE: no instruction of XSAVE is tried.
+#[test]
+fn what_is_refused_as_a_whole_leaves_fxsave_at_once() {
+    use ControlRegister as R;
+    let plan = whole();
+    let all = Components::all();
+    let refused = |register| EnableError::Refused { register, vector: 13 };
+    for left in [
+        shrunk(&plan, refused(R::Cr4), all),
+        shrunk(&plan, refused(R::Xcr0), Components::SUPERVISOR),
+        // Each group is accepted, and all of them are not; or more is held than was written.
+        shrunk(&plan, refused(R::Xcr0), all),
+        kept(&plan, R::Xcr0, plan.xcr0() | Components::MPX),
+        kept(&plan, R::Xcr0, Components::X87),
+    ] {
+        let left = left.unwrap();
+        assert_eq!((left.rung(), left.components()), (Rung::Fxsave, Components::LEGACY));
+        assert_eq!(ControlState::of(&left).cr4 & CR4_OSXSAVE, 0);
+        let lost = plan.components().difference(Components::LEGACY);
+        let named =
+            |quirk| matches!(quirk, Quirk::LeftOut { components, .. } if lost.contains(components));
+        assert!(left.quirks().any(named));
+    }
+}
+
+/// A register that does not hold what is written is left as it is, with what needs it; so is it verified.
+#[test]
+fn a_register_that_keeps_something_else_is_left_alone() {
+    use ControlRegister as R;
+    let plan = whole();
+    let supervisor = plan.xss();
+    assert!(!supervisor.is_empty());
+    // Each is accepted, and all of them are not: no XSAVES, and nothing else lost.
+    let refused = EnableError::Refused { register: R::Xss, vector: 13 };
+    let none = shrunk(&plan, refused, Components::all()).unwrap();
+    assert_eq!((none.rung(), none.components()), (Rung::Xsavec, plan.xcr0()));
+    // More than was written: what is not saved would be in use. Less: that is left out.
+    let more = kept(&plan, R::Xss, supervisor | Components::PT).unwrap();
+    assert_eq!((more.rung(), more.components()), (Rung::Xsavec, plan.xcr0()));
+    assert!(more.quirks().any(|quirk| quirk
+        == Quirk::LeftAlone { register: R::Xss, why: LeftOut::NotKept { register: R::Xss } }));
+    let less = kept(&plan, R::Xss, supervisor.difference(Components::PASID)).unwrap();
+    assert_eq!((less.rung(), less.xss()), (Rung::Xsaves, supervisor.difference(Components::PASID)));
+    let xfd = kept(&plan, R::Xfd, Components::TILEDATA).unwrap();
+    assert_eq!(xfd.components(), plan.components().difference(Components::AMX));
+    assert!(xfd.quirks().any(|quirk| quirk
+        == Quirk::LeftAlone { register: R::Xfd, why: LeftOut::NotKept { register: R::Xfd } }));
+    // It may hold anything, where it is left alone and only there.
+    for (left, xss, xfd) in [(&more, true, false), (&xfd, false, true), (&plan, false, false)] {
+        let of = ControlState::of(left);
+        assert_eq!((of.xss.is_none(), of.xfd.is_none()), (xss, xfd));
+        for other in [None, Some(1 << 18)] {
+            assert_eq!(ControlState { xss: other, ..of }.verify(left).is_ok(), xss);
+            assert_eq!(ControlState { xfd: other, ..of }.verify(left).is_ok(), xfd);
+        }
+    }
+}
+
+/// Found with x87 and SSE among others, a fault is the instruction's: no component goes for it.
+#[test]
+fn what_goes_wrong_with_everything_in_use_is_the_instructions_fault() {
+    let plan = cpus()[0].kernel(Components::USER).unwrap();
+    let present = plan.components();
+    for found in [
+        Measured::Outside { present, at: 9000 },
+        Measured::Header { present },
+        Measured::RestoreFault { vector: 13, present },
+        Measured::Absent { missing: present },
+    ] {
+        let left = shrunk(&plan, EnableError::Measured(found), present).unwrap();
+        assert_eq!((left.rung(), left.components()), (Rung::Xsavec, present), "{found}");
+        let why = LeftOut::Measured(found);
+        assert!(left.quirks().eq([Quirk::Barred { rung: Rung::Xsaves, why }]));
+    }
+}
+
+/// AVX takes AVX-512 with it, and sizes that were for both.
+#[test]
+fn what_is_lost_with_another_one_is_lost_by_all_rules() {
+    let why = EnableError::Measured(Measured::Elsewhere { component: Components::AVX, at: 576 });
+    let plan = cpus()[0].kernel(Components::USER).unwrap();
+    let requiring = plan.clone().requiring(Components::AVX512).unwrap();
+    let error = shrunk(&requiring, why, Components::all()).unwrap_err();
+    let required = |why| {
+        matches!(why, EnableError::Plan(PlanError::Required { component, .. })
+        if component == Components::AVX512)
+    };
+    assert!(required(error), "{error}");
+    let after = cpus()[0].clone().with(0xD, 1, [0xF, 9000, 0x100, 0]).facts().unwrap();
+    let sized = plan.with_sizes(&after);
+    assert_eq!(sized.area_len(), 9000);
+    let left = shrunk(&sized, why, Components::all()).unwrap();
+    assert_eq!((left.components(), left.area_len()), (Components::LEGACY, 576));
+    // The reason is that of the component which is asked for.
+    let none = left.clone().requiring(Components::APX);
+    assert_eq!(none, Err(PlanError::NotEnumerated(Components::APX)));
+    let gone = left.requiring(Components::OPMASK);
+    assert!(matches!(gone, Err(PlanError::Required { component: Components::OPMASK, .. })));
 }
