@@ -20,7 +20,8 @@ use core::{fmt, ptr::NonNull};
 /// * **B2** [`save`](Self::save) writes every register that any task can hold (XCR0 | IA32_XSS on
 ///   x86) and changes none.
 /// * **B3** [`restore`](Self::restore) sets every such register, those absent from the image to
-///   their initial value, so that nothing of the previous holder is left.
+///   their initial value, so that nothing of the previous holder is left; it reads the image and writes
+///   nothing to it.
 /// * **B4** a restore that cannot be completed returns `Err` and does not fault; the registers may
 ///   then hold anything, the image is unchanged.
 /// * **B5** a restore of what [`save`](Self::save), [`write_initial`](Self::write_initial),

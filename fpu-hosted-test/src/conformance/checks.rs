@@ -1,6 +1,8 @@
 //! The checks. Each takes a fresh seed, so that nothing left by another looks like its own.
 
-use super::{compare, idle, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict};
+use super::{
+    absent, compare, idle, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict,
+};
 use core::ptr::NonNull;
 use fpu_core::{KernelUnits, RawFpu};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -28,7 +30,7 @@ pub(super) struct Bench<'h, H: Harness> {
 }
 
 pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
-    let checks: [(&'static str, &'static str, Body<H>); 22] = [
+    let checks: [(&'static str, &'static str, Body<H>); 25] = [
         ("size-is-constant", "B1", size_is_constant),
         ("stays-inside", "B1", stays_inside),
         ("save-writes-everything", "B2", save_writes_everything),
@@ -37,12 +39,15 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("restore-clears-absent", "B3", restore_clears_absent),
         ("old-bytes-stay-unseen", "B3", old_bytes_stay_unseen),
         ("initial-over-anything", "B3", initial_over_anything),
+        ("absent-over-old-bytes", "B3", absent::absent_over_old_bytes),
+        ("restore-leaves-image", "B3", absent::restore_leaves_the_image),
         ("refused-image-unchanged", "B4", refused_image_unchanged),
         ("good-image-after-refused", "B4", good_image_after_refused),
         ("own-images-accepted", "B5", own_images_accepted),
         ("no-allocation-no-panic", "B6", no_allocation_no_panic),
         ("unchanged-since-restore", "B7", unchanged_since_restore),
         ("child-inherits-the-right", "B5", child_inherits_the_right),
+        ("child-leaves-parent", "B5", absent::child_leaves_the_parent),
         ("kernel-defaults", "I5", kernel_defaults),
         ("view-shows-registers", "I8", view_shows_registers),
         ("view-write-is-loaded", "B5", view_write_is_loaded),
@@ -119,10 +124,22 @@ impl<H: Harness> Bench<'_, H> {
         }
     }
     /// Is this what a restore gives?
-    fn restores(&mut self, area: NonNull<u8>, expect: &H::Registers, what: &str) -> Answer {
+    pub(super) fn restores(
+        &mut self,
+        area: NonNull<u8>,
+        expect: &H::Registers,
+        what: &str,
+    ) -> Answer {
         same(&self.restored(area)?, expect, what)
     }
-    fn view(&self, memory: &mut Memory) -> Option<H::Registers> {
+    /// A child's image, over anything.
+    pub(super) fn child(&mut self, parent: &mut Memory) -> Memory {
+        let mut child = self.memory(0xFF);
+        // SAFETY: S1 for both, which are two values.
+        unsafe { self.harness.fpu().copy_for_child(parent.base(), child.base()) };
+        child
+    }
+    pub(super) fn view(&self, memory: &mut Memory) -> Option<H::Registers> {
         // SAFETY: S1 as in `fresh`, and an image is in it; S3: nobody else has the memory.
         self.harness.view(unsafe { self.harness.fpu().image(memory.base()) })
     }
@@ -158,10 +175,7 @@ fn stays_inside<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
         let mut memory = b.saved(&registers);
         memory.canaries()?;
         b.restored(memory.base())?;
-        let mut child = b.memory(0xFF);
-        // SAFETY: S1 for both, which are two values.
-        unsafe { b.harness.fpu().copy_for_child(memory.base(), child.base()) };
-        child.canaries()?;
+        b.child(&mut memory).canaries()?;
         b.write(&mut memory, &registers);
         memory.canaries()?;
     }
@@ -269,9 +283,8 @@ fn good_image_after_refused<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why>
 fn own_images_accepted<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
     for set in b.sets() {
         let registers = b.pattern(set);
-        let (mut first, mut child) = (b.saved(&registers), b.memory(0xFF));
-        // SAFETY: S1 for both, which are two values.
-        unsafe { b.harness.fpu().copy_for_child(first.base(), child.base()) };
+        let mut first = b.saved(&registers);
+        let mut child = b.child(&mut first);
         b.write(&mut first, &registers);
         for memory in [&mut b.fresh(), &mut first, &mut child] {
             b.restored(memory.base())?;
@@ -336,9 +349,8 @@ fn child_inherits_the_right<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why>
         let seed = b.seed();
         let parent = b.harness.pattern(seed, set);
         let expect = b.harness.pattern(seed, set & b.harness.inherited());
-        let (mut from, mut to) = (b.saved(&parent), b.memory(0xFF));
-        // SAFETY: S1 for both, which are two values.
-        unsafe { b.harness.fpu().copy_for_child(from.base(), to.base()) };
+        let mut from = b.saved(&parent);
+        let mut to = b.child(&mut from);
         b.restores(to.base(), &expect, &format!("the child of {set:#b}"))?;
         b.restores(from.base(), &parent, "the parent")?;
     }

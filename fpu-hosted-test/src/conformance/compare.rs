@@ -36,6 +36,21 @@ fn expect(same: bool, answer: Compared, what: &str) -> Answer {
     }
 }
 
+/// The backend finds no difference between this image and one of these registers, if it compares images.
+pub(super) fn agree<H: Harness>(
+    b: &mut Bench<'_, H>,
+    memory: &mut Memory,
+    registers: &H::Registers,
+    what: &str,
+) -> Result<(), Why> {
+    let mut saved = b.saved(registers);
+    match compare(b, memory, &mut saved) {
+        Ok(answer) => Ok(expect(true, answer, what)?),
+        Err(Why::Skipped(_)) => Ok(()),
+        Err(why) => Err(why),
+    }
+}
+
 pub(super) fn writes_nothing<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
     for set in b.sets() {
         let (registers, full) = (b.pattern(set), b.pattern(b.every()));

@@ -75,6 +75,13 @@ pub trait Harness {
         let _: &mut [u8] = image;
         false
     }
+    /// Says in a legal image that these components are in their initial state, and leaves their bytes as they
+    /// are; `false` if no image of this format can say so. What the format keeps of them outside of what it can
+    /// leave out gets its initial value.
+    fn omit(&self, image: &mut [u8], components: u64) -> bool {
+        let _ = (image, components);
+        false
+    }
     /// What the backend says of two images, if it is one that
     /// [can compare them](fpu_core::CompareFpu).
     ///

@@ -13,6 +13,7 @@
 //! assert!(report.failed("save-keeps-registers"));
 //! ```
 
+mod absent;
 mod checks;
 mod compare;
 mod harness;

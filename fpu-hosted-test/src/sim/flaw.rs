@@ -34,6 +34,16 @@ pub enum Flaw {
     RestoreIgnoresFault,
     /// A refused restore repairs the image.
     RestoreWritesImage,
+    /// A restore writes the initial values into the image of components that it does not have.
+    RestoreClearsOldBytes,
+    /// A restore makes components present that the image does not have, over whatever is there.
+    RestoreMarksPresent,
+    /// Both: the image holds the same, and was written.
+    RestoreCompletesImage,
+    /// A restore loads the bytes of a component that the image does not have if they are not zero.
+    RestoreAsksTheBytes,
+    /// A save leaves the header bits of components that are initial now.
+    SaveKeepsPresent,
     /// A restore refuses an image in the initial state.
     RestoreRefusesInitial,
     /// A restore that was refused makes all that follow refused.
@@ -46,6 +56,10 @@ pub enum Flaw {
     ChildInheritsAll,
     /// A child gets the header only.
     ChildGetsHeaderOnly,
+    /// A copy for a child takes from the parent what the child does not inherit.
+    ChildTakesFromParent,
+    /// A copy for a child clears the parent's bytes of components that its image does not have.
+    ChildClearsOldBytes,
     /// A section finds the user's control words.
     DefaultsMissing,
     /// A section that asked for no unit finds its registers changed.

@@ -144,6 +144,46 @@ impl SimFpu {
     }
 }
 
+/// What some flaws write.
+impl SimFpu {
+    /// Components that the image does not have get their initial bytes.
+    ///
+    /// # Safety
+    ///
+    /// S1.
+    unsafe fn clear_old_bytes(&self, area: NonNull<u8>) {
+        let initial = Registers::initial();
+        // SAFETY: the caller's S1; every component is inside the area.
+        unsafe {
+            let present = get(area, PRESENT);
+            for (index, component) in LAYOUT.iter().enumerate() {
+                for (nth, &value) in initial.component(index).iter().enumerate() {
+                    if present >> index & 1 == 0 {
+                        put(area, component.offset / 8 + nth, value);
+                    }
+                }
+            }
+        }
+    }
+    /// What a flawed restore does to the image.
+    ///
+    /// # Safety
+    ///
+    /// S1.
+    unsafe fn spoil_restored(&self, area: NonNull<u8>) {
+        let completes = self.is(Flaw::RestoreCompletesImage);
+        // SAFETY: the caller's S1; the header is inside the area.
+        unsafe {
+            if completes || self.is(Flaw::RestoreClearsOldBytes) {
+                self.clear_old_bytes(area);
+            }
+            if completes || self.is(Flaw::RestoreMarksPresent) {
+                put(area, PRESENT, ALL);
+            }
+        }
+    }
+}
+
 /// A word of an image. The memory of images is accessed atomically, so that a simulated kernel that
 /// breaks P4 (one task on two CPUs, even on two threads) sees wrong values and nothing worse.
 ///
@@ -258,7 +298,8 @@ unsafe impl RawFpu for SimFpu {
         // test of `WritesBeyond` has room there.
         unsafe {
             if !self.is(Flaw::SaveForgetsHeader) {
-                put(area, PRESENT, self.in_use.get());
+                let kept = self.is(Flaw::SaveKeepsPresent).then(|| get(area, PRESENT));
+                put(area, PRESENT, self.in_use.get() | kept.unwrap_or(0));
             }
             put(area, FORMAT, FORMAT_VALUE);
             if self.is(Flaw::WritesBeyond) {
@@ -316,7 +357,11 @@ unsafe impl RawFpu for SimFpu {
             if !there && self.is(Flaw::RestoreLeavesResidue) {
                 continue;
             }
-            let load = there || self.is(Flaw::RestoreLoadsOldBytes);
+            // SAFETY: the caller's S1; the component is inside the area.
+            let asks = self.is(Flaw::RestoreAsksTheBytes)
+                && (0..component.words)
+                    .any(|nth| unsafe { get(area, component.offset / 8 + nth) } != 0);
+            let load = there || asks || self.is(Flaw::RestoreLoadsOldBytes);
             let mut all = self.registers.borrow_mut();
             for (nth, word) in all.component_mut(index).iter_mut().enumerate() {
                 *word = if load {
@@ -327,6 +372,8 @@ unsafe impl RawFpu for SimFpu {
                 };
             }
         }
+        // SAFETY: the caller's S1, but for the writing.
+        unsafe { self.spoil_restored(area) };
         self.in_use.set(present & ALL);
         self.modified.set(0);
         self.restored_from.set(from);
@@ -363,6 +410,12 @@ unsafe impl RawFpu for SimFpu {
         unsafe {
             (0..words).for_each(|index| put(to, index, get(from, index)));
             put(to, PRESENT, get(from, PRESENT) & kept);
+            if self.is(Flaw::ChildTakesFromParent) {
+                put(from, PRESENT, get(from, PRESENT) & kept);
+            }
+            if self.is(Flaw::ChildClearsOldBytes) {
+                self.clear_old_bytes(from);
+            }
         }
         self.line.step();
     }

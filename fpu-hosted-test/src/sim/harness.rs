@@ -92,6 +92,11 @@ impl Harness for SimHarness {
         image[7] |= 0x80;
         true
     }
+    fn omit(&self, image: &mut [u8], components: u64) -> bool {
+        // The first word says what is present; no more than four components.
+        image[0] &= !(components as u8);
+        true
+    }
     unsafe fn compare(
         &self,
         one: NonNull<u8>,

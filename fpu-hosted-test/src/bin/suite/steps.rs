@@ -156,7 +156,7 @@ struct Group {
     package: &'static str,
     tests: Vec<String>,
     loom: bool,
-    /// Optimised, because there is much to try.
+    /// Optimised, because there is much to try, or because optimised code is the subject.
     release: bool,
 }
 
@@ -165,6 +165,7 @@ impl Group {
         match name {
             "loom" => "models and seeded faults, release, --cfg fpu_loom".into(),
             "diff" => "against this CPU's own instructions, release".into(),
+            "compiled" => "what optimised code holds where registers change, release".into(),
             "explore" => "every order of calls on the real core, release".into(),
             "ui" => "wrong use does not compile, and says why".into(),
             _ => format!("tests of {}", self.package),
@@ -206,10 +207,12 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
             };
             let loom = stem.starts_with("loom") || stem.starts_with("faults");
             let diff = stem.starts_with("real_diff");
-            let release = diff || stem.starts_with("explore");
+            let compiled = stem == "real_compiled";
+            let release = diff || compiled || stem.starts_with("explore");
             let word = match stem.split('_').next() {
                 _ if loom => "loom",
                 _ if diff => "diff",
+                _ if compiled => "compiled",
                 word => word.unwrap_or(&stem),
             };
             let name = match dir {
