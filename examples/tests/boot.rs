@@ -163,7 +163,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 20] = [
+const GOALS: [(&str, u64, &str, &str); 21] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -183,6 +183,7 @@ const GOALS: [(&str, u64, &str, &str); 20] = [
     ("idle", 20, "idle times", "max"),
     ("checks", 1000, "checks of registers", "max"),
     ("bad_images", 5, "refused images", "arrandale"),
+    ("rip_only", 5, "refused images by RIP only", "arrandale"),
     ("verified", 50, "comparisons at switches", "max"),
 ];
 
@@ -214,6 +215,7 @@ fn a_pass_is_held_against_every_goal() {
         ("verified", "max", plain),
         ("bad_images", "qemu64", plain),
         ("bad_images", "max-noxsave", plain),
+        ("rip_only", "qemu64", plain),
     ] {
         assert_eq!(of(name, &[(key, 0)], &params), None, "{key} on {name}");
     }

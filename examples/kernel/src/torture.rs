@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{Error, KernelFpu, KernelUnits, Verified};
+use fpu_core::{Error, KernelFpu, KernelUnits, RestoreFault, Verified};
 
 use x86_64::instructions::interrupts;
 
@@ -39,7 +39,10 @@ pub static STEP_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static IDLE: AtomicU64 = AtomicU64::new(0);
 pub static RELEASED: AtomicU64 = AtomicU64::new(0);
 pub static VERIFIED: AtomicU64 = AtomicU64::new(0);
+/// Refused images whose error has the vector, and those after a handler that set RIP only.
 pub static BAD_IMAGES: AtomicU64 = AtomicU64::new(0);
+pub static RIP_ONLY: AtomicU64 = AtomicU64::new(0);
+static SERVED: AtomicU64 = AtomicU64::new(0);
 pub static TICKS: AtomicU64 = AtomicU64::new(0);
 /// Microseconds that CPU 0's timer has run.
 pub static CLOCK: AtomicU64 = AtomicU64::new(0);
@@ -400,9 +403,20 @@ pub fn serves_fixup() -> bool {
     !seeded::on(Fault::NoFixup) || CLOCK.load(Relaxed) == 0
 }
 
-/// A spoilt image was refused.
-pub fn refused_as_it_should() {
-    BAD_IMAGES.fetch_add(1, Relaxed);
+/// Does the handler tell the vector in RAX? Handlers of the type `extern "x86-interrupt"` can set RIP only: once
+/// tasks run, every second fault is served as they would.
+pub fn tells_vector() -> bool {
+    CLOCK.load(Relaxed) == 0 || SERVED.fetch_add(1, Relaxed) & 1 == 0
+}
+
+/// A spoilt image was refused, by #GP or, where the handler has not told it, by an unknown vector.
+pub fn refused_as_it_should(task: &Task, fault: RestoreFault) {
+    match fault.0 {
+        13 => &BAD_IMAGES,
+        255 => &RIP_ONLY,
+        _ => verdict::refused(task, Error::RestoreFailed(fault)),
+    }
+    .fetch_add(1, Relaxed);
 }
 
 /// Compares the control registers with the plan, and breaks them where the fault asks for it.

@@ -59,7 +59,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 21] {
+) -> [(&'static str, u64, u64); 22] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -80,6 +80,7 @@ fn goals(
         ("CPUs taken down", n.offline, 6 * several),
         ("resumes", n.resumes, 10),
         ("refused images", n.bad_images, 5 * refuses),
+        ("refused images by RIP only", n.rip_only, 5 * refuses),
         ("saves", n.saves, 1),
         ("restores", n.restores, 1),
         ("skipped restores", n.skipped, SWITCHES / 4),

@@ -125,6 +125,8 @@ counts! {
     step_sections
     /// Images that the CPU refused to load, as it must.
     bad_images
+    /// Those after which the fault handler set RIP only, so that the error has no vector.
+    rip_only
     /// Tasks that ended, their memory used again.
     exits
     /// CPUs taken off and on.
