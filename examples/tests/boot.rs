@@ -163,7 +163,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 21] = [
+const GOALS: [(&str, u64, &str, &str); 22] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -174,6 +174,7 @@ const GOALS: [(&str, u64, &str, &str); 21] = [
     ("steps", 1000, "single steps", "max"),
     ("step_sections", 100, "sections after single steps", "max"),
     ("exits", 20, "exits of tasks", "max"),
+    ("forks", 20, "forks", "max"),
     ("offline", 6, "CPUs taken down", "max"),
     ("resumes", 10, "resumes", "max"),
     ("saves", 1, "saves", "max"),
@@ -348,11 +349,16 @@ fn every_fault_has_a_machine_where_it_can_show() {
         let shows = |name| with(None, name);
         let wide = fault.needs() == Needs::Standard512;
         let placed = wide || fault.needs() == Needs::Standard;
-        assert_eq!((shows("max"), shows("icelake")), (!wide, !placed), "{fault:?}");
-        assert!(with(Some("xsaveopt"), "icelake"), "{fault:?}");
+        let ring0 = fault.needs() == Needs::Supervisor;
+        assert_eq!((shows("max"), shows("icelake")), (!wide && !ring0, !placed && !ring0));
+        assert_eq!(with(Some("xsaveopt"), "icelake"), !ring0, "{fault:?}");
+        assert_eq!(
+            (shows("sapphire"), with(Some("xsavec"), "sapphire")),
+            (!placed, !placed && !ring0)
+        );
         let anywhere = matches!(fault.needs(), Needs::Nothing | Needs::SecondCpu);
         assert_eq!(shows("qemu64"), anywhere, "{fault:?}");
-        assert_eq!(shows("arrandale"), fault.needs() != Needs::Pku && !placed, "{fault:?}");
+        assert_eq!(shows("arrandale"), fault.needs() != Needs::Pku && !placed && !ring0);
         let one = Params { cpus: 1, ..Params::default() };
         let alone = controls::can_show(fault, machine("max"), &one);
         let why = alone.err().unwrap_or_default();

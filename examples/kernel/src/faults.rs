@@ -20,6 +20,8 @@ pub enum Fault {
     ClearedWords,
     SameNumber,
     StaleSlot,
+    ForkStale,
+    ForkInherits,
     NoFixup,
     IgnoreFailure,
     ControlDrift,
@@ -43,12 +45,14 @@ pub enum Needs {
     Standard,
     /// AVX-512, saved in the standard format.
     Standard512,
+    /// Supervisor state, which XSAVES alone saves.
+    Supervisor,
     /// Another CPU.
     SecondCpu,
 }
 
 impl Fault {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -62,6 +66,8 @@ impl Fault {
         Self::ClearedWords,
         Self::SameNumber,
         Self::StaleSlot,
+        Self::ForkStale,
+        Self::ForkInherits,
         Self::NoFixup,
         Self::IgnoreFailure,
         Self::ControlDrift,
@@ -89,6 +95,8 @@ impl Fault {
             Self::ClearedWords => "cleared-words",
             Self::SameNumber => "same-number",
             Self::StaleSlot => "stale-slot",
+            Self::ForkStale => "fork-stale",
+            Self::ForkInherits => "fork-inherits",
             Self::NoFixup => "no-fixup",
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
@@ -121,6 +129,8 @@ impl Fault {
             }
             Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
+            Self::ForkStale => "a fork copies the parent's image without saving its registers",
+            Self::ForkInherits => "a child inherits supervisor state and tiles",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
             Self::IgnoreFailure => "user mode is entered although the restore failed",
             Self::ControlDrift => "something changes CR4 behind the plan",
@@ -138,6 +148,8 @@ impl Fault {
         match self {
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
+            Self::ForkStale => &["forked task"],
+            Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
             Self::NoTimer => &["too few preemptions"],
@@ -155,6 +167,7 @@ impl Fault {
         match self {
             Self::NoPkru => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
+            Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
             Self::MovedComponent => Needs::Standard,
             Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {

@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`power`], [`refusal`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -13,6 +13,7 @@ mod cpuid;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]
 mod faults;
+mod fork;
 mod fpu;
 mod guest;
 mod hw;
@@ -96,6 +97,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     unsafe {
         task::spawn(params.seed);
         guest::prepare();
+        fork::prepare();
         boot::prepare_trampoline();
     }
     for number in 1..params.cpus {

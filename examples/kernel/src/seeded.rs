@@ -119,6 +119,11 @@ unsafe impl RawFpu for Seeded {
         unsafe { self.plan.kernel_defaults(units) }
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
+        if on(Fault::ForkInherits) {
+            let len = RawFpu::area_len(&self.plan);
+            // SAFETY: S1 of both, which do not overlap.
+            return unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
+        }
         // SAFETY: as above.
         unsafe { self.plan.copy_for_child(from, to) }
     }

@@ -26,6 +26,8 @@ use crate::{
 
 static CHECKS: AtomicU64 = AtomicU64::new(0);
 static EXITS: AtomicU64 = AtomicU64::new(0);
+/// Children that have found in their registers what their parents had.
+static FORKS: AtomicU64 = AtomicU64::new(0);
 static OFFLINE: AtomicU64 = AtomicU64::new(0);
 static RESUMES: AtomicU64 = AtomicU64::new(0);
 static MISMATCHES: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +46,12 @@ pub fn count_resume() {
 /// A task has looked at its registers: they are what it put there, or (new) initial.
 pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
     CHECKS.fetch_add(1, Relaxed);
-    let who = if new { "new task" } else { "task" };
+    let child = task.forked.replace(false);
+    let who = match (new, child) {
+        (true, _) => "new task",
+        (_, true) => "forked task",
+        _ => "task",
+    };
     // A new task's `want` is initial, and so is always that of one which leaves the FPU alone.
     let difference = block.want.quiet_first_difference(&block.seen);
     if let Some(name) = RegFile::register_of(difference) {
@@ -59,6 +66,7 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
             differs(who, task, cpu, "ssp", task.ssp.get(), seen);
         }
     }
+    FORKS.fetch_add(child.into(), Relaxed);
 }
 
 /// A section holds what it put into the registers.
@@ -187,6 +195,7 @@ pub fn judge(params: &Params, now: u64) {
         ("sections after single steps", torture::STEP_SECTIONS.load(Relaxed), 100),
         ("refusals after single steps", step_busy(), 100),
         ("exits", EXITS.load(Relaxed), 20),
+        ("forks", FORKS.load(Relaxed), 20),
         ("CPUs taken down", OFFLINE.load(Relaxed), several * 6),
         ("resumes", RESUMES.load(Relaxed), 10),
         ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
@@ -340,6 +349,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("bad_images", torture::BAD_IMAGES.load(Relaxed)),
         ("rip_only", torture::RIP_ONLY.load(Relaxed)),
         ("exits", EXITS.load(Relaxed)),
+        ("forks", FORKS.load(Relaxed)),
         ("offline", OFFLINE.load(Relaxed)),
         ("resumes", RESUMES.load(Relaxed)),
         ("guests", guest::ROUNDS.load(Relaxed)),

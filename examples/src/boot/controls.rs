@@ -35,6 +35,9 @@ pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), 
         Needs::Standard512 if !machine.standard(AVX512, params.rung) => {
             "AVX-512 is not saved in the standard format"
         }
+        Needs::Supervisor if !machine.saves_supervisor_state(params.rung) => {
+            "no supervisor state is saved"
+        }
         Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),
     };

@@ -59,7 +59,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 22] {
+) -> [(&'static str, u64, u64); 23] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -77,6 +77,7 @@ fn goals(
         ("single steps", n.steps, 1000),
         ("sections after single steps", n.step_sections, 100),
         ("exits of tasks", n.exits, 20),
+        ("forks", n.forks, 20),
         ("CPUs taken down", n.offline, 6 * several),
         ("resumes", n.resumes, 10),
         ("refused images", n.bad_images, 5 * refuses),

@@ -234,6 +234,12 @@ impl Machine {
         let all = xcr0 & components == components;
         all && matches!(rung.or(self.rung), Some("xsaveopt" | "xsave"))
     }
+    /// Does it save supervisor state, with `rung` or else with its best one?
+    #[must_use]
+    pub fn saves_supervisor_state(&self, rung: Option<&str>) -> bool {
+        let has = self.enables.is_some_and(|enables| enables.xss != 0);
+        has && rung.or(self.rung) == Some("xsaves")
+    }
     /// Does it execute the instructions of `rung`, whether a plan for it takes them or not? An erratum of its family
     /// keeps the plan for `ryzen` from XSAVES, which Bochs has.
     #[must_use]

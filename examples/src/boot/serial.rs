@@ -129,6 +129,8 @@ counts! {
     rip_only
     /// Tasks that ended, their memory used again.
     exits
+    /// Children that found in their registers what their parents had.
+    forks
     /// CPUs taken off and on.
     offline
     /// Resumes after registers were lost.
