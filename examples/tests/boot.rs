@@ -53,6 +53,7 @@ fn of(machine: &Machine) -> Map<String, Value> {
         result.insert("rung".into(), rung.into());
         result.insert("xcr0".into(), enables.xcr0.map_or(Value::Null, hex));
         result.insert("xss".into(), hex(enables.xss));
+        result.insert("scrubs".into(), (!machine.unscrubbed).into());
     }
     result
 }
@@ -261,6 +262,8 @@ fn a_pass_is_held_against_what_the_machine_is_there_for() {
     assert_eq!(said, "it enables 0x0 in XCR0, and should enable nothing");
     let said = why("sapphire", "xss", json!("0x0"));
     assert_eq!(said, "it enables 0x0 in IA32_XSS, and should enable 0x800");
+    let said = why("xrstors", "scrubs", json!(true));
+    assert_eq!(said, "its restores scrub, and should not");
 }
 
 #[test]
@@ -349,11 +352,16 @@ fn every_fault_has_a_machine_where_it_can_show() {
         let shows = |name| with(None, name);
         let wide = fault.needs() == Needs::Standard512;
         let placed = wide || fault.needs() == Needs::Standard;
-        let ring0 = fault.needs() == Needs::Supervisor;
+        let unscrubbed = fault.needs() == Needs::Unscrubbed;
+        let ring0 = fault.needs() == Needs::Supervisor || unscrubbed;
+        assert_eq!(
+            (shows("xrstors"), with(Some("xsavec"), "xrstors")),
+            (!placed, !placed && !ring0)
+        );
         assert_eq!((shows("max"), shows("icelake")), (!wide && !ring0, !placed && !ring0));
         assert_eq!(with(Some("xsaveopt"), "icelake"), !ring0, "{fault:?}");
         assert_eq!(
-            (shows("sapphire"), with(Some("xsavec"), "sapphire")),
+            (shows("sapphire") || unscrubbed, with(Some("xsavec"), "sapphire")),
             (!placed, !placed && !ring0)
         );
         let anywhere = matches!(fault.needs(), Needs::Nothing | Needs::SecondCpu);

@@ -31,6 +31,8 @@ pub enum Fault {
     NoIrqSections,
     ShortArea,
     MovedComponent,
+    LegacyRestore,
+    UserRestore,
 }
 
 /// What a machine must have for the fault to show.
@@ -47,12 +49,14 @@ pub enum Needs {
     Standard512,
     /// Supervisor state, which XSAVES alone saves.
     Supervisor,
+    /// XRSTORS without a scrub, and supervisor state.
+    Unscrubbed,
     /// Another CPU.
     SecondCpu,
 }
 
 impl Fault {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -77,6 +81,8 @@ impl Fault {
         Self::NoIrqSections,
         Self::ShortArea,
         Self::MovedComponent,
+        Self::LegacyRestore,
+        Self::UserRestore,
     ];
 
     /// As the boot parameter has it.
@@ -106,6 +112,8 @@ impl Fault {
             Self::NoIrqSections => "no-irq-sections",
             Self::ShortArea => "short-area",
             Self::MovedComponent => "moved-component",
+            Self::LegacyRestore => "legacy-restore",
+            Self::UserRestore => "user-restore",
         }
     }
 
@@ -140,6 +148,8 @@ impl Fault {
             Self::NoIrqSections => "interrupt handlers never ask for a section",
             Self::ShortArea => "CPUID packs AVX-512 behind AVX, so that areas are too short",
             Self::MovedComponent => "CPUID has AVX elsewhere than the CPU saves it",
+            Self::LegacyRestore => "FXRSTOR restores what XSAVES has saved",
+            Self::UserRestore => "XRSTORS is not asked for supervisor components",
         }
     }
 
@@ -170,6 +180,7 @@ impl Fault {
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
             Self::MovedComponent => Needs::Standard,
+            Self::LegacyRestore | Self::UserRestore => Needs::Unscrubbed,
             Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {
                 Needs::SecondCpu
             }

@@ -1,6 +1,7 @@
 //! The plan as a backend that can be told to be wrong. A kernel of yours has no such file.
 
 use core::{
+    arch::asm,
     ptr::NonNull,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -39,17 +40,56 @@ pub struct Seeded {
     plan: Plan,
     /// The same instruction with fewer components.
     narrow: Option<Plan>,
+    /// Every image has SSE state.
+    keeps_sse: bool,
 }
 
 impl Seeded {
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, keeps_sse: bool) -> Self {
         let narrow = Plan::detect_kernel_given(plan.facts().clone(), Components::LEGACY);
         let narrow = narrow.and_then(|narrow| narrow.with_rung(plan.rung()));
         let narrow = narrow.ok().filter(|n| n.components() != plan.components());
-        Self { plan, narrow }
+        Self { plan, narrow, keeps_sse }
     }
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Bochs 3.0 keeps MXCSR where an image that it restores has no SSE state, so that plans scrub there. This mends
+    /// it outside of the restore, for the sake of the restores that do not.
+    ///
+    /// # Safety
+    ///
+    /// As for `RawFpu::image_mut`.
+    #[inline(always)]
+    unsafe fn keep_sse(&self, area: NonNull<u8>) {
+        if self.keeps_sse {
+            // SAFETY: the caller's.
+            let mut image = unsafe { self.plan.image_mut(area) };
+            if !image.as_image().present().contains(Components::SSE) {
+                // Legal on every CPU.
+                let _set = image.set_mxcsr(0x1F80);
+            }
+        }
+    }
+
+    /// Not the plan's instruction, or not all that it loads.
+    ///
+    /// # Safety
+    ///
+    /// As for `RawFpu::restore`.
+    #[inline(never)]
+    unsafe fn seeded_restore(&self, area: NonNull<u8>) {
+        let mask = (self.plan.components() & !Components::SUPERVISOR).bits();
+        // SAFETY: S1, S2: the caller's, on a machine with XSAVES; the compiler uses no vector registers.
+        unsafe {
+            if on(Fault::LegacyRestore) {
+                asm!("fxrstor64 [{}]", in(reg) area.as_ptr(), options(nostack));
+            } else {
+                asm!("xrstors64 [{}]", in(reg) area.as_ptr(), in("eax") mask as u32,
+                     in("edx") (mask >> 32) as u32, options(nostack));
+            }
+        }
     }
 
     /// # Safety
@@ -91,7 +131,10 @@ unsafe impl RawFpu for Seeded {
     }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: the caller's, as in all of these.
-        unsafe { self.plan.write_initial(area) }
+        unsafe {
+            self.plan.write_initial(area);
+            self.keep_sse(area);
+        }
     }
     #[inline(always)]
     unsafe fn save(&self, area: NonNull<u8>) {
@@ -100,11 +143,19 @@ unsafe impl RawFpu for Seeded {
             return unsafe { self.seeded_save(area) };
         }
         // SAFETY: as above.
-        unsafe { self.plan.save(area) }
+        unsafe {
+            self.plan.save(area);
+            self.keep_sse(area);
+        }
     }
     #[inline(always)]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         if on(Fault::SkipRestore) {
+            return Ok(());
+        }
+        if on(Fault::LegacyRestore) || on(Fault::UserRestore) {
+            // SAFETY: as above.
+            unsafe { self.seeded_restore(area) };
             return Ok(());
         }
         // SAFETY: as above.
@@ -124,7 +175,7 @@ unsafe impl RawFpu for Seeded {
             // SAFETY: S1 of both, which do not overlap.
             return unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
         }
-        // SAFETY: as above.
+        // SAFETY: as above; a child has the SSE state of its parent.
         unsafe { self.plan.copy_for_child(from, to) }
     }
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {

@@ -182,6 +182,9 @@ pub fn missed(report: &Report, machine: &Machine, params: &Params) -> Option<Str
     if let Some(why) = by_words.and_then(|recorded| unlike_words(report, machine, recorded)) {
         return Some(why);
     }
+    if machine.unscrubbed && report.whole.get("scrubs") != Some(&false.into()) {
+        return Some("its restores scrub, and should not".into());
+    }
     if report.cpus != u64::from(params.cpus) {
         return Some(format!("{} CPUs of {} took part", report.cpus, params.cpus));
     }

@@ -98,7 +98,8 @@ fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::
     /// Two runs of one machine at a time must not share a directory.
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let Job { machine, params } = job;
-    let params = Params { trust: machine.trusts_tiles, ..params };
+    let Machine { trusts_tiles: trust, unscrubbed, .. } = *machine;
+    let params = Params { trust, unscrubbed, ..params };
     if let Err(why) = host.can_run(machine, &params) {
         return Ok(Run { job, verdict: Verdict::Skip(why), report: None, seconds: 0.0 });
     }
