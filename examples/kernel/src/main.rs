@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -19,6 +19,7 @@ mod guest;
 mod hw;
 #[cfg(not(target_os = "none"))]
 mod mem;
+mod odd;
 mod params;
 mod power;
 mod refusal;
@@ -56,6 +57,8 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: interrupts are off; idle's stack is this one.
     unsafe { cpu.set_current(task::idle_of(0)) };
     // Before anything that may use SSE: compiled functions of `core` do.
+    // SAFETY: the first CPU, interrupts are off, nothing has run.
+    unsafe { odd::leave() };
     fpu::early();
     // SAFETY: the pointer that `boot.s` passes.
     let text = unsafe { boot::params(params) };

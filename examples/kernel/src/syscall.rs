@@ -14,7 +14,7 @@ use crate::{
     task::{Kind, Task},
     torture::{self, preempt_off, preempt_on},
     trap::Frame,
-    user::{UserBlock, LOOK, SYS_BORN, SYS_CHECK},
+    user::{UserBlock, LOOK, RAISE, SYS_BORN, SYS_CHECK},
     verdict,
 };
 
@@ -243,7 +243,8 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
     let random = cpu.random();
     block.spin = torture::spins(random >> 16);
     block.action = match random & 0x7F {
-        0..=67 => SPIN,
+        0..=66 => SPIN,
+        67 => RAISE,
         68..=71 => FORK,
         72..=87 => YIELD,
         88..=97 => SLEEP,
@@ -256,7 +257,9 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
         _ if hw::bad_images() => SPOIL,
         _ => EXIT,
     };
-    if task.kind == Kind::Quiet && block.action == YIELD {
-        block.action = LOOK;
+    match block.action {
+        YIELD if task.kind == Kind::Quiet => block.action = LOOK,
+        RAISE if task.kind == Kind::Quiet => block.action = SPIN,
+        _ => {}
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     seeded,
     task::{Memory, Task, AREA},
     trap::{Frame, TIMER},
+    user::RAISE,
     verdict,
 };
 
@@ -42,6 +43,8 @@ pub static VERIFIED: AtomicU64 = AtomicU64::new(0);
 /// Refused images whose error has the vector, and those after a handler that set RIP only.
 pub static BAD_IMAGES: AtomicU64 = AtomicU64::new(0);
 pub static RIP_ONLY: AtomicU64 = AtomicU64::new(0);
+/// x87 errors that tasks raised.
+pub static X87_ERRORS: AtomicU64 = AtomicU64::new(0);
 static SERVED: AtomicU64 = AtomicU64::new(0);
 pub static TICKS: AtomicU64 = AtomicU64::new(0);
 /// Microseconds that CPU 0's timer has run.
@@ -407,6 +410,14 @@ pub fn serves_fixup() -> bool {
 /// tasks run, every second fault is served as they would.
 pub fn tells_vector() -> bool {
     CLOCK.load(Relaxed) == 0 || SERVED.fetch_add(1, Relaxed) & 1 == 0
+}
+
+/// An x87 error of user mode: did the current task raise it? It ends then.
+pub fn raised_as_it_should() -> bool {
+    // SAFETY: the task's own memory, while it waits.
+    let raised = unsafe { (*this_cpu().current().block()).action } == RAISE;
+    X87_ERRORS.fetch_add(raised.into(), Relaxed);
+    raised
 }
 
 /// A spoilt image was refused, by #GP or, where the handler has not told it, by an unknown vector.

@@ -59,7 +59,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 23] {
+) -> [(&'static str, u64, u64); 24] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -78,6 +78,7 @@ fn goals(
         ("sections after single steps", n.step_sections, 100),
         ("exits of tasks", n.exits, 20),
         ("forks", n.forks, 20),
+        ("x87 errors", n.x87_errors, 10),
         ("CPUs taken down", n.offline, 6 * several),
         ("resumes", n.resumes, 10),
         ("refused images", n.bad_images, 5 * refuses),

@@ -131,6 +131,8 @@ counts! {
     exits
     /// Children that found in their registers what their parents had.
     forks
+    /// Unmasked x87 errors that tasks raised, and that came to the kernel as #MF.
+    x87_errors
     /// CPUs taken off and on.
     offline
     /// Resumes after registers were lost.
