@@ -1,7 +1,5 @@
-//! `cargo boot` without an emulator: its command line, the verdict on what a kernel said, the tables.
+//! `cargo boot` without an emulator: the verdict on what a kernel said, the tables.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
-
-use std::process::{Command, Output};
 
 use fpu_examples::{
     boot::{
@@ -9,7 +7,7 @@ use fpu_examples::{
         controls, document,
         faults::{Fault, Needs},
         judge::{caught, judge, missed, Verdict},
-        machines::{self, named, Machine, RUNGS},
+        machines::{self, named, Machine},
         params::Params,
         run::{Job, Run},
         serial::{self, Report, SerialError, COUNTS},
@@ -289,11 +287,26 @@ fn without_a_result_the_last_lines_are_shown() {
     let begun = Ended { serial, code: Some(0), ..Ended::default() };
     let why = fails(&begun);
     assert!(why.contains("running on 2 CPUs") && why.contains("QEMU ended with 0"), "{why}");
-    match verdict(&Ended { late: true, seconds: 90.0, ..begun }) {
+    match verdict(&Ended { late: true, seconds: 90.0, ..begun.clone() }) {
         Verdict::Hung(why) => {
             assert!(why.contains("hung for 90 s, last serial lines: fpu-kernel starting"), "{why}");
         }
         other => panic!("{other:?}"),
+    }
+    // Signs of life are no news.
+    let ticks = format!("{}tick 1\ntick 2\n", begun.serial);
+    let still = Some(std::time::Duration::from_secs(20));
+    match verdict(&Ended { serial: ticks, late: true, still, ..begun.clone() }) {
+        Verdict::Hung(why) => {
+            let told = why.contains("stands still: nothing came for 20 s, last serial lines");
+            assert!(told && why.ends_with("running on 2 CPUs"), "{why}");
+        }
+        other => panic!("{other:?}"),
+    }
+    for log in ["Triple fault\n", ">>PANIC<< exception(): 3rd (13) exception with no resolution\n"]
+    {
+        let why = fails(&Ended { stderr: log.into(), ..begun.clone() });
+        assert!(why.starts_with("a triple fault, last serial lines: fpu-kernel"), "{why}");
     }
     let stderr = "qemu-system-x86_64: could not load kernel".to_owned();
     let why = fails(&Ended { stderr, code: Some(1), ..Ended::default() });
@@ -464,53 +477,4 @@ fn the_document_holds_what_the_table_says() {
     assert_eq!((&document["passed"], &document["failed"]), (&json!(1), &json!(1)));
     assert_eq!(document["controls"][0]["caught"], true);
     assert_eq!(document["controls"][1]["caught"], false);
-}
-
-fn boot(args: &[&str]) -> Output {
-    let program = Command::new(env!("CARGO_BIN_EXE_boot")).args(args).output();
-    program.expect("boot can be started")
-}
-
-#[test]
-fn wrong_arguments_are_named() {
-    for (args, why) in [
-        (&["--machine"][..], "--machine needs a value"),
-        (&["--machine", "cray"], "no such machine: cray"),
-        (&["--cpus", "0"], "not a number from 1 to 8: 0"),
-        (&["--cpus=9"], "not a number from 1 to 8: 9"),
-        (&["--seconds", "soon"], "soon"),
-        (&["--seed="], "not a number"),
-        (&["--fault", "none"], "no such fault: none"),
-        (&["--rung", "fsave"], "no such rung: fsave (xsaves, xsavec, xsaveopt, xsave, fxsave)"),
-        (&["--torture", "0"], "not a number from 1"),
-        (&["--json=yes"], "--json takes no value"),
-        (&["--all", "--machine", "max"], "--all and --machine contradict each other"),
-        (&["--controls", "--fault", "skip-save"], "--controls and --fault"),
-        (&["--torture", "1", "--controls"], "--torture and --controls"),
-        (&["--torture", "1", "--seconds", "9"], "--torture and --seconds"),
-        (&["max"], "unknown argument: max"),
-    ] {
-        let out = boot(args);
-        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{args:?}");
-        assert!(stderr.starts_with("boot: ") && stderr.contains(why), "{args:?}: {stderr}");
-    }
-    let unknown = boot(&["--machine", "cray"]);
-    let stderr = String::from_utf8_lossy(&unknown.stderr).into_owned();
-    assert!(machines::ALL.iter().all(|machine| stderr.contains(machine.about)), "{stderr}");
-}
-
-#[test]
-fn help_and_list_name_everything() {
-    let help = boot(&["--help"]);
-    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
-    let text = String::from_utf8_lossy(&help.stdout).into_owned();
-    assert!(Fault::ALL.iter().all(|fault| text.contains(fault.name())), "{text}");
-    assert!(RUNGS.iter().all(|rung| text.contains(rung)), "{text}");
-    assert!(text.lines().all(|line| line.len() <= 105), "{text}");
-    let list = boot(&["--machine", "list"]);
-    let text = String::from_utf8_lossy(&list.stdout).into_owned();
-    assert_eq!(list.status.code(), Some(0), "{text}");
-    assert!(machines::ALL.iter().all(|machine| text.contains(machine.name)), "{text}");
-    assert!(!text.contains('\x1b'), "no colour into a pipe");
 }

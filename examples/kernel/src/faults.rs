@@ -33,6 +33,9 @@ pub enum Fault {
     MovedComponent,
     LegacyRestore,
     UserRestore,
+    KernelFault,
+    TripleFault,
+    StandStill,
 }
 
 /// What a machine must have for the fault to show.
@@ -56,7 +59,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -83,6 +86,9 @@ impl Fault {
         Self::MovedComponent,
         Self::LegacyRestore,
         Self::UserRestore,
+        Self::KernelFault,
+        Self::TripleFault,
+        Self::StandStill,
     ];
 
     /// As the boot parameter has it.
@@ -114,6 +120,9 @@ impl Fault {
             Self::MovedComponent => "moved-component",
             Self::LegacyRestore => "legacy-restore",
             Self::UserRestore => "user-restore",
+            Self::KernelFault => "kernel-fault",
+            Self::TripleFault => "triple-fault",
+            Self::StandStill => "stand-still",
         }
     }
 
@@ -150,6 +159,9 @@ impl Fault {
             Self::MovedComponent => "CPUID has AVX elsewhere than the CPU saves it",
             Self::LegacyRestore => "FXRSTOR restores what XSAVES has saved",
             Self::UserRestore => "XRSTORS is not asked for supervisor components",
+            Self::KernelFault => "a function of the kernel executes UD2",
+            Self::TripleFault => "it does so without an interrupt table",
+            Self::StandStill => "the first CPU spins with interrupts off, for ever",
         }
     }
 
@@ -168,6 +180,9 @@ impl Fault {
             Self::NoPkru => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
+            Self::KernelFault => &["in crash::undefined_instruction"],
+            Self::TripleFault => &["a triple fault"],
+            Self::StandStill => &["stands still"],
             // Before the task sees it, with `check=1`.
             _ => &["register ", "the registers do not hold"],
         }
@@ -186,6 +201,11 @@ impl Fault {
             }
             _ => Needs::Nothing,
         }
+    }
+
+    /// Does the program that boots the kernel say it, and not the kernel (alone)?
+    pub const fn is_seen_from_outside(self) -> bool {
+        matches!(self, Self::KernelFault | Self::TripleFault | Self::StandStill)
     }
 
     /// By its name.

@@ -10,6 +10,7 @@ mod apic;
 mod boot;
 mod cpu;
 mod cpuid;
+mod crash;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]
 mod faults;

@@ -11,6 +11,7 @@ use x86_64::instructions::{hlt, interrupts};
 use crate::{
     apic, boot,
     cpu::{self, state, this_cpu, PerCpu},
+    crash,
     faults::Fault,
     fpu::{self, IrqsOff},
     hw, main_params, odd,
@@ -164,6 +165,7 @@ pub fn thread() -> ! {
     let mut turn = 0;
     loop {
         let now = torture::CLOCK.load(Relaxed);
+        crash::if_seeded(now);
         if seeded::on(Fault::ClearedWords) && params.cpus > 1 {
             // Short lives, so that the first stamps are issued again while tasks still have them.
             cycle(1, true);

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 pub const FIRST: &str = "fpu-kernel ";
 /// How its last line begins; a JSON object follows.
 pub const LAST: &str = "RESULT ";
+/// How a sign of life begins.
+pub const TICK: &str = "tick ";
 /// How a line begins that tells of one thing that CPUID says and the library does not believe.
 pub const QUIRK: &str = "quirk: ";
 
@@ -245,7 +247,8 @@ pub fn read(serial: &str) -> Result<Report, SerialError> {
 #[must_use]
 pub fn tail(serial: &str, lines: usize) -> String {
     const LONGEST: usize = 160;
-    let said: Vec<&str> = serial.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let says = |line: &&str| !line.is_empty() && !line.starts_with(TICK);
+    let said: Vec<&str> = serial.lines().map(str::trim).filter(says).collect();
     let from = said.len().saturating_sub(lines);
     let line = |line: &&str| match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}..", &line[..end]),
