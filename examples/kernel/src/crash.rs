@@ -18,10 +18,10 @@ pub fn if_seeded(now: u64) {
     if now < WHEN {
         return;
     }
-    if seeded::on(Fault::KernelFault) {
+    if seeded::on(Fault::Exception) {
         undefined_instruction();
     }
-    if seeded::on(Fault::TripleFault) {
+    if seeded::on(Fault::NoTable) {
         interrupts::disable();
         // SAFETY: none: without a table the next exception is the third.
         unsafe { lidt(&DescriptorTablePointer { limit: 0, base: VirtAddr::zero() }) };

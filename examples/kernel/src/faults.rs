@@ -33,8 +33,8 @@ pub enum Fault {
     MovedComponent,
     LegacyRestore,
     UserRestore,
-    KernelFault,
-    TripleFault,
+    Exception,
+    NoTable,
     StandStill,
 }
 
@@ -86,8 +86,8 @@ impl Fault {
         Self::MovedComponent,
         Self::LegacyRestore,
         Self::UserRestore,
-        Self::KernelFault,
-        Self::TripleFault,
+        Self::Exception,
+        Self::NoTable,
         Self::StandStill,
     ];
 
@@ -120,8 +120,8 @@ impl Fault {
             Self::MovedComponent => "moved-component",
             Self::LegacyRestore => "legacy-restore",
             Self::UserRestore => "user-restore",
-            Self::KernelFault => "kernel-fault",
-            Self::TripleFault => "triple-fault",
+            Self::Exception => "kernel-fault",
+            Self::NoTable => "triple-fault",
             Self::StandStill => "stand-still",
         }
     }
@@ -159,8 +159,8 @@ impl Fault {
             Self::MovedComponent => "CPUID has AVX elsewhere than the CPU saves it",
             Self::LegacyRestore => "FXRSTOR restores what XSAVES has saved",
             Self::UserRestore => "XRSTORS is not asked for supervisor components",
-            Self::KernelFault => "a function of the kernel executes UD2",
-            Self::TripleFault => "it does so without an interrupt table",
+            Self::Exception => "a function of the kernel executes UD2",
+            Self::NoTable => "it does so without an interrupt table",
             Self::StandStill => "the first CPU spins with interrupts off, for ever",
         }
     }
@@ -180,8 +180,8 @@ impl Fault {
             Self::NoPkru => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
-            Self::KernelFault => &["in crash::undefined_instruction"],
-            Self::TripleFault => &["a triple fault"],
+            Self::Exception => &["in crash::undefined_instruction"],
+            Self::NoTable => &["a triple fault"],
             Self::StandStill => &["stands still"],
             // Before the task sees it, with `check=1`.
             _ => &["register ", "the registers do not hold"],
@@ -205,7 +205,7 @@ impl Fault {
 
     /// Does the program that boots the kernel say it, and not the kernel (alone)?
     pub const fn is_seen_from_outside(self) -> bool {
-        matches!(self, Self::KernelFault | Self::TripleFault | Self::StandStill)
+        matches!(self, Self::Exception | Self::NoTable | Self::StandStill)
     }
 
     /// By its name.

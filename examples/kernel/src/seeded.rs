@@ -1,7 +1,6 @@
 //! The plan as a backend that can be told to be wrong. A kernel of yours has no such file.
 
 use core::{
-    arch::asm,
     ptr::NonNull,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -40,6 +39,8 @@ pub struct Seeded {
     plan: Plan,
     /// The same instruction with fewer components.
     narrow: Option<Plan>,
+    /// Its restores are executed instead: another instruction, or fewer components.
+    other: Option<Plan>,
     /// Every image has SSE state.
     keeps_sse: bool,
 }
@@ -49,7 +50,16 @@ impl Seeded {
         let narrow = Plan::detect_kernel_given(plan.facts().clone(), Components::LEGACY);
         let narrow = narrow.and_then(|narrow| narrow.with_rung(plan.rung()));
         let narrow = narrow.ok().filter(|n| n.components() != plan.components());
-        Self { plan, narrow, keeps_sse }
+        let users = plan.components() & !Components::SUPERVISOR;
+        let other = match () {
+            () if on(Fault::LegacyRestore) => Some((Components::LEGACY, Rung::Fxsave)),
+            () if on(Fault::UserRestore) => Some((users, plan.rung())),
+            () => None,
+        };
+        let other = other.and_then(|(wanted, rung)| {
+            Plan::detect_kernel_given(plan.facts().clone(), wanted).ok()?.with_rung(rung).ok()
+        });
+        Self { plan, narrow, other, keeps_sse }
     }
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -69,25 +79,6 @@ impl Seeded {
             if !image.as_image().present().contains(Components::SSE) {
                 // Legal on every CPU.
                 let _set = image.set_mxcsr(0x1F80);
-            }
-        }
-    }
-
-    /// Not the plan's instruction, or not all that it loads.
-    ///
-    /// # Safety
-    ///
-    /// As for `RawFpu::restore`.
-    #[inline(never)]
-    unsafe fn seeded_restore(&self, area: NonNull<u8>) {
-        let mask = (self.plan.components() & !Components::SUPERVISOR).bits();
-        // SAFETY: S1, S2: the caller's, on a machine with XSAVES; the compiler uses no vector registers.
-        unsafe {
-            if on(Fault::LegacyRestore) {
-                asm!("fxrstor64 [{}]", in(reg) area.as_ptr(), options(nostack));
-            } else {
-                asm!("xrstors64 [{}]", in(reg) area.as_ptr(), in("eax") mask as u32,
-                     in("edx") (mask >> 32) as u32, options(nostack));
             }
         }
     }
@@ -153,10 +144,9 @@ unsafe impl RawFpu for Seeded {
         if on(Fault::SkipRestore) {
             return Ok(());
         }
-        if on(Fault::LegacyRestore) || on(Fault::UserRestore) {
+        if let Some(other) = &self.other {
             // SAFETY: as above.
-            unsafe { self.seeded_restore(area) };
-            return Ok(());
+            return unsafe { other.restore(area) };
         }
         // SAFETY: as above.
         let answer = unsafe { self.plan.restore(area) };

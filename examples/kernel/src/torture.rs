@@ -422,10 +422,15 @@ pub fn tells_vector() -> bool {
     CLOCK.load(Relaxed) == 0 || SERVED.fetch_add(1, Relaxed) & 1 == 0
 }
 
+/// Does the current task, which is in user mode, raise an x87 error?
+pub fn raises() -> bool {
+    // SAFETY: the task's own memory, while it waits.
+    unsafe { (*this_cpu().current().block()).action == RAISE }
+}
+
 /// An x87 error of user mode: did the current task raise it? It ends then.
 pub fn raised_as_it_should() -> bool {
-    // SAFETY: the task's own memory, while it waits.
-    let raised = unsafe { (*this_cpu().current().block()).action } == RAISE;
+    let raised = raises();
     X87_ERRORS.fetch_add(raised.into(), Relaxed);
     raised
 }

@@ -162,13 +162,13 @@ pub fn kernel_exception(frame: &Frame) -> ! {
 /// A fault of a task, none of which does what faults.
 #[cold]
 pub fn user_exception(frame: &Frame) -> ! {
+    let (cpu, task) = (this_cpu().number.get(), this_cpu().current().slot);
+    if frame.vector == 6 && torture::raises() {
+        fail(format_args!("task {task} on CPU {cpu}: register fsw has lost an x87 error"));
+    }
     fail(format_args!(
         "exception {} in task {} at {:#x} on CPU {}, error {:#x}",
-        frame.vector,
-        this_cpu().current().slot,
-        frame.rip,
-        this_cpu().number.get(),
-        frame.error
+        frame.vector, task, frame.rip, cpu, frame.error
     ));
 }
 
