@@ -185,8 +185,9 @@ fn any_machine_fits() {
     let fault = Fault::ALL.into_iter().max_by_key(longest);
     let (seconds, limit, seed) = (u64::MAX, u64::MAX, u64::MAX);
     let (cpuid, rung) = (Some(machine), Some("xsaveopt"));
-    let (check, trust) = (true, true);
-    let params = Params { cpus: 8, seconds, limit, seed, fault, rung, check, trust, cpuid };
+    let (check, trust, unscrubbed) = (true, true, true);
+    let params = Params { cpus: 8, seconds, limit, seed, fault, rung, cpuid, ..Params::default() };
+    let params = Params { check, trust, unscrubbed, ..params };
     assert_eq!(fits(&params.to_string()), Ok(()));
 }
 

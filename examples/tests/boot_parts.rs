@@ -2,14 +2,19 @@
 //! is no emulator.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use std::{path::Path, process::Command, sync::Mutex, time::Duration};
+use std::{
+    path::Path,
+    process::{Command, Output},
+    sync::Mutex,
+    time::Duration,
+};
 
 use fpu_examples::boot::{
     args::{parse, Args, Command as Asked, Which},
     child::{self, Ended, Patience, Scratch},
     faults::Fault,
     image::{cylinders, disk, fits, ImageError, BASE, LARGEST, PARAMETERS},
-    machines::named,
+    machines::{self, named, RUNGS},
     params::Params,
 };
 
@@ -134,11 +139,11 @@ fn what_cannot_be_an_image_is_refused() {
 }
 
 /// A shell script in the emulator's place; also what it was seen to say, line by line.
-fn script(name: &str, text: &str, first: u64, whole: u64) -> (Ended, Vec<String>) {
+fn script(name: &str, text: &str, patience: [u64; 3]) -> (Ended, Vec<String>) {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let scratch = Scratch::new(target, name).expect("a directory");
-    let patience =
-        Patience { first: Duration::from_millis(first), whole: Duration::from_millis(whole) };
+    let [first, next, whole] = patience.map(Duration::from_millis);
+    let patience = Patience { first, next, whole };
     let mut command = Command::new("sh");
     command.args(["-c", text]);
     let lines = Mutex::new(Vec::new());
@@ -154,7 +159,7 @@ fn script(name: &str, text: &str, first: u64, whole: u64) -> (Ended, Vec<String>
 #[test]
 fn what_a_child_says_is_kept_apart() {
     let text = "printf 'fpu-kernel a\\r\\nRESULT {}' >serial; echo louder >&2; exit 33";
-    let (ended, lines) = script("apart", text, 60_000, 60_000);
+    let (ended, lines) = script("apart", text, [60_000; 3]);
     assert_eq!(ended.serial, "fpu-kernel a\r\nRESULT {}");
     assert_eq!((ended.stderr.as_str(), ended.code, ended.late), ("louder\n", Some(33), false));
     assert_eq!(lines, ["fpu-kernel a"], "lines as they come");
@@ -163,20 +168,27 @@ fn what_a_child_says_is_kept_apart() {
 #[test]
 fn a_terminal_does_not_obey_a_kernel() {
     let text = "printf 'fpu-kernel \\033[2J\\a\\377\\n' >serial";
-    let (ended, lines) = script("obey", text, 60_000, 60_000);
+    let (ended, lines) = script("obey", text, [60_000; 3]);
     assert_eq!(ended.serial, "fpu-kernel ?[2J?\u{fffd}\n");
     assert_eq!(lines, ["fpu-kernel ?[2J?\u{fffd}"]);
 }
 
 #[test]
 fn a_child_that_hangs_is_ended() {
-    let (ended, _) = script("silent", "echo BIOS >serial; exec sleep 600", 300, 600_000);
+    let (ended, _) = script("silent", "echo BIOS >serial; exec sleep 600", [300, 600_000, 600_000]);
     assert!(ended.late && ended.code.is_none());
     let begun = "echo fpu-kernel a >serial; exec sleep 600";
-    let (ended, _) = script("begun", begun, 600_000, 300);
+    let (ended, _) = script("begun", begun, [600_000, 600_000, 300]);
     assert!(ended.late && ended.code.is_none());
+    assert_eq!(ended.still, None, "its time was up before");
+    let still = "echo fpu-kernel a >serial; exec sleep 600";
+    let (ended, _) = script("still", still, [600_000, 300, 600_000]);
+    assert!(ended.late && ended.still == Some(Duration::from_millis(300)));
+    // None is due before the first line.
+    let (ended, _) = script("before", "sleep 1; exit 3", [600_000, 300, 600_000]);
+    assert_eq!((ended.late, ended.still, ended.code), (false, None, Some(3)));
     let doomed = "echo KVM internal error >&2; exec sleep 600";
-    let (ended, _) = script("doomed", doomed, 600_000, 600_000);
+    let (ended, _) = script("doomed", doomed, [600_000; 3]);
     assert!(ended.late && ended.stderr.contains("KVM internal error"));
 }
 
@@ -199,4 +211,53 @@ fn a_file_in_the_directorys_place_is_named() {
     std::fs::write(&file, "").expect("a file");
     let why = Scratch::new(&target, "max-0").expect_err("a file").to_string();
     assert!(why.contains(&*file.to_string_lossy()), "{why}");
+}
+
+fn boot(args: &[&str]) -> Output {
+    let program = Command::new(env!("CARGO_BIN_EXE_boot")).args(args).output();
+    program.expect("boot can be started")
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    for (args, why) in [
+        (&["--machine"][..], "--machine needs a value"),
+        (&["--machine", "cray"], "no such machine: cray"),
+        (&["--cpus", "0"], "not a number from 1 to 8: 0"),
+        (&["--cpus=9"], "not a number from 1 to 8: 9"),
+        (&["--seconds", "soon"], "soon"),
+        (&["--seed="], "not a number"),
+        (&["--fault", "none"], "no such fault: none"),
+        (&["--rung", "fsave"], "no such rung: fsave (xsaves, xsavec, xsaveopt, xsave, fxsave)"),
+        (&["--torture", "0"], "not a number from 1"),
+        (&["--json=yes"], "--json takes no value"),
+        (&["--all", "--machine", "max"], "--all and --machine contradict each other"),
+        (&["--controls", "--fault", "skip-save"], "--controls and --fault"),
+        (&["--torture", "1", "--controls"], "--torture and --controls"),
+        (&["--torture", "1", "--seconds", "9"], "--torture and --seconds"),
+        (&["max"], "unknown argument: max"),
+    ] {
+        let out = boot(args);
+        let stderr = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{args:?}");
+        assert!(stderr.starts_with("boot: ") && stderr.contains(why), "{args:?}: {stderr}");
+    }
+    let unknown = boot(&["--machine", "cray"]);
+    let stderr = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(machines::ALL.iter().all(|machine| stderr.contains(machine.about)), "{stderr}");
+}
+
+#[test]
+fn help_and_list_name_everything() {
+    let help = boot(&["--help"]);
+    assert_eq!((help.status.code(), help.stderr.len()), (Some(0), 0));
+    let text = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(Fault::ALL.iter().all(|fault| text.contains(fault.name())), "{text}");
+    assert!(RUNGS.iter().all(|rung| text.contains(rung)), "{text}");
+    assert!(text.lines().all(|line| line.len() <= 105), "{text}");
+    let list = boot(&["--machine", "list"]);
+    let text = String::from_utf8_lossy(&list.stdout).into_owned();
+    assert_eq!(list.status.code(), Some(0), "{text}");
+    assert!(machines::ALL.iter().all(|machine| text.contains(machine.name)), "{text}");
+    assert!(!text.contains('\x1b'), "no colour into a pipe");
 }

@@ -39,6 +39,7 @@ impl Plan {
             writes_xfd: facts.xfd(),
             required: Components::LEGACY,
             trusted: Components::empty(),
+            trusts_mxcsr: false,
             mxcsr_mask: mxcsr_mask & KNOWN_MXCSR_MASK | OLDEST_MXCSR_MASK,
             layout: PlanPlaces::legacy(),
             quirks: Quirks::of(facts.leaf()),

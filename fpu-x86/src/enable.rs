@@ -405,6 +405,11 @@ impl Plan {
         // SAFETY: N2: C2.
         match (answer, unsafe { insn::stmxcsr() }) {
             (0, image::INITIAL_MXCSR) => Ok(()),
+            (0, _) if self.trusts_mxcsr => {
+                // SAFETY: N2: C2.
+                unsafe { insn::ldmxcsr(image::INITIAL_MXCSR) };
+                Ok(())
+            }
             (0, _) => Err(EnableError::KeepsMxcsr),
             (answer, _) => Err(EnableError::InitialState { vector: insn::vector_of(answer) }),
         }

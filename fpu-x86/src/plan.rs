@@ -106,6 +106,8 @@ pub struct Plan {
     pub(crate) required: Components,
     /// These are not measured.
     pub(crate) trusted: Components,
+    /// Nor is it tried whether a restore initialises MXCSR.
+    pub(crate) trusts_mxcsr: bool,
     pub(crate) mxcsr_mask: u32,
     pub(crate) layout: PlanPlaces,
     pub(crate) facts: Facts,
@@ -158,6 +160,30 @@ impl Plan {
     #[must_use]
     pub unsafe fn trusting(self, components: Components) -> Self {
         Self { trusted: components, ..self }
+    }
+
+    /// The same plan, set up without trying whether a restore initialises MXCSR where an image in the compacted format
+    /// has no SSE state: for a kernel that knows better, and for tests of the restores that do not
+    /// [scrub](Self::scrubbing) on an emulator that keeps MXCSR. A plan that scrubs already goes on to do so.
+    ///
+    /// # Safety
+    ///
+    /// * **C8** every CPU's restore does initialise it, or every image that is restored has SSE state.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_kernel(Components::USER)?;
+    /// let scrubs = plan.scrubs();
+    /// // SAFETY: C8: this test kernel puts SSE state into every image.
+    /// let plan = unsafe { plan.trusting_mxcsr() };
+    /// assert_eq!(plan.scrubs(), scrubs);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub unsafe fn trusting_mxcsr(self) -> Self {
+        Self { trusts_mxcsr: true, ..self }
     }
 
     /// Does every restore scrub the x87 pointers, and MXCSR?

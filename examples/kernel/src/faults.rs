@@ -20,6 +20,8 @@ pub enum Fault {
     ClearedWords,
     SameNumber,
     StaleSlot,
+    ForkStale,
+    ForkInherits,
     NoFixup,
     IgnoreFailure,
     ControlDrift,
@@ -29,6 +31,11 @@ pub enum Fault {
     NoIrqSections,
     ShortArea,
     MovedComponent,
+    LegacyRestore,
+    UserRestore,
+    Exception,
+    NoTable,
+    StandStill,
 }
 
 /// What a machine must have for the fault to show.
@@ -43,12 +50,16 @@ pub enum Needs {
     Standard,
     /// AVX-512, saved in the standard format.
     Standard512,
+    /// Supervisor state, which XSAVES alone saves.
+    Supervisor,
+    /// XRSTORS without a scrub, and supervisor state.
+    Unscrubbed,
     /// Another CPU.
     SecondCpu,
 }
 
 impl Fault {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 29] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -62,6 +73,8 @@ impl Fault {
         Self::ClearedWords,
         Self::SameNumber,
         Self::StaleSlot,
+        Self::ForkStale,
+        Self::ForkInherits,
         Self::NoFixup,
         Self::IgnoreFailure,
         Self::ControlDrift,
@@ -71,6 +84,11 @@ impl Fault {
         Self::NoIrqSections,
         Self::ShortArea,
         Self::MovedComponent,
+        Self::LegacyRestore,
+        Self::UserRestore,
+        Self::Exception,
+        Self::NoTable,
+        Self::StandStill,
     ];
 
     /// As the boot parameter has it.
@@ -89,6 +107,8 @@ impl Fault {
             Self::ClearedWords => "cleared-words",
             Self::SameNumber => "same-number",
             Self::StaleSlot => "stale-slot",
+            Self::ForkStale => "fork-stale",
+            Self::ForkInherits => "fork-inherits",
             Self::NoFixup => "no-fixup",
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
@@ -98,6 +118,11 @@ impl Fault {
             Self::NoIrqSections => "no-irq-sections",
             Self::ShortArea => "short-area",
             Self::MovedComponent => "moved-component",
+            Self::LegacyRestore => "legacy-restore",
+            Self::UserRestore => "user-restore",
+            Self::Exception => "kernel-fault",
+            Self::NoTable => "triple-fault",
+            Self::StandStill => "stand-still",
         }
     }
 
@@ -121,6 +146,8 @@ impl Fault {
             }
             Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
+            Self::ForkStale => "a fork copies the parent's image without saving its registers",
+            Self::ForkInherits => "a child inherits supervisor state and tiles",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
             Self::IgnoreFailure => "user mode is entered although the restore failed",
             Self::ControlDrift => "something changes CR4 behind the plan",
@@ -130,6 +157,11 @@ impl Fault {
             Self::NoIrqSections => "interrupt handlers never ask for a section",
             Self::ShortArea => "CPUID packs AVX-512 behind AVX, so that areas are too short",
             Self::MovedComponent => "CPUID has AVX elsewhere than the CPU saves it",
+            Self::LegacyRestore => "FXRSTOR restores what XSAVES has saved",
+            Self::UserRestore => "XRSTORS is not asked for supervisor components",
+            Self::Exception => "a function of the kernel executes UD2",
+            Self::NoTable => "it does so without an interrupt table",
+            Self::StandStill => "the first CPU spins with interrupts off, for ever",
         }
     }
 
@@ -138,6 +170,8 @@ impl Fault {
         match self {
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
+            Self::ForkStale => &["forked task"],
+            Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
             Self::NoTimer => &["too few preemptions"],
@@ -146,6 +180,9 @@ impl Fault {
             Self::NoPkru => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
+            Self::Exception => &["in crash::undefined_instruction"],
+            Self::NoTable => &["a triple fault"],
+            Self::StandStill => &["stands still"],
             // Before the task sees it, with `check=1`.
             _ => &["register ", "the registers do not hold"],
         }
@@ -155,13 +192,20 @@ impl Fault {
         match self {
             Self::NoPkru => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
+            Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
             Self::MovedComponent => Needs::Standard,
+            Self::LegacyRestore | Self::UserRestore => Needs::Unscrubbed,
             Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {
                 Needs::SecondCpu
             }
             _ => Needs::Nothing,
         }
+    }
+
+    /// Does the program that boots the kernel say it, and not the kernel (alone)?
+    pub const fn is_seen_from_outside(self) -> bool {
+        matches!(self, Self::Exception | Self::NoTable | Self::StandStill)
     }
 
     /// By its name.

@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`power`], [`refusal`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -10,14 +10,17 @@ mod apic;
 mod boot;
 mod cpu;
 mod cpuid;
+mod crash;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]
 mod faults;
+mod fork;
 mod fpu;
 mod guest;
 mod hw;
 #[cfg(not(target_os = "none"))]
 mod mem;
+mod odd;
 mod params;
 mod power;
 mod refusal;
@@ -55,6 +58,8 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: interrupts are off; idle's stack is this one.
     unsafe { cpu.set_current(task::idle_of(0)) };
     // Before anything that may use SSE: compiled functions of `core` do.
+    // SAFETY: the first CPU, interrupts are off, nothing has run.
+    unsafe { odd::leave() };
     fpu::early();
     // SAFETY: the pointer that `boot.s` passes.
     let text = unsafe { boot::params(params) };
@@ -96,6 +101,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     unsafe {
         task::spawn(params.seed);
         guest::prepare();
+        fork::prepare();
         boot::prepare_trampoline();
     }
     for number in 1..params.cpus {

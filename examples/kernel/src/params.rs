@@ -30,6 +30,8 @@ pub struct Params {
     pub check: bool,
     /// Take the library's word for AMX: no task here uses tiles, and an emulator's saves lose them.
     pub trust: bool,
+    /// Restore without scrubbing, on an emulator that keeps MXCSR: every image has SSE state.
+    pub unscrubbed: bool,
     /// What CPUID says, for [`cpuid::record`](crate::cpuid::record).
     pub cpuid: Option<&'static str>,
 }
@@ -47,6 +49,7 @@ impl Default for Params {
             rung: None,
             check: false,
             trust: false,
+            unscrubbed: false,
             cpuid: None,
         }
     }
@@ -72,6 +75,7 @@ impl Params {
                 "seed" => params.seed = number()?,
                 "check" => params.check = number()? != 0,
                 "trust" => params.trust = number()? != 0,
+                "unscrubbed" => params.unscrubbed = number()? != 0,
                 "fault" => params.fault = Some(Fault::named(value).ok_or(word)?),
                 "cpuid" => params.cpuid = Some(value),
                 "rung" => params.rung = Some(rung(value).ok_or(word)?),

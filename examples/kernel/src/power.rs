@@ -6,17 +6,15 @@ use core::sync::atomic::{
 };
 
 use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits};
-use x86_64::{
-    instructions::{hlt, interrupts},
-    registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
-};
+use x86_64::instructions::{hlt, interrupts};
 
 use crate::{
     apic, boot,
     cpu::{self, state, this_cpu, PerCpu},
+    crash,
     faults::Fault,
     fpu::{self, IrqsOff},
-    hw, main_params,
+    hw, main_params, odd,
     sched::{self, Next},
     seeded, task, torture, verdict,
 };
@@ -39,6 +37,8 @@ pub fn bring_up(cpu: &PerCpu) {
         // SAFETY: it is what W1 forbids, and what the fault is for.
         unsafe { cpu.fpu.set_resident(0) };
     }
+    // SAFETY: interrupts are off, the CPU is not online, and is set up now.
+    unsafe { odd::leave() };
     if let Err(why) = fpu::bring_up(number_of(cpu)) {
         verdict::fail(format_args!("CPU {} cannot be brought up: {why}", cpu.number.get()));
     }
@@ -146,16 +146,6 @@ fn suspend() {
         verdict::refused(cpu.current(), why);
     }
     lose_registers();
-    // SAFETY: what a CPU has after reset; `bring_up` sets what is needed.
-    unsafe {
-        Cr0::update(|cr0| {
-            cr0.remove(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR);
-            cr0.insert(Cr0Flags::TASK_SWITCHED);
-        });
-        Cr4::update(|cr4| {
-            cr4.remove(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE)
-        });
-    }
     bring_up(cpu);
     verdict::count_resume();
     pause(Next::Back);
@@ -175,6 +165,7 @@ pub fn thread() -> ! {
     let mut turn = 0;
     loop {
         let now = torture::CLOCK.load(Relaxed);
+        crash::if_seeded(now);
         if seeded::on(Fault::ClearedWords) && params.cpus > 1 {
             // Short lives, so that the first stamps are issued again while tasks still have them.
             cycle(1, true);

@@ -172,11 +172,14 @@ pub fn return_to_user(frame: &mut Frame) -> ! {
         // SAFETY: the current task's frame is at the top of its stack, by all entries and `spawn`.
         match unsafe { fpu::to_user(context, irqs_off, frame) } {
             // The processor refused the image. It will do so again: nothing claims that it was loaded.
-            Error::RestoreFailed(_) if task.spoilt.get() && !refused => refused = true,
+            Error::RestoreFailed(fault) if task.spoilt.get() && !refused => {
+                refused = true;
+                torture::refused_as_it_should(task, fault);
+            }
             // The task ends, and another begins in its place.
-            Error::RestoreFailed(_) if task.spoilt.get() => {
+            Error::RestoreFailed(fault) if task.spoilt.get() => {
                 refused = false;
-                torture::refused_as_it_should();
+                torture::refused_as_it_should(task, fault);
                 // SAFETY: interrupts are off, and it is the current task's frame.
                 unsafe { task.born_again(frame) };
             }

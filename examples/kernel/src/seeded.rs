@@ -39,17 +39,48 @@ pub struct Seeded {
     plan: Plan,
     /// The same instruction with fewer components.
     narrow: Option<Plan>,
+    /// Its restores are executed instead: another instruction, or fewer components.
+    other: Option<Plan>,
+    /// Every image has SSE state.
+    keeps_sse: bool,
 }
 
 impl Seeded {
-    pub fn new(plan: Plan) -> Self {
+    pub fn new(plan: Plan, keeps_sse: bool) -> Self {
         let narrow = Plan::detect_kernel_given(plan.facts().clone(), Components::LEGACY);
         let narrow = narrow.and_then(|narrow| narrow.with_rung(plan.rung()));
         let narrow = narrow.ok().filter(|n| n.components() != plan.components());
-        Self { plan, narrow }
+        let users = plan.components() & !Components::SUPERVISOR;
+        let other = match () {
+            () if on(Fault::LegacyRestore) => Some((Components::LEGACY, Rung::Fxsave)),
+            () if on(Fault::UserRestore) => Some((users, plan.rung())),
+            () => None,
+        };
+        let other = other.and_then(|(wanted, rung)| {
+            Plan::detect_kernel_given(plan.facts().clone(), wanted).ok()?.with_rung(rung).ok()
+        });
+        Self { plan, narrow, other, keeps_sse }
     }
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Bochs 3.0 keeps MXCSR where an image that it restores has no SSE state, so that plans scrub there. This mends
+    /// it outside of the restore, for the sake of the restores that do not.
+    ///
+    /// # Safety
+    ///
+    /// As for `RawFpu::image_mut`.
+    #[inline(always)]
+    unsafe fn keep_sse(&self, area: NonNull<u8>) {
+        if self.keeps_sse {
+            // SAFETY: the caller's.
+            let mut image = unsafe { self.plan.image_mut(area) };
+            if !image.as_image().present().contains(Components::SSE) {
+                // Legal on every CPU.
+                let _set = image.set_mxcsr(0x1F80);
+            }
+        }
     }
 
     /// # Safety
@@ -91,7 +122,10 @@ unsafe impl RawFpu for Seeded {
     }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: the caller's, as in all of these.
-        unsafe { self.plan.write_initial(area) }
+        unsafe {
+            self.plan.write_initial(area);
+            self.keep_sse(area);
+        }
     }
     #[inline(always)]
     unsafe fn save(&self, area: NonNull<u8>) {
@@ -100,12 +134,19 @@ unsafe impl RawFpu for Seeded {
             return unsafe { self.seeded_save(area) };
         }
         // SAFETY: as above.
-        unsafe { self.plan.save(area) }
+        unsafe {
+            self.plan.save(area);
+            self.keep_sse(area);
+        }
     }
     #[inline(always)]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         if on(Fault::SkipRestore) {
             return Ok(());
+        }
+        if let Some(other) = &self.other {
+            // SAFETY: as above.
+            return unsafe { other.restore(area) };
         }
         // SAFETY: as above.
         let answer = unsafe { self.plan.restore(area) };
@@ -119,7 +160,12 @@ unsafe impl RawFpu for Seeded {
         unsafe { self.plan.kernel_defaults(units) }
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
-        // SAFETY: as above.
+        if on(Fault::ForkInherits) {
+            let len = RawFpu::area_len(&self.plan);
+            // SAFETY: S1 of both, which do not overlap.
+            return unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
+        }
+        // SAFETY: as above; a child has the SSE state of its parent.
         unsafe { self.plan.copy_for_child(from, to) }
     }
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {

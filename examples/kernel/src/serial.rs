@@ -58,6 +58,22 @@ pub fn lock() -> Line {
     Line { port: port(), locked: true, interrupts }
 }
 
+/// If nobody else writes a line; with interrupts off.
+pub fn try_lock() -> Option<Line> {
+    let free = !TAKEN.swap(true, Ordering::Acquire);
+    free.then(|| Line { port: port(), locked: true, interrupts: false })
+}
+
+/// For the last line: waits for the end of another's, unless that does not come.
+pub fn last() -> Line {
+    let mut left = PATIENCE;
+    while left > 0 && TAKEN.swap(true, Ordering::Acquire) {
+        hint::spin_loop();
+        left -= 1;
+    }
+    force()
+}
+
 /// Writes whoever holds the lock: for a panic, whose own CPU may hold it. Lines may mix; interrupts stay
 /// off afterwards.
 pub fn force() -> Line {

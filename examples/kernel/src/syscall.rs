@@ -6,6 +6,7 @@ use fpu_x86::Components;
 use crate::{
     cpu::{this_cpu, PerCpu},
     faults::Fault,
+    fork,
     fpu::{Fpu, PreemptOff},
     hw,
     sched::{self, Next},
@@ -13,7 +14,7 @@ use crate::{
     task::{Kind, Task},
     torture::{self, preempt_off, preempt_on},
     trap::Frame,
-    user::{UserBlock, LOOK, SYS_BORN, SYS_CHECK},
+    user::{UserBlock, LOOK, RAISE, SYS_BORN, SYS_CHECK},
     verdict,
 };
 
@@ -27,6 +28,7 @@ const WRITE: u32 = 14;
 const STEPPED: u32 = 15;
 const LOAD: u32 = 18;
 const EXIT: u32 = 16;
+const FORK: u32 = 19;
 const SPOIL: u32 = 17;
 
 /// Interrupts are off, and the registers hold the current task.
@@ -52,8 +54,14 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
         SLEEP => sched::schedule(Next::Idle),
         EXIT => {
             verdict::count_exit();
-            // SAFETY: interrupts are off, and it is the current task's frame.
-            unsafe { task.born_again(frame) };
+            // SAFETY: interrupts are off, and the current task exits.
+            let child = task.kind == Kind::Holder
+                && cpu.random() & 1 == 0
+                && unsafe { fork::begins(task, block) };
+            if !child {
+                // SAFETY: interrupts are off, and it is the current task's frame.
+                unsafe { task.born_again(frame) };
+            }
         }
         number => {
             // Half of the time the task has slept, and maybe moved: what it asks for is not in the registers.
@@ -85,6 +93,8 @@ fn with_registers(number: u32, task: &'static Task, block: &mut UserBlock) {
             READ => read(task, context, block),
             WRITE => write(task, context, block),
             LOAD => load(task, context),
+            FORK if task.kind == Kind::Holder => fork::fork(task, context, block),
+            FORK => {}
             SPOIL => {
                 write(task, context, block);
                 // SAFETY: `write` has dropped the claim on the registers; asked for where `bad_images` only.
@@ -114,7 +124,11 @@ fn sections(task: &'static Task, cpu: &PerCpu) {
     }
 }
 
-fn open<'a>(task: &Task, context: &'a Fpu, here: &'a mut PreemptOff) -> TaskState<'a, PreemptOff> {
+pub fn open<'a>(
+    task: &Task,
+    context: &'a Fpu,
+    here: &'a mut PreemptOff,
+) -> TaskState<'a, PreemptOff> {
     match context.open(here) {
         Ok(state) => state,
         Err(why) => verdict::refused(task, why),
@@ -229,7 +243,9 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
     let random = cpu.random();
     block.spin = torture::spins(random >> 16);
     block.action = match random & 0x7F {
-        0..=71 => SPIN,
+        0..=66 => SPIN,
+        67 => RAISE,
+        68..=71 => FORK,
         72..=87 => YIELD,
         88..=97 => SLEEP,
         98..=107 => SECTIONS,
@@ -241,7 +257,9 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
         _ if hw::bad_images() => SPOIL,
         _ => EXIT,
     };
-    if task.kind == Kind::Quiet && block.action == YIELD {
-        block.action = LOOK;
+    match block.action {
+        YIELD if task.kind == Kind::Quiet => block.action = LOOK,
+        RAISE if task.kind == Kind::Quiet => block.action = SPIN,
+        _ => {}
     }
 }

@@ -79,7 +79,9 @@ impl<const N: usize> Memory<N> {
     }
 }
 
-static AREAS: [Memory<AREA>; USERS] = [const { Memory::new() }; USERS];
+/// The area of a child that has not begun; areas go from hand to hand with their contexts.
+pub const CRADLE: usize = USERS;
+static AREAS: [Memory<AREA>; USERS + 1] = [const { Memory::new() }; USERS + 1];
 static STACKS: [Memory<STACK>; TASKS] = [const { Memory::new() }; TASKS];
 static ALL: [Task; TASKS] = {
     let mut all = [const { Task::new(0) }; TASKS];
@@ -99,6 +101,8 @@ pub struct Task {
     pub rsp: Cell<u64>,
     /// `None` in kernel threads and idle.
     fpu: UnsafeCell<Option<Fpu>>,
+    /// Which memory its context has.
+    area: Cell<usize>,
     /// Where it ran last, and one; 0 for nowhere.
     pub last_cpu: AtomicU64,
     pub switches: AtomicU64,
@@ -112,6 +116,8 @@ pub struct Task {
     pub ssp: Cell<u64>,
     /// Its image is bad on purpose.
     pub spoilt: Cell<bool>,
+    /// It is a child that has not looked at its registers yet.
+    pub forked: Cell<bool>,
 }
 
 // SAFETY: cells are used by the CPU on which the task is current, which the scheduler's lock decides.
@@ -131,6 +137,7 @@ impl Task {
             kind,
             rsp: Cell::new(0),
             fpu: UnsafeCell::new(None),
+            area: Cell::new(slot),
             last_cpu: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             migrations: AtomicU64::new(0),
@@ -139,13 +146,14 @@ impl Task {
             pkru: Cell::new(0),
             ssp: Cell::new(0),
             spoilt: Cell::new(false),
+            forked: Cell::new(false),
         }
     }
 
     /// Its context, if it has one.
     #[inline(always)]
     pub fn fpu(&self) -> Option<&Fpu> {
-        // SAFETY: written only by `spawn`, before it runs, and by `born_again`, by itself.
+        // SAFETY: written only by `spawn`, before it runs, and by `born_again` and `fork`, by itself.
         unsafe { (*self.fpu.get()).as_ref() }
     }
 
@@ -184,8 +192,20 @@ impl Task {
         (BLOCKS + self.slot * BLOCK_BYTES) as *mut UserBlock
     }
 
-    fn area(&self) -> NonNull<u8> {
-        AREAS[self.slot].base()
+    /// The memory of its context.
+    pub fn area(&self) -> NonNull<u8> {
+        area(self.area.get())
+    }
+
+    /// Its context and the number of its memory, to be exchanged for others.
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are off, this is the current task, and nobody has what [`fpu`](Self::fpu) gives.
+    #[allow(clippy::mut_from_ref)] // From the cell of the task that runs.
+    pub unsafe fn context(&self) -> (&mut Option<Fpu>, &Cell<usize>) {
+        // SAFETY: the caller's.
+        (unsafe { &mut *self.fpu.get() }, &self.area)
     }
 
     /// Counts that it begins to run here.
@@ -258,6 +278,10 @@ impl Task {
     }
 }
 
+/// Memory for an image.
+pub fn area(number: usize) -> NonNull<u8> {
+    AREAS[number].base()
+}
 /// The task of a slot.
 #[inline(always)]
 pub fn by_slot(slot: usize) -> &'static Task {

@@ -149,6 +149,10 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         }
         SPURIOUS => {}
         1 if !frame.is_user() => torture::step(),
+        16 if frame.is_user() && torture::raised_as_it_should() => {
+            // SAFETY: interrupts are off, and it is the current task's frame.
+            unsafe { this_cpu().current().born_again(frame) };
+        }
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
             if !torture::serves_fixup() || !fpu::fixed_up(frame) {

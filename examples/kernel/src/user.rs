@@ -15,6 +15,10 @@ pub const SYS_CHECK: u32 = 2;
 /// No system call: in [`UserBlock::action`] it tells the second program to look at its registers.
 pub const LOOK: u32 = 3;
 
+/// No system call: in [`UserBlock::action`] it tells the first program to raise an unmasked x87 error, which it does
+/// not survive.
+pub const RAISE: u32 = 4;
+
 /// Bytes of a [`UserBlock`]: two pages.
 pub const BLOCK_BYTES: usize = 8192;
 const STACK_BYTES: usize = BLOCK_BYTES - 2 * size_of::<RegFile>() - 24;
@@ -35,7 +39,7 @@ pub struct UserBlock {
     pub pkru_seen: u32,
     /// Not 0 if CR4.PKE is set: PKRU is written and read.
     pub has_pkru: u32,
-    /// Between: the number of a system call, or 0 to spin.
+    /// Between: the number of a system call, [`RAISE`], or 0 to spin.
     pub action: u32,
     /// How often to go round when spinning.
     pub spin: u64,
@@ -61,6 +65,7 @@ global_asm!(
     born = const SYS_BORN,
     check = const SYS_CHECK,
     look = const LOOK,
+    raise = const RAISE,
     want = const offset_of!(UserBlock, want),
     seen = const offset_of!(UserBlock, seen),
     pkru_want = const offset_of!(UserBlock, pkru_want),

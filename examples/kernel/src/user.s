@@ -26,8 +26,25 @@ user_act:
     mov eax, [rbx + {action}]
     test eax, eax
     jz user_spin
+    cmp eax, {raise}
+    je user_raise
     syscall
     jmp user_done
+    # One divided by zero, which is not masked, is pending until the next x87 instruction that waits.
+user_raise:
+    fninit
+    push 0x37B
+    fldcw [rsp]
+    fld1
+    fldz
+    fdivp
+    mov rcx, [rbx + {spin}]
+    inc rcx
+user_pending:
+    dec rcx
+    jnz user_pending
+    fwait
+    ud2
 user_spin:
     mov rcx, [rbx + {spin}]
     test rcx, rcx

@@ -26,6 +26,8 @@ use crate::{
 
 static CHECKS: AtomicU64 = AtomicU64::new(0);
 static EXITS: AtomicU64 = AtomicU64::new(0);
+/// Children that have found in their registers what their parents had.
+static FORKS: AtomicU64 = AtomicU64::new(0);
 static OFFLINE: AtomicU64 = AtomicU64::new(0);
 static RESUMES: AtomicU64 = AtomicU64::new(0);
 static MISMATCHES: AtomicU64 = AtomicU64::new(0);
@@ -44,7 +46,12 @@ pub fn count_resume() {
 /// A task has looked at its registers: they are what it put there, or (new) initial.
 pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
     CHECKS.fetch_add(1, Relaxed);
-    let who = if new { "new task" } else { "task" };
+    let child = task.forked.replace(false);
+    let who = match (new, child) {
+        (true, _) => "new task",
+        (_, true) => "forked task",
+        _ => "task",
+    };
     // A new task's `want` is initial, and so is always that of one which leaves the FPU alone.
     let difference = block.want.quiet_first_difference(&block.seen);
     if let Some(name) = RegFile::register_of(difference) {
@@ -59,6 +66,7 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
             differs(who, task, cpu, "ssp", task.ssp.get(), seen);
         }
     }
+    FORKS.fetch_add(child.into(), Relaxed);
 }
 
 /// A section holds what it put into the registers.
@@ -154,13 +162,13 @@ pub fn kernel_exception(frame: &Frame) -> ! {
 /// A fault of a task, none of which does what faults.
 #[cold]
 pub fn user_exception(frame: &Frame) -> ! {
+    let (cpu, task) = (this_cpu().number.get(), this_cpu().current().slot);
+    if frame.vector == 6 && torture::raises() {
+        fail(format_args!("task {task} on CPU {cpu}: register fsw has lost an x87 error"));
+    }
     fail(format_args!(
         "exception {} in task {} at {:#x} on CPU {}, error {:#x}",
-        frame.vector,
-        this_cpu().current().slot,
-        frame.rip,
-        this_cpu().number.get(),
-        frame.error
+        frame.vector, task, frame.rip, cpu, frame.error
     ));
 }
 
@@ -187,9 +195,16 @@ pub fn judge(params: &Params, now: u64) {
         ("sections after single steps", torture::STEP_SECTIONS.load(Relaxed), 100),
         ("refusals after single steps", step_busy(), 100),
         ("exits", EXITS.load(Relaxed), 20),
+        ("forks", FORKS.load(Relaxed), 20),
+        ("x87 errors", torture::X87_ERRORS.load(Relaxed), 10),
         ("CPUs taken down", OFFLINE.load(Relaxed), several * 6),
         ("resumes", RESUMES.load(Relaxed), 10),
         ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
+        (
+            "refused images by RIP only",
+            torture::RIP_ONLY.load(Relaxed),
+            5 * u64::from(hw::bad_images()),
+        ),
         ("skipped restores", totals.skipped, params.switches / 4),
         ("rounds of guests", guest::ROUNDS.load(Relaxed), 100),
         ("idle times", torture::IDLE.load(Relaxed), 20),
@@ -266,7 +281,7 @@ fn verdict_end(why: Option<fmt::Arguments<'_>>) -> ! {
         }
     }
     let pass = why.is_none();
-    let mut line = serial::force();
+    let mut line = serial::last();
     // The port does not fail.
     let _written = result(&mut line, why);
     serial::exit(pass)
@@ -333,7 +348,10 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("steps", torture::STEPS.load(Relaxed)),
         ("step_sections", torture::STEP_SECTIONS.load(Relaxed)),
         ("bad_images", torture::BAD_IMAGES.load(Relaxed)),
+        ("rip_only", torture::RIP_ONLY.load(Relaxed)),
         ("exits", EXITS.load(Relaxed)),
+        ("forks", FORKS.load(Relaxed)),
+        ("x87_errors", torture::X87_ERRORS.load(Relaxed)),
         ("offline", OFFLINE.load(Relaxed)),
         ("resumes", RESUMES.load(Relaxed)),
         ("guests", guest::ROUNDS.load(Relaxed)),

@@ -18,6 +18,8 @@ const OUTPUT: &str = "output";
 /// From the result to the end of the process.
 const SWITCH_OFF: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(10);
+/// What one look counts at most.
+const MOST: Duration = Duration::from_millis(200);
 
 /// A child that has ended.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,8 @@ pub struct Ended {
     pub code: Option<i32>,
     /// It had to be ended.
     pub late: bool,
+    /// That was because nothing came for this long.
+    pub still: Option<Duration>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -136,6 +140,8 @@ fn doomed(path: &Path) -> bool {
 pub struct Patience {
     /// Until the kernel's first line.
     pub first: Duration,
+    /// From one line to the next, once it has begun.
+    pub next: Duration,
     /// In all.
     pub whole: Duration,
 }
@@ -169,9 +175,17 @@ pub fn run(
     let path = scratch.path().join(SERIAL);
     let mut tail = Tail { path, whole: Vec::new(), shown: 0, show };
     let mut late = false;
+    // Not counted while this process itself does not run.
+    let (mut looked, mut quiet, mut still) = (started, Duration::ZERO, None);
     let status = loop {
         let status = child.0.try_wait()?;
+        let before = tail.whole.len();
         tail.more()?;
+        quiet += looked.elapsed().min(MOST);
+        looked = Instant::now();
+        if tail.whole.len() > before {
+            quiet = Duration::ZERO;
+        }
         if let Some(status) = status {
             break status;
         }
@@ -180,7 +194,15 @@ pub fn run(
         }
         let stands = said.is_some_and(|since: Instant| since.elapsed() > SWITCH_OFF);
         let silent = started.elapsed() > patience.first && !serial::begun(&tail.text());
-        if stands || silent || started.elapsed() > patience.whole || doomed(&output) {
+        if quiet > patience.next && said.is_none() && serial::begun(&tail.text()) {
+            still = Some(patience.next);
+        }
+        if still.is_some()
+            || stands
+            || silent
+            || started.elapsed() > patience.whole
+            || doomed(&output)
+        {
             late = true;
             child.0.kill()?;
             break child.0.wait()?;
@@ -189,5 +211,5 @@ pub fn run(
     };
     let stderr = printable(&fs::read(&output)?);
     let seconds = started.elapsed().as_secs_f64();
-    Ok(Ended { serial: tail.text(), stderr, code: status.code(), late, seconds })
+    Ok(Ended { serial: tail.text(), stderr, code: status.code(), late, still, seconds })
 }

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The quickest first.
-const TRIED: [&str; 3] = ["max", "icelake", "sapphire"];
+const TRIED: [&str; 4] = ["max", "icelake", "sapphire", "xrstors"];
 
 /// Seconds of the machine's own time after which a goal is missed that a fault keeps from being reached:
 /// several times what the others take.
@@ -34,6 +34,14 @@ pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), 
         }
         Needs::Standard512 if !machine.standard(AVX512, params.rung) => {
             "AVX-512 is not saved in the standard format"
+        }
+        Needs::Supervisor if !machine.saves_supervisor_state(params.rung) => {
+            "no supervisor state is saved"
+        }
+        Needs::Unscrubbed
+            if !machine.unscrubbed || !machine.saves_supervisor_state(params.rung) =>
+        {
+            "it needs XRSTORS without a scrub"
         }
         Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),

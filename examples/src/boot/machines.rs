@@ -54,6 +54,8 @@ pub struct Machine {
     pub enables: Option<Enables>,
     /// The kernel takes the library's word for AMX there, and has no tasks with tiles.
     pub trusts_tiles: bool,
+    /// The kernel's restores do not scrub there, and it sees to it that they need not.
+    pub unscrubbed: bool,
     /// Has protection keys, and the kernel uses them.
     pub pku: bool,
     /// What it is for.
@@ -79,8 +81,8 @@ const fn qemu(
     about: &'static str,
 ) -> Machine {
     let (rung, enables) = (Some(rung), Some(enables));
-    let (emulator, disk, trusts_tiles) = (Emulator::Tcg, false, false);
-    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, pku, about }
+    let (emulator, disk, trusts_tiles, unscrubbed) = (Emulator::Tcg, false, false, false);
+    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, unscrubbed, pku, about }
 }
 
 const fn bochs(
@@ -92,8 +94,8 @@ const fn bochs(
     about: &'static str,
 ) -> Machine {
     let (rung, enables) = (Some(rung), Some(enables));
-    let (emulator, disk, trusts_tiles) = (Emulator::Bochs, true, false);
-    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, pku, about }
+    let (emulator, disk, trusts_tiles, unscrubbed) = (Emulator::Bochs, true, false, false);
+    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, unscrubbed, pku, about }
 }
 
 /// All of them, in the order of the table.
@@ -149,6 +151,7 @@ pub static ALL: &[Machine] = &[
         rung: Some("xsaveopt"),
         enables: Some(enables(7, 0)),
         trusts_tiles: false,
+        unscrubbed: false,
         pku: true,
         about: "the same from the disk image: the other way to boot",
     },
@@ -187,8 +190,21 @@ pub static ALL: &[Machine] = &[
         rung: Some("xsaves"),
         enables: Some(enables(0x600e7, 0x800)),
         trusts_tiles: true,
+        unscrubbed: false,
         pku: true,
         about: "the same with AMX by trust: what gives tiles up",
+    },
+    Machine {
+        name: "xrstors",
+        emulator: Emulator::Bochs,
+        cpu: "sapphire_rapids",
+        disk: true,
+        rung: Some("xsaves"),
+        enables: Some(enables(0xe7, 0x800)),
+        trusts_tiles: false,
+        unscrubbed: true,
+        pku: true,
+        about: "the same, restored without a scrub",
     },
     Machine {
         name: "kvm",
@@ -199,6 +215,7 @@ pub static ALL: &[Machine] = &[
         rung: None,
         enables: None,
         trusts_tiles: false,
+        unscrubbed: false,
         pku: false,
         about: "this CPU itself, where KVM runs ring 0 natively",
     },
@@ -233,6 +250,12 @@ impl Machine {
         let xcr0 = self.enables.and_then(|enables| enables.xcr0).unwrap_or_default();
         let all = xcr0 & components == components;
         all && matches!(rung.or(self.rung), Some("xsaveopt" | "xsave"))
+    }
+    /// Does it save supervisor state, with `rung` or else with its best one?
+    #[must_use]
+    pub fn saves_supervisor_state(&self, rung: Option<&str>) -> bool {
+        let has = self.enables.is_some_and(|enables| enables.xss != 0);
+        has && rung.or(self.rung) == Some("xsaves")
     }
     /// Does it execute the instructions of `rung`, whether a plan for it takes them or not? An erratum of its family
     /// keeps the plan for `ryzen` from XSAVES, which Bochs has.

@@ -20,6 +20,7 @@ pub mod run;
 pub mod serial;
 #[path = "../../kernel/src/sizes.rs"]
 pub mod sizes;
+pub mod symbols;
 pub mod table;
 
 use std::{

@@ -17,6 +17,9 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The disk image's name in the run's directory.
 pub const DISK: &str = "disk.img";
 
+/// What it logs about resets.
+pub const RESETS: &str = "resets";
+
 /// Its version, if it is there.
 ///
 /// # Errors
@@ -56,6 +59,7 @@ pub fn command(machine: &Machine, params: &Params, elf: &Path) -> Command {
     command.args(["-smp", &params.cpus.to_string()]);
     command.args(["-display", "none", "-nodefaults", "-no-reboot"]);
     command.args(["-serial", &format!("file:{SERIAL}")]);
+    command.args(["-d", "cpu_reset", "-D", RESETS]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     if machine.disk {
         command.args(["-drive", &format!("file={DISK},format=raw,if=ide")]);

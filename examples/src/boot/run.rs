@@ -17,9 +17,13 @@ use super::{
     judge::{caught, judge, Verdict},
     machines::{Emulator, Machine},
     params::Params,
-    qemu::{self, DISK},
+    qemu::{self, DISK, RESETS},
     serial::Report,
+    symbols,
 };
+
+/// What QEMU logs of one.
+const TRIPLE: &[u8] = b"Triple fault";
 
 /// The kernel, built.
 #[derive(Debug)]
@@ -82,7 +86,9 @@ fn patience(job: &Job, host: &Host) -> Patience {
     // When the kernel itself gives up.
     let late = job.params.limit.max(2 * job.params.seconds);
     let whole = Duration::from_secs(30 + pace * late);
-    Patience { first: Duration::from_secs(first), whole }
+    // It gives four signs of life in a second of its own: one in 20 s, or twice as slow as the whole allows for.
+    let next = Duration::from_secs((pace / 2).max(20));
+    Patience { first: Duration::from_secs(first), next, whole }
 }
 
 /// Boots the kernel once; `show` gets what it says, line by line. Files or processes that cannot be
@@ -98,7 +104,8 @@ fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::
     /// Two runs of one machine at a time must not share a directory.
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let Job { machine, params } = job;
-    let params = Params { trust: machine.trusts_tiles, ..params };
+    let Machine { trusts_tiles: trust, unscrubbed, .. } = *machine;
+    let params = Params { trust, unscrubbed, ..params };
     if let Err(why) = host.can_run(machine, &params) {
         return Ok(Run { job, verdict: Verdict::Skip(why), report: None, seconds: 0.0 });
     }
@@ -120,7 +127,14 @@ fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::
         // Why it ended is at the end of its log; its output is the screen of its debugger.
         ended.stderr = log_of(dir);
     }
+    if fs::read(dir.join(RESETS)).is_ok_and(|log| log.windows(12).any(|part| part == TRIPLE)) {
+        ended.stderr += "Triple fault\n";
+    }
     let (verdict, report) = judge(&ended, machine, &params);
+    let verdict = match verdict {
+        Verdict::Fail(why) => Verdict::Fail(symbols::named(&kernel.bytes, &why)),
+        other => other,
+    };
     Ok(Run { job, verdict, report, seconds: ended.seconds })
 }
 
@@ -212,6 +226,9 @@ mod tests {
                     // The kernel gives a goal up after the limit, or twice the time it must run.
                     let late = params.limit.max(2 * seconds) as f64;
                     let least = late * pace;
+                    // A quarter of one of its own is twice as long as was seen, and more.
+                    let next = patience(&Job { machine, params }, &host).next.as_secs_f64();
+                    assert!((20.0..=60.0).contains(&next) && next >= pace / 2.0, "{cpus} {next}");
                     assert!(whole.as_secs_f64() >= least, "{} {cpus} {seconds}", machine.name);
                 }
             }

@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 pub const FIRST: &str = "fpu-kernel ";
 /// How its last line begins; a JSON object follows.
 pub const LAST: &str = "RESULT ";
+/// How a sign of life begins.
+pub const TICK: &str = "tick ";
 /// How a line begins that tells of one thing that CPUID says and the library does not believe.
 pub const QUIRK: &str = "quirk: ";
 
@@ -125,8 +127,14 @@ counts! {
     step_sections
     /// Images that the CPU refused to load, as it must.
     bad_images
+    /// Those after which the fault handler set RIP only, so that the error has no vector.
+    rip_only
     /// Tasks that ended, their memory used again.
     exits
+    /// Children that found in their registers what their parents had.
+    forks
+    /// Unmasked x87 errors that tasks raised, and that came to the kernel as #MF.
+    x87_errors
     /// CPUs taken off and on.
     offline
     /// Resumes after registers were lost.
@@ -239,7 +247,8 @@ pub fn read(serial: &str) -> Result<Report, SerialError> {
 #[must_use]
 pub fn tail(serial: &str, lines: usize) -> String {
     const LONGEST: usize = 160;
-    let said: Vec<&str> = serial.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let says = |line: &&str| !line.is_empty() && !line.starts_with(TICK);
+    let said: Vec<&str> = serial.lines().map(str::trim).filter(says).collect();
     let from = said.len().saturating_sub(lines);
     let line = |line: &&str| match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}..", &line[..end]),
