@@ -453,7 +453,7 @@ impl Machine {
             self.judge(which, writable.image(), "a stopped task's image, before it is written");
             self.call(Call::StoppedImageMut);
             let new = self.fresh();
-            *writable.image_mut() = new;
+            writable.image_mut().set(new);
             slot.expected.set(new);
         }
         Ok(())

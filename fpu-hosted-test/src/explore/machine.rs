@@ -10,8 +10,8 @@ use fpu_core::{
 
 use super::{
     backend::{
-        get, put, Area, Context, Cpu, Pin, Symbol, Symbolic, Words, DEFAULTS, FIRST, INITIAL,
-        KERNEL, TORN,
+        get, put_over_old_bytes, Area, Context, Cpu, Pin, Symbol, Symbolic, Words, DEFAULTS, FIRST,
+        INITIAL, KERNEL, TORN,
     },
     calls::{Call, Called},
     line::{Irq, Line},
@@ -48,6 +48,8 @@ pub enum User {
     Looks,
     /// It computes something new.
     Writes,
+    /// It brings its registers to their initial state, so that a save leaves them out.
+    Clears,
 }
 
 impl Machine {
@@ -155,7 +157,7 @@ impl Machine {
             let context = slot.fpu.borrow();
             Self::word(&context).store(to.claim.word(&residents), Relaxed);
             // SAFETY: S1: the context's own area; nothing else runs.
-            unsafe { put(Self::area(&context), to.memory) };
+            unsafe { put_over_old_bytes(Self::area(&context), to.memory) };
             slot.expected.set(to.expected);
         }
         self.fresh.set(FIRST + 64);
@@ -214,11 +216,13 @@ impl Machine {
     /// User code of a context runs on a CPU.
     pub(super) fn runs(&self, cpu: &Cpu, context: usize, user: User, place: &str) {
         self.judge(context, cpu.registers.holds.get(), place);
-        if user == User::Writes {
-            let new = self.fresh();
-            cpu.registers.change(new);
-            self.slots[context].expected.set(new);
-        }
+        let new = match user {
+            User::Looks => return,
+            User::Writes => self.fresh(),
+            User::Clears => INITIAL,
+        };
+        cpu.registers.change(new);
+        self.slots[context].expected.set(new);
     }
     /// Kernel code runs in a section.
     pub(super) fn computes(&self, cpu: &Cpu) {

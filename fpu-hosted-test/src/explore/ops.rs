@@ -2,7 +2,7 @@
 
 use super::{
     line::Irq,
-    machine::User::{self, Looks, Writes},
+    machine::User::{self, Clears, Looks, Writes},
     state::Order,
     Bounds,
 };
@@ -181,11 +181,11 @@ impl Op {
         for form in [Form::Call, Form::Plan, Form::Raw, Form::Session] {
             add(Op::Out(form));
             add(Op::EnterFails(form));
-            for user in [Looks, Writes] {
+            for user in [Looks, Writes, Clears] {
                 add(Op::Enter(form, user));
             }
         }
-        for user in [Looks, Writes] {
+        for user in [Looks, Writes, Clears] {
             add(Op::Enter(Form::RoundTrip, user));
             add(Op::Persistent(Guest, user));
             add(Op::Persistent(Current, user));
@@ -299,7 +299,7 @@ fn path(name: &str, part: &str) -> String {
     let of = match part {
         "true" | "false" => return part.into(),
         "Current" | "Guest" => "Of",
-        "Looks" | "Writes" if name != "Session" => "User",
+        "Clears" | "Looks" | "Writes" if name != "Session" => "User",
         "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" => "Form",
         _ => "Does",
     };
