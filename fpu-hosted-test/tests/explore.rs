@@ -45,6 +45,14 @@ fn every_order_of_calls_is_visited() {
     nothing_wrong(found(), 50_000);
 }
 
+/// At each step of an operation another CPU carries out a whole one, or tries to take what is in use.
+#[test]
+fn another_cpu_does_anything_meanwhile() {
+    let Bounds { cpus, tasks, .. } = bounds();
+    let cpus = if SMALL { 2 } else { cpus };
+    nothing_wrong(&explore(Bounds { cpus, tasks, ..Bounds::OTHERS }), 12_000);
+}
+
 #[test]
 fn contexts_may_change_places_in_memory() {
     nothing_wrong(&explore(Bounds { forgotten: false, moves: true, ..bounds() }), 15_000);

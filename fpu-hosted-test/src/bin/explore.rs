@@ -23,6 +23,7 @@ fn main() -> std::process::ExitCode {
         let flags = [
             ("interrupts", &mut bounds.interrupts),
             ("forgotten", &mut bounds.forgotten),
+            ("others", &mut bounds.others),
             ("moves", &mut bounds.moves),
         ];
         let name = word.trim_start_matches("--");
@@ -77,6 +78,7 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
   --stamps N          N stamps are left to each CPU
   --[no-]interrupts   an interrupt at each step of each operation (on)
   --[no-]forgotten    an interrupt that forgets a guard (on)
+  --[no-]others       another CPU's whole operation at each step, interrupts off or not (off)
   --[no-]moves        contexts change places in memory (off)
   --help              this text
 

@@ -15,6 +15,7 @@ use super::{
     },
     calls::{Call, Called},
     line::{Irq, Line},
+    ops::Op,
     state::{ContextState, CpuState, State},
     words::{left, resident, Claim, PLENTY, RESERVE},
 };
@@ -30,13 +31,16 @@ pub(super) struct Machine {
     pub(super) line: &'static Line,
     pub(super) cpus: Vec<Cpu>,
     pub(super) slots: Vec<Slot>,
-    pub(super) scratch: RefCell<Scratch<Symbolic, Area>>,
+    /// One for each CPU.
+    pub(super) scratch: Vec<RefCell<Scratch<Symbolic, Area>>>,
     pub(super) called: Called,
     fresh: Cell<Symbol>,
     /// CPU numbers taken after the first of each.
     numbers: Cell<u32>,
     /// The interrupted operation uses the guest, so the interrupt must not (P4).
     pub(super) guest_in_use: Cell<bool>,
+    /// What the operation uses that another CPU might try to take.
+    pub(super) in_use: Cell<Option<(usize, Op)>>,
     /// An interrupt has forgotten a session here.
     pub(super) forgot: Cell<bool>,
 }
@@ -67,17 +71,21 @@ impl Machine {
             expected: Cell::new(INITIAL),
         };
         let slots = (0..=tasks).map(slot).collect();
-        let pin = Pin(&cpus[0], Level::Task);
-        let Ok(scratch) = Scratch::new(&pin, Area::new()) else { unreachable!("the area fits") };
+        let scratch = |cpu| match Scratch::new(&Pin(cpu, Level::Task), Area::new()) {
+            Ok(scratch) => RefCell::new(scratch),
+            Err(_) => unreachable!("the area fits"),
+        };
+        let scratch = cpus.iter().map(scratch).collect();
         let machine = Box::leak(Box::new(Self {
             line,
             cpus,
             slots,
-            scratch: RefCell::new(scratch),
+            scratch,
             called: Called::default(),
             fresh: Cell::new(FIRST + 64),
             numbers: Cell::new(0),
             guest_in_use: Cell::new(false),
+            in_use: Cell::new(None),
             forgot: Cell::new(false),
         }));
         line.belongs_to(machine);
@@ -130,7 +138,7 @@ impl Machine {
         };
         cpu.current.get().map_or(true, saved)
     }
-    fn memory(context: &Context) -> Symbol {
+    pub(super) fn memory(context: &Context) -> Symbol {
         // SAFETY: S1: the context's own area; nothing else runs.
         unsafe { get(Self::area(context)) }
     }
