@@ -8,7 +8,7 @@ use super::{
     backend::{Cpu, Off},
     machine::Machine,
     ops::{Form, Move, Of, Op},
-    words::{left, OPEN, PLENTY},
+    words::{left, MEMORY, OPEN, PLENTY},
 };
 
 /// The gate of a CPU that is not online, and of one that is open.
@@ -82,9 +82,27 @@ impl Machine {
         }
     }
 
+    /// Whoever makes memory differ from some CPU's registers ends that CPU's claim first: what other CPUs claim, an
+    /// image shows at every step too.
+    fn claims_of_others_hold(&self, at: usize) {
+        for (which, slot) in self.slots.iter().enumerate() {
+            let Ok(context) = slot.fpu.try_borrow() else { continue };
+            let word = Self::word(&context).load(Relaxed);
+            for (c, cpu) in self.cpus.iter().enumerate().filter(|(c, _)| *c != at) {
+                let claimed = cpu.words.fpu.resident() | MEMORY == word;
+                if claimed && cpu.registers.holds.get() != Self::memory(&context) {
+                    self.line.report(|| {
+                        format!("written while CPU {c} claims what was there: context {which}")
+                    });
+                }
+            }
+        }
+    }
+
     /// Another CPU tries to take what this one is using, which breaks P4. It is told so, or loads what is right.
     /// Afterwards all is as it was.
     pub(super) fn attempted(&self, at: usize) {
+        self.claims_of_others_hold(at);
         let Some((which, op)) = self.in_use.get() else { return };
         if matches!(op, Op::Reset(_) | Op::ExitCurrent) {
             // On the way to the initial state there are two right answers.
