@@ -16,9 +16,14 @@ fn main() -> std::process::ExitCode {
     let mut bounds = Bounds::SUITE;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
+        if word == "--help" || word == "-h" {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
         let flags = [
             ("interrupts", &mut bounds.interrupts),
             ("forgotten", &mut bounds.forgotten),
+            ("others", &mut bounds.others),
             ("moves", &mut bounds.moves),
         ];
         let name = word.trim_start_matches("--");
@@ -64,11 +69,24 @@ fn faults() -> std::process::ExitCode {
 }
 
 #[cfg(not(fpu_loom))]
+const HELP: &str = "\
+explore [OPTIONS]: every order of calls on the real core, within these bounds
+
+  --cpus 1..3         CPUs (2)
+  --tasks 1..3        tasks; a guest comes on top (2)
+  --depth N           no further than N moves
+  --stamps N          N stamps are left to each CPU
+  --[no-]interrupts   an interrupt at each step of each operation (on)
+  --[no-]forgotten    an interrupt that forgets a guard (on)
+  --[no-]others       another CPU's whole operation at each step, interrupts off or not (off)
+  --[no-]moves        contexts change places in memory (off)
+  --help              this text
+
+Exit code: 0 if nothing was wrong, 1 if something was, 2 if an option was not understood.";
+
+#[cfg(not(fpu_loom))]
 fn usage(word: &str) -> std::process::ExitCode {
-    eprintln!(
-        "explore [--cpus 1..3] [--tasks 1..3] [--depth N] [--stamps N] [--[no-]interrupts] [--[no-]forgotten] \
-         [--[no-]moves]; not understood: {word}"
-    );
+    eprintln!("not understood: {word}\n{HELP}");
     std::process::ExitCode::from(2)
 }
 

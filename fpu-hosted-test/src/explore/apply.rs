@@ -42,7 +42,7 @@ impl Machine {
         let current = cpu.current.get();
         let target = |of| self.which(cpu, of);
         match step.op {
-            Op::Become => {
+            Op::Become | Op::Takes => {
                 current.is_none() && context != self.guest() && self.current_nowhere(context)
             }
             Op::Out(Form::Session) => current.is_some_and(|task| !self.saved(task)),
@@ -83,6 +83,7 @@ impl Machine {
                 cpu.current.set(Some(context));
                 Ok(())
             }
+            Op::Takes => self.takes(cpu, context),
             Op::Out(form) => {
                 self.with_current(cpu, |_, task| self.out(cpu, task, form)).map(|()| {
                     cpu.current.set(None);
@@ -217,7 +218,7 @@ impl Machine {
     }
 
     /// By whichever of the ways it goes to user mode.
-    fn enter(
+    pub(super) fn enter(
         &self,
         cpu: &Cpu,
         which: usize,
@@ -335,7 +336,9 @@ impl Machine {
             self.call(Call::WithSection);
             return pin.with_kernel_fpu(told, KernelUnits::ALL, || {
                 self.computes(cpu);
-                self.refused_inside(cpu);
+                if self.line.alone() {
+                    self.refused_inside(cpu);
+                }
             });
         }
         self.call(Call::Section);
@@ -377,7 +380,9 @@ impl Machine {
         let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
         let context = self.slots[which].fpu.borrow();
         self.call(Call::Verify);
-        let mut scratch = self.scratch.borrow_mut();
+        let own = self.cpus.iter().zip(&self.scratch).find(|(own, _)| std::ptr::eq(*own, cpu));
+        let Some((_, scratch)) = own else { unreachable!("one of the machine's") };
+        let mut scratch = scratch.borrow_mut();
         match context.verify_registers(&mut Pin(cpu, Level::Task), &mut scratch) {
             Ok(found) => {
                 if changed {
@@ -453,7 +458,7 @@ impl Machine {
             self.judge(which, writable.image(), "a stopped task's image, before it is written");
             self.call(Call::StoppedImageMut);
             let new = self.fresh();
-            *writable.image_mut() = new;
+            writable.image_mut().set(new);
             slot.expected.set(new);
         }
         Ok(())

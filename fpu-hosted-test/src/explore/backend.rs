@@ -1,7 +1,8 @@
 //! The symbolic backend: registers and images hold one symbol each.
 //!
 //! A symbol stands for the whole contents. A save that something interrupts, or a restore, leaves a symbol that
-//! nobody expects, as torn registers would.
+//! nobody expects, as torn registers would. An image has a symbol and, behind it, whether it is present: an image of
+//! the initial state is absent, over whatever bytes were there (the initial optimisation).
 
 use core::ptr::NonNull;
 use std::cell::Cell;
@@ -61,27 +62,65 @@ impl Symbolic {
     }
 }
 
+/// The two halves of an image: its bytes, and whether they count.
+#[repr(C)]
+struct Image {
+    bytes: Symbol,
+    present: u32,
+}
+
 /// # Safety
 ///
 /// S1.
 pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
     // SAFETY: the caller's S1: 8 bytes, aligned to 8.
-    unsafe { area.cast::<Symbol>().as_ptr().read() }
+    match unsafe { area.cast::<Image>().as_ptr().read() } {
+        Image { present: 0, .. } => INITIAL,
+        Image { bytes, .. } => bytes,
+    }
 }
+/// What is initial is left out, and the old bytes stay.
+///
 /// # Safety
 ///
 /// S1.
 pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
     // SAFETY: as for `get`.
-    unsafe { area.cast::<Symbol>().as_ptr().write(symbol) }
+    let image = unsafe { area.cast::<Image>().as_mut() };
+    image.present = u32::from(symbol != INITIAL);
+    if symbol != INITIAL {
+        image.bytes = symbol;
+    }
+}
+/// An image with that symbol, and bytes of somebody else where it is absent.
+///
+/// # Safety
+///
+/// S1.
+pub(super) unsafe fn put_over_old_bytes(area: NonNull<u8>, symbol: Symbol) {
+    // SAFETY: the caller's S1, twice.
+    unsafe {
+        put(area, TORN);
+        put(area, symbol);
+    }
 }
 
-// SAFETY: B1: constants; one symbol is 4 bytes of 8. B2, B3: the symbol is all there is. B4: a failed restore says
+/// A view of an image through which it is written.
+pub(super) struct ImageMut<'a>(NonNull<u8>, std::marker::PhantomData<&'a mut Symbol>);
+
+impl ImageMut<'_> {
+    pub(super) fn set(&mut self, symbol: Symbol) {
+        // SAFETY: S1 and S3, by the caller of `image_mut`, while the view lives.
+        unsafe { put(self.0, symbol) }
+    }
+}
+
+// SAFETY: B1: constants; an image is 8 bytes. B2, B3: the symbol is all there is, and absent means initial. B4: a failed restore says
 // so and reads only. B5: only `fails` makes one fail. B6: cells. B7: a save is left out only if nothing has
 // changed the registers since they were loaded from that very address.
 unsafe impl RawFpu for Symbolic {
     type Image<'a> = Symbol;
-    type ImageMut<'a> = &'a mut Symbol;
+    type ImageMut<'a> = ImageMut<'a>;
 
     fn area_len(&self) -> usize {
         8
@@ -139,9 +178,8 @@ unsafe impl RawFpu for Symbolic {
         // SAFETY: the caller's S1 and S3.
         unsafe { get(area) }
     }
-    unsafe fn image_mut(&self, area: NonNull<u8>) -> &mut Symbol {
-        // SAFETY: the caller's S1 and S3, and nobody reads it either.
-        unsafe { area.cast().as_mut() }
+    unsafe fn image_mut(&self, area: NonNull<u8>) -> ImageMut<'_> {
+        ImageMut(area, std::marker::PhantomData)
     }
 }
 
@@ -276,5 +314,33 @@ unsafe impl Stopped for Proof<'_> {
     }
     fn context(&self) -> FpuRef<'_, Symbolic> {
         self.1.context()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fpu_core::SaveArea;
+
+    /// What is initial is left out of a save; the old bytes stay, and nobody finds them.
+    #[test]
+    fn an_initial_image_is_absent_over_old_bytes() {
+        let cpu = Symbolic::new(Box::leak(Box::default()));
+        let area = Area::new();
+        // SAFETY: S1: an area of 8 bytes of our own. S2: symbols.
+        unsafe {
+            let at = area.base();
+            cpu.change(90);
+            cpu.save(at);
+            cpu.change(INITIAL);
+            cpu.save(at);
+            let bytes = at.cast::<Symbol>().as_ptr();
+            assert_eq!((bytes.read(), bytes.add(1).read(), cpu.image(at)), (90, 0, INITIAL));
+            cpu.change(91);
+            assert_eq!(cpu.restore(at), Ok(()));
+            assert_eq!(cpu.holds.get(), INITIAL);
+            cpu.image_mut(at).set(92);
+            assert_eq!((bytes.read(), cpu.image(at)), (92, 92));
+        }
     }
 }

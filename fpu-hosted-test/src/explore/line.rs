@@ -2,9 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 
-use super::machine::Machine;
+use super::{
+    machine::Machine,
+    ops::{Move, Op},
+};
 
-/// What an interrupt does.
+/// What comes at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Irq {
     /// A section.
@@ -15,6 +18,24 @@ pub enum Irq {
     Forgets,
     /// Non-maskable, at every step: everything it tries is refused.
     Nmi,
+    /// No interrupt: another CPU's operation, from its beginning to its end.
+    Other {
+        /// The other CPU.
+        cpu: u8,
+        /// What it does.
+        op: Op,
+        /// With that context.
+        context: u8,
+    },
+    /// No interrupt: at every step, another CPU's attempt to take what is in use.
+    Attempt,
+}
+
+impl Irq {
+    /// Does it come from another CPU, so that interrupts off do not keep it away?
+    pub(super) fn is_from_another(self) -> bool {
+        matches!(self, Irq::Other { .. } | Irq::Attempt)
+    }
 }
 
 /// One machine's steps. Every access to a CPU's words and every part of a backend's step is one.
@@ -24,6 +45,10 @@ pub(super) struct Line {
     cpu: Cell<usize>,
     due: Cell<Option<(u16, Irq)>>,
     now: Cell<u16>,
+    all: Cell<u16>,
+    /// Steps before which memory has changed, noted where it is asked for, and what memory held.
+    changes: RefCell<Option<Vec<u16>>>,
+    memory: Cell<u64>,
     masked: Cell<bool>,
     inside: Cell<bool>,
     delivered: Cell<bool>,
@@ -39,6 +64,7 @@ impl Line {
         self.cpu.set(cpu);
         self.due.set(due);
         self.now.set(0);
+        self.all.set(0);
         self.masked.set(false);
         self.inside.set(false);
         self.delivered.set(false);
@@ -47,6 +73,10 @@ impl Line {
     /// Does no interrupt come in this operation?
     pub(super) fn calm(&self) -> bool {
         self.due.get().is_none()
+    }
+    /// Does no other CPU do anything in this operation?
+    pub(super) fn alone(&self) -> bool {
+        !self.due.get().is_some_and(|(_, irq)| irq.is_from_another())
     }
     /// Nothing more is interrupted.
     pub(super) fn disarm(&self) {
@@ -58,6 +88,20 @@ impl Line {
     /// Steps so far at which an interrupt could have come.
     pub(super) fn steps(&self) -> u16 {
         self.now.get()
+    }
+    /// From now on the steps at which another CPU would find other memory than at the step before are noted.
+    pub(super) fn note_changes(&self) {
+        *self.changes.borrow_mut() = Some(Vec::new());
+        self.memory.set(0);
+    }
+    /// Those steps, the first and the last with them.
+    pub(super) fn take_changes(&self) -> Vec<u16> {
+        let mut steps = self.changes.borrow_mut().take().unwrap_or_default();
+        steps.extend([1, self.all.get()]);
+        steps.retain(|step| *step > 0 && *step <= self.all.get());
+        steps.sort_unstable();
+        steps.dedup();
+        steps
     }
     pub(super) fn delivered(&self) -> bool {
         self.delivered.get()
@@ -83,10 +127,25 @@ impl Line {
         if self.inside.get() {
             return;
         }
+        self.all.set(self.all.get() + 1);
+        if let (Some(changes), Some(machine)) =
+            (&mut *self.changes.borrow_mut(), self.machine.get())
+        {
+            let now = machine.seen_by_others();
+            if now.is_none() || now != Some(self.memory.replace(now.unwrap_or(0))) {
+                changes.push(self.all.get());
+            }
+        }
         let Some((at, irq)) = self.due.get() else {
             self.now.set(self.now.get() + u16::from(!self.masked.get()));
             return;
         };
+        if irq.is_from_another() {
+            if irq == Irq::Attempt || self.all.get() == at {
+                self.deliver(irq);
+            }
+            return;
+        }
         if irq == Irq::Nmi {
             return self.deliver(irq);
         }
@@ -104,7 +163,13 @@ impl Line {
         if let Some(machine) = self.machine.get() {
             self.inside.set(true);
             self.delivered.set(true);
-            machine.interrupted(self.cpu.get(), irq);
+            match irq {
+                Irq::Other { cpu, op, context } => {
+                    machine.meanwhile(Move { cpu, op, context, irq: None });
+                }
+                Irq::Attempt => machine.attempted(self.cpu.get()),
+                _ => machine.interrupted(self.cpu.get(), irq),
+            }
             self.inside.set(false);
         }
     }

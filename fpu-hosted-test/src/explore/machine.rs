@@ -10,11 +10,12 @@ use fpu_core::{
 
 use super::{
     backend::{
-        get, put, Area, Context, Cpu, Pin, Symbol, Symbolic, Words, DEFAULTS, FIRST, INITIAL,
-        KERNEL, TORN,
+        get, put_over_old_bytes, Area, Context, Cpu, Pin, Symbol, Symbolic, Words, DEFAULTS, FIRST,
+        INITIAL, KERNEL, TORN,
     },
     calls::{Call, Called},
     line::{Irq, Line},
+    ops::Op,
     state::{ContextState, CpuState, State},
     words::{left, resident, Claim, PLENTY, RESERVE},
 };
@@ -30,13 +31,16 @@ pub(super) struct Machine {
     pub(super) line: &'static Line,
     pub(super) cpus: Vec<Cpu>,
     pub(super) slots: Vec<Slot>,
-    pub(super) scratch: RefCell<Scratch<Symbolic, Area>>,
+    /// One for each CPU.
+    pub(super) scratch: Vec<RefCell<Scratch<Symbolic, Area>>>,
     pub(super) called: Called,
     fresh: Cell<Symbol>,
     /// CPU numbers taken after the first of each.
     numbers: Cell<u32>,
     /// The interrupted operation uses the guest, so the interrupt must not (P4).
     pub(super) guest_in_use: Cell<bool>,
+    /// What the operation uses that another CPU might try to take.
+    pub(super) in_use: Cell<Option<(usize, Op)>>,
     /// An interrupt has forgotten a session here.
     pub(super) forgot: Cell<bool>,
 }
@@ -48,6 +52,8 @@ pub enum User {
     Looks,
     /// It computes something new.
     Writes,
+    /// It brings its registers to their initial state, so that a save leaves them out.
+    Clears,
 }
 
 impl Machine {
@@ -65,17 +71,21 @@ impl Machine {
             expected: Cell::new(INITIAL),
         };
         let slots = (0..=tasks).map(slot).collect();
-        let pin = Pin(&cpus[0], Level::Task);
-        let Ok(scratch) = Scratch::new(&pin, Area::new()) else { unreachable!("the area fits") };
+        let scratch = |cpu| match Scratch::new(&Pin(cpu, Level::Task), Area::new()) {
+            Ok(scratch) => RefCell::new(scratch),
+            Err(_) => unreachable!("the area fits"),
+        };
+        let scratch = cpus.iter().map(scratch).collect();
         let machine = Box::leak(Box::new(Self {
             line,
             cpus,
             slots,
-            scratch: RefCell::new(scratch),
+            scratch,
             called: Called::default(),
             fresh: Cell::new(FIRST + 64),
             numbers: Cell::new(0),
             guest_in_use: Cell::new(false),
+            in_use: Cell::new(None),
             forgot: Cell::new(false),
         }));
         line.belongs_to(machine);
@@ -128,7 +138,7 @@ impl Machine {
         };
         cpu.current.get().map_or(true, saved)
     }
-    fn memory(context: &Context) -> Symbol {
+    pub(super) fn memory(context: &Context) -> Symbol {
         // SAFETY: S1: the context's own area; nothing else runs.
         unsafe { get(Self::area(context)) }
     }
@@ -155,7 +165,7 @@ impl Machine {
             let context = slot.fpu.borrow();
             Self::word(&context).store(to.claim.word(&residents), Relaxed);
             // SAFETY: S1: the context's own area; nothing else runs.
-            unsafe { put(Self::area(&context), to.memory) };
+            unsafe { put_over_old_bytes(Self::area(&context), to.memory) };
             slot.expected.set(to.expected);
         }
         self.fresh.set(FIRST + 64);
@@ -214,11 +224,13 @@ impl Machine {
     /// User code of a context runs on a CPU.
     pub(super) fn runs(&self, cpu: &Cpu, context: usize, user: User, place: &str) {
         self.judge(context, cpu.registers.holds.get(), place);
-        if user == User::Writes {
-            let new = self.fresh();
-            cpu.registers.change(new);
-            self.slots[context].expected.set(new);
-        }
+        let new = match user {
+            User::Looks => return,
+            User::Writes => self.fresh(),
+            User::Clears => INITIAL,
+        };
+        cpu.registers.change(new);
+        self.slots[context].expected.set(new);
     }
     /// Kernel code runs in a section.
     pub(super) fn computes(&self, cpu: &Cpu) {

@@ -29,8 +29,8 @@
 //!
 //! # What a pass does not say
 //!
-//! One operation runs at a time, and one interrupt in it: weak memory and two CPUs at once are
-//! the models' part. Contents are one symbol: the parts of an image are the conformance suite's.
+//! One operation runs at a time, with one interrupt or one operation of another CPU in it: weak memory, and two
+//! operations of which neither is whole inside the other, are the models' part. Contents are one symbol: the parts of an image are the conformance suite's.
 
 mod apply;
 mod backend;
@@ -39,6 +39,7 @@ mod check;
 mod line;
 mod machine;
 mod ops;
+mod others;
 mod search;
 mod session;
 mod state;
@@ -64,6 +65,8 @@ pub struct Bounds {
     pub interrupts: bool,
     /// An interrupt that opens a session, loads it three times, and forgets it.
     pub forgotten: bool,
+    /// A whole operation of another CPU at each step of each operation, and its attempt to take what is in use.
+    pub others: bool,
     /// Contexts change places in memory.
     pub moves: bool,
     /// So many stamps of its number are left to each CPU, at most 11; then it takes a number that none has had.
@@ -81,11 +84,15 @@ impl Bounds {
         tasks: 2,
         interrupts: true,
         forgotten: true,
+        others: false,
         moves: false,
         stamps: None,
         wrong_kernel: false,
         depth: None,
     };
+    /// What the suite runs with another CPU's operations.
+    pub const OTHERS: Self =
+        Self { interrupts: false, forgotten: false, others: true, ..Self::SUITE };
 }
 
 /// Something that must not be, and the shortest way there.
@@ -146,11 +153,12 @@ pub struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { cpus, tasks, interrupts, forgotten, moves, stamps, .. } = self.bounds;
+        let Bounds { cpus, tasks, interrupts, forgotten, others, moves, stamps, .. } = self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
         let extras = [
             (interrupts, "an interrupt at each step"),
             (forgotten, "forgotten guards"),
+            (others, "another CPU's operation at each step"),
             (moves, "moves in memory"),
         ];
         for (_, name) in extras.iter().filter(|(on, _)| *on) {

@@ -2,7 +2,7 @@
 
 use super::{
     line::Irq,
-    machine::User::{self, Looks, Writes},
+    machine::User::{self, Clears, Looks, Writes},
     state::Order,
     Bounds,
 };
@@ -64,6 +64,8 @@ pub enum Does {
 pub enum Op {
     /// A task becomes current.
     Become,
+    /// It does, and runs in user mode.
+    Takes,
     /// The current task is switched out.
     Out(Form),
     /// The same, planned and not executed.
@@ -162,6 +164,14 @@ impl Op {
     pub(super) fn overwrites(self) -> bool {
         matches!(self, Op::Invalidate(true) | Op::Resume)
     }
+    /// Is it about the CPU that does it, and what is current there?
+    pub(super) fn about_cpu(self) -> bool {
+        !matches!(self, Op::StoppedRead | Op::StoppedWrite | Op::Exit | Op::Swap)
+    }
+    /// Is it about a context that it names?
+    pub(super) fn about_context(self) -> bool {
+        matches!(self, Op::Become | Op::Takes | Op::Fork) || !self.about_cpu()
+    }
     /// Does it use the guest?
     pub(super) fn of_guest(self) -> bool {
         matches!(
@@ -181,11 +191,11 @@ impl Op {
         for form in [Form::Call, Form::Plan, Form::Raw, Form::Session] {
             add(Op::Out(form));
             add(Op::EnterFails(form));
-            for user in [Looks, Writes] {
+            for user in [Looks, Writes, Clears] {
                 add(Op::Enter(form, user));
             }
         }
-        for user in [Looks, Writes] {
+        for user in [Looks, Writes, Clears] {
             add(Op::Enter(Form::RoundTrip, user));
             add(Op::Persistent(Guest, user));
             add(Op::Persistent(Current, user));
@@ -233,6 +243,9 @@ impl Op {
         if bounds.stamps.is_some() {
             all.push((Op::OnlineAnew, true, false));
         }
+        if bounds.others {
+            all.push((Op::Takes, true, true));
+        }
         if bounds.moves {
             all.push((Op::Swap, false, true));
         }
@@ -264,13 +277,24 @@ impl Move {
     pub const fn interrupted(self, step: u16, irq: Irq) -> Self {
         Self { irq: Some((step, irq)), ..self }
     }
+    /// While another CPU carries out a whole operation at this step of it, counted from 1, those with interrupts off
+    /// included.
+    #[must_use]
+    pub const fn meanwhile(self, step: u16, other: Self) -> Self {
+        let Self { cpu, op, context, .. } = other;
+        self.interrupted(step, Irq::Other { cpu, op, context })
+    }
     /// The same with other names.
     pub(super) fn relabel(self, names: Order) -> Self {
-        Self {
-            cpu: names.cpus[usize::from(self.cpu)],
-            context: names.contexts[usize::from(self.context)],
-            ..self
-        }
+        let cpu = |old: u8| names.cpus[usize::from(old)];
+        let context = |old: u8| names.contexts[usize::from(old)];
+        let irq = self.irq.map(|(step, irq)| match irq {
+            Irq::Other { cpu: c, op, context: t } => {
+                (step, Irq::Other { cpu: cpu(c), op, context: context(t) })
+            }
+            irq => (step, irq),
+        });
+        Self { cpu: cpu(self.cpu), context: context(self.context), irq, ..self }
     }
 }
 
@@ -288,10 +312,13 @@ impl std::fmt::Display for Move {
             }
         }
         write!(f, ", {})", self.context)?;
-        if let Some((step, irq)) = self.irq {
-            write!(f, ".interrupted({step}, Irq::{irq:?})")?;
+        match self.irq {
+            None => Ok(()),
+            Some((step, Irq::Other { cpu, op, context })) => {
+                write!(f, ".meanwhile({step}, {})", on(cpu, op, context))
+            }
+            Some((step, irq)) => write!(f, ".interrupted({step}, Irq::{irq:?})"),
         }
-        Ok(())
     }
 }
 
@@ -299,7 +326,7 @@ fn path(name: &str, part: &str) -> String {
     let of = match part {
         "true" | "false" => return part.into(),
         "Current" | "Guest" => "Of",
-        "Looks" | "Writes" if name != "Session" => "User",
+        "Clears" | "Looks" | "Writes" if name != "Session" => "User",
         "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" => "Form",
         _ => "Does",
     };

@@ -13,12 +13,11 @@ use super::{
     machine::Machine,
     ops::{Move, Op},
     state::{Order, Packed, State},
-    words::PLENTY,
     Bounds, Found, Violation,
 };
 
-/// The gate of a CPU that is not online, and of one that is open.
-const GATES: [u64; 2] = [0, 1];
+/// The gate of a CPU that is open.
+const GATE_OPEN: u64 = 1;
 
 #[derive(Default)]
 struct Mix(u64);
@@ -60,6 +59,8 @@ pub(super) struct Search {
     links: Vec<(u32, Move)>,
     operations: u64,
     applied: Vec<Op>,
+    /// Whose turn it is among moves of one kind.
+    turn: usize,
 }
 
 impl Search {
@@ -83,6 +84,7 @@ impl Search {
             links: Vec::new(),
             operations: 0,
             applied: Vec::new(),
+            turn: 0,
         }
     }
 
@@ -127,12 +129,11 @@ impl Search {
     fn all_from(&mut self, index: usize) -> Option<Violation> {
         let from = self.states[index];
         let state = self.unpack(from);
-        for m in 0..self.moves.len() {
-            let step = self.moves[m];
-            self.machine.load(&state);
-            if !self.machine.allows(step) {
-                continue;
-            }
+        self.machine.load(&state);
+        let allowed = self.moves.iter().copied().filter(|step| self.machine.allows(*step));
+        let allowed: Vec<Move> = allowed.collect();
+        let kinds = if self.bounds.others { self.kinds(&state, &allowed) } else { Vec::new() };
+        for &step in &allowed {
             if !self.applied.contains(&step.op) {
                 self.applied.push(step.op);
             }
@@ -141,8 +142,17 @@ impl Search {
                 return wrong;
             }
             let nmi = Move { irq: Some((1, Irq::Nmi)), ..step };
-            if self.bounds.interrupts && self.go(index, &state, nmi).1.is_some() {
-                return self.go(index, &state, nmi).1;
+            if self.bounds.interrupts {
+                let wrong = self.go(index, &state, nmi).1;
+                if wrong.is_some() {
+                    return wrong;
+                }
+            }
+            if self.bounds.others {
+                let wrong = self.with_others(index, &state, step, &kinds);
+                if wrong.is_some() {
+                    return wrong;
+                }
             }
             if !step.op.interruptible() {
                 continue;
@@ -163,6 +173,61 @@ impl Search {
         None
     }
 
+    /// Moves by what they come to: another CPU sees nothing else of them.
+    fn kinds(&self, state: &State, allowed: &[Move]) -> Vec<Vec<Move>> {
+        let mut kinds: Vec<(_, Vec<Move>)> = Vec::new();
+        let (cpus, contexts) = (self.bounds.cpus, self.bounds.tasks + 1);
+        for &step in allowed {
+            self.machine.load(state);
+            carry_out(self.machine, step);
+            let (to, _) = self.machine.state().pack(&[Order::SAME], cpus, contexts);
+            let key = (step.op.about_cpu().then_some(step.cpu), to);
+            match kinds.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, moves)) => moves.push(step),
+                None => kinds.push((key, vec![step])),
+            }
+        }
+        kinds.into_iter().map(|(_, moves)| moves).collect()
+    }
+
+    /// A move with what other CPUs can do while it is on its way: of each kind one, in turn, wherever they would find
+    /// other memory than before.
+    fn with_others(
+        &mut self,
+        index: usize,
+        state: &State,
+        step: Move,
+        kinds: &[Vec<Move>],
+    ) -> Option<Violation> {
+        self.machine.line.note_changes();
+        self.try_move(state, step);
+        let steps = self.machine.line.take_changes();
+        if steps.is_empty() {
+            return None;
+        }
+        let wrong = self.go(index, state, step.interrupted(1, Irq::Attempt)).1;
+        if wrong.is_some() {
+            return wrong;
+        }
+        for kind in kinds {
+            self.machine.load(state);
+            let apart: Vec<_> =
+                kind.iter().filter(|other| self.machine.apart(step, **other)).collect();
+            if apart.is_empty() {
+                continue;
+            }
+            for &at in &steps {
+                self.turn = self.turn.wrapping_add(1);
+                let other = *apart[self.turn % apart.len()];
+                let wrong = self.go(index, state, step.meanwhile(at, other)).1;
+                if wrong.is_some() {
+                    return wrong;
+                }
+            }
+        }
+        None
+    }
+
     /// One move from a state: its steps, and what was wrong.
     fn go(&mut self, index: usize, state: &State, step: Move) -> (u16, Option<Violation>) {
         self.operations += 1;
@@ -175,8 +240,7 @@ impl Search {
                 self.links.push((index as u32, step));
             }
         }
-        let steps = came.steps;
-        (steps, came.wrong.map(|what| self.violation(index, step, what)))
+        (came.steps, came.wrong.map(|what| self.violation(index, step, what)))
     }
 
     fn try_move(&self, state: &State, step: Move) -> Came {
@@ -251,21 +315,14 @@ fn moves(bounds: Bounds) -> Vec<Move> {
 /// One move; what was wrong with it.
 fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     let before = machine.state();
+    machine.note_in_use(step);
     machine.line.arm(usize::from(step.cpu), step.irq);
     let done = machine.apply(step);
     machine.line.disarm();
     if let Err(why) = done {
         let cpu = before.cpus[usize::from(step.cpu)];
-        let open = cpu.gate == GATES[1] && cpu.open;
-        let right = match why {
-            Error::CpuOffline => cpu.gate == GATES[0],
-            Error::Busy => cpu.gate != GATES[0] && !open || machine.forgot.get(),
-            Error::RestoreFailed(_) => step.op.fails(),
-            // Some take a few stamps, and so does an interrupt.
-            Error::Exhausted => cpu.left < PLENTY,
-            _ => false,
-        };
-        if !right {
+        let open = cpu.gate == GATE_OPEN && cpu.open;
+        if !machine.rightly_refused(step.op, cpu.gate, open, cpu.left, why) {
             machine.line.report(|| format!("refused: {why:?}"));
         }
         let interrupted = step.irq.is_some_and(|(_, irq)| irq != Irq::Nmi);

@@ -3,7 +3,7 @@
 use fpu_core::{Error, Level, ReadSession, TaskState};
 
 use super::{
-    backend::{Cpu, Pin, Symbol},
+    backend::{Cpu, ImageMut, Pin, Symbol},
     calls::Call,
     machine::Machine,
     ops::{Does, Of},
@@ -40,9 +40,10 @@ impl Machine {
         self.line.step();
         self.named(&state);
         let reads = |image: Symbol| self.judge(which, image, "a session's image");
-        let writes = |image: &mut Symbol| {
-            *image = self.fresh();
-            slot.expected.set(*image);
+        let writes = |mut image: ImageMut<'_>| {
+            let new = self.fresh();
+            image.set(new);
+            slot.expected.set(new);
             self.line.step();
         };
         match does {

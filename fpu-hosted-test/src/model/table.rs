@@ -224,7 +224,7 @@ caught. The models are in `fpu-hosted-test/src/model`; the invariants (I1 to I13
 interleaving that loom distinguishes; \"preemptions\" is the fewest that one execution needs to show
 the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the
 explorer (`src/explore`) finds it, in a build with `--cfg fpu_seeded`, or why it cannot: \"ordering\" is weak memory,
-which only loom has, and \"two CPUs at once\" is what is seen only while an operation runs. Each model must explore a number of executions at least, and
+which only loom has. Each model must explore a number of executions at least, and
 come to its cases in some of them; the last table has both. This file is generated from `src/model/table.rs`: the same
 command with `FPU_BLESS=1` rewrites it.
 ";

@@ -141,6 +141,13 @@ fn counted(suite: &Suite, command: Cmd) -> Outcome {
     if counts.total() == 0 {
         return Outcome::Failed(format!("no test ran\n{}", done.tail()));
     }
+    if counts.failed == 0 {
+        // How far a search went is worth reading even when all is well.
+        let searches = tests_run::searches(&done.stdout);
+        if !searches.is_empty() && !suite.verbose {
+            return Outcome::Table(counts, searches);
+        }
+    }
     // What failed comes first: it is what one looks for, and the rest may be long.
     let mut said = String::new();
     for failure in tests_run::failures(&done.stdout) {

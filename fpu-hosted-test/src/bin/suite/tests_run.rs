@@ -106,6 +106,12 @@ pub fn failures(output: &str) -> Vec<Failure> {
     found
 }
 
+/// The lines in which the explorer says how far it went.
+pub fn searches(output: &str) -> String {
+    let lines = output.lines().filter(|line| line.starts_with("explorer: "));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
 fn number_before(text: &str, unit: &str) -> usize {
     let Some(end) = text.find(unit) else { return 0 };
     text[..end].rsplit([' ', '.']).next().and_then(|n| n.parse().ok()).unwrap_or(0)
@@ -199,6 +205,13 @@ test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         assert_eq!(failures(FAILED), expect);
         assert_eq!(failures(TWO), []);
         assert_eq!(expect[1].text(), "a.rs - f (line 3)\n    error[E0425]: no such thing\n");
+    }
+
+    #[test]
+    fn a_search_has_its_line() {
+        let output = "---- a stdout ----\nexplorer: 2 CPUs: closed\n\nother: 1\nexplorer: 3 CPUs\n";
+        assert_eq!(searches(output), "explorer: 2 CPUs: closed\nexplorer: 3 CPUs\n");
+        assert_eq!(searches(TWO), "");
     }
 
     #[test]
