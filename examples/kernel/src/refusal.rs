@@ -148,13 +148,16 @@ fn others(facts: &Facts) -> Result<(), &'static str> {
             result == Err(EnableError::UserPlan)
         })?;
     }
+    let own = Plan::detect_kernel_given(facts.clone(), Components::LEGACY);
+    let lacks = |plan: &Plan| own.is_ok_and(|own| plan.mxcsr_mask() & !own.mxcsr_mask() != 0);
     match of(facts.clone(), u32::MAX) {
-        Ok(plan) => unchanged(facts, || {
+        // Some have all that any CPU has.
+        Ok(plan) if lacks(&plan) => unchanged(facts, || {
             // SAFETY: as in `tried`.
             let result = unsafe { plan.enable_given(facts) };
             matches!(result, Err(EnableError::Cpu(CpuMismatch::MxcsrMask { .. })))
         }),
-        Err(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
