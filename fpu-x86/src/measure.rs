@@ -39,6 +39,9 @@ struct Memory {
     area: [u8; MOST + GUARD],
 }
 
+// The area is aligned as the image is.
+const _: () = assert!(MOST % 64 == 0);
+
 /// The memory, which one CPU uses at a time.
 struct Shared {
     taken: AtomicBool,
@@ -288,7 +291,8 @@ impl Plan {
         }
         let (image, area, mask) = (memory.image.as_ptr(), memory.area.as_mut_ptr(), self.mask);
         // SAFETY: N1: both are aligned to 64, and at least as large as the layout (`largest_beyond`), with a guard
-        // behind; C6. N2: C2, and the function says that it changes the registers. So for all. Direct calls, so that a kernel's checks can follow them.
+        // behind; C6. N2: C2, and the function says that it changes the registers. So for all. Direct calls, so that
+        // a kernel's checks can follow them.
         let answers = unsafe {
             match self.rung() {
                 Rung::Xsaves => insn::xrstors_xsaves(image, area, mask),
