@@ -239,6 +239,16 @@ impl Components {
     }
 }
 
+/// The component of a number, named or not.
+pub(crate) const fn one(number: u32) -> Components {
+    Components::from_bits_retain(1 << number)
+}
+
+/// The numbers of the components beyond x87 and SSE, ascending.
+pub(crate) fn extended(set: Components) -> impl Iterator<Item = u32> {
+    set.difference(Components::LEGACY).numbers()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

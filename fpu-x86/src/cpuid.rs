@@ -2,7 +2,11 @@
 
 use raw_cpuid::{CpuId, CpuIdReader};
 
-use crate::{components::NUMBERS, quirk::Leaf, Components, PlanError, Rung};
+use crate::{
+    components::{Components, NUMBERS},
+    error::PlanError,
+    save_instruction::Rung,
+};
 
 /// How CPUID(0xD, i) describes component i.
 ///
@@ -32,6 +36,15 @@ pub struct Described {
     pub align: bool,
     /// IA32_XFD can disable it.
     pub xfd: bool,
+}
+
+/// What is odd about leaf 0xD as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leaf {
+    /// [`Quirk::NoXsaveLeaf`](crate::Quirk::NoXsaveLeaf).
+    None { last: u32 },
+    /// [`Quirk::EmptyXsaveLeaf`](crate::Quirk::EmptyXsaveLeaf).
+    Empty { eax: u32 },
 }
 
 /// What CPUID says about XSAVE: all that a plan and a [layout](crate::Layout) are made from.

@@ -433,4 +433,5 @@ pub(crate) fn ring() -> u8 {
 }
 
 #[cfg(test)]
+#[path = "tests/insn.rs"]
 mod tests;

@@ -7,8 +7,10 @@
 use core::{fmt, marker::PhantomData};
 
 use crate::{
-    components::{MANAGED, NUMBERS},
-    Components, Described, Facts, Format, PlanError,
+    components::{extended, one, Components, MANAGED, NUMBERS},
+    cpuid::{Described, Facts},
+    error::PlanError,
+    save_instruction::Format,
 };
 
 /// The header follows the legacy area.
@@ -34,15 +36,6 @@ pub struct Places<const N: usize = NUMBERS> {
 
 /// Those of a plan, which holds no components with higher numbers.
 pub(crate) type PlanPlaces = Places<MANAGED>;
-
-/// The extended components of a set, in the order of their numbers.
-fn extended(set: Components) -> impl Iterator<Item = u32> {
-    set.difference(Components::LEGACY).numbers()
-}
-
-pub(crate) fn one(number: u32) -> Components {
-    Components::from_bits_retain(1 << number)
-}
 
 impl<const N: usize> Places<N> {
     pub(crate) const fn legacy() -> Self {

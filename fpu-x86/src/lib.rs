@@ -7,58 +7,51 @@
 #[cfg(test)]
 extern crate std;
 
-mod choose;
+// From the bottom up: each uses only those above it here, by their paths (`tests/layers.rs`).
 mod components;
-mod control;
-#[cfg(test)]
-mod corpus;
-mod cpuid;
-mod describe;
+mod registers;
+mod save_instruction;
+
 mod error;
-mod foreign;
-mod image;
+
+mod cpuid;
+
 mod layout;
-#[cfg(all(test, target_arch = "x86_64"))]
-mod literal;
-mod measured;
-#[cfg(test)]
-mod oddities;
-mod plan;
-mod quirk;
-#[cfg(test)]
-mod random;
-#[cfg(test)]
-mod spoilt;
-#[cfg(test)]
-mod words;
+
+// What has a fixed place in every image. Not part of `image`, whose views are of a plan: x87 state is converted, and
+// MXCSR's mask is read, where there is none yet.
+mod fields;
+
+#[cfg(fpu_instructions)]
+mod insn;
 mod x87;
 
+mod plan;
+
+mod image;
+
+mod foreign;
+
+mod ring0;
+
+#[cfg(fpu_instructions)]
+mod backend;
+
+#[cfg(test)]
+mod tests;
+
 pub use components::Components;
-pub use control::{ControlMismatch, ControlRegister, ControlState, CpuMismatch};
 pub use cpuid::{Described, Facts};
-pub use error::{ImageError, PlanError};
+pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
 pub use foreign::{ForeignError, ForeignImage, ValidImage};
 pub use image::{Image, ImageMut};
+#[cfg(fpu_instructions)]
+pub use insn::{fixup, Fixup};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
-pub use measured::Measured;
-pub use plan::{Format, Plan, Rung};
-pub use quirk::{CpuidRegister, Expected, LeftOut, Quirk, SizeWord, WrongWord};
+pub use plan::{CpuMismatch, Plan, Quirk, SizeWord};
+pub use registers::ControlRegister;
+#[cfg(fpu_instructions)]
+pub use ring0::{enable_legacy_on_this_cpu, EnableError};
+pub use ring0::{ControlMismatch, ControlState};
+pub use save_instruction::{Format, Rung};
 pub use x87::{Selectors, X87};
-
-cfg_if::cfg_if! {
-    // The assembly is for ELF: every kernel target, and Linux and BSD hosts. Elsewhere the crate
-    // builds without instructions: bits, layouts and image views.
-    if #[cfg(all(
-        target_arch = "x86_64",
-        target_pointer_width = "64",
-        not(any(windows, target_os = "uefi", target_vendor = "apple"))
-    ))] {
-        mod backend;
-        mod enable;
-        mod insn;
-        mod measure;
-        mod settle;
-        pub use enable::{enable_legacy_on_this_cpu, EnableError};
-        pub use insn::{fixup, Fixup};
-    }
-}

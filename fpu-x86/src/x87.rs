@@ -4,7 +4,7 @@
 //! FSAVE has two tag bits for each physical register, which say what kind of number is in it; whoever
 //! has only FXSAVE's image finds that out from the number itself (SDM vol. 1, 8.1.7 and 10.5.1.1).
 
-use crate::image::{array, put, u16_at, u32_at, FCW, FDP, FIP, FOP, FSW, ST, TAG};
+use crate::fields::{array, put, u16_at, u32_at, FCW, FDP, FIP, FOP, FSW, ST, TAG};
 
 /// Bytes of FSTENV's environment in its 32-bit protected-mode layout.
 const ENVIRONMENT: usize = 28;
@@ -214,7 +214,7 @@ impl X87 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::sample::Random;
+    use crate::tests::sample::Random;
 
     const KINDS: [(u16, [u8; 10]); 7] = [
         (ZERO, [0; 10]),

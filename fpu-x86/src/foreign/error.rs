@@ -3,8 +3,8 @@
 use core::fmt;
 
 use crate::{
-    image::{MXCSR, XCOMP_BV, XSTATE_BV},
-    Components,
+    components::Components,
+    fields::{MXCSR, XCOMP_BV, XSTATE_BV},
 };
 
 /// Why foreign bytes were refused. Nothing has been changed.

@@ -8,6 +8,7 @@
 
 mod error;
 #[cfg(test)]
+#[path = "../tests/foreign.rs"]
 mod tests;
 
 pub use error::ForeignError;
@@ -15,9 +16,12 @@ pub use error::ForeignError;
 use core::fmt;
 
 use crate::{
-    image::{extended, first_illegal, one, u32_at, u64_at, Where, MXCSR, XCOMP_BV, XSTATE_BV},
+    components::{extended, one, Components},
+    error::ImageError,
+    fields::{u32_at, u64_at, MXCSR, XCOMP_BV, XSTATE_BV},
+    image::{first_illegal, Image, ImageMut, Where},
     layout::{EXTENDED, HEADER},
-    Components, Image, Plan,
+    plan::Plan,
 };
 
 const RESERVED: usize = HEADER + 16;
@@ -149,6 +153,30 @@ impl fmt::Debug for ValidImage<'_> {
         f.debug_struct("ValidImage")
             .field("present", &self.image().present())
             .finish_non_exhaustive()
+    }
+}
+
+impl ImageMut<'_> {
+    /// Makes the user components of this image what a foreign one says: those that it does not have
+    /// become initial. Supervisor components are not touched.
+    ///
+    /// # Errors
+    ///
+    /// As for [`copy_from`](Self::copy_from), and only if it was validated with another plan. The image
+    /// is unchanged.
+    pub fn replace_with(&mut self, valid: &ValidImage<'_>) -> Result<(), ImageError> {
+        self.merge(valid, Components::all())
+    }
+
+    /// The same for some components; the others stay as they are. A debugger that sets the FXSAVE part
+    /// of a task means [`Components::LEGACY`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`replace_with`](Self::replace_with).
+    pub fn merge(&mut self, valid: &ValidImage<'_>, only: Components) -> Result<(), ImageError> {
+        let user = only.user_part();
+        self.import(&valid.image(), only, user)
     }
 }
 

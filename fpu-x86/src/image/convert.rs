@@ -1,11 +1,14 @@
 //! Whole images from one format to another, and into a task's image.
 
-use super::{
+use super::{extended::Where, read::Image, write::ImageMut};
+use crate::{
+    components::{extended, Components},
+    error::ImageError,
     fields::*,
-    places::{extended, Where},
-    Image, ImageMut,
+    layout::PlanPlaces,
+    plan::Plan,
+    save_instruction::Format,
 };
-use crate::{layout::PlanPlaces, Components, Format, ImageError, Plan, ValidImage};
 
 /// Named or not.
 const EVERY: Components = Components::from_bits_retain(u64::MAX);
@@ -106,10 +109,10 @@ impl Image<'_> {
         let mut target = Target { bytes, format, set, places };
         target.check(self, set)?;
         target.bytes.fill(0);
-        super::fields::set(target.bytes, MXCSR, INITIAL_MXCSR.to_le_bytes());
-        super::fields::set(target.bytes, MXCSR_MASK, self.plan().mxcsr_mask().to_le_bytes());
+        crate::fields::set(target.bytes, MXCSR, INITIAL_MXCSR.to_le_bytes());
+        crate::fields::set(target.bytes, MXCSR_MASK, self.plan().mxcsr_mask().to_le_bytes());
         if format == Format::Compacted {
-            super::fields::set(target.bytes, XCOMP_BV, (COMPACTED | set.bits()).to_le_bytes());
+            crate::fields::set(target.bytes, XCOMP_BV, (COMPACTED | set.bits()).to_le_bytes());
         }
         target.take(self, set);
         Ok(need)
@@ -174,7 +177,8 @@ impl Image<'_> {
 }
 
 impl ImageMut<'_> {
-    fn import(
+    /// The components `taken` become those of `from`, of which those that are `wanted` must have a place here.
+    pub(crate) fn import(
         &mut self,
         from: &Image<'_>,
         wanted: Components,
@@ -219,27 +223,5 @@ impl ImageMut<'_> {
     /// As for [`copy_from`](Self::copy_from), but for the tiles.
     pub unsafe fn copy_with_tiles_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
         self.import(from, EVERY, EVERY)
-    }
-
-    /// Makes the user components of this image what a foreign one says: those that it does not have
-    /// become initial. Supervisor components are not touched.
-    ///
-    /// # Errors
-    ///
-    /// As for [`copy_from`](Self::copy_from), and only if it was validated with another plan. The image
-    /// is unchanged.
-    pub fn replace_with(&mut self, valid: &ValidImage<'_>) -> Result<(), ImageError> {
-        self.merge(valid, Components::all())
-    }
-
-    /// The same for some components; the others stay as they are. A debugger that sets the FXSAVE part
-    /// of a task means [`Components::LEGACY`].
-    ///
-    /// # Errors
-    ///
-    /// As for [`replace_with`](Self::replace_with).
-    pub fn merge(&mut self, valid: &ValidImage<'_>, only: Components) -> Result<(), ImageError> {
-        let user = only.user_part();
-        self.import(&valid.image(), only, user)
     }
 }

@@ -5,21 +5,18 @@
 //! there and then sets the bit. The rest of the header cannot be reached.
 
 mod convert;
-mod fields;
-mod legal;
-mod places;
+mod equality;
+mod extended;
+mod initial;
 mod read;
-mod same;
 #[cfg(test)]
-pub(crate) mod sample;
-#[cfg(test)]
-mod tests;
-mod whole;
+#[path = "../tests/image.rs"]
+pub(crate) mod tests;
+mod validity;
 mod write;
 
-pub(crate) use fields::*;
-pub(crate) use legal::first_illegal;
-pub(crate) use places::{extended, one, Where};
+pub(crate) use extended::Where;
+pub(crate) use initial::{disinherit, write_initial};
 pub use read::Image;
-pub(crate) use whole::{disinherit, write_initial};
+pub(crate) use validity::first_illegal;
 pub use write::ImageMut;

@@ -1,10 +1,14 @@
 //! Reading an image, by register.
 
-use super::{
+use super::extended::Where;
+use crate::{
+    components::{one, Components},
+    error::ImageError,
     fields::*,
-    places::{one, Where},
+    plan::Plan,
+    save_instruction::Format,
+    x87::X87,
 };
-use crate::{Components, Format, ImageError, Plan, X87};
 
 const AVX: u32 = 2;
 const OPMASK: u32 = 5;

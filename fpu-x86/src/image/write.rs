@@ -1,10 +1,13 @@
 //! Writing an image, by register.
 
 use super::{
-    fields::*,
-    legal::{CHECKED, CHECKED_LEN, PLAIN},
+    read::Image,
+    validity::{first_illegal, CHECKED, CHECKED_LEN, PLAIN},
 };
-use crate::{image::first_illegal, Components, Format, Image, ImageError, Plan, X87};
+use crate::{
+    components::Components, error::ImageError, fields::*, plan::Plan, save_instruction::Format,
+    x87::X87,
+};
 
 const AVX: u32 = 2;
 const OPMASK: u32 = 5;

@@ -1,0 +1,83 @@
+//! Where extended components lie in an area whose format is known at run time.
+
+use crate::{
+    components::{extended, one, Components},
+    layout::{PlanPlaces, EXTENDED},
+    plan::Plan,
+};
+
+/// The places of one area.
+#[derive(Clone, Copy)]
+pub(crate) enum Where<'a> {
+    /// FXSAVE's format has none.
+    Nowhere,
+    /// The offsets that CPUID gives, of the plan's user components.
+    Standard(&'a Plan),
+    /// Computed.
+    At(&'a PlanPlaces),
+}
+
+impl Where<'_> {
+    /// Offset and size.
+    pub(crate) fn place(self, number: u32) -> Option<(usize, usize)> {
+        match self {
+            Self::Nowhere => None,
+            Self::Standard(plan) => {
+                let managed = plan.user_components().contains(one(number));
+                standard(plan, number).filter(|_| managed)
+            }
+            Self::At(places) => {
+                let slot = places.slot(number)?;
+                Some((slot.offset as usize, slot.size as usize))
+            }
+        }
+    }
+}
+
+/// By CPUID, whether or not the component is the plan's.
+fn standard(plan: &Plan, number: u32) -> Option<(usize, usize)> {
+    let described = plan.facts().described(number)?;
+    Some((described.offset as usize, described.size as usize))
+}
+
+/// Bytes of the standard format of `set`.
+fn standard_len(plan: &Plan, set: Components) -> usize {
+    extended(set)
+        .filter_map(|number| standard(plan, number))
+        .fold(EXTENDED as usize, |len, (offset, size)| len.max(offset + size))
+}
+
+impl Plan {
+    pub(crate) fn user_components(&self) -> Components {
+        self.components().user_part()
+    }
+
+    /// Bytes of the standard format of this plan's user components: what
+    /// [`Image::to_standard`](crate::Image::to_standard) writes.
+    ///
+    /// ```
+    /// use fpu_core::RawFpu;
+    /// use fpu_x86::{Components, Format, Plan};
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// assert!(plan.standard_len() >= 576);
+    /// assert!(plan.format() != Format::Standard || plan.standard_len() <= plan.area_len());
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn standard_len(&self) -> usize {
+        standard_len(self, self.user_components())
+    }
+
+    /// Bytes of the standard format of all that XCR0 enables, with the header. More than this no
+    /// [`ForeignImage`](crate::ForeignImage) may have, so a private buffer of this many suffices.
+    #[must_use]
+    pub fn foreign_len(&self) -> usize {
+        standard_len(self, self.xcr0())
+    }
+
+    /// PKRU's place in the standard format, if XCR0 enables it.
+    pub(crate) fn pkru_place(&self) -> Option<(usize, usize)> {
+        let number = Components::PKRU.number()?;
+        standard(self, number).filter(|_| self.xcr0().contains(Components::PKRU))
+    }
+}

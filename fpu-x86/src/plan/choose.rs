@@ -1,0 +1,468 @@
+//! How a plan is made: which components, by which instruction, from what CPUID says and others found out.
+//!
+//! A machine that describes itself badly gets less, and a [`Quirk`] says what. Refused is only what would lose
+//! registers: components that tasks can use and that no save would hold, and those that the kernel requires.
+
+use super::{
+    quirk::{Quirk, Quirks, SizeWord},
+    validate::{self, LIMIT},
+    Plan,
+};
+use crate::{
+    components::{one, Components, SWITCHED},
+    cpuid::{Facts, Leaf},
+    error::{LeftOut, PlanError},
+    layout::{Compacted, Layout, PlanPlaces, Standard},
+    save_instruction::{Format, RestoreBy, Rung},
+};
+
+/// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6); every 64-bit CPU has these bits.
+const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
+
+/// All bits that any CPU has: DAZ, and AMD's misaligned exception mask.
+const KNOWN_MXCSR_MASK: u32 = 0x2_FFFF;
+
+/// Where the format's size is in [`Plan::at_least`].
+const STANDARD: usize = 0;
+const COMPACTED: usize = 1;
+
+impl Plan {
+    /// A plan before its components, instruction and layout are decided.
+    fn blank(facts: Facts, mxcsr_mask: u32, ring0: bool) -> Self {
+        Self {
+            mask: Components::LEGACY.bits(),
+            rung: Rung::Fxsave,
+            restore_by: RestoreBy::Fxrstor,
+            xcr0: Components::LEGACY.bits(),
+            area_len: 0,
+            at_least: [0; 2],
+            xsave: facts.xsave(),
+            ring0,
+            writes_xss: facts.xsaves(),
+            writes_xfd: facts.xfd(),
+            required: Components::LEGACY,
+            trusted: Components::empty(),
+            trusts_mxcsr: false,
+            mxcsr_mask: mxcsr_mask & KNOWN_MXCSR_MASK | OLDEST_MXCSR_MASK,
+            layout: PlanPlaces::legacy(),
+            quirks: Quirks::of(facts.leaf()),
+            facts,
+        }
+    }
+
+    /// The plan for ring 3 on a machine whose CPUID and XCR0 are given: this one, by another reader, or
+    /// another one, so that its images can be read.
+    ///
+    /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
+    /// See [`detect_user`](Self::detect_user) for the rest. As a backend it is for that machine: who uses it as one
+    /// here promises (P3 of [`fpu_core::Pinned`]) that the facts are this machine's, XCR0 included.
+    ///
+    /// # Errors
+    ///
+    /// As for [`detect_user`](Self::detect_user), and [`PlanError::UnknownXcr0`] if the facts lack
+    /// [XCR0](Facts::with_xcr0) although the system has enabled XSAVE.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Facts, Plan, Rung};
+    /// # use raw_cpuid::CpuIdResult;
+    /// // Recorded words, here of an EPYC 7763.
+    /// # let words = |leaf, sub| match (leaf, sub) {
+    /// #     (0, _) => CpuIdResult { eax: 16, ebx: 0x6874_7541, ecx: 0x444D_4163, edx: 0x6974_6E65 },
+    /// #     (1, _) => CpuIdResult { eax: 0xA0_0F11, ebx: 0, ecx: 3 << 26, edx: 3 << 24 },
+    /// #     (0xD, 0) => CpuIdResult { eax: 0x207, ebx: 832, ecx: 2440, edx: 0 },
+    /// #     (0xD, 1) => CpuIdResult { eax: 15, ebx: 832, ecx: 0, edx: 0 },
+    /// #     (0xD, 2) => CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 },
+    /// #     (0xD, 9) => CpuIdResult { eax: 8, ebx: 2432, ecx: 0, edx: 0 },
+    /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+    /// # };
+    /// let xcr0 = Components::LEGACY | Components::AVX;
+    /// let facts = Facts::from_cpuid(words)?.with_xcr0(xcr0);
+    /// let plan = Plan::for_user(facts, 0x2_FFFF, Components::all())?;
+    /// assert_eq!((plan.components(), plan.rung()), (xcr0, Rung::Xsavec));
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub fn for_user(facts: Facts, mxcsr_mask: u32, wanted: Components) -> Result<Self, PlanError> {
+        Self::user(facts, mxcsr_mask, wanted, Components::empty())
+    }
+
+    /// What ring 3 can know and do: components enabled in XCR0, minus PKRU, minus `left_out`.
+    pub(crate) fn user(
+        facts: Facts,
+        mxcsr_mask: u32,
+        wanted: Components,
+        left_out: Components,
+    ) -> Result<Self, PlanError> {
+        let enabled = match facts.xcr0() {
+            Some(xcr0) if facts.osxsave() => xcr0,
+            None if facts.osxsave() => return Err(PlanError::UnknownXcr0),
+            _ => Components::LEGACY,
+        };
+        let known = SWITCHED.user_part().union(Components::PKRU);
+        let unknown = enabled.difference(known);
+        if !unknown.is_empty() {
+            return Err(PlanError::Unsupported(unknown));
+        }
+        if !enabled.is_legal_xcr0() {
+            return Err(PlanError::IllegalXcr0(enabled));
+        }
+        // SSE instructions do not ask XCR0, so tasks hold XMM registers whether XSAVE may save them
+        // or not.
+        let missing = Components::LEGACY.difference(enabled.difference(left_out));
+        if !missing.is_empty() {
+            return Err(PlanError::Uncovered { missing });
+        }
+        let due = enabled.difference(Components::PKRU).difference(left_out);
+        let missing = due.difference(wanted);
+        if !missing.is_empty() {
+            return Err(PlanError::Uncovered { missing });
+        }
+        let mut plan = Self::blank(facts, mxcsr_mask, false);
+        plan.xsave = plan.facts.xsave() && plan.facts.osxsave();
+        (plan.mask, plan.xcr0, plan.required) = (due.bits(), enabled.bits(), due);
+        if !plan.xsave {
+            let missing = due.difference(Components::LEGACY);
+            match plan.facts.leaf() {
+                _ if missing.is_empty() => plan.take_best_rung(Rung::Xsaves)?,
+                // Tasks can use what no instruction is known to save.
+                Some(Leaf::None { .. }) => return Err(PlanError::NoXsaveLeaf),
+                _ => return Err(PlanError::EmptyXsaveLeaf),
+            }
+            return Ok(plan);
+        }
+        let not_listed = due.difference(plan.facts.supported_user());
+        if !not_listed.is_empty() {
+            return Err(PlanError::NotEnumerated(not_listed));
+        }
+        plan.check_enabled(due)?;
+        plan.note_sizes_of_ring_3(enabled);
+        plan.take_best_rung(Rung::Xsaves)?;
+        Ok(plan)
+    }
+
+    /// Everything that is enabled must be described. PKRU, which is not saved, may lack a place.
+    fn check_enabled(&mut self, due: Components) -> Result<(), PlanError> {
+        let mut taken = Components::LEGACY;
+        for number in due.difference(Components::LEGACY).numbers() {
+            let component = one(number);
+            if let Err(word) = validate::check(number, &self.facts, taken) {
+                return Err(PlanError::Required { component, why: LeftOut::Word(word) });
+            }
+            taken |= component;
+        }
+        let enabled = Components::from_bits_retain(self.xcr0);
+        for number in enabled.intersection(Components::PKRU).numbers() {
+            if let Err(word) = validate::check(number, &self.facts, taken) {
+                self.facts.forget(number);
+                self.quirks.leave_out(Components::PKRU, LeftOut::Word(word));
+            }
+        }
+        Ok(())
+    }
+
+    /// CPUID's sizes, which in ring 3 are of what is enabled already. In the compacted format they include
+    /// supervisor components, of which ring 3 cannot know which are enabled.
+    fn note_sizes_of_ring_3(&mut self, enabled: Components) {
+        let facts = &self.facts;
+        let placed = |number: &u32| *number < 2 || facts.described(*number).is_some();
+        let known =
+            enabled.numbers().filter(placed).fold(Components::empty(), |set, n| set | one(n));
+        let standard =
+            Layout::<Standard>::new(facts, known).map_or(0, |layout| layout.len() as u32);
+        let least = Layout::<Compacted>::new(facts, known).map_or(0, |layout| layout.len() as u32);
+        let possible = facts
+            .supported_supervisor()
+            .difference(facts.supported_user())
+            .numbers()
+            .filter(|number| facts.described(*number).is_some_and(|one| one.supervisor))
+            .fold(known, |set, number| set | one(number));
+        let most = match Layout::<Compacted>::new(facts, possible) {
+            // Without XSAVES there is no IA32_XSS.
+            Ok(layout) if facts.xsaves() => layout.len() as u32,
+            _ => least,
+        };
+        let (reported, compacted) = (facts.standard_enabled(), facts.compacted_enabled());
+        self.note_size(SizeWord::Standard, standard, reported);
+        if self.facts.xsavec() && !(least..=most).contains(&compacted) {
+            self.note_size(SizeWord::Compacted, least, compacted);
+        }
+        self.note_supported_size();
+    }
+
+    /// CPUID(0xD,0).ECX, which does not depend on what is enabled, and on which nothing depends.
+    fn note_supported_size(&mut self) {
+        if let Some(computed) = validate::supported_len(&self.facts) {
+            let reported = self.facts.standard_supported();
+            self.note_size(SizeWord::Supported, computed, reported);
+        }
+    }
+
+    /// A size that CPUID gives beside the sum of the components.
+    fn note_size(&mut self, word: SizeWord, computed: u32, reported: u32) {
+        let larger = if reported > computed && reported <= LIMIT { reported } else { 0 };
+        match word {
+            SizeWord::Standard => self.at_least[STANDARD] = larger,
+            SizeWord::Compacted => self.at_least[COMPACTED] = larger,
+            SizeWord::Supported => {}
+        }
+        self.quirks.set_size(word, computed, reported);
+    }
+
+    /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, everything that it has.
+    ///
+    /// For a kernel that must not execute CPUID, a hypervisor that makes plans for others, and tests.
+    /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
+    /// See [`detect_kernel`](Self::detect_kernel) for the rest. As a backend it is for that machine, on which it must
+    /// have been [put into force](Self::enable_on_this_cpu).
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Unsupported`] for components without a name here, [`PlanError::Uncovered`] and
+    /// [`PlanError::IllegalXcr0`] for sets that no CPU accepts: without x87 and SSE, AVX-512 without AVX, or a
+    /// part of AVX-512, MPX or AMX.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Facts, Plan, Rung};
+    /// # use raw_cpuid::CpuIdResult;
+    /// // Words of a virtual machine that says XSAVE, and has no leaf 0xD.
+    /// # let words = |leaf, _| match leaf {
+    /// #     0 => CpuIdResult { eax: 3, ebx: 0, ecx: 0, edx: 0 },
+    /// #     1 => CpuIdResult { eax: 0, ebx: 0, ecx: 1 << 26, edx: 3 << 24 },
+    /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+    /// # };
+    /// let plan = Plan::for_kernel(Facts::from_cpuid(words)?, 0, Components::USER)?;
+    /// assert_eq!((plan.rung(), plan.area_len()), (Rung::Fxsave, 512));
+    /// assert_eq!(plan.quirks().count(), 1);
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub fn for_kernel(
+        facts: Facts,
+        mxcsr_mask: u32,
+        wanted: Components,
+    ) -> Result<Self, PlanError> {
+        let unknown = wanted.difference(Components::all());
+        if !unknown.is_empty() {
+            return Err(PlanError::Unsupported(unknown));
+        }
+        let asked = wanted.intersection(SWITCHED);
+        let missing = Components::LEGACY.difference(asked);
+        if !missing.is_empty() {
+            return Err(PlanError::Uncovered { missing });
+        }
+        if !asked.user_part().is_whole() {
+            return Err(PlanError::IllegalXcr0(asked.user_part()));
+        }
+        let mut plan = Self::blank(facts, mxcsr_mask, true);
+        if plan.xsave {
+            let facts = &plan.facts;
+            let mut listed = facts.supported_user().user_part();
+            if facts.offers_xsaves() {
+                listed |= facts.supported_supervisor().intersection(Components::SUPERVISOR);
+            }
+            let quirks = &mut plan.quirks;
+            let usable = validate::usable(asked, listed, facts, |components, why| {
+                quirks.leave_out(components, why);
+            });
+            plan.mask = usable.bits();
+            plan.xcr0 = usable.user_part().bits();
+            plan.note_supported_size();
+        }
+        plan.take_best_rung(Rung::Xsaves)?;
+        Ok(plan)
+    }
+
+    /// The same plan, if it has these components: what a kernel cannot do without, beyond x87 and SSE. What it
+    /// requires is not left out later either, when the plan is tried on the CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Required`] with the reason for which one was left out; [`PlanError::NotEnumerated`] if the
+    /// CPU does not list it, or it was not asked for.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan, PlanError};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_kernel(Components::USER)?.requiring(Components::LEGACY)?;
+    /// let why = plan.requiring(Components::HWP); // no part of any plan
+    /// assert_eq!(why, Err(PlanError::NotEnumerated(Components::HWP)));
+    /// # }
+    /// # Ok::<(), PlanError>(())
+    /// ```
+    pub fn requiring(mut self, required: Components) -> Result<Self, PlanError> {
+        let missing = required.difference(self.components());
+        if missing.is_empty() {
+            self.required |= required;
+            return Ok(self);
+        }
+        let reason = self.quirks().find_map(|quirk| match quirk {
+            Quirk::LeftOut { components, why } if components.intersects(missing) => {
+                Some(PlanError::Required { component: components.intersection(missing), why })
+            }
+            _ => None,
+        });
+        Err(reason.unwrap_or(PlanError::NotEnumerated(missing)))
+    }
+
+    /// Leaves components out, and those that need them.
+    pub(crate) fn leave_out(
+        &mut self,
+        unusable: Components,
+        why: LeftOut,
+    ) -> Result<(), PlanError> {
+        self.remove(unusable, why)?;
+        self.take_best_rung(self.rung)
+    }
+
+    /// The same before an instruction is chosen. If a component is required, nothing has changed.
+    fn remove(&mut self, unusable: Components, why: LeftOut) -> Result<(), PlanError> {
+        let lost = unusable.with_dependents().intersection(self.components());
+        let component = lost.intersection(self.required);
+        if !component.is_empty() {
+            return Err(PlanError::Required { component, why });
+        }
+        self.mask &= !lost.bits();
+        self.xcr0 &= !lost.bits();
+        self.at_least = [0; 2];
+        self.quirks.leave_out(lost, why);
+        Ok(())
+    }
+
+    /// Does without the present instruction, which does not work, and without what the next best cannot save.
+    pub(crate) fn bar_rung(&mut self, why: LeftOut) -> Result<(), PlanError> {
+        self.quirks.bar(self.rung, why);
+        self.keep_what_can_be_saved(why)
+    }
+
+    /// Takes the best instruction that is left, and leaves out what it cannot save.
+    pub(crate) fn keep_what_can_be_saved(&mut self, why: LeftOut) -> Result<(), PlanError> {
+        let supervisor = self.components().intersection(Components::SUPERVISOR);
+        if !supervisor.is_empty() && !self.offers(Rung::Xsaves) {
+            self.remove(supervisor, why)?;
+        }
+        let extended = self.components().difference(Components::LEGACY);
+        if !extended.is_empty() && self.best_rung(self.rung) == Rung::Fxsave {
+            self.remove(extended, why)?;
+        }
+        self.take_best_rung(self.rung)
+    }
+
+    /// Takes account of the sizes that CPUID gives after the plan has been put into force, by the same reader
+    /// as the plan's facts: where one is larger than the sum of the components, areas have the larger size
+    /// too. A smaller one, or 0, changes nothing; either is a [`Quirk`]. `settle_on_this_cpu` has done it.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_kernel(Components::LEGACY)?;
+    /// let facts = plan.facts().clone();
+    /// assert!(plan.clone().with_sizes(&facts).area_len() >= plan.area_len());
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn with_sizes(mut self, after: &Facts) -> Self {
+        self.note_sizes(after);
+        self
+    }
+
+    /// As [`with_sizes`](Self::with_sizes).
+    pub(crate) fn note_sizes(&mut self, after: &Facts) {
+        if self.rung == Rung::Fxsave {
+            return;
+        }
+        let (xcr0, all) = (self.xcr0(), self.components());
+        if let Ok(layout) = Layout::<Standard>::new(&self.facts, xcr0) {
+            self.note_size(SizeWord::Standard, layout.len() as u32, after.standard_enabled());
+        }
+        match Layout::<Compacted>::new(&self.facts, all) {
+            Ok(layout) if self.facts.xsavec() => {
+                self.note_size(SizeWord::Compacted, layout.len() as u32, after.compacted_enabled());
+            }
+            _ => {}
+        }
+        self.area_len = self.needed();
+    }
+
+    /// Bytes of an area: the components', or what CPUID says where that is more.
+    fn needed(&self) -> u32 {
+        let len = self.layout.len() as u32; // a layout's length fits 32 bits
+        match self.rung.format() {
+            Format::Legacy => len,
+            Format::Standard => len.max(self.at_least[STANDARD]),
+            Format::Compacted => len.max(self.at_least[COMPACTED]),
+        }
+    }
+
+    /// The best instruction that is no better than `most`.
+    fn best_rung(&self, most: Rung) -> Rung {
+        let offered = |rung: &Rung| *rung <= most && self.offers(*rung);
+        Rung::ALL.into_iter().find(offered).unwrap_or(Rung::Fxsave)
+    }
+
+    pub(crate) fn offers(&self, rung: Rung) -> bool {
+        self.facts.offers(rung)
+            && !self.quirks.is_barred(rung)
+            && (rung == Rung::Fxsave || self.xsave)
+            && (rung != Rung::Xsaves || (self.ring0 && self.writes_xss))
+    }
+
+    /// Does a CPU with these facts have this plan's instruction?
+    pub(crate) fn offered_by(&self, cpu: &Facts) -> bool {
+        cpu.offers(self.rung)
+    }
+
+    /// The same plan with another instruction, for tests and measurements.
+    ///
+    /// Images made with one rung are not for another: make the plan before the first area.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan, PlanError, Rung};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// match plan.with_rung(Rung::Xsave) {
+    ///     Ok(plan) => assert_eq!(plan.rung(), Rung::Xsave),
+    ///     Err(why) => assert_eq!(why, PlanError::Unavailable(Rung::Xsave)),
+    /// }
+    /// # }
+    /// # Ok::<(), PlanError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PlanError::Unavailable`], or [`PlanError::TooNarrow`] where the instruction would leave
+    /// registers of one task to the next: FXSAVE with more than x87 and SSE, any but XSAVES with
+    /// supervisor components.
+    pub fn with_rung(mut self, rung: Rung) -> Result<Self, PlanError> {
+        self.take_rung(rung)?;
+        Ok(self)
+    }
+
+    /// The best instruction that is no better than `most`.
+    fn take_best_rung(&mut self, most: Rung) -> Result<(), PlanError> {
+        self.take_rung(self.best_rung(most))
+    }
+
+    fn take_rung(&mut self, rung: Rung) -> Result<(), PlanError> {
+        if !self.offers(rung) {
+            return Err(PlanError::Unavailable(rung));
+        }
+        let held = match rung {
+            Rung::Fxsave => Components::LEGACY,
+            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => !Components::SUPERVISOR,
+            Rung::Xsaves => !Components::empty(),
+        };
+        let missing = self.components().difference(held);
+        if !missing.is_empty() {
+            return Err(PlanError::TooNarrow { missing });
+        }
+        self.layout = PlanPlaces::of(rung.format(), self.components(), &self.facts)?;
+        self.restore_by = match rung {
+            _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
+            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
+            Rung::Xsaves => RestoreBy::Xrstors,
+            Rung::Fxsave => RestoreBy::Fxrstor,
+        };
+        self.rung = rung;
+        self.area_len = self.needed();
+        Ok(())
+    }
+}

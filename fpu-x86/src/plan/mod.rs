@@ -1,0 +1,279 @@
+//! Which registers are switched, by which instruction, to where: how a plan is made, and what it says.
+//!
+//! * `choose`: which components and which instruction, of what CPUID says and others found out; `validate` says which
+//!   of CPUID's words can be right;
+//! * `detect`: the plan of the machine that this runs on;
+//! * `measure`: whether that machine saves what the plan says where the plan says;
+//! * `compat`: which other CPUs it is for;
+//! * `quirk`: what was odd, to be logged.
+//!
+//! Nothing here is privileged. What changes control registers to put a plan into force (`ring0::enable`), and makes the
+//! plan smaller by what they refuse (`ring0::settle`), is above; it hands what it found out to `choose`. Why
+//! something was left out is a value of `error`, below, because a `PlanError` holds one.
+
+mod choose;
+mod compat;
+#[cfg(fpu_instructions)]
+mod detect;
+#[cfg(fpu_instructions)]
+mod measure;
+mod quirk;
+mod validate;
+
+pub use compat::CpuMismatch;
+#[cfg(fpu_instructions)]
+pub(crate) use detect::mxcsr_mask;
+pub use quirk::{Quirk, SizeWord};
+
+use quirk::Quirks;
+
+use crate::{
+    components::Components,
+    cpuid::Facts,
+    layout::PlanPlaces,
+    save_instruction::{Format, RestoreBy, Rung},
+};
+
+/// Everything decided once: the components that are switched, the instruction, and the layout.
+///
+/// It is the backend value: it implements [`fpu_core::RawFpu`]. A kernel makes it at boot and keeps it
+/// in a static; the switching path reads the mask and the rung from it.
+///
+/// ```
+/// use fpu_core::RawFpu;
+/// use fpu_x86::{Components, Plan};
+/// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+/// let plan = Plan::detect_user(Components::all())?;
+/// assert!(plan.components().contains(Components::LEGACY));
+/// assert!(plan.area_len() >= 512);
+/// # }
+/// # Ok::<(), fpu_x86::PlanError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, align(64))] // what the switching path reads is in one cache line
+pub struct Plan {
+    pub(crate) mask: u64,
+    pub(crate) rung: Rung,
+    pub(crate) restore_by: RestoreBy,
+    /// What XCR0 holds while this plan is in use.
+    pub(crate) xcr0: u64,
+    /// Bytes of an area: the layout's, or more.
+    pub(crate) area_len: u32,
+    /// What areas of the standard and of the compacted format must have at least, because CPUID says so.
+    pub(crate) at_least: [u32; 2],
+    /// XSAVE and its kin may be used.
+    pub(crate) xsave: bool,
+    /// Made for ring 0, which sets XCR0 and IA32_XSS by it.
+    pub(crate) ring0: bool,
+    /// IA32_XSS and IA32_XFD are there and can be written.
+    pub(crate) writes_xss: bool,
+    pub(crate) writes_xfd: bool,
+    /// Without these there is no plan.
+    pub(crate) required: Components,
+    /// These are not measured.
+    pub(crate) trusted: Components,
+    /// Nor is it tried whether a restore initialises MXCSR.
+    pub(crate) trusts_mxcsr: bool,
+    pub(crate) mxcsr_mask: u32,
+    pub(crate) layout: PlanPlaces,
+    pub(crate) facts: Facts,
+    pub(crate) quirks: Quirks,
+}
+
+impl Plan {
+    /// The same plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
+    /// restore leaves one of them to the next task:
+    ///
+    /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](Facts::keeps_x87_pointers) a plan
+    ///   scrubs by itself, and this is for a kernel that does not believe its hypervisor;
+    /// * MXCSR, where an image in the compacted format has no SSE state. By SDM vol. 1, 13.8.2, a restore
+    ///   initialises MXCSR then, and every CPU that is known here does; Bochs 3.0 does not.
+    ///   `settle_on_this_cpu` notices, and scrubs ([`Quirk::KeepsMxcsr`]); `enable_on_this_cpu` refuses such a
+    ///   processor unless the plan does ([`EnableError::KeepsMxcsr`](crate::EnableError::KeepsMxcsr)).
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?.scrubbing();
+    /// assert!(plan.scrubs());
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn scrubbing(self) -> Self {
+        Self { restore_by: RestoreBy::Scrubbing, ..self }
+    }
+
+    /// The same plan, of which some components are enabled without being [measured](Self::measure): for a kernel
+    /// that knows better, and for emulators that have a component's registers and do not save them as processors
+    /// do (Bochs 3.0 takes tiles in use for unused ones).
+    ///
+    /// # Safety
+    ///
+    /// * **C7** every CPU saves and restores these components as the layout says, or no task holds anything in
+    ///   them, and the memory behind an area is no one's.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_kernel(Components::USER)?;
+    /// // SAFETY: C7: the tasks of this test kernel use no tiles.
+    /// let plan = unsafe { plan.trusting(Components::AMX) };
+    /// # drop(plan);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub unsafe fn trusting(self, components: Components) -> Self {
+        Self { trusted: components, ..self }
+    }
+
+    /// The same plan, set up without trying whether a restore initialises MXCSR where an image in the compacted format
+    /// has no SSE state: for a kernel that knows better, and for tests of the restores that do not
+    /// [scrub](Self::scrubbing) on an emulator that keeps MXCSR. A plan that scrubs already goes on to do so.
+    ///
+    /// # Safety
+    ///
+    /// * **C8** every CPU's restore does initialise it, or every image that is restored has SSE state.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_kernel(Components::USER)?;
+    /// let scrubs = plan.scrubs();
+    /// // SAFETY: C8: this test kernel puts SSE state into every image.
+    /// let plan = unsafe { plan.trusting_mxcsr() };
+    /// assert_eq!(plan.scrubs(), scrubs);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub unsafe fn trusting_mxcsr(self) -> Self {
+        Self { trusts_mxcsr: true, ..self }
+    }
+
+    /// Does every restore scrub the x87 pointers, and MXCSR?
+    #[must_use]
+    pub fn scrubs(&self) -> bool {
+        self.restore_by == RestoreBy::Scrubbing
+    }
+
+    /// The components that are saved and restored: the requested-feature bitmap.
+    #[must_use]
+    pub fn components(&self) -> Components {
+        Components::from_bits_retain(self.mask)
+    }
+
+    /// The instruction that saves.
+    #[must_use]
+    pub fn rung(&self) -> Rung {
+        self.rung
+    }
+
+    /// How its images are laid out.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.rung.format()
+    }
+
+    /// Bytes an area must have: those of its components, or more where CPUID says so.
+    #[must_use]
+    pub fn area_len(&self) -> usize {
+        self.area_len as usize
+    }
+
+    /// What was odd about the machine, and what the plan does without on that account. None of it loses
+    /// registers; a kernel logs it.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// for quirk in Plan::detect_kernel(Components::USER)?.quirks() {
+    ///     println!("fpu: {quirk}");
+    /// }
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    pub fn quirks(&self) -> impl Iterator<Item = Quirk> + '_ {
+        self.quirks.iter()
+    }
+
+    /// Without which components there would be no plan: x87 and SSE, and what
+    /// [`requiring`](Self::requiring) added. All of a plan for ring 3 are required.
+    #[must_use]
+    pub fn required(&self) -> Components {
+        self.required
+    }
+
+    /// Offset and size in bytes of one extended component (number 2 and up) within an image.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Plan};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// if plan.components().contains(Components::AVX) {
+    ///     assert_eq!(plan.place(Components::AVX), Some((576, 256)));
+    /// }
+    /// assert_eq!(plan.place(Components::PKRU), None);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn place(&self, component: Components) -> Option<(usize, usize)> {
+        let number = component.number()?;
+        let slot = self.layout.slot(number)?;
+        Some((slot.offset as usize, slot.size as usize))
+    }
+
+    /// The MXCSR bits that may be set on this CPU.
+    #[doc(alias = "MXCSR_MASK")]
+    #[must_use]
+    pub fn mxcsr_mask(&self) -> u32 {
+        self.mxcsr_mask
+    }
+
+    /// What CPUID said when the plan was made; layouts of either format come from here.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, Layout, Plan, Standard};
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// let leaving = Layout::<Standard>::new(plan.facts(), plan.components())?;
+    /// assert!(leaving.len() >= 576);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What XCR0 holds while the plan is in use. In ring 3 that is more than the plan's
+    /// [components](Self::components) where PKRU is enabled or something was left out; in ring 0, where
+    /// the plan decides it, exactly its user components.
+    #[must_use]
+    pub fn xcr0(&self) -> Components {
+        Components::from_bits_retain(self.xcr0)
+    }
+
+    /// What IA32_XSS holds while a plan for ring 0 is in use: its supervisor components.
+    #[must_use]
+    pub fn xss(&self) -> Components {
+        self.components().intersection(Components::SUPERVISOR)
+    }
+
+    /// Was it made for ring 0, by [`detect_kernel`](Self::detect_kernel)?
+    #[must_use]
+    pub fn is_for_kernel(&self) -> bool {
+        self.ring0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use static_assertions::const_assert;
+
+    // A kernel's boot stack holds one or two.
+    const_assert!(core::mem::size_of::<Plan>() <= 1792);
+}

@@ -1,0 +1,455 @@
+//! Ring 0: putting a plan into force on a CPU, and reading back what it holds.
+
+use core::fmt;
+
+use raw_cpuid::CpuIdReaderNative;
+
+use super::control::{ControlMismatch, ControlState};
+use crate::{
+    cpuid::Facts,
+    error::{Measured, PlanError},
+    fields::INITIAL_MXCSR,
+    image, insn,
+    plan::{mxcsr_mask, CpuMismatch, Plan},
+    registers::{
+        ControlRegister, CR0_OURS, CR0_SET, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_OURS,
+    },
+    save_instruction::Rung,
+};
+
+pub(crate) const IA32_XFD: u32 = 0x1C4;
+const IA32_XFD_ERR: u32 = 0x1C5;
+pub(crate) const IA32_XSS: u32 = 0xDA0;
+
+/// Why a CPU was not set up. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before; what the registers of the FPU
+/// hold is not.
+///
+/// ```
+/// use fpu_x86::EnableError;
+/// assert_eq!(EnableError::WrongRing(3).to_string(), "in ring 3, not in ring 0");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnableError {
+    /// This is not ring 0.
+    WrongRing(u8),
+    /// The plan is one for ring 3.
+    UserPlan,
+    /// This CPU's CPUID is not one to make a plan from, or nothing is left of the plan that the kernel could do
+    /// with.
+    Plan(PlanError),
+    /// This CPU is not like the plan's.
+    Cpu(CpuMismatch),
+    /// The CPU, or a hypervisor, refused a value that CPUID promises.
+    Refused {
+        /// Which register.
+        register: ControlRegister,
+        /// The exception.
+        vector: u32,
+    },
+    /// The CPU refused to load the initial state.
+    InitialState {
+        /// The exception.
+        vector: u32,
+    },
+    /// The CPU's restore leaves MXCSR as it is where the image has no SSE state, so that a task would find
+    /// another's: no CPU does, an emulator might. Use [`Plan::scrubbing`] on all CPUs.
+    KeepsMxcsr,
+    /// A register reads otherwise than it was written.
+    Verify(ControlMismatch),
+    /// The CPU does not save what the plan says where the plan says.
+    Measured(Measured),
+}
+
+impl fmt::Display for EnableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WrongRing(ring) => write!(f, "in ring {ring}, not in ring 0"),
+            Self::UserPlan => f.write_str("the plan is one for ring 3"),
+            Self::Plan(why) => why.fmt(f),
+            Self::Cpu(why) => why.fmt(f),
+            Self::Refused { register, vector } => {
+                write!(f, "{register} was refused with exception {vector}")
+            }
+            Self::InitialState { vector } => {
+                write!(f, "the initial state was refused with exception {vector}")
+            }
+            Self::KeepsMxcsr => f.write_str("restores keep MXCSR where SSE state is absent"),
+            Self::Verify(why) => why.fmt(f),
+            Self::Measured(why) => write!(f, "measured: {why}"),
+        }
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
+impl core::error::Error for EnableError {}
+
+fn refused(register: ControlRegister, vector: u32) -> Result<(), EnableError> {
+    match vector {
+        0 => Ok(()),
+        vector => Err(EnableError::Refused { register, vector }),
+    }
+}
+
+/// Turns on what FXSAVE and SSE need, on a CPU whose firmware left it off, so that
+/// [`Plan::detect_kernel`] can ask for the MXCSR mask: CR0.MP and NE set, EM and TS clear, CR4.OSFXSR and
+/// OSXMMEXCPT set. [`Plan::enable_on_this_cpu`] does it too.
+///
+/// # Safety
+///
+/// * **C1** in ring 0, and nothing moves the caller to another CPU or interrupts it until the call has
+///   returned.
+/// * **C4** the kernel has handlers of #MF and #XM, or no x87 or SIMD exception can be unmasked; nothing
+///   relies on #NM from CR0.TS; whoever keeps copies of CR0 and CR4 reads them again.
+///
+/// ```no_run
+/// // SAFETY: C1, C4: early in boot, interrupts are off, the IDT is loaded.
+/// unsafe { fpu_x86::enable_legacy_on_this_cpu() };
+/// ```
+pub unsafe fn enable_legacy_on_this_cpu() {
+    // SAFETY: N4, N5: C1, C4. The other bits are kept.
+    unsafe {
+        insn::set_cr0(insn::cr0() & !CR0_OURS | CR0_SET);
+        insn::set_cr4(insn::cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
+    }
+}
+
+impl ControlState {
+    /// Reads the registers of this CPU, as far as CPUID says that it has them. After a plan was settled,
+    /// [`read_given`](Self::read_given) is the one to call: the plan knows which registers fault although
+    /// CPUID promises them ([`Quirk::LeftAlone`](crate::Quirk::LeftAlone)).
+    ///
+    /// # Safety
+    ///
+    /// C1 as for [`enable_legacy_on_this_cpu`], and IA32_XSS and IA32_XFD can be read where CPUID promises them:
+    /// no [`fixup`](crate::fixup) serves these reads.
+    ///
+    /// ```no_run
+    /// # use fpu_x86::{Components, ControlState, Plan};
+    /// # let plan = Plan::detect_kernel(Components::USER).unwrap();
+    /// // SAFETY: C1: in ring 0, interrupts are off; CPUID is the CPU's own.
+    /// let state = unsafe { ControlState::read() };
+    /// state.verify(&plan).expect("somebody changed the FPU's control registers");
+    /// ```
+    #[must_use]
+    pub unsafe fn read() -> Self {
+        let facts = Facts::from_cpuid(CpuIdReaderNative);
+        let (xss, xfd) = facts.map_or((false, false), |facts| (facts.xsaves(), facts.xfd()));
+        // SAFETY: C1.
+        unsafe { Self::read_these(xss, xfd) }
+    }
+
+    /// The same without CPUID: IA32_XSS and IA32_XFD are read if the plan writes them.
+    ///
+    /// # Safety
+    ///
+    /// C1 as for [`enable_legacy_on_this_cpu`], on a CPU on which the plan was put into force.
+    #[must_use]
+    pub unsafe fn read_given(plan: &Plan) -> Self {
+        // SAFETY: C1. The plan's registers could be written.
+        unsafe { Self::read_these(plan.writes_xss, plan.writes_xfd) }
+    }
+
+    /// A register that is promised and faults is absent.
+    ///
+    /// # Safety
+    ///
+    /// C1.
+    unsafe fn read_these(xss: bool, xfd: bool) -> Self {
+        // SAFETY: N4: C1.
+        let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
+        let mut state = Self { cr0, cr4, xcr0: None, xss: None, xfd: None };
+        if cr4 & CR4_OSXSAVE == 0 {
+            return state;
+        }
+        // SAFETY: N3: OSXSAVE is set.
+        state.xcr0 = Some(unsafe { insn::xgetbv0() });
+        // SAFETY: N4: C1. N6: it has just been tried. So for both.
+        unsafe {
+            let read = |number| (insn::rdmsr_fault(number) == 0).then(|| insn::rdmsr(number));
+            state.xss = xss.then(|| read(IA32_XSS)).flatten();
+            state.xfd = xfd.then(|| read(IA32_XFD)).flatten();
+        }
+        state
+    }
+}
+
+/// What the control registers held, to be put back.
+struct Before {
+    cr0: u64,
+    cr4: u64,
+    xcr0: Option<u64>,
+    xss: Option<u64>,
+    xfd: Option<u64>,
+}
+
+impl Before {
+    /// # Safety
+    ///
+    /// C1.
+    unsafe fn read() -> Self {
+        // SAFETY: N4: C1.
+        let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
+        Self { cr0, cr4, xcr0: None, xss: None, xfd: None }
+    }
+
+    /// Puts all of it back that was changed.
+    ///
+    /// # Safety
+    ///
+    /// C1.
+    unsafe fn put_back(&self) {
+        // SAFETY: N4: C1. N5: the values of before. What was written before could be written again; if not, it
+        // cannot be helped. N3: XCR0 was read, so OSXSAVE is set.
+        unsafe {
+            if let Some(xfd) = self.xfd {
+                let _refused = insn::wrmsr(IA32_XFD, xfd);
+            }
+            if let Some(xss) = self.xss {
+                let _refused = insn::wrmsr(IA32_XSS, xss);
+            }
+            if let Some(xcr0) = self.xcr0 {
+                let _refused = insn::xsetbv0(xcr0);
+            }
+            insn::set_cr4(self.cr4);
+            insn::set_cr0(self.cr0);
+        }
+    }
+}
+
+/// Reads a register before it is written.
+///
+/// # Safety
+///
+/// C1.
+unsafe fn read_msr(register: ControlRegister, number: u32) -> Result<Option<u64>, EnableError> {
+    // SAFETY: N4: C1.
+    refused(register, unsafe { insn::rdmsr_fault(number) })?;
+    // SAFETY: N4: C1. N6: just tried.
+    Ok(Some(unsafe { insn::rdmsr(number) }))
+}
+
+impl Plan {
+    /// Puts the plan into force on this CPU: when it comes online, and again on resume, as the control
+    /// registers are lost with the power. Before the CPU's word of `fpu-core` is opened. On the CPU that boots,
+    /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) comes first, and makes of the plan one that works.
+    ///
+    /// In this order: this CPU is compared with the plan's, and refused before anything changes if it is
+    /// not alike; CR0.MP and NE are set, EM and TS cleared; CR4.OSFXSR and OSXMMEXCPT are set, OSXSAVE too
+    /// unless the plan is for FXSAVE; XCR0, IA32_XSS and IA32_XFD are written; all of them are read back and
+    /// compared; every register that the plan switches is loaded with its initial state, which must have taken away
+    /// what was in MXCSR; and the plan is [measured](Self::measure).
+    ///
+    /// # Errors
+    ///
+    /// See [`EnableError`]. Faults become errors if the kernel's handlers serve [`fixup`](crate::fixup).
+    ///
+    /// # Safety
+    ///
+    /// * **C1** as for [`enable_legacy_on_this_cpu`]; in other rings it is refused.
+    /// * **C2** nobody needs what this CPU's registers hold, and no task's registers are claimed to be on
+    ///   it: the CPU's word is not open.
+    /// * **C3** all CPUs of the system use this plan; no area of another one is ever loaded on them.
+    /// * **C4** as for [`enable_legacy_on_this_cpu`].
+    /// * **C5** until the CPU goes offline, nothing else changes those bits of CR0 and CR4, or XCR0,
+    ///   IA32_XSS and IA32_XFD; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
+    ///   FXSAVE and FXRSTOR in ring 0).
+    ///
+    /// ```no_run
+    /// use fpu_x86::{Components, Plan};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let plan = Plan::detect_kernel(Components::USER | Components::CET_U)?;
+    /// // SAFETY: C1 to C5: a CPU of ours that comes online, interrupts off, nothing run on it yet.
+    /// let state = unsafe { plan.enable_on_this_cpu() }?; // on each CPU
+    /// println!("XCR0 is {:#x?}", state.xcr0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "fpu__init_cpu")]
+    #[doc(alias = "fpu__resume_cpu")]
+    pub unsafe fn enable_on_this_cpu(&self) -> Result<ControlState, EnableError> {
+        self.check_ring()?;
+        let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
+        // SAFETY: C1 to C5.
+        unsafe { self.enable_given(&cpu) }
+    }
+
+    /// The same on a CPU whose CPUID is given: no CPUID is executed, and none needed whose answer depends on
+    /// what is enabled.
+    ///
+    /// # Errors
+    ///
+    /// As for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
+    ///
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu). That the facts are this CPU's is not
+    /// relied on: what they promise is tried.
+    ///
+    /// ```no_run
+    /// use fpu_x86::{Components, Facts, Plan};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let table = |_, _| raw_cpuid::CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
+    /// let facts = Facts::from_cpuid(table)?; // for instance, the CPUID page of an SEV-SNP guest
+    /// let mut plan = Plan::detect_kernel_given(facts.clone(), Components::USER)?;
+    /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
+    /// unsafe { plan.settle_given(&facts) }?;
+    /// // SAFETY: C1 to C5: another CPU that comes online.
+    /// unsafe { plan.enable_given(&facts) }?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub unsafe fn enable_given(&self, cpu: &Facts) -> Result<ControlState, EnableError> {
+        self.check_ring()?;
+        self.check_cpu(cpu).map_err(EnableError::Cpu)?;
+        // SAFETY: C1.
+        let mut before = unsafe { Before::read() };
+        // SAFETY: C1 to C5.
+        let result = unsafe { self.put_into_force(&mut before) };
+        if result.is_err() {
+            // SAFETY: C1.
+            unsafe { before.put_back() };
+        }
+        result
+    }
+
+    pub(crate) fn check_ring(&self) -> Result<(), EnableError> {
+        match insn::ring() {
+            0 if self.is_for_kernel() => Ok(()),
+            0 => Err(EnableError::UserPlan),
+            ring => Err(EnableError::WrongRing(ring)),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu), in ring 0.
+    unsafe fn put_into_force(&self, before: &mut Before) -> Result<ControlState, EnableError> {
+        let should = ControlState::of(self);
+        // SAFETY: C1, C4. After this FXSAVE works, which the next line needs.
+        unsafe { enable_legacy_on_this_cpu() };
+        self.check_mxcsr_mask(mxcsr_mask()).map_err(EnableError::Cpu)?;
+        if should.cr4 & CR4_OSXSAVE == 0 {
+            // SAFETY: N4: C1. N5: C4: one bit less.
+            unsafe { insn::set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
+        } else {
+            // SAFETY: N4: C1. N5: C4.
+            let vector = unsafe { insn::try_set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
+            refused(ControlRegister::Cr4, vector)?;
+            // SAFETY: N4: C1.
+            let found = unsafe { insn::cr4() } & CR4_OURS;
+            if found != should.cr4 {
+                let (register, expected) = (ControlRegister::Cr4, Some(should.cr4));
+                let why = ControlMismatch { register, expected, found: Some(found) };
+                return Err(EnableError::Verify(why));
+            }
+        }
+
+        // XCR0 first: with a component still off there, the others have nothing to act on.
+        if let Some(xcr0) = should.xcr0 {
+            // SAFETY: N3: OSXSAVE is set.
+            before.xcr0 = Some(unsafe { insn::xgetbv0() });
+            // SAFETY: N3: OSXSAVE is set. N4: C1. N5: C5.
+            refused(ControlRegister::Xcr0, unsafe { insn::xsetbv0(xcr0) })?;
+        }
+        if let Some(xss) = should.xss {
+            // SAFETY: C1.
+            before.xss = unsafe { read_msr(ControlRegister::Xss, IA32_XSS) }?;
+            // SAFETY: N4: C1. N5: C5.
+            refused(ControlRegister::Xss, unsafe { insn::wrmsr(IA32_XSS, xss) })?;
+        }
+        if let Some(xfd) = should.xfd {
+            // SAFETY: C1.
+            before.xfd = unsafe { read_msr(ControlRegister::Xfd, IA32_XFD) }?;
+            // SAFETY: N4: C1. N5: C5.
+            refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD, xfd) })?;
+            // SAFETY: as above.
+            refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD_ERR, 0) })?;
+        }
+        // Before a restore, which a component that XCR0 did not keep would fault.
+        // SAFETY: C1.
+        let state = unsafe { ControlState::read_given(self) };
+        state.verify(self).map_err(EnableError::Verify)?;
+        // SAFETY: C2, and all components of the plan are on.
+        unsafe { self.load_initial_registers() }?;
+        // SAFETY: C1, C2. C6: just verified.
+        unsafe { self.measure() }.map_err(EnableError::Measured)?;
+        Ok(state)
+    }
+
+    /// Loads the initial state into every register that the plan switches.
+    ///
+    /// # Safety
+    ///
+    /// C2, on a CPU where all of the plan's components are on.
+    unsafe fn load_initial_registers(&self) -> Result<(), EnableError> {
+        /// The legacy area and the header: of absent components a restore reads nothing else.
+        #[repr(C, align(64))]
+        struct Initial([u8; 576]);
+        let mut initial = Initial([0; 576]);
+        image::write_initial(&mut initial.0, self);
+        let area = initial.0.as_ptr();
+        // SAFETY: N2: C2. Flags of exceptions, all of them masked, which the restore has to take away.
+        unsafe {
+            insn::fninit();
+            insn::ldmxcsr(INITIAL_MXCSR | 0x3F);
+            if self.scrubs() {
+                insn::scrub();
+            }
+        }
+        let answer = match self.rung() {
+            // SAFETY: N1: a local of at least 512 bytes, aligned. N2: C2. So for all three.
+            Rung::Fxsave => unsafe { insn::fxrstor(area) },
+            // SAFETY: as above, in ring 0 (C1); XSTATE_BV is 0, so nothing behind the header is read.
+            Rung::Xsaves => unsafe { insn::xrstors(area, self.mask) },
+            // SAFETY: as above.
+            _ => unsafe { insn::xrstor(area, self.mask) },
+        };
+        // SAFETY: N2: C2.
+        match (answer, unsafe { insn::stmxcsr() }) {
+            (0, INITIAL_MXCSR) => Ok(()),
+            (0, _) if self.trusts_mxcsr => {
+                // SAFETY: N2: C2.
+                unsafe { insn::ldmxcsr(INITIAL_MXCSR) };
+                Ok(())
+            }
+            (0, _) => Err(EnableError::KeepsMxcsr),
+            (answer, _) => Err(EnableError::InitialState { vector: insn::vector_of(answer) }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::components::Components;
+
+    #[test]
+    fn ring_3_is_refused_before_anything_is_touched() {
+        let plan = Plan::detect_kernel(Components::USER).unwrap();
+        let facts = plan.facts();
+        // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
+        unsafe {
+            assert_eq!(plan.enable_on_this_cpu(), Err(EnableError::WrongRing(3)));
+            assert_eq!(plan.enable_given(facts), Err(EnableError::WrongRing(3)));
+            assert_eq!(plan.clone().settle_on_this_cpu(), Err(EnableError::WrongRing(3)));
+            assert_eq!(plan.clone().settle_given(facts), Err(EnableError::WrongRing(3)));
+        }
+    }
+
+    #[test]
+    fn the_initial_registers_load_in_every_rung_of_ring_3() {
+        for rung in [Rung::Xsavec, Rung::Xsaveopt, Rung::Xsave, Rung::Fxsave] {
+            let wanted = if rung == Rung::Fxsave { Components::LEGACY } else { Components::USER };
+            // What the system of this test has enabled may be less than what the CPU has.
+            let Ok(user) = Plan::detect_user(Components::all()) else { continue };
+            let wanted = wanted.intersection(user.components());
+            match Plan::detect_kernel(wanted).and_then(|plan| plan.with_rung(rung)) {
+                // SAFETY: C2: no vector register holds anything across the call, by its clobbers.
+                Ok(plan) => assert_eq!(unsafe { plan.load_initial_registers() }, Ok(())),
+                Err(why) => assert_eq!(why, PlanError::Unavailable(rung)),
+            }
+        }
+    }
+}

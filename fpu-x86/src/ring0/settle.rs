@@ -1,0 +1,283 @@
+//! The CPU that boots: from a plan that CPUID suggests to one that works.
+//!
+//! The plan is put into force. Where that is refused, the plan becomes smaller by what was refused, and is tried
+//! again: each time it loses components, an instruction or a register, so that this ends, with FXSAVE if with
+//! nothing else.
+
+use raw_cpuid::CpuIdReaderNative;
+
+use super::{
+    control::ControlMismatch,
+    enable::{EnableError, IA32_XSS},
+};
+use crate::{
+    components::Components,
+    cpuid::Facts,
+    error::{LeftOut, Measured, PlanError},
+    insn,
+    plan::Plan,
+    registers::{ControlRegister, CR4_OSXSAVE},
+    save_instruction::{RestoreBy, Rung},
+};
+
+impl Plan {
+    /// On the CPU that boots: puts the plan into force as far as it works there, and makes it what does. After that
+    /// it is the plan for all CPUs and areas; its [quirks](Self::quirks) are what a kernel logs.
+    ///
+    /// It does what [`enable_on_this_cpu`](Self::enable_on_this_cpu) does, and takes an answer instead of an error:
+    /// components that XCR0 or IA32_XSS refuses, or that are not saved where CPUID says, are left out with
+    /// their group; an instruction that faults makes room for the next best; a register that CPUID promises and
+    /// that faults is left alone with what depends on it; where restores keep MXCSR, the plan scrubs.
+    /// Afterwards CPUID's sizes are read, and areas are made larger if one of them says so.
+    ///
+    /// The kernel's handlers serve [`fixup`](crate::fixup) by now: at least those of #UD and #GP.
+    ///
+    /// # Errors
+    ///
+    /// [`EnableError::Plan`] with [`PlanError::Required`] if x87 and SSE, or what else is
+    /// [required](Self::requiring), cannot be had; of the others, those for which nothing smaller exists. CR0, CR4,
+    /// XCR0, IA32_XSS and IA32_XFD are then as before; the plan is what was left of it.
+    ///
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu); no area of the plan exists yet.
+    ///
+    /// ```no_run
+    /// use fpu_x86::{Components, Plan};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut plan = Plan::detect_kernel(Components::USER | Components::CET_U)?;
+    /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
+    /// unsafe { plan.settle_on_this_cpu() }?;
+    /// for quirk in plan.quirks() {
+    ///     println!("fpu: {quirk}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "fpu__init_system")]
+    pub unsafe fn settle_on_this_cpu(&mut self) -> Result<(), EnableError> {
+        self.check_ring()?;
+        let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
+        // SAFETY: C1 to C5.
+        unsafe { self.settle_given(&cpu) }?;
+        if let Ok(after) = Facts::from_cpuid(CpuIdReaderNative) {
+            self.note_sizes(&after);
+        }
+        Ok(())
+    }
+
+    /// The same on a CPU whose CPUID is given: none is executed. Sizes that CPUID would give afterwards are not
+    /// looked at; a kernel that can read them passes them to [`with_sizes`](Self::with_sizes).
+    ///
+    /// # Errors
+    ///
+    /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu).
+    ///
+    /// # Safety
+    ///
+    /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu). That the facts are this CPU's is not relied on:
+    /// what they promise is tried.
+    pub unsafe fn settle_given(&mut self, cpu: &Facts) -> Result<(), EnableError> {
+        loop {
+            // SAFETY: C1 to C5.
+            let Err(why) = (unsafe { self.enable_given(cpu) }) else { return Ok(()) };
+            // SAFETY: C1, for both; what `enable_given` has changed is as before.
+            let xcr0 = |plan: &Self| unsafe { plan.accepted_by_xcr0() };
+            // SAFETY: as above.
+            let xss = |plan: &Self| unsafe { plan.accepted_by_xss() };
+            self.shrink(why, xcr0, xss)?;
+        }
+    }
+
+    /// Does without what was refused: the plan is less than before, or there is an error. `xcr0` and `xss` try
+    /// which components those registers accept.
+    fn shrink(
+        &mut self,
+        why: EnableError,
+        xcr0: impl FnOnce(&Self) -> Components,
+        xss: impl FnOnce(&Self) -> Option<Components>,
+    ) -> Result<(), EnableError> {
+        use ControlRegister as R;
+        let result = match why {
+            EnableError::Refused { register: R::Cr4, vector } => {
+                self.use_fxsave(LeftOut::Refused { register: R::Cr4, vector })
+            }
+            EnableError::Refused { register: R::Xcr0, vector } => {
+                let accepted = xcr0(self);
+                self.keep_only(accepted, LeftOut::Refused { register: R::Xcr0, vector })
+            }
+            EnableError::Refused { register: R::Xss, vector } => {
+                let why = LeftOut::Refused { register: R::Xss, vector };
+                match xss(self) {
+                    Some(accepted) if !accepted.contains(self.xss()) => {
+                        self.keep_only(accepted | !Components::SUPERVISOR, why)
+                    }
+                    // None of them, or each but not all: then none.
+                    _ => self.leave_alone(R::Xss, why),
+                }
+            }
+            EnableError::Refused { register: R::Xfd, vector } => {
+                self.leave_alone(R::Xfd, LeftOut::Refused { register: R::Xfd, vector })
+            }
+            EnableError::Verify(ControlMismatch { register, found: Some(kept), .. }) => {
+                match self.keep_what_it_kept(register, Components::from_bits_retain(kept)) {
+                    Some(result) => result,
+                    None => return Err(why),
+                }
+            }
+            EnableError::InitialState { vector } => {
+                let present = Components::empty();
+                self.take_a_lesser_instruction(Measured::RestoreFault { vector, present })
+            }
+            EnableError::Measured(found) => self.leave_out_what_was_measured(found),
+            EnableError::KeepsMxcsr if !self.scrubs() => {
+                self.restore_by = RestoreBy::Scrubbing;
+                self.quirks.keep_mxcsr();
+                Ok(())
+            }
+            _ => return Err(why),
+        };
+        result.map_err(EnableError::Plan)
+    }
+
+    /// Of the plan, by group, what XSETBV accepts together.
+    ///
+    /// # Safety
+    ///
+    /// C1. CR4 and XCR0 are as before afterwards.
+    unsafe fn accepted_by_xcr0(&self) -> Components {
+        let mut accepted = Components::empty();
+        // SAFETY: N4: C1. N5: the bit has been set before, and the value is put back. N3: it is set.
+        unsafe {
+            let cr4 = insn::cr4();
+            if insn::try_set_cr4(cr4 | CR4_OSXSAVE) != 0 {
+                return accepted;
+            }
+            let before = insn::xgetbv0();
+            for group in Components::GROUPS {
+                let tried = accepted | group.intersection(self.xcr0());
+                if tried != accepted && insn::xsetbv0(tried.bits()) == 0 {
+                    accepted = tried;
+                }
+            }
+            let _refused = insn::xsetbv0(before);
+            insn::set_cr4(cr4);
+        }
+        // Supervisor components are not its business.
+        accepted | Components::SUPERVISOR
+    }
+
+    /// Of the plan's supervisor components, those that IA32_XSS accepts, each alone; `None` if it accepts nothing.
+    ///
+    /// # Safety
+    ///
+    /// C1. IA32_XSS is as before afterwards.
+    unsafe fn accepted_by_xss(&self) -> Option<Components> {
+        // SAFETY: N4: C1. N6: just tried. N5: the value is put back.
+        unsafe {
+            if insn::rdmsr_fault(IA32_XSS) != 0 {
+                return None;
+            }
+            let before = insn::rdmsr(IA32_XSS);
+            let accepts = |set: Components| insn::wrmsr(IA32_XSS, set.bits()) == 0;
+            let found = accepts(Components::empty()).then(|| {
+                let numbers = self.xss().numbers().filter_map(Components::of_number);
+                numbers.filter(|one| accepts(*one)).fold(Components::empty(), Components::union)
+            });
+            let _refused = insn::wrmsr(IA32_XSS, before);
+            found
+        }
+    }
+
+    /// Leaves out what is not in `kept`, each group by itself. If that is nothing, the refusal was of all
+    /// together: no XSAVE.
+    fn keep_only(&mut self, kept: Components, why: LeftOut) -> Result<(), PlanError> {
+        let lost = self.components().difference(kept);
+        if lost.is_empty() || lost.intersects(Components::LEGACY) {
+            return self.use_fxsave(why);
+        }
+        for group in Components::GROUPS {
+            // What went with another one is not there any more.
+            let lost = lost.intersection(group).intersection(self.components());
+            if !lost.is_empty() {
+                self.leave_out(lost, why)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// FXSAVE, whatever else there may be.
+    fn use_fxsave(&mut self, why: LeftOut) -> Result<(), PlanError> {
+        self.xsave = false;
+        self.bar_rung(why)
+    }
+
+    /// Does without a register, and without what needs it: supervisor components need IA32_XSS; what IA32_XFD can
+    /// disable may be disabled.
+    fn leave_alone(&mut self, register: ControlRegister, why: LeftOut) -> Result<(), PlanError> {
+        self.quirks.leave_alone(register, why);
+        if register == ControlRegister::Xss {
+            self.writes_xss = false;
+            return self.keep_what_can_be_saved(why);
+        }
+        self.writes_xfd = false;
+        let disabled = self
+            .components()
+            .numbers()
+            .filter(|number| self.facts.described(*number).is_some_and(|one| one.xfd))
+            .filter_map(Components::of_number)
+            .fold(Components::empty(), Components::union);
+        if disabled.is_empty() {
+            return Ok(());
+        }
+        self.leave_out(disabled, why)
+    }
+
+    /// A register took the value without a fault, and holds another one. `None` if that cannot be helped.
+    fn keep_what_it_kept(
+        &mut self,
+        register: ControlRegister,
+        kept: Components,
+    ) -> Option<Result<(), PlanError>> {
+        let why = LeftOut::NotKept { register };
+        match register {
+            ControlRegister::Xcr0 => Some(self.keep_only(kept | Components::SUPERVISOR, why)),
+            ControlRegister::Xss if self.xss().difference(kept).is_empty() => {
+                Some(self.leave_alone(register, why))
+            }
+            ControlRegister::Xss => Some(self.keep_only(kept | !Components::SUPERVISOR, why)),
+            ControlRegister::Xfd => Some(self.leave_alone(register, why)),
+            ControlRegister::Cr4 if self.rung() != Rung::Fxsave => Some(self.use_fxsave(why)),
+            _ => None,
+        }
+    }
+
+    fn leave_out_what_was_measured(&mut self, found: Measured) -> Result<(), PlanError> {
+        let component = match found {
+            Measured::Elsewhere { component, .. } | Measured::TooLarge { component } => component,
+            Measured::Absent { missing } => missing,
+            Measured::Outside { present, .. }
+            | Measured::Header { present }
+            | Measured::RestoreFault { present, .. } => present,
+            Measured::SaveFault { .. } => Components::empty(),
+        };
+        let lost = component.difference(Components::LEGACY);
+        // The instruction itself, if it cannot do x87 and SSE or anything.
+        if lost.is_empty() || component.contains(Components::LEGACY) {
+            return self.take_a_lesser_instruction(found);
+        }
+        self.leave_out(lost, LeftOut::Measured(found))
+    }
+
+    fn take_a_lesser_instruction(&mut self, found: Measured) -> Result<(), PlanError> {
+        let why = LeftOut::Measured(found);
+        if self.rung() == Rung::Fxsave {
+            return Err(PlanError::Required { component: Components::LEGACY, why });
+        }
+        self.bar_rung(why)
+    }
+}
+
+#[cfg(test)]
+#[path = "../tests/settle.rs"]
+mod tests;

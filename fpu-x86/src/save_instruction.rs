@@ -1,0 +1,67 @@
+//! The instruction that saves, its restore, and the format of its images.
+
+/// The instruction that saves; its restore and its initial image belong to it. Better ones compare
+/// greater.
+///
+/// ```
+/// use fpu_x86::{Format, Rung};
+/// assert!(Rung::Xsaves > Rung::Xsavec && Rung::Xsavec > Rung::Xsaveopt);
+/// assert_eq!(Rung::Xsavec.format(), Format::Compacted);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Rung {
+    /// FXSAVE64: x87 and SSE only, always all of it.
+    Fxsave,
+    /// XSAVE64: every component in every save.
+    Xsave,
+    /// XSAVEOPT64: leaves out what is initial, and what has not changed since the restore from the
+    /// same address.
+    Xsaveopt,
+    /// XSAVEC64: leaves out what is initial, in an area without gaps.
+    Xsavec,
+    /// XSAVES64, in ring 0 only: as XSAVEC64, and also leaves out what has not changed since the
+    /// restore from the same address; saves supervisor components.
+    Xsaves,
+}
+
+impl Rung {
+    /// All of them, the best first.
+    pub const ALL: [Self; 5] =
+        [Self::Xsaves, Self::Xsavec, Self::Xsaveopt, Self::Xsave, Self::Fxsave];
+
+    /// The format that its images have.
+    #[must_use]
+    pub const fn format(self) -> Format {
+        match self {
+            Self::Fxsave => Format::Legacy,
+            Self::Xsave | Self::Xsaveopt => Format::Standard,
+            Self::Xsavec | Self::Xsaves => Format::Compacted,
+        }
+    }
+}
+
+/// How a restore is done: what the switching path asks, most frequent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RestoreBy {
+    Xrstor,
+    Xrstors,
+    Fxrstor,
+    /// By the rung's instruction, after the x87 pointers and MXCSR have been overwritten.
+    Scrubbing,
+}
+
+/// How an image is laid out (SDM vol. 1, 10.5 and 13.4).
+///
+/// ```
+/// assert_ne!(fpu_x86::Format::Standard, fpu_x86::Format::Compacted);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// The 512 bytes of FXSAVE, without a header.
+    Legacy,
+    /// With a header; each component at its fixed offset.
+    Standard,
+    /// With a header; components packed.
+    Compacted,
+}

@@ -1,0 +1,15 @@
+//! Tests that look inside: plans of words that are made up ([`words`], [`sample`]), of CPUs that are known to be odd
+//! ([`oddities`]), of recorded ones ([`corpus`]), of random ones ([`random`]), of good ones that were spoilt
+//! ([`spoilt`]), and the manuals' numbers ([`literal`]); and which module may use which ([`layers`]).
+//!
+//! The other files in this folder are the tests of one module each, and its children.
+
+mod corpus;
+mod layers;
+#[cfg(fpu_instructions)]
+mod literal;
+mod oddities;
+mod random;
+pub(crate) mod sample;
+mod spoilt;
+pub(crate) mod words;
