@@ -77,6 +77,28 @@ unsafe impl Exclusive for RealCpu<'_> {}
 // SAFETY: F1: never run.
 unsafe impl SoftFloat for RealCpu<'_> {}
 
+/// The plan of the probes below, for a kernel's static.
+static PLAN: fpu_x86::PlanCell = fpu_x86::PlanCell::new();
+
+/// The same kernel with its plan in a static: nothing says at run time that it has been set.
+pub struct CellCpu<'a>(&'a CpuFpu);
+// SAFETY: P1-P5: never run.
+unsafe impl Pinned for CellCpu<'_> {
+    type Backend = fpu_x86::Plan;
+    type Words = CpuFpu;
+    fn backend(&self) -> &fpu_x86::Plan {
+        // SAFETY: X3: never run.
+        unsafe { PLAN.assume_set() }
+    }
+    fn words(&self) -> &CpuFpu {
+        self.0
+    }
+}
+// SAFETY: E1: never run.
+unsafe impl Exclusive for CellCpu<'_> {}
+// SAFETY: F1: never run.
+unsafe impl SoftFloat for CellCpu<'_> {}
+
 type RealTask = TaskFpu<fpu_x86::Plan, Area<4096>>;
 
 #[cold]
@@ -111,6 +133,22 @@ pub extern "C" fn probe_real_switch_prepare(task: &RealTask, cpu: &CpuFpu, plan:
 #[no_mangle]
 pub extern "C" fn probe_real_switch_return(task: &RealTask, cpu: &CpuFpu, plan: &fpu_x86::Plan) {
     if let Err(why) = task.switch_return(&mut RealCpu(cpu, plan)) {
+        refused(why)
+    }
+}
+
+/// Both with the plan in a static.
+#[no_mangle]
+pub extern "C" fn probe_cell_switch_prepare(task: &RealTask, cpu: &CpuFpu) {
+    if let Err(why) = task.switch_prepare(&CellCpu(cpu)) {
+        refused(why)
+    }
+}
+
+/// See [`probe_cell_switch_prepare`].
+#[no_mangle]
+pub extern "C" fn probe_cell_switch_return(task: &RealTask, cpu: &CpuFpu) {
+    if let Err(why) = task.switch_return(&mut CellCpu(cpu)) {
         refused(why)
     }
 }
@@ -189,6 +227,8 @@ fn main() {
         probe_switch_return as *const () as usize,
         probe_real_switch_prepare as *const () as usize,
         probe_real_switch_return as *const () as usize,
+        probe_cell_switch_prepare as *const () as usize,
+        probe_cell_switch_return as *const () as usize,
         probe_section_task as *const () as usize,
         probe_section_idle as *const () as usize,
         probe_session_read as *const () as usize,
@@ -196,5 +236,9 @@ fn main() {
         probe_session_verify as *const () as usize,
         probe_session_idle as *const () as usize,
     ];
+    // A cell that nobody can set would be known to hold nothing.
+    if let Ok(plan) = fpu_x86::Plan::detect_user(fpu_x86::Components::all()) {
+        let _set = PLAN.set(plan);
+    }
     println!("{probes:?} are for objdump, not for running");
 }

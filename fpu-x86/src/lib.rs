@@ -48,7 +48,7 @@ pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
 pub use insn::{fixup, Fixup};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
-pub use plan::{CpuMismatch, Plan, Quirk, SizeWord};
+pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
 pub use registers::ControlRegister;
 #[cfg(fpu_instructions)]
 pub use ring0::{enable_legacy_on_this_cpu, EnableError};

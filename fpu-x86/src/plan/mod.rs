@@ -5,12 +5,14 @@
 //! * `detect`: the plan of the machine that this runs on;
 //! * `measure`: whether that machine saves what the plan says where the plan says;
 //! * `compat`: which other CPUs it is for;
-//! * `quirk`: what was odd, to be logged.
+//! * `quirk`: what was odd, to be logged;
+//! * `cell`: where a kernel keeps its plan.
 //!
 //! Nothing here is privileged. What changes control registers to put a plan into force (`ring0::enable`), and makes the
 //! plan smaller by what they refuse (`ring0::settle`), is above; it hands what it found out to `choose`. Why
 //! something was left out is a value of `error`, below, because a `PlanError` holds one.
 
+mod cell;
 mod choose;
 mod compat;
 #[cfg(fpu_instructions)]
@@ -20,6 +22,7 @@ mod measure;
 mod quirk;
 mod validate;
 
+pub use cell::{PlanAlreadySet, PlanCell};
 pub use compat::CpuMismatch;
 #[cfg(fpu_instructions)]
 pub(crate) use detect::mxcsr_mask;

@@ -44,9 +44,14 @@ const REAL: Allowed = Allowed {
 const PROBES: &[(&str, Rule)] = &[
     ("probe_switch_", Rule::Hot(HOT)),
     ("probe_real_", Rule::Hot(REAL)),
+    (CELL, Rule::Hot(REAL)),
     ("probe_section_", Rule::NoPanic),
     ("probe_session_", Rule::NoPanic),
 ];
+
+/// The probes with the plan in a static. Each path is as short as that of the same probe with a plain reference.
+const CELL: &str = "probe_cell_";
+const REFERENCE: &str = "probe_real_";
 
 /// FPU instructions that the backend is made of; all else in quiet code must leave the registers alone.
 pub const BACKEND: &[&str] = &[
@@ -99,7 +104,10 @@ pub fn check(suite: &Suite) -> Outcome {
     }
     let probe = suite.target.join("release/examples/probe");
     match resolved(&objdump, &probe) {
-        Ok(functions) => judge_all(&functions, PROBES, &mut lines),
+        Ok(functions) => {
+            judge_all(&functions, PROBES, &mut lines);
+            as_short_as_by_reference(&mut lines);
+        }
         Err(why) => return Outcome::Failed(why),
     }
     match demo(suite, &objdump) {
@@ -166,6 +174,24 @@ fn judge_all(functions: &disasm::Functions, rules: &[(&str, Rule)], lines: &mut 
     }
 }
 
+/// A plan in a [`fpu_x86::PlanCell`] costs a switch nothing.
+fn as_short_as_by_reference(lines: &mut [Line]) {
+    let name = |line: &Line, start| line.function.strip_prefix(start).map(str::to_owned);
+    let by_reference: Vec<_> = lines
+        .iter()
+        .filter_map(|line| Some((name(line, REFERENCE)?, line.path.clone(), line.instructions)))
+        .collect();
+    for line in lines.iter_mut().filter(|line| line.budget.is_some()) {
+        let Some(own) = name(line, CELL) else { continue };
+        let same = by_reference.iter().find(|(name, path, _)| *name == own && *path == line.path);
+        match same {
+            Some((.., most)) if line.instructions <= *most => {}
+            Some((.., most)) => line.wrong.push(format!("{most} by a plain reference")),
+            None => line.wrong.push(format!("{REFERENCE}{own} has no such path")),
+        }
+    }
+}
+
 /// The function's own name, of a mangled symbol: `_ZN4demo5quiet10quiet_wait17h3ed911e601baf6ecE`.
 fn last_part(symbol: &str) -> &str {
     let Some(mut rest) = symbol.strip_prefix("_ZN") else { return symbol };
@@ -208,7 +234,27 @@ fn report(lines: &[Line], verbose: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::last_part;
+    use super::{as_short_as_by_reference, last_part, Line};
+
+    #[test]
+    fn a_cell_that_costs_something_is_named() {
+        let line = |function: &str, path: &str, instructions| {
+            let (wrong, listing) = (Vec::new(), Vec::new());
+            let (function, path) = (function.into(), path.into());
+            Line { function, path, instructions, budget: Some(30), wrong, listing }
+        };
+        let mut lines = [
+            line("probe_real_switch", "save", 20),
+            line("probe_cell_switch", "save", 20),
+            line("probe_real_switch", "nothing due", 6),
+            line("probe_cell_switch", "nothing due", 7),
+            line("probe_cell_other", "save", 1),
+        ];
+        as_short_as_by_reference(&mut lines);
+        let wrong: Vec<_> = lines.iter().map(|line| line.wrong.join(" ")).collect();
+        let missing = "probe_real_other has no such path";
+        assert_eq!(wrong, ["", "", "", "6 by a plain reference", missing]);
+    }
 
     #[test]
     fn a_mangled_name_ends_in_the_functions_own() {
