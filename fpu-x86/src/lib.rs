@@ -51,7 +51,10 @@ pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
 pub use registers::ControlRegister;
 #[cfg(fpu_instructions)]
-pub use ring0::{enable_legacy_on_this_cpu, EnableError};
+pub use ring0::{
+    bring_up_boot_cpu, bring_up_boot_cpu_given, enable_legacy_on_this_cpu, BringUpError,
+    EnableError,
+};
 pub use ring0::{ControlMismatch, ControlState};
 pub use save_instruction::{Format, Rung};
 pub use x87::{Selectors, X87};

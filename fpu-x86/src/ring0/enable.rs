@@ -176,7 +176,7 @@ impl ControlState {
 }
 
 /// What the control registers held, to be put back.
-struct Before {
+pub(super) struct Before {
     cr0: u64,
     cr4: u64,
     xcr0: Option<u64>,
@@ -188,7 +188,7 @@ impl Before {
     /// # Safety
     ///
     /// C1.
-    unsafe fn read() -> Self {
+    pub(super) unsafe fn read() -> Self {
         // SAFETY: N4: C1.
         let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
         Self { cr0, cr4, xcr0: None, xss: None, xfd: None }
@@ -199,7 +199,7 @@ impl Before {
     /// # Safety
     ///
     /// C1.
-    unsafe fn put_back(&self) {
+    pub(super) unsafe fn put_back(&self) {
         // SAFETY: N4: C1. N5: the values of before. What was written before could be written again; if not, it
         // cannot be helped. N3: XCR0 was read, so OSXSAVE is set.
         unsafe {

@@ -1,0 +1,241 @@
+//! The CPU that boots, from what firmware left to a CPU that runs tasks, in one call.
+
+use core::fmt;
+
+use fpu_core::{CpuLifecycle, Error, Pinned};
+
+use super::enable::{enable_legacy_on_this_cpu, Before, EnableError};
+use crate::{
+    cpuid::Facts,
+    error::PlanError,
+    insn,
+    plan::{Plan, PlanAlreadySet},
+};
+
+/// Why the CPU that boots does not run tasks.
+///
+/// ```
+/// use fpu_x86::{BringUpError, EnableError};
+/// let why = BringUpError::from(EnableError::WrongRing(3));
+/// assert_eq!(why.to_string(), "in ring 3, not in ring 0");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BringUpError {
+    /// There is no plan for it, or it could not be set up as the plan wants it. CR0, CR4, XCR0, IA32_XSS and IA32_XFD
+    /// are as before.
+    Enable(EnableError),
+    /// The kernel has a plan already. The new one is in force on this CPU, which is not online.
+    AlreadySet(PlanAlreadySet),
+    /// `fpu-core` refused to let it come online. The plan is kept, and in force.
+    Online(Error),
+}
+
+impl fmt::Display for BringUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enable(why) => why.fmt(f),
+            Self::AlreadySet(why) => why.fmt(f),
+            Self::Online(why) => why.fmt(f),
+        }
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
+impl core::error::Error for BringUpError {}
+
+impl From<PlanError> for BringUpError {
+    fn from(why: PlanError) -> Self {
+        Self::Enable(EnableError::Plan(why))
+    }
+}
+impl From<EnableError> for BringUpError {
+    fn from(why: EnableError) -> Self {
+        Self::Enable(why)
+    }
+}
+impl From<PlanAlreadySet> for BringUpError {
+    fn from(why: PlanAlreadySet) -> Self {
+        Self::AlreadySet(why)
+    }
+}
+impl From<Error> for BringUpError {
+    fn from(why: Error) -> Self {
+        Self::Online(why)
+    }
+}
+
+/// Makes the CPU that boots one that runs tasks, under `number`: all that a kernel otherwise does in four steps.
+///
+/// 1. [`enable_legacy_on_this_cpu`], so that FXSAVE works.
+/// 2. `choose` makes the plan: [`Plan::detect_kernel`], and what changes a plan before it is tried
+///    ([`requiring`](Plan::requiring), [`with_rung`](Plan::with_rung)).
+/// 3. [`Plan::settle_on_this_cpu`] puts it into force, and leaves out what does not work.
+/// 4. `keep` gets the plan that works, puts it where the kernel's witnesses find it (a
+///    [`PlanCell`](crate::PlanCell)), and makes the first witness. With that the CPU comes online
+///    ([`fpu_online`](CpuLifecycle::fpu_online)).
+///
+/// The witness is returned. Every other CPU then needs [`Plan::enable_on_this_cpu`] and `fpu_online`, in this order.
+///
+/// The kernel's handlers serve [`fixup`](crate::fixup) by now: at least those of #UD and #GP.
+///
+/// # Errors
+///
+/// [`BringUpError`] says for each what is then left of it.
+///
+/// # Safety
+///
+/// It changes CR0, CR4, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR of this CPU, every register of its FPU, and the two
+/// words that the witness has. So:
+///
+/// * C1 to C5 as for [`Plan::enable_on_this_cpu`]: in ring 0 with interrupts off, nobody needs the registers, all CPUs
+///   will use this plan, there are handlers of #MF and #XM, and nothing else changes those control registers. No area
+///   of a plan exists yet, as for [`Plan::settle_on_this_cpu`].
+/// * O1 and O2 of [`fpu_online`](CpuLifecycle::fpu_online): no other CPU has, or ever had, this number, and if this one
+///   did, its words are as they were left.
+///
+/// That the backend of the witness is the plan which `keep` got is promised by P3 of [`Pinned`].
+///
+/// ```no_run
+/// # use core::marker::PhantomData;
+/// # use fpu_core::{CpuFpu, Pinned};
+/// use fpu_x86::{bring_up_boot_cpu, Components, Plan, PlanCell};
+///
+/// static PLAN: PlanCell = PlanCell::new();
+/// # struct IrqsOff(PhantomData<*mut ()>);
+/// # impl IrqsOff { unsafe fn new() -> Self { Self(PhantomData) } }
+/// # static CPU: CpuFpu = CpuFpu::new();
+/// # // SAFETY: P1 to P5: never run.
+/// # unsafe impl Pinned for IrqsOff {
+/// #     type Backend = Plan;
+/// #     type Words = CpuFpu;
+/// #     // SAFETY: X3: made in `keep`, after the set.
+/// #     fn backend(&self) -> &Plan { unsafe { PLAN.assume_set() } }
+/// #     fn words(&self) -> &CpuFpu { &CPU }
+/// # }
+/// # fn main() -> Result<(), fpu_x86::BringUpError> {
+/// // SAFETY: C1 to C5: early in boot, interrupts are off, the IDT is loaded and its handlers serve `fixup`; no other CPU
+/// // has been started, and there are no areas. O1, O2: the first CPU, its words new.
+/// let _irqs_off = unsafe {
+///     bring_up_boot_cpu(
+///         0,
+///         || Plan::detect_kernel(Components::USER),
+///         |plan| {
+///             let plan = PLAN.set(plan)?;
+///             for quirk in plan.quirks() {
+///                 println!("fpu: {quirk}");
+///             }
+///             Ok(IrqsOff::new()) // the kernel's witness, for which it implements `Pinned`
+///         },
+///     )
+/// }?;
+/// # Ok(())
+/// # }
+/// ```
+#[doc(alias = "fpu__init_system")]
+pub unsafe fn bring_up_boot_cpu<C: Pinned>(
+    number: u32,
+    choose: impl FnOnce() -> Result<Plan, PlanError>,
+    keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
+) -> Result<C, BringUpError> {
+    // SAFETY: C1 to C5.
+    let settle = |plan: &mut Plan| unsafe { plan.settle_on_this_cpu() };
+    // SAFETY: C1 to C5, O1, O2.
+    unsafe { bring_up(number, choose, settle, keep) }
+}
+
+/// The same on a CPU whose CPUID is given: none is executed, and sizes that CPUID would give afterwards are not looked
+/// at. A kernel that can read them passes them to [`Plan::with_sizes`] in `keep`.
+///
+/// # Errors
+///
+/// As for [`bring_up_boot_cpu`].
+///
+/// # Safety
+///
+/// As for [`bring_up_boot_cpu`]. That the facts are this CPU's is not relied on: what they promise is tried.
+pub unsafe fn bring_up_boot_cpu_given<C: Pinned>(
+    cpu: &Facts,
+    number: u32,
+    choose: impl FnOnce() -> Result<Plan, PlanError>,
+    keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
+) -> Result<C, BringUpError> {
+    // SAFETY: C1 to C5.
+    let settle = |plan: &mut Plan| unsafe { plan.settle_given(cpu) };
+    // SAFETY: C1 to C5, O1, O2.
+    unsafe { bring_up(number, choose, settle, keep) }
+}
+
+/// # Safety
+///
+/// As for [`bring_up_boot_cpu`].
+unsafe fn bring_up<C: Pinned>(
+    number: u32,
+    choose: impl FnOnce() -> Result<Plan, PlanError>,
+    settle: impl FnOnce(&mut Plan) -> Result<(), EnableError>,
+    keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
+) -> Result<C, BringUpError> {
+    match insn::ring() {
+        0 => {}
+        ring => return Err(EnableError::WrongRing(ring).into()),
+    }
+    // SAFETY: C1.
+    let before = unsafe { Before::read() };
+    // SAFETY: C1, C4.
+    unsafe { enable_legacy_on_this_cpu() };
+    let settled = choose().map_err(EnableError::Plan).and_then(|mut plan| {
+        settle(&mut plan)?;
+        Ok(plan)
+    });
+    let plan = match settled {
+        Ok(plan) => plan,
+        Err(why) => {
+            // SAFETY: C1. The others are as before already.
+            unsafe { before.put_back() };
+            return Err(why.into());
+        }
+    };
+    let mut cpu = keep(plan)?;
+    // SAFETY: O1, O2.
+    unsafe { cpu.fpu_online(number) }?;
+    Ok(cpu)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::components::Components;
+    use fpu_core::CpuFpu;
+
+    struct Never(Plan, CpuFpu);
+    // SAFETY: P1 to P5: none is made.
+    unsafe impl Pinned for Never {
+        type Backend = Plan;
+        type Words = CpuFpu;
+        fn backend(&self) -> &Plan {
+            &self.0
+        }
+        fn words(&self) -> &CpuFpu {
+            &self.1
+        }
+    }
+
+    #[test]
+    fn ring_3_is_refused_before_anything_is_touched_or_asked() {
+        let facts = Facts::of_this_cpu().unwrap();
+        let choose = || -> Result<Plan, PlanError> { panic!("no plan was asked for") };
+        let keep = |plan| Ok(Never(plan, CpuFpu::new()));
+        // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
+        let (own, given) = unsafe {
+            (bring_up_boot_cpu(0, choose, keep), bring_up_boot_cpu_given(&facts, 0, choose, keep))
+        };
+        for result in [own, given] {
+            assert_eq!(result.err(), Some(BringUpError::Enable(EnableError::WrongRing(3))));
+        }
+        let why = Plan::detect_kernel(Components::X87).map(drop).map_err(BringUpError::from);
+        let missing = Components::SSE;
+        let expected = EnableError::Plan(PlanError::Uncovered { missing });
+        assert_eq!(why, Err(BringUpError::Enable(expected)));
+    }
+}
