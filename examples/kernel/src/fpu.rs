@@ -2,14 +2,13 @@
 //!
 //! `docs/kernel.md` walks through this file. Everything else in the kernel is a scheduler, or a test.
 
-use core::{fmt, marker::PhantomData, ptr::NonNull};
+use core::{marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
     AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
     SoftFloat, TaskFpu, UserReady, Verified, VerifyError,
 };
-use fpu_x86::{Components, ControlState, EnableError, Facts, Plan, Rung};
-use spin::Once;
+use fpu_x86::{BringUpError, Components, ControlState, Facts, Plan, PlanCell, PlanError, Rung};
 
 use crate::{
     cpu::this_cpu,
@@ -24,56 +23,65 @@ use crate::{
 /// The backend. A kernel that does not seed faults says `fpu_x86::Plan`.
 pub type Backend = crate::seeded::Seeded;
 
-static BACKEND: Once<Backend> = Once::new();
+static BACKEND: PlanCell<Backend> = PlanCell::new();
 
-/// Lets the first CPU execute FXSAVE, by which a plan is made. Interrupts are off.
+/// Lets the first CPU execute SSE instructions before `boot`, for the parser of the boot parameters: the compiled
+/// `core` may have some. Interrupts are off.
 pub fn early() {
     // SAFETY: C1: ring 0, interrupts are off, there is one CPU. C4: #MF and #XM have handlers, and nobody
     // keeps copies of CR0 and CR4.
     unsafe { fpu_x86::enable_legacy_on_this_cpu() };
 }
 
-/// What CPUID says. A kernel that does not try what others say reads `raw_cpuid::CpuIdReaderNative`.
-fn facts() -> Result<Facts, EnableError> {
-    Facts::from_cpuid(cpuid::Reader).map_err(EnableError::Plan)
+/// What CPUID says. A kernel that does not try what others say calls `bring_up_boot_cpu`, which asks the CPU.
+fn facts() -> Result<Facts, PlanError> {
+    Facts::from_cpuid(cpuid::Reader)
 }
 
-/// Chooses the registers that are switched, and the instruction: what CPUID offers and the CPU does. It is in
-/// force here afterwards.
-pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, EnableError> {
+/// Makes the first CPU run tasks. Interrupts are off.
+pub fn boot(rung: Option<Rung>) -> Result<IrqsOff, BringUpError> {
     let facts = facts()?;
+    let unscrubbed = crate::main_params().unscrubbed;
+    let keep = |plan: Plan| {
+        // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
+        let sized = plan.clone().with_sizes(&self::facts()?);
+        let plan = if sized.area_len() <= AREA { sized } else { plan };
+        BACKEND.set(Backend::new(plan, unscrubbed))?;
+        // SAFETY: interrupts are off, and nothing else runs here.
+        Ok(unsafe { IrqsOff::new() })
+    };
+    // SAFETY: C1: ring 0, interrupts are off. C2: nothing has run here. C3: one plan; there are no areas. C4: as in
+    // `early`. C5: nothing else in this kernel writes these registers. O1, O2: the first CPU, its words new.
+    unsafe { fpu_x86::bring_up_boot_cpu_given(&facts, 0, || choose(&facts, rung), keep) }
+}
+
+/// Chooses the registers that are switched, and the instruction, of what CPUID offers.
+fn choose(facts: &Facts, rung: Option<Rung>) -> Result<Plan, PlanError> {
     let wanted = match rung {
         None => Components::USER | Components::CET_U,
         // To try the lesser instructions on a CPU that has better ones.
         Some(Rung::Fxsave) => Components::LEGACY,
         Some(_) => Components::USER,
     };
-    let plan = Plan::detect_kernel_given(facts.clone(), wanted);
-    let mut plan = match rung {
-        None => plan,
-        Some(rung) => plan.and_then(|plan| plan.with_rung(rung)),
+    let mut plan = Plan::detect_kernel_given(facts.clone(), wanted)?;
+    if let Some(rung) = rung {
+        plan = plan.with_rung(rung)?;
     }
-    .map_err(EnableError::Plan)?;
     if crate::main_params().trust {
         // SAFETY: C7: no task of this kernel uses tiles.
         plan = unsafe { plan.trusting(Components::AMX) };
     }
-    let unscrubbed = crate::main_params().unscrubbed;
-    if unscrubbed {
+    if crate::main_params().unscrubbed {
         // SAFETY: C8: the backend then puts SSE state into every image.
         plan = unsafe { plan.trusting_mxcsr() };
     }
-    // SAFETY: C1 to C5: as in `bring_up`, and no other CPU has been started; there are no areas.
-    unsafe { plan.settle_given(&facts) }?;
-    // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
-    let sized = plan.clone().with_sizes(&self::facts()?);
-    let plan = if sized.area_len() <= AREA { sized } else { plan };
-    Ok(BACKEND.call_once(|| Backend::new(plan, unscrubbed)).plan())
+    Ok(plan)
 }
 
+#[inline(always)]
 fn backend() -> &'static Backend {
-    // SAFETY: rests on no duty of the library: `decide` runs before interrupts, tasks and other CPUs.
-    unsafe { BACKEND.get_unchecked() }
+    // SAFETY: X3: `boot` runs before interrupts, tasks and other CPUs; the first witness is made after the set.
+    unsafe { BACKEND.assume_set() }
 }
 
 /// What was decided, if that is done.
@@ -149,33 +157,16 @@ unsafe impl Exclusive for IrqsOff {}
 
 // 3. A CPU comes and goes.
 
-/// Why a CPU does not run tasks.
-pub enum BringUpError {
-    /// It could not be set up as the plan wants it.
-    Enable(EnableError),
-    /// The library refused it.
-    Online(Error),
-}
-
-impl fmt::Display for BringUpError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Enable(why) => why.fmt(f),
-            Self::Online(why) => why.fmt(f),
-        }
-    }
-}
-
 /// Makes this CPU run tasks under a number: when it starts, and when it starts again.
 pub fn bring_up(number: u32) -> Result<ControlState, BringUpError> {
-    let facts = facts().map_err(BringUpError::Enable)?;
+    let facts = facts()?;
     // SAFETY: C1: ring 0, interrupts are off. C2: the CPU's word is not open. C3: one plan. C4: as in
     // `early`. C5: nothing else in this kernel writes these registers.
-    let state = unsafe { plan().enable_given(&facts) }.map_err(BringUpError::Enable)?;
+    let state = unsafe { plan().enable_given(&facts) }?;
     // SAFETY: interrupts are off, and nothing else runs here.
     let mut cpu = unsafe { IrqsOff::new() };
     // SAFETY: O1: numbers are given to CPUs once. O2: the words are in the CPU's block, which is kept.
-    unsafe { cpu.fpu_online(number) }.map_err(BringUpError::Online)?;
+    unsafe { cpu.fpu_online(number) }?;
     Ok(state)
 }
 

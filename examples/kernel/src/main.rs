@@ -77,12 +77,17 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
         cpuid::seed(fault);
     }
 
-    let plan = match fpu::decide(params.rung) {
-        Ok(plan) => plan,
-        Err(why) => verdict::fail(format_args!("no plan: {why}")),
+    let mut here = match fpu::boot(params.rung) {
+        Ok(here) => here,
+        Err(why) => verdict::fail(format_args!("the first CPU cannot be brought up: {why}")),
     };
-    verdict::quirks(plan);
-    verdict::disbelieved(plan);
+    verdict::quirks(fpu::plan());
+    verdict::disbelieved(fpu::plan());
+    // A kernel of yours goes on to run tasks. This one takes the CPU down to try what is refused, and then lets it
+    // begin as every other.
+    if let Err(why) = fpu::take_down(&mut here) {
+        verdict::fail(format_args!("the first CPU cannot be taken down: {why}"));
+    }
     if let Err(what) = refusal::leaves_everything_as_before() {
         verdict::fail(format_args!("after a refusal: {what}"));
     }
