@@ -4,7 +4,7 @@
 #![allow(missing_docs)]
 
 use fpu_core::*;
-use fpu_x86::Plan;
+use fpu_x86::{Components, Plan, PlanCell};
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -86,6 +86,16 @@ pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool
         && cpu.fpu_offline().is_ok()
 }
 
+static PLAN: PlanCell = PlanCell::new();
+
+#[no_mangle]
+pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
+    let choose = || Plan::detect_kernel(Components::USER);
+    let keep = |plan| Ok(IrqOff { words, plan: PLAN.set(plan)? });
+    // SAFETY: C1-C5, O1, O2: never run.
+    unsafe { fpu_x86::bring_up_boot_cpu(0, choose, keep) }.is_ok()
+}
+
 /// # Safety
 ///
 /// `base` is good for `len` bytes that nobody else uses.
@@ -104,5 +114,5 @@ pub extern "C" fn nostd_plan(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
 
 #[no_mangle]
 pub extern "C" fn nostd_detect() -> bool {
-    Plan::detect_user(fpu_x86::Components::all()).is_ok()
+    Plan::detect_user(Components::all()).is_ok()
 }
