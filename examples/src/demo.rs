@@ -166,6 +166,7 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
     // What came of the timeline: where it is, or why it is not.
     let timeline = if results.end.is_none() {
         let path = args.svg.clone().unwrap_or_else(default_svg);
+        svg::best_first(&mut results.panels);
         let picture = svg::document(&results.panels, &heading(&machine, &setup, TASKS));
         match std::fs::write(&path, picture) {
             Ok(()) => Ok(path),
