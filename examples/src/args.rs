@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use fpu_x86::Rung;
 
-use crate::faults::Fault;
+use crate::{faults::Fault, options::Options};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -61,65 +61,43 @@ faults:
     for fault in Fault::ALL {
         text += &format!("  {:<16} {}\n", fault.name(), fault.about());
     }
-    text += "\nexit code: 0 all as expected, 1 a mismatch or a failed check, 2 bad arguments\n";
+    text += "\nexit code: 0 all as expected, 1 a mismatch or a failed check, 2 bad arguments, or a timeline that\n           cannot be written, before anything has run\n";
     text
-}
-
-pub(crate) fn number(text: &str) -> Option<u64> {
-    match text.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
-    }
 }
 
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
 ///
-/// One line that says what is wrong.
-pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+/// One line that names the option and says what is wrong with it.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let mut parsed = Args { seed: 1, runs: 5, rung: None, svg: None, json: false, fault: None };
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
-        let (name, attached) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
-        let flag = matches!(name, "--json" | "--help" | "-h");
-        if flag && attached.is_some() {
-            return Err(format!("{name} takes no value"));
-        }
-        let mut value = || {
-            attached.clone().or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"))
-        };
-        match name {
-            "--help" | "-h" => return Ok(Command::Help(help())),
+    let mut options = Options::new(args.into_iter());
+    while let Some(name) = options.next_name()? {
+        match name.as_str() {
+            "--help" | "-h" => {
+                options.flag()?;
+                return Ok(Command::Help(help()));
+            }
             "--json" => parsed.json = true,
-            "--svg" => parsed.svg = Some(value()?.into()),
-            "--seed" => {
-                let text = value()?;
-                parsed.seed = number(&text).ok_or_else(|| format!("not a number: {text}"))?;
-            }
-            "--runs" => {
-                let text = value()?;
-                let runs = number(&text).filter(|runs| (1..=1000).contains(runs));
-                parsed.runs = runs.ok_or_else(|| format!("not a number from 1 to 1000: {text}"))?;
-            }
+            "--svg" => parsed.svg = Some(options.file()?),
+            "--seed" => parsed.seed = options.number(0, u64::MAX)?,
+            "--runs" => parsed.runs = options.number(1, 1000)?,
             "--rung" => {
-                let text = value()?;
+                let text = options.text()?;
                 let known = RUNGS.into_iter().find(|(name, _)| *name == text);
-                let (_, rung) = known.ok_or_else(|| {
-                    format!("no such rung: {text} (xsavec, xsaveopt, xsave, fxsave)")
-                })?;
-                parsed.rung = Some(rung);
+                let unknown = || {
+                    let names = RUNGS.map(|(name, _)| name).join(", ");
+                    options.wrong(&format!("no such rung ({names})"), text.as_ref())
+                };
+                parsed.rung = Some(known.ok_or_else(unknown)?.1);
             }
             "--break" => {
-                let text = value()?;
-                let fault = Fault::named(&text)
-                    .ok_or_else(|| format!("no such fault: {text} (--help lists them)"))?;
-                parsed.fault = Some(fault);
+                let text = options.text()?;
+                let unknown = || options.wrong("no such fault (--help lists them)", text.as_ref());
+                parsed.fault = Some(Fault::named(&text).ok_or_else(unknown)?);
             }
-            _ => return Err(format!("unknown argument: {arg} (--help lists them)")),
+            other => return Err(options.unknown(other.as_ref())),
         }
     }
     Ok(Command::Run(parsed))

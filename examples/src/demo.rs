@@ -1,6 +1,7 @@
 //! The program: runs the scenarios under both kernels, and reports.
 
 use std::{
+    ffi::OsString,
     fs::OpenOptions,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use fpu_x86::{Components, Plan, Rung};
 use crate::{
     args::{self, Args, Command},
     json::{document, Ending},
-    report::{heading, mismatch, pieces, table, Row, Style},
+    report::{self, heading, mismatch, pieces, table, Row, Style},
     run::{overhead, run, verify, verify_eager, Kernel, Machine, Mismatch},
     scenarios::{self, Scenario, TASKS},
     svg::{self, Panel},
@@ -111,7 +112,9 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
         say(&format!("  {:<24}", scenario.name));
         match repeat(args, machine, setup, &scenario, started) {
             Ok((row, panel)) => {
-                say(&format!("{}  {}\n", style.good("ok"), style.dim(scenario.about)));
+                let (ok, about) = (style.good("ok"), style.dim(scenario.about));
+                let narrow = !style.has(report::WIDTH);
+                say(&format!("{ok}{}{about}\n", if narrow { "\n      " } else { "  " }));
                 results.rows.push(row);
                 results.panels.push(panel);
             }
@@ -128,7 +131,7 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
 
 /// Runs the program; the exit code.
 #[must_use]
-pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     // So that `demo | head` ends it quietly.
     // SAFETY: the default action of a signal, before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
@@ -137,9 +140,12 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
         Ok(Command::Help(text)) => return finish(&text, 0),
         Err(why) => return complain(&why, 2),
     };
-    if let Some(path) = &args.svg {
-        if let Err(why) = can_write(path) {
-            return complain(&format!("{}: {why}", path.display()), 2);
+    let picture = args.svg.clone().unwrap_or_else(default_svg);
+    // A seeded fault leaves nothing to draw; where it goes is wrong or right all the same.
+    if args.svg.is_some() || args.fault.is_none() {
+        if let Err(why) = can_write(&picture) {
+            let place = if args.svg.is_some() { "" } else { " (the default)" };
+            return complain(&format!("--svg: {picture:?}{place}: {why}"), 2);
         }
     }
     let prepared = setup(&args);
@@ -165,11 +171,11 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
     }
     // What came of the timeline: where it is, or why it is not.
     let timeline = if results.end.is_none() {
-        let path = args.svg.clone().unwrap_or_else(default_svg);
-        let picture = svg::document(&results.panels, &heading(&machine, &setup, TASKS));
-        match std::fs::write(&path, picture) {
-            Ok(()) => Ok(path),
-            Err(why) => Err(format!("{}: {why}", path.display())),
+        svg::best_first(&mut results.panels);
+        let document = svg::document(&results.panels, &heading(&machine, &setup, TASKS));
+        match std::fs::write(&picture, document) {
+            Ok(()) => Ok(picture),
+            Err(why) => Err(format!("{}: {why}", picture.display())),
         }
     } else {
         Err("not written: a run that fails is not drawn".into())
@@ -186,7 +192,11 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
             (Some(End::Failure(why)), _) | (None, Err(why)) => end.failure = Some(why),
             (None, Ok(_)) => {}
         }
-        finish(&(document(&machine, &setup, &results.rows, overhead, &end) + "\n"), code)
+        let document = document(&machine, &setup, &results.rows, overhead, &end) + "\n";
+        match io::stdout().lock().write_all(document.as_bytes()) {
+            Ok(()) => code,
+            Err(why) => complain(&format!("standard output: {why}"), 1),
+        }
     } else {
         let mut text = conclusion(&results, overhead, style);
         match &timeline {
@@ -212,7 +222,7 @@ fn can_write(path: &Path) -> io::Result<()> {
 
 fn write_out(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
+    out.write_all(Style::detect().fold(text).as_bytes())?;
     out.flush()
 }
 

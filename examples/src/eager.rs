@@ -144,7 +144,7 @@ impl Worker<'_> {
         true
     }
 
-    /// The host, if its registers are loaded, makes room and comes back; the guest comes and leaves.
+    /// The host, if its registers are loaded, is saved before the guest runs and loaded after it.
     #[inline(never)]
     fn quiet_eager_guest(&mut self, at: usize, op: &Op, host: Option<&Slot>) -> bool {
         let world = self.world;

@@ -109,7 +109,7 @@ pub unsafe extern "C" fn poke(arg: *mut c_void) {
     match task.stopped(&mut HasTurn(rare.cpu.plan, task.context())) {
         Ok(stopped) => {
             let mut writable = stopped.make_memory_valid_write();
-            // SAFETY: D4: nobody else reads what is expected.
+            // SAFETY: D4: no other code reads what is expected.
             let expected = unsafe { &mut *rare.slot.expected() };
             write_register(&mut writable.image_mut(), expected, rare.op.turn);
         }

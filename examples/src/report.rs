@@ -1,4 +1,4 @@
-//! The table, for people: 100 columns, colour only where it is wanted.
+//! The table, for people: 100 columns or a narrower form, colour only where it is wanted.
 
 use std::{ffi::OsStr, io::IsTerminal};
 
@@ -6,8 +6,12 @@ use crate::{
     run::{Kernel, Machine, Mismatch},
     script::Script,
     stats::{Counts, Piece, Samples},
+    terminal,
     world::Setup,
 };
+
+/// The table's width.
+pub const WIDTH: usize = 100;
 
 /// One kernel's part of a row.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +51,7 @@ pub struct Row {
 }
 
 impl Row {
-    /// Eager cycles to lazy ones.
+    /// Cycles of the eager kernel by those of the kernel on `fpu-core`.
     #[must_use]
     pub fn ratio(&self, overhead: u32) -> f64 {
         let lazy = self.lazy.samples.total(overhead).max(1);
@@ -80,9 +84,12 @@ impl Row {
     }
 }
 
-/// Escape sequences, or nothing.
+/// Escape sequences, or nothing; and how wide a line may be.
 #[derive(Clone, Copy, Debug)]
-pub struct Style(bool);
+pub struct Style {
+    colour: bool,
+    columns: usize,
+}
 
 impl Style {
     /// Colour on a terminal, unless `NO_COLOR` is set to something or the terminal knows no sequences.
@@ -91,15 +98,36 @@ impl Style {
         let is = |name, what: fn(&OsStr) -> bool| std::env::var_os(name).is_some_and(|v| what(&v));
         let refused = is("NO_COLOR", |value| !value.is_empty());
         let dumb = is("TERM", |value| value == "dumb");
-        Self(std::io::stdout().is_terminal() && !refused && !dumb)
+        let colour = std::io::stdout().is_terminal() && !refused && !dumb;
+        Self { colour, columns: terminal::columns() }
     }
-    /// Without colour.
+    /// Without colour, as wide as it gets.
     #[must_use]
     pub fn plain() -> Self {
-        Self(false)
+        Self::of(usize::MAX)
+    }
+    /// Without colour, in so many columns.
+    #[must_use]
+    pub fn of(columns: usize) -> Self {
+        Self { colour: false, columns }
+    }
+    /// Whether a table of this width has room.
+    #[must_use]
+    pub fn has(self, width: usize) -> bool {
+        width <= self.columns
+    }
+    /// Lines that are too long, broken.
+    #[must_use]
+    pub fn fold(self, text: &str) -> String {
+        terminal::fold(text, self.columns)
+    }
+    /// Figures of a table that is too wide, each behind what it is.
+    #[must_use]
+    pub fn figures(self, figures: &[(&str, String)]) -> String {
+        terminal::figures(figures, self.columns)
     }
     fn wrap(self, code: &str, text: &str) -> String {
-        if self.0 {
+        if self.colour {
             format!("\x1b[{code}m{text}\x1b[0m")
         } else {
             text.to_owned()
@@ -173,12 +201,39 @@ fn line(row: &Row, overhead: u32) -> String {
     )
 }
 
-/// The table with its total.
+/// The same where the table is too wide: the figures of a row in a few lines below its name.
+fn record(row: &Row, overhead: u32, style: Style) -> String {
+    let (lazy, eager) = (row.lazy.counts, row.eager.counts);
+    let cycles = |side: &Side| side.per_switch(row.switches, overhead).to_string();
+    let lines: [&[(&str, String)]; 4] = [
+        &[("switches", row.switches.to_string()), ("returns", lazy.returns.to_string())],
+        &[
+            ("fpu-core: saves", lazy.saves.to_string()),
+            ("restores", lazy.restores.to_string()),
+            ("skipped", lazy.skipped.to_string()),
+        ],
+        &[("eager: saves", eager.saves.to_string()), ("restores", eager.restores.to_string())],
+        &[
+            ("cycles a switch: fpu-core", cycles(&row.lazy)),
+            ("eager", cycles(&row.eager)),
+            ("ratio", format!("{:.2}x", row.ratio(overhead))),
+        ],
+    ];
+    let figures = lines.map(|figures| style.figures(figures));
+    format!("{}\n{}", row.name, figures.concat())
+}
+
+/// The table with its total; on a terminal of few columns without columns of its own.
 #[must_use]
 pub fn table(rows: &[Row], overhead: u32, style: Style) -> String {
+    if !style.has(WIDTH) {
+        let mut text: String = rows.iter().map(|row| record(row, overhead, style)).collect();
+        text += &style.bold(record(&Row::total(rows), overhead, style).trim_end());
+        return text + "\n";
+    }
     let groups = format!(
         "{:<39} {:^24} {:^17} {:>17}",
-        "", "-- lazy (fpu-core) --", "-- eager --", "cycles a switch"
+        "", "----- fpu-core -----", "-- eager --", "cycles a switch"
     );
     let heads = format!(
         "{:<22}{:>9}{:>8} {:>7}{:>9}{:>8} {:>8}{:>9} {:>5}{:>6}{:>6}",
@@ -190,7 +245,7 @@ pub fn table(rows: &[Row], overhead: u32, style: Style) -> String {
         "skipped",
         "saves",
         "restores",
-        "lazy",
+        "core",
         "eager",
         "ratio"
     );
@@ -220,8 +275,8 @@ pub fn pieces(rows: &[Row], overhead: u32) -> String {
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);
     format!(
         "Switches: a CPU changes what it runs. Returns: to user mode, to a guest. Skipped: no restore needed.\n\
-         Ratio: eager cycles by lazy ones. Above 1, fpu-core wins; below, as where nothing can be skipped,\n\
-         its bookkeeping costs more than it saves.\n\
+         Ratio: the eager kernel's cycles by those of the kernel on fpu-core. Above 1 fpu-core wins; below,\n\
+         as where no restore can be skipped, its bookkeeping costs more than it saves.\n\
          Counts are of one run of {most}; cycles of the fastest: TSC, bookkeeping included, {overhead} of measuring\n\
          subtracted, without the slowest 5 %.\nMedians: {}.",
         list.join(", ")

@@ -59,7 +59,7 @@ fn alternate() -> Scenario {
     Scenario {
         name: "two tasks alternate",
         id: "two-tasks-alternate",
-        about: "two tasks a CPU take turns: nothing to win, nothing may be lost",
+        about: "two tasks a CPU take turns: no restore can be skipped",
         script: b.finish(),
         least_skipped: 0,
         least_migrations: 0,
@@ -77,7 +77,7 @@ fn idle() -> Scenario {
     Scenario {
         name: "task, idle, task",
         id: "task-idle-task",
-        about: "a task waits, the CPU idles, the task comes back",
+        about: "a task waits, the CPU idles, the task resumes",
         script: b.finish(),
         least_skipped: 19_000,
         least_migrations: 0,
@@ -143,7 +143,7 @@ fn migration() -> Scenario {
     Scenario {
         name: "migration ping-pong",
         id: "migration-ping-pong",
-        about: "tasks move and come back: what a CPU still holds is out of date",
+        about: "tasks move there and back: what a CPU still holds is out of date",
         script: b.finish(),
         least_skipped: 300,
         least_migrations: 1500,
@@ -221,7 +221,7 @@ fn guests() -> Scenario {
     for round in 0..1000u32 {
         for (cpu, host, vcpu) in [(0, 0, 6), (1, 3, 7)] {
             // The host enters the kernel once and runs its virtual CPU five times: exits that the kernel
-            // handles itself; in between, the CPU idles and comes back.
+            // handles itself; in between, the CPU idles.
             b.switch_to(cpu, host).user(cpu).guest(cpu, vcpu).guest(cpu, vcpu).guest(cpu, vcpu);
             b.idle(cpu).switch_to(cpu, host).guest(cpu, vcpu).guest(cpu, vcpu);
             // Somebody comes between, and must be noticed.
@@ -234,14 +234,14 @@ fn guests() -> Scenario {
             b.guest(cpu, vcpu).user(cpu).kthread(cpu).guest(cpu, vcpu).idle(cpu);
         }
         if round % 8 == 7 {
-            // The guests change CPUs, and come back.
+            // The guests change CPUs, and change again.
             b.guest(1, 6).guest(0, 7).guest(0, 6).guest(1, 7);
         }
     }
     Scenario {
         name: "virtual CPU",
         id: "virtual-cpu",
-        about: "a guest comes back, and is loaded only if somebody came between",
+        about: "a guest resumes, and is loaded only if other code used the registers",
         script: b.finish(),
         least_skipped: 8000,
         least_migrations: 490,

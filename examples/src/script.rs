@@ -67,7 +67,7 @@ pub struct Op {
     pub turn: u32,
     /// The same for `other`.
     pub other_turn: u32,
-    /// What the lazy kernel must do.
+    /// What the kernel on `fpu-core` must do.
     pub due: Due,
 }
 

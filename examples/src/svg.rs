@@ -19,8 +19,12 @@ const STRIP: f64 = 10.0;
 const BAND: f64 = 22.0;
 const LANE: f64 = 52.0;
 
+/// Of tasks; the palette of Okabe and Ito, whose colours colour-blind readers tell apart, and two greys.
 const COLOURS: [&str; 8] =
-    ["#4e79a7", "#e08a1e", "#4a9a4a", "#d1495b", "#8e6bbf", "#2a9d9d", "#94674a", "#c9a400"];
+    ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a8a8a", "#404040"];
+/// Of saves and of restores; they differ in lightness too, so that they differ in print.
+const SAVES: &str = "#d55e00";
+const RESTORES: &str = "#003f66";
 const INK: &str = "#24292f";
 const GREY: &str = "#6e7781";
 
@@ -46,6 +50,13 @@ fn escape(text: &str) -> String {
 }
 fn colour(task: u8) -> &'static str {
     COLOURS[usize::from(task) % COLOURS.len()]
+}
+/// Dark on light colours, white on dark ones.
+fn label_on(task: u8) -> &'static str {
+    match colour(task) {
+        "#0072b2" | "#8a8a8a" | "#404040" | "#d55e00" => "#ffffff",
+        _ => INK,
+    }
 }
 fn x(at: f64) -> f64 {
     LEFT + at * STEP
@@ -99,7 +110,7 @@ impl Canvas {
         };
         if let Some(t) = label {
             let live = matches!(content, Content::Live(_));
-            let fill = if live { "#ffffff" } else { colour(t) };
+            let fill = if live { label_on(t) } else { INK };
             let rest = format!(r#"fill="{fill}" text-anchor="middle" font-weight="600""#);
             self.text((px + w / 2.0, py + h / 2.0 + 4.0), 11.0, &rest, &format!("T{t}"));
         }
@@ -113,15 +124,15 @@ impl Canvas {
         match mark {
             Mark::Restore => {
                 let d = format!("M{:.1} {:.1}l-4.2 8h8.4z", at + 4.0, below + 1.5);
-                self.path(&d, r##"fill="#0b6e2e""##);
+                self.path(&d, &format!(r#"fill="{RESTORES}""#));
             }
             Mark::Save => {
                 let d = format!("M{:.1} {:.1}l-4.2 -8h8.4z", at - 4.0, below + 9.5);
-                self.path(&d, r##"fill="#b3261e""##);
+                self.path(&d, &format!(r#"fill="{SAVES}""#));
             }
             Mark::Skip => {
-                let rest = r##"fill="#ffffff" stroke="#0b6e2e" stroke-width="1.8""##;
-                self.dot((at + 4.0, below + 5.5, 3.6), rest);
+                let rest = format!(r##"fill="#ffffff" stroke="{RESTORES}" stroke-width="1.8""##);
+                self.dot((at + 4.0, below + 5.5, 3.6), &rest);
             }
             Mark::Exit => self.text((at, band - STRIP + 4.0), 9.5, &ink, "exit"),
             Mark::New(t) => {
@@ -210,8 +221,8 @@ impl Canvas {
             self.text((left, y - 6.0), 11.0, &format!(r#"fill="{INK}""#), name);
             let (saves, restores) = (counts.saves as f64 * scale, counts.restores as f64 * scale);
             self.rect((left, y, room, 11.0), r##"fill="#f3f4f6""##);
-            self.rect((left, y, saves, 11.0), r##"fill="#b3261e" fill-opacity="0.75""##);
-            self.rect((left + saves, y, restores, 11.0), r##"fill="#0b6e2e" fill-opacity="0.75""##);
+            self.rect((left, y, saves, 11.0), &format!(r#"fill="{SAVES}""#));
+            self.rect((left + saves, y, restores, 11.0), &format!(r#"fill="{RESTORES}""#));
             let figures = format!("{} saves, {} restores", counts.saves, counts.restores);
             self.text((left, y + 22.0), 10.0, &format!(r#"fill="{GREY}""#), &figures);
         }
@@ -225,7 +236,7 @@ impl Canvas {
             (Content::Resident(0), "still holds the task"),
             (Content::Stale(0), "an old state: out of date"),
             (Content::Section, "kernel FPU section"),
-            (Content::Nobody, "nobody's"),
+            (Content::Nobody, "unowned"),
         ];
         for (content, label) in spans {
             self.content((at, top - 12.0, 26.0, 15.0), content);
@@ -240,7 +251,7 @@ impl Canvas {
             self.text((at + 14.0, top), 11.5, &ink, label);
             at += 14.0 + 6.4 * label.len() as f64 + 20.0;
         }
-        let dash = r##"fill="none" stroke="#4e79a7" stroke-width="1.6" stroke-dasharray="4 2.5""##;
+        let dash = r##"fill="none" stroke="#0072b2" stroke-width="1.6" stroke-dasharray="4 2.5""##;
         self.path(&format!("M{at:.1} {:.1}h24", top - 4.0), dash);
         self.text((at + 30.0, top), 11.5, &ink, "migration");
         // The second line: the strip above a lane, and the bars.
@@ -253,13 +264,21 @@ impl Canvas {
         let label = "above a lane: the task that the CPU runs, in its colour";
         self.text((at + 34.0, second), 11.5, &ink, label);
         at += 34.0 + 6.4 * label.len() as f64 + 20.0;
-        for (fill, label) in [("#b3261e", "bar: saves"), ("#0b6e2e", "bar: restores")] {
-            let rest = format!(r#"fill="{fill}" fill-opacity="0.75""#);
+        for (fill, label) in [(SAVES, "bar: saves"), (RESTORES, "bar: restores")] {
+            let rest = format!(r#"fill="{fill}""#);
             self.rect((at, second - 9.0, 22.0, 11.0), &rest);
             self.text((at + 28.0, second), 11.5, &ink, label);
             at += 28.0 + 6.4 * label.len() as f64 + 20.0;
         }
     }
+}
+
+/// The scenarios by what `fpu-core` leaves out of the eager kernel's saves and restores, most first.
+pub fn best_first(panels: &mut [Panel]) {
+    panels.sort_by_key(|panel| {
+        let [ours, eager] = panel.counts.map(|counts| counts.saves + counts.restores);
+        std::cmp::Reverse((eager.saturating_sub(ours) * 1000).checked_div(eager))
+    });
 }
 
 /// The whole document.
@@ -282,7 +301,7 @@ pub fn document(panels: &[Panel], heading: &str) -> String {
         canvas.text(at, 12.0, &format!(r#"fill="{GREY}""#), line);
     }
     canvas.legend(100.0);
-    let note = "Time goes in steps, not cycles; each lane shows how its scenario begins, the bars count all of it.";
+    let note = "Time goes in steps, not cycles. Lanes show how a scenario begins, bars count all of it. The scenario that saves most is first.";
     canvas.text((LEFT, 138.0), 11.5, &format!(r#"fill="{GREY}""#), note);
     for (n, panel) in panels.iter().enumerate() {
         canvas.panel(panel, TOP + PANEL * n as f64);
@@ -302,9 +321,9 @@ mod tests {
 
     /// Shapes of restore, save and skip marks; each is once in the legend.
     fn marks(picture: &str) -> [usize; 3] {
-        let restore = "l-4.2 8h8.4z\" fill=\"#0b6e2e\"";
-        let save = "l-4.2 -8h8.4z\" fill=\"#b3261e\"";
-        let skip = "fill=\"#ffffff\" stroke=\"#0b6e2e\"";
+        let restore = &format!("l-4.2 8h8.4z\" fill=\"{RESTORES}\"");
+        let save = &format!("l-4.2 -8h8.4z\" fill=\"{SAVES}\"");
+        let skip = &format!("fill=\"#ffffff\" stroke=\"{RESTORES}\"");
         [restore, save, skip].map(|shape| picture.matches(shape).count() - 1)
     }
 
@@ -343,7 +362,7 @@ mod tests {
             "still holds the task",
             "out of date",
             "kernel FPU section",
-            "nobody's",
+            "unowned",
             ">restore<",
             ">restore skipped<",
             ">save<",
@@ -354,5 +373,67 @@ mod tests {
         ] {
             assert!(picture.contains(entry), "{entry}");
         }
+    }
+
+    /// An sRGB colour in linear light.
+    fn channels(colour: &str) -> [f64; 3] {
+        [1, 3, 5].map(|at| {
+            let byte = u8::from_str_radix(&colour[at..at + 2], 16).expect("hexadecimal");
+            (f64::from(byte) / 255.0).powf(2.2)
+        })
+    }
+
+    /// As a reader sees it who has no L, no M or no S cones, in linear light. The matrices are those of
+    /// Machado, Oliveira and Fernandes (2009) for full severity.
+    fn seen_without([r, g, b]: [f64; 3], cones: usize) -> [f64; 3] {
+        const MATRICES: [[[f64; 3]; 3]; 3] = [
+            [
+                [0.152286, 1.052583, -0.204868],
+                [0.114503, 0.786281, 0.099216],
+                [-0.003882, -0.048116, 1.051998],
+            ],
+            [
+                [0.367322, 0.860646, -0.227968],
+                [0.280085, 0.672501, 0.047413],
+                [-0.011820, 0.042940, 0.968881],
+            ],
+            [
+                [1.255528, -0.076749, -0.178779],
+                [-0.078411, 0.930809, 0.147602],
+                [0.004733, 0.691367, 0.303900],
+            ],
+        ];
+        MATRICES[cones].map(|[x, y, z]| x * r + y * g + z * b)
+    }
+
+    #[test]
+    fn saves_and_restores_differ_for_every_reader() {
+        for cones in 0..3 {
+            let light = |colour| {
+                let [r, g, b] = seen_without(channels(colour), cones).map(|c| c.clamp(0.0, 1.0));
+                0.2126 * r + 0.7152 * g + 0.0722 * b
+            };
+            // WCAG 2 asks for 3 of what stands on a background; beside each other they have shape too.
+            let contrast = (light(SAVES) + 0.05) / (light(RESTORES) + 0.05);
+            assert!(contrast >= 2.0, "without cones {cones}: {contrast}");
+            for colour in [SAVES, RESTORES] {
+                let contrast = 1.05 / (light(colour) + 0.05);
+                assert!(contrast >= 3.0, "{colour} on white, without cones {cones}: {contrast}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_scenario_that_saves_most_is_first() {
+        let script = Builder::new(TASKS).finish();
+        let panel = |name, ours, eager| {
+            let counts = |saves| Counts { saves, ..Counts::default() };
+            let timeline = Timeline::new(&script.ops, &[]);
+            Panel { name, about: "", timeline, counts: [counts(ours), counts(eager)] }
+        };
+        let mut panels =
+            [panel("none", 9, 9), panel("half", 5, 10), panel("empty", 0, 0), panel("most", 1, 4)];
+        best_first(&mut panels);
+        assert_eq!(panels.map(|panel| panel.name), ["most", "half", "none", "empty"]);
     }
 }

@@ -76,7 +76,7 @@ impl Slot {
             saved_on_entry: AtomicU32::new(1),
             unused_word: AtomicU64::new(0),
         };
-        // SAFETY: just made, nobody else knows it.
+        // SAFETY: just made, no other code has a reference.
         unsafe { slot.begin(&setup.plan) };
         slot
     }

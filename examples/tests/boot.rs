@@ -420,6 +420,13 @@ fn the_table_fits_and_says_what_happened() {
     let rows: Vec<_> = runs().iter().map(|run| table::row(run, style)).collect();
     let text = table::heading(style) + &rows.concat() + &table::conclusion(&runs(), style);
     assert!(text.lines().all(|line| line.chars().count() <= table::WIDTH), "{text}");
+    for columns in 40..=80 {
+        let style = Style::of(columns);
+        let rows: String = runs().iter().map(|run| table::row(run, style)).collect();
+        let text = table::heading(style) + &rows;
+        assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+        assert!(runs().iter().all(|run| text.contains(run.job.machine.name)), "{text}");
+    }
     let heads = text.lines().nth(1).expect("heads");
     for column in ["machine", "rung", "XCR0", "XSS", "switches", "moves", "sections", "saves"] {
         assert!(heads.contains(column), "{heads}");
@@ -448,6 +455,11 @@ fn the_controls_table_fits() {
     let row = |run: &Run| table::control(fault, run, style);
     let text = table::controls_heading(style) + &row(&caught) + &row(&missed) + &row(&otherwise);
     assert!(text.lines().all(|line| line.chars().count() <= table::WIDTH), "{text}");
+    for columns in 40..=80 {
+        let rows = [&caught, &missed, &otherwise];
+        let text = rows.map(|run| table::control(fault, run, Style::of(columns))).concat();
+        assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+    }
     assert_eq!(row(&caught).lines().count(), 1);
     assert!(row(&missed).contains("MISSED: passed"), "{text}");
     assert!(row(&otherwise).contains("MISSED: failed otherwise"), "{text}");

@@ -141,7 +141,7 @@ fn wrong_arguments_are_named() {
     let path = path.to_string_lossy();
     for (args, why) in [
         (&["--cpuid"][..], "--cpuid needs a value"),
-        (&["--cpuid", "cray"], "neither a name (--cpuid list) nor a file: cray"),
+        (&["--cpuid", "cray"], "neither a name (--cpuid list) nor a file: \"cray\""),
         (&["--cpuid", "all", "--controls"], "--cpuid and --all, --controls or --torture"),
         (&["--all", "--cpuid=all"], "--cpuid and --all, --controls or --torture"),
         (&["--torture", "1", "--cpuid", "via"], "--cpuid and --all, --controls or --torture"),

@@ -19,7 +19,7 @@ use fpu_examples::boot::{
 };
 
 fn asked(args: &[&str]) -> Args {
-    match parse(args.iter().map(|arg| (*arg).to_owned())) {
+    match parse(args.iter().map(|arg| (*arg).into())) {
         Ok(Asked::Boot(args)) => args,
         other => panic!("{args:?}: {other:?}"),
     }
@@ -40,7 +40,7 @@ fn arguments_are_understood() {
     let torture = asked(&["--torture", "90"]);
     assert_eq!((torture.which, torture.torture), (Which::All, Some(90)));
     assert!(asked(&["--controls", "--machine", "icelake"]).controls);
-    let other = |args: &[&str]| parse(args.iter().map(|arg| (*arg).to_owned()));
+    let other = |args: &[&str]| parse(args.iter().map(|arg| (*arg).into()));
     assert_eq!(other(&["--machine", "list"]), Ok(Asked::List));
     assert_eq!(other(&["--build-only", "--json"]), Ok(Asked::Build { json: true }));
     assert_eq!(other(&["--fetch-bochs"]), Ok(Asked::Fetch));
@@ -222,20 +222,23 @@ fn boot(args: &[&str]) -> Output {
 fn wrong_arguments_are_named() {
     for (args, why) in [
         (&["--machine"][..], "--machine needs a value"),
-        (&["--machine", "cray"], "no such machine: cray"),
-        (&["--cpus", "0"], "not a number from 1 to 8: 0"),
-        (&["--cpus=9"], "not a number from 1 to 8: 9"),
-        (&["--seconds", "soon"], "soon"),
-        (&["--seed="], "not a number"),
-        (&["--fault", "none"], "no such fault: none"),
-        (&["--rung", "fsave"], "no such rung: fsave (xsaves, xsavec, xsaveopt, xsave, fxsave)"),
-        (&["--torture", "0"], "not a number from 1"),
+        (&["--machine", "cray"], "--machine: no such machine: \"cray\""),
+        (&["--cpus", "0"], "--cpus: not a number from 1 to 8: \"0\""),
+        (&["--cpus=9"], "--cpus: not a number from 1 to 8: \"9\""),
+        (&["--seconds", "soon"], "--seconds: not a number from 0 to 1000000: \"soon\""),
+        (&["--seed="], "--seed: not a number"),
+        (&["--fault", "none"], "--fault: no such fault (--help lists them): \"none\""),
+        (
+            &["--rung", "fsave"],
+            "--rung: no such rung (xsaves, xsavec, xsaveopt, xsave, fxsave): \"fsave\"",
+        ),
+        (&["--torture", "0"], "--torture: not a number from 1"),
         (&["--json=yes"], "--json takes no value"),
         (&["--all", "--machine", "max"], "--all and --machine contradict each other"),
         (&["--controls", "--fault", "skip-save"], "--controls and --fault"),
         (&["--torture", "1", "--controls"], "--torture and --controls"),
         (&["--torture", "1", "--seconds", "9"], "--torture and --seconds"),
-        (&["max"], "unknown argument: max"),
+        (&["max"], "unknown argument: \"max\""),
     ] {
         let out = boot(args);
         let stderr = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -193,7 +193,7 @@ fn what_cannot_be_written_is_said_and_loses_nothing() {
     let out = demo(&["--runs=1", "--svg", "/no/such/directory/at.svg"]);
     assert_eq!((out.status.code(), text(&out.stdout).as_str()), (Some(2), ""));
     let stderr = text(&out.stderr);
-    assert!(stderr.starts_with("demo: /no/such/directory/at.svg: "), "{stderr}");
+    assert!(stderr.starts_with("demo: --svg: \"/no/such/directory/at.svg\": "), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     // After: the figures are there all the same.
     let out = demo(&["--runs=1", "--svg=/dev/full"]);

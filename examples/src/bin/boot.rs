@@ -2,7 +2,7 @@
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn main() -> std::process::ExitCode {
-    fpu_examples::boot::main(std::env::args().skip(1)).into()
+    fpu_examples::boot::main(std::env::args_os().skip(1)).into()
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]

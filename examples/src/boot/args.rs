@@ -1,6 +1,8 @@
 //! The command line.
 
-use crate::args::number;
+use std::ffi::OsString;
+
+use crate::options::Options;
 
 use super::{
     cpuid::{self, Recorded},
@@ -105,46 +107,22 @@ pub fn list() -> String {
     machines::ALL.iter().map(line).collect()
 }
 
-/// A number of at most `most`.
-fn bounded(text: &str, least: u64, most: u64) -> Result<u64, String> {
-    let number = number(text).filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| format!("not a number from {least} to {most}: {text}"))
-}
-
 /// Reads the arguments after the program's name.
 ///
 /// # Errors
 ///
-/// What is wrong; one line, or a list of what could have been meant.
-pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+/// What is wrong, with the option's name; one line, or a list of what could have been meant.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     let (mut params, mut named, mut other) = (Params::default(), Vec::new(), None);
     let (mut all, mut controls, mut json, mut verbose) = (false, false, false, false);
     let (mut torture, mut recorded) = (None, Vec::new());
-    let mut args = args.into_iter();
-    while let Some(arg) = args.next() {
-        let (name, attached) = match arg.split_once('=') {
-            Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-            _ => (arg.as_str(), None),
-        };
-        let valued = matches!(
-            name,
-            "--machine"
-                | "--cpuid"
-                | "--torture"
-                | "--cpus"
-                | "--seconds"
-                | "--seed"
-                | "--rung"
-                | "--fault"
-        );
-        if !valued && attached.is_some() {
-            return Err(format!("{name} takes no value"));
-        }
-        let mut value = || {
-            attached.clone().or_else(|| args.next()).ok_or_else(|| format!("{name} needs a value"))
-        };
-        match name {
-            "--help" | "-h" => return Ok(Command::Help(help())),
+    let mut options = Options::new(args.into_iter());
+    while let Some(name) = options.next_name()? {
+        match name.as_str() {
+            "--help" | "-h" => {
+                options.flag()?;
+                return Ok(Command::Help(help()));
+            }
             "--all" => all = true,
             "--controls" => controls = true,
             "--json" => json = true,
@@ -152,42 +130,42 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> 
             "--check" => params.check = true,
             "--build-only" => other = Some(Command::Build { json: false }),
             "--fetch-bochs" => other = Some(Command::Fetch),
-            "--torture" => torture = Some(bounded(&value()?, 1, 10_000)?),
-            "--cpus" => params.cpus = bounded(&value()?, 1, 8)? as u32,
-            "--seconds" => params.seconds = bounded(&value()?, 0, 1_000_000)?,
-            "--seed" => {
-                let text = value()?;
-                params.seed = number(&text).ok_or_else(|| format!("not a number: {text}"))?;
-            }
+            "--torture" => torture = Some(options.number(1, 10_000)?),
+            "--cpus" => params.cpus = options.number(1, 8)? as u32,
+            "--seconds" => params.seconds = options.number(0, 1_000_000)?,
+            "--seed" => params.seed = options.number(0, u64::MAX)?,
             "--rung" => {
-                let text = value()?;
+                let text = options.text()?;
                 let known = RUNGS.into_iter().find(|rung| *rung == text);
-                let known = known.ok_or(format!("no such rung: {text} ({})", RUNGS.join(", ")))?;
-                params.rung = Some(known);
+                let unknown = || {
+                    options.wrong(&format!("no such rung ({})", RUNGS.join(", ")), text.as_ref())
+                };
+                params.rung = Some(known.ok_or_else(unknown)?);
             }
             "--fault" => {
-                let text = value()?;
-                let known = Fault::named(&text);
-                let unknown = || format!("no such fault: {text} (--help lists them)");
-                params.fault = Some(known.ok_or_else(unknown)?);
+                let text = options.text()?;
+                let unknown = || options.wrong("no such fault (--help lists them)", text.as_ref());
+                params.fault = Some(Fault::named(&text).ok_or_else(unknown)?);
             }
             "--cpuid" => {
-                let text = value()?;
+                let text = options.text()?;
                 if text == "list" {
                     return Ok(Command::Words);
                 }
-                recorded.extend(cpuid::load(&text)?);
+                recorded.extend(cpuid::load(&text).map_err(|why| format!("--cpuid: {why}"))?);
             }
             "--machine" => {
-                let text = value()?;
+                let text = options.text()?;
                 if text == "list" {
                     return Ok(Command::List);
                 }
-                let known = machines::named(&text);
-                let unknown = || format!("no such machine: {text}; there are\n{}", list());
-                named.push(known.ok_or_else(unknown)?);
+                let unknown = || {
+                    let wrong = options.wrong("no such machine", text.as_ref());
+                    format!("{wrong}; there are\n{}", list())
+                };
+                named.push(machines::named(&text).ok_or_else(unknown)?);
             }
-            _ => return Err(format!("unknown argument: {arg} (--help lists them)")),
+            other => return Err(options.unknown(other.as_ref())),
         }
     }
     let two = |one: &str, other: &str| Err(format!("{one} and {other} contradict each other"));

@@ -65,7 +65,7 @@ pub fn load(text: &str) -> Result<Vec<&'static Recorded>, String> {
     }
     let mut bytes = Vec::new();
     let read = File::open(text).and_then(|f| f.take(LONGEST as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|why| format!("neither a name (--cpuid list) nor a file: {text}: {why}"))?;
+    read.map_err(|why| format!("neither a name (--cpuid list) nor a file: {text:?}: {why}"))?;
     if bytes.len() > LONGEST {
         return Err(format!("{text}: longer than {LONGEST} bytes"));
     }

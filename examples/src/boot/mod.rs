@@ -24,6 +24,7 @@ pub mod symbols;
 pub mod table;
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     path::Path,
     process::Command as Process,
@@ -40,12 +41,12 @@ use run::{Job, Kernel, Run};
 
 /// Runs the program; the exit code.
 #[must_use]
-pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     // So that `cargo boot | head` ends it quietly.
     // SAFETY: the default action of a signal, before any thread exists.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let command = match args::parse(arguments) {
-        Ok(Command::Help(text)) => return finish(&text, 0),
+        Ok(Command::Help(text)) => return finish(&Style::detect().fold(&text), 0),
         Ok(command) => command,
         Err(why) => return complain(&why, 2),
     };
@@ -56,7 +57,7 @@ pub fn main(arguments: impl IntoIterator<Item = String>) -> u8 {
     let recipe = Recipe::new(&root, &target);
     match command {
         Command::Help(text) => finish(&text, 0),
-        Command::List => finish(&list(&Host::new(&target)), 0),
+        Command::List => finish(&Style::detect().fold(&list(&Host::new(&target))), 0),
         Command::Words => finish(&cpuid::list(), 0),
         Command::Fetch => fetch(&root, &target),
         Command::Build { json } => build(&recipe, json),
@@ -124,7 +125,7 @@ fn say(args: &Args, text: &str) {
         io::stderr().lock().write_all(text.as_bytes())
     } else {
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        out.write_all(Style::detect().fold(text).as_bytes()).and_then(|()| out.flush())
     };
 }
 

@@ -1,4 +1,4 @@
-//! The tables, for people: at most 118 columns.
+//! The tables, for people: 118 columns, or a narrower form.
 
 use crate::{report::Style, xstate::show::wrapped};
 
@@ -26,6 +26,9 @@ fn cells(cells: [&str; 14]) -> String {
 /// The heading of the machines' table.
 #[must_use]
 pub fn heading(style: Style) -> String {
+    if !style.has(WIDTH) {
+        return String::new();
+    }
     let groups = ["", "", "", "", "", "", "", "-- in interru", "pts --", "", "", "", "mis-", ""];
     let heads = [
         "machine", "", "rung", "XCR0", "XSS", "switches", "moves", "sections", "refused", "saves",
@@ -49,6 +52,9 @@ fn words_cells(cells: [&str; 10]) -> String {
 /// The heading of the table of recorded words.
 #[must_use]
 pub fn words_heading(style: Style) -> String {
+    if !style.has(WIDTH) {
+        return String::new();
+    }
     let heads = words_cells([
         "CPUID says",
         "on",
@@ -64,6 +70,43 @@ pub fn words_heading(style: Style) -> String {
     format!("{}\n{}\n", style.bold(&heads), style.dim(&"-".repeat(heads.len())))
 }
 
+/// The figures where the table is too wide: some lines below the machine's name.
+fn narrow(run: &Run, report: &Report, style: Style) -> String {
+    let counts = &report.counts;
+    let name = format!("{} {}", run.job.machine.name, run.job.machine.emulator.name());
+    let name = match run.job.params.cpuid {
+        Some(recorded) => style.fold(&format!("{} on {name}", recorded.name)),
+        None => name,
+    };
+    let or_none = |word: &Option<String>| word.as_deref().unwrap_or("-").to_owned();
+    let lines: [&[(&str, String)]; 4] = [
+        &[
+            ("rung", report.rung.to_uppercase()),
+            ("XCR0", or_none(&report.xcr0)),
+            ("XSS", or_none(&report.xss)),
+            ("quirks", report.quirks.len().to_string()),
+        ],
+        &[
+            ("switches", counts.switches.to_string()),
+            ("moves", counts.migrations.to_string()),
+            ("in interrupts: sections", counts.irq_sections.to_string()),
+            ("refused", counts.busy.to_string()),
+        ],
+        &[
+            ("saves", counts.saves.to_string()),
+            ("restores", counts.restores.to_string()),
+            ("skipped", counts.skipped.to_string()),
+        ],
+        &[
+            ("checks", counts.checks.to_string()),
+            ("mismatches", counts.mismatches.to_string()),
+            ("secs", format!("{:.1}", run.seconds)),
+        ],
+    ];
+    let lines = lines.map(|figures| style.figures(figures)).concat();
+    format!("{name}\n{}", lines.trim_end())
+}
+
 /// What stands in front of a line: whose it is.
 fn label(run: &Run) -> (String, usize) {
     let machine = run.job.machine.name;
@@ -73,7 +116,10 @@ fn label(run: &Run) -> (String, usize) {
     }
 }
 
-fn figures(run: &Run, report: &Report) -> String {
+fn figures(run: &Run, report: &Report, style: Style) -> String {
+    if !style.has(WIDTH) {
+        return narrow(run, report, style);
+    }
     let counts = &report.counts;
     let number = |count: u64| count.to_string();
     if let Some(recorded) = run.job.params.cpuid {
@@ -122,10 +168,20 @@ fn figures(run: &Run, report: &Report) -> String {
 /// One machine's lines.
 #[must_use]
 pub fn row(run: &Run, style: Style) -> String {
-    let (label, indent) = label(run);
-    let said = |word: &str, why: &str| wrapped(&format!("{word} {why}"), WIDTH - indent, indent);
+    style.fold(&unfolded(run, style))
+}
+
+fn unfolded(run: &Run, style: Style) -> String {
+    let (label, indent) = match style.has(WIDTH) {
+        true => label(run),
+        false => (format!("{} ", label(run).0.trim_end()), 2),
+    };
+    let said = |word: &str, why: &str| match style.has(WIDTH) {
+        true => wrapped(&format!("{word} {why}"), WIDTH - indent, indent),
+        false => format!("{word} {why}"),
+    };
     match (&run.verdict, &run.report) {
-        (Verdict::Pass, Some(report)) => figures(run, report) + "\n",
+        (Verdict::Pass, Some(report)) => figures(run, report, style) + "\n",
         (Verdict::Skip(why), _) => style.dim(&(label + &said("skipped:", why))) + "\n",
         (verdict, report) => {
             let word = if matches!(verdict, Verdict::Hung(_)) { "HUNG:" } else { "FAILED:" };
@@ -134,7 +190,7 @@ pub fn row(run: &Run, style: Style) -> String {
                 None => style.bad(&(label + &why)) + "\n",
                 Some(report) => {
                     let why = style.bad(&format!("{:indent$}{why}", ""));
-                    format!("{}\n{why}\n", figures(run, report))
+                    format!("{}\n{why}\n", figures(run, report, style))
                 }
             }
         }
@@ -203,6 +259,9 @@ pub fn tally(runs: &[Run]) -> (usize, usize, usize) {
 /// The heading of the controls' table.
 #[must_use]
 pub fn controls_heading(style: Style) -> String {
+    if !style.has(WIDTH) {
+        return String::new();
+    }
     let heads = format!("{:<16} {:<11} {:>4}  {}", "seeded fault", "machine", "secs", "caught by");
     format!("{}\n{}\n", style.bold(&heads), style.dim(&"-".repeat(WIDTH)))
 }
@@ -212,12 +271,18 @@ pub fn controls_heading(style: Style) -> String {
 pub fn control(fault: Fault, run: &Run, style: Style) -> String {
     const INDENT: usize = 35;
     let (name, machine, seconds) = (fault.name(), run.job.machine.name, run.seconds);
-    let whole = |why: &str| wrapped(why, WIDTH - INDENT, INDENT);
+    let whole = |why: &str| match style.has(WIDTH) {
+        true => wrapped(why, WIDTH - INDENT, INDENT),
+        false => why.to_owned(),
+    };
     let said = match (&run.verdict, run.caught()) {
         (Verdict::Skip(why), _) => style.dim(&whole(&format!("skipped: {why}"))),
         (_, Some(Err(why))) => style.bad(&whole(&format!("MISSED: {why}"))),
         (verdict, _) => shortened(verdict.why().unwrap_or_default(), WIDTH - INDENT),
     };
+    if !style.has(WIDTH) {
+        return style.fold(&format!("{name} on {machine}, {seconds:.1} s\n  {said}\n"));
+    }
     format!("{name:<16} {machine:<11} {seconds:>4.1}  {said}\n")
 }
 

@@ -2,6 +2,8 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use crate::options::Options;
+
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
@@ -66,7 +68,7 @@ exit code: 0 done (batch: whatever the answers), 1 input that cannot be read or 
 /// One line that says what is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
     let (mut command, mut cpuid) = (None, None);
-    let mut args = args.into_iter();
+    let mut options = Options::new(args.into_iter());
     let mut set = |new: Command| match &command {
         None => {
             command = Some(new);
@@ -74,35 +76,22 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
         }
         Some(_) => Err(String::from("more than one command (--help lists them)")),
     };
-    while let Some(arg) = args.next() {
-        let text = arg.to_string_lossy().into_owned();
-        let (name, attached) = match text.split_once('=') {
-            // A path that is not UTF-8 has to be an argument of its own.
-            Some((name, value)) if name.starts_with("--") && arg.to_str().is_some() => {
-                (name, Some(OsString::from(value)))
+    while let Some(name) = options.next_name()? {
+        match name.as_str() {
+            "--help" | "-h" => {
+                options.flag()?;
+                return Ok(print(HELP.into()));
             }
-            _ => (text.as_str(), None),
-        };
-        let flag =
-            matches!(name, "--help" | "-h" | "--version" | "-V" | "batch" | "map" | "decode");
-        if flag && attached.is_some() {
-            return Err(format!("{name} takes no value"));
-        }
-        let mut file = || -> Result<PathBuf, String> {
-            let value = attached.clone().or_else(|| args.next()).filter(|value| !value.is_empty());
-            value.map(PathBuf::from).ok_or_else(|| format!("{name} needs a file"))
-        };
-        match name {
-            "--help" | "-h" => return Ok(print(HELP.into())),
             "--version" | "-V" => {
+                options.flag()?;
                 return Ok(print(concat!("xstate ", env!("CARGO_PKG_VERSION"), "\n").into()));
             }
-            "--svg" | "map" => set(Command::Map(file()?))?,
-            "decode" => set(Command::Decode(file()?))?,
+            "--svg" | "map" => set(Command::Map(options.file()?))?,
+            "decode" => set(Command::Decode(options.file()?))?,
             "batch" => set(Command::Batch)?,
             "--cpuid" if cpuid.is_some() => return Err("--cpuid twice".into()),
-            "--cpuid" => cpuid = Some(file()?),
-            _ => return Err(format!("unknown argument: {text:?} (--help lists them)")),
+            "--cpuid" => cpuid = Some(options.file()?),
+            other => return Err(options.unknown(other.as_ref())),
         }
     }
     let command = command.unwrap_or(Command::Table);

@@ -37,7 +37,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
         }
     };
     let done = match run(&args) {
-        Ok(text) => print(&text),
+        Ok(text) => print(&Style::detect().fold(&text)),
         Err(why) => Err(why),
     };
     match done {

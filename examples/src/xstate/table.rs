@@ -68,6 +68,19 @@ impl Row {
         let text = format!(
             "{number:>4}  {name:<9}  {about:<31} {size:>6}  {standard:>11}  {compacted:>11}  {align:>5}"
         );
+        if !style.has(RULE) {
+            let state = self.state.map_or("?", |on| if on { "on" } else { "off" });
+            line!(out, "{number:>4}  {name} ({state}): {about}");
+            let figures = [
+                ("bytes", size.clone()),
+                ("standard", standard.clone()),
+                ("compacted", compacted.clone()),
+                ("align", if align.is_empty() { "-".into() } else { (*align).into() }),
+                ("by", (*kind).into()),
+            ];
+            *out += &style.figures(&figures);
+            return;
+        }
         let (mark, text) = match self.state {
             Some(true) => (style.good("on"), text),
             Some(false) => (style.dim("off"), style.dim(&text)),
@@ -176,8 +189,10 @@ fn components(out: &mut String, subject: &Subject, style: Style) -> Result<(), S
         "{:>4}  {:<9}  {:<31} {:>6}  {:>11}  {:>11}  {:>5}  {}",
         "#", "component", "holds", "bytes", "standard", "compacted", "align", "by"
     );
-    line!(out, "{}", style.bold(&head));
-    line!(out, "{}", style.dim(&"-".repeat(RULE)));
+    if style.has(RULE) {
+        line!(out, "{}", style.bold(&head));
+        line!(out, "{}", style.dim(&"-".repeat(RULE)));
+    }
     let fixed = |number: &str, name: &str, about, from: u32, size: u32, kind, state| Row {
         number: number.into(),
         name: name.into(),
@@ -232,6 +247,11 @@ impl Row {
     /// Without a state: it is always there.
     fn print_bare(&self, out: &mut String, style: Style) {
         let Row { name, about, size, standard, compacted, .. } = self;
+        if !style.has(RULE) {
+            line!(out, "{:>4}  {name}: {about}", "");
+            *out += &style.figures(&[("bytes", size.clone()), ("at", standard.clone())]);
+            return;
+        }
         let text =
             format!("{:>4}  {name:<9}  {about:<31} {size:>6}  {standard:>11}  {compacted:>11}", "");
         line!(out, "{}", style.dim(&text));

@@ -10,12 +10,15 @@ const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 pub fn program(path: &str) -> Command {
     let runner = std::env::var(RUNNER).unwrap_or_default();
     let mut words = runner.split_whitespace();
-    match words.next() {
+    let mut command = match words.next() {
         Some(emulator) => {
             let mut command = Command::new(emulator);
             command.args(words).arg(path);
             command
         }
         None => Command::new(path),
-    }
+    };
+    // Tests read tables of the usual width, whatever terminal they are started from.
+    command.env_remove("COLUMNS");
+    command
 }

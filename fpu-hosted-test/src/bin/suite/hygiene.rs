@@ -49,6 +49,7 @@ pub fn check(suite: &Suite) -> Outcome {
         }
     }
     wrong.extend(quotes(suite));
+    wrong.extend(links(suite, &files));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
     } else {
@@ -74,33 +75,75 @@ fn of_file(file: &str, text: &str) -> Vec<String> {
     wrong
 }
 
-/// What a page quotes of a file is what the file says.
-const QUOTED: (&str, &str) = ("docs/kernel.md", "examples/kernel/src/fpu.rs");
+/// What a page quotes of a file is what the file says: page, kind of block, file. Rust is quoted whole, output
+/// by the line.
+const QUOTED: [(&str, &str, &str); 2] = [
+    ("docs/kernel.md", "rust", "examples/kernel/src/fpu.rs"),
+    ("README.md", "text", "docs/results.md"),
+];
 
 fn quotes(suite: &Suite) -> Vec<String> {
-    let (page, file) = QUOTED;
     let read = |name: &str| {
         std::fs::read_to_string(suite.root.join(name)).map_err(|why| vec![format!("{name}: {why}")])
     };
-    match (read(page), read(file)) {
-        (Ok(text), Ok(source)) => misquoted(&text, &source),
+    let check = |(page, kind, file)| match (read(page), read(file)) {
+        (Ok(text), Ok(source)) => {
+            let wrong = misquoted(&text, kind, &source);
+            wrong.into_iter().map(|what| format!("{page} quotes of {file}: {what}")).collect()
+        }
         (Err(why), _) | (_, Err(why)) => why,
-    }
+    };
+    QUOTED.into_iter().flat_map(check).collect()
 }
 
-fn misquoted(page: &str, source: &str) -> Vec<String> {
+fn misquoted(page: &str, kind: &str, source: &str) -> Vec<String> {
     let blocks: Vec<&str> = page
-        .split("```rust\n")
+        .split(&format!("```{kind}\n"))
         .skip(1)
         .map(|rest| rest.split("```").next().unwrap_or(rest))
         .collect();
     if blocks.is_empty() {
-        return vec![format!("{} quotes nothing", QUOTED.0)];
+        return vec!["nothing".into()];
     }
-    let wrong = blocks.into_iter().filter(|block| !source.contains(block));
+    let said: Vec<&str> = source.lines().collect();
+    let right = |block: &str| match kind {
+        "text" => block.lines().all(|line| said.contains(&line)),
+        _ => source.contains(block),
+    };
+    let wrong = blocks.into_iter().filter(|block| !right(block));
+    wrong.map(|block| format!("what it does not say:\n{block}")).collect()
+}
+
+/// Pages whose links are followed as far as they lead into the repository.
+fn links(suite: &Suite, files: &[String]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| file.ends_with(".md")) {
+        let path = suite.root.join(file);
+        // A guide in a crate is a link to the page that is looked at.
+        if path.is_symlink() {
+            continue;
+        }
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let beside = path.parent().unwrap_or(&suite.root);
+        let lost = targets(&text).into_iter().filter(|target| !beside.join(target).exists());
+        wrong.extend(lost.map(|target| format!("{file}: no file `{target}`")));
+    }
     wrong
-        .map(|block| format!("{} does not say what {} quotes:\n{block}", QUOTED.1, QUOTED.0))
+}
+
+/// The files that links outside of code name. Not a path of `rustdoc`, an address, or a place on the same page.
+fn targets(page: &str) -> Vec<&str> {
+    let prose = page.split("```").step_by(2);
+    let links = prose.flat_map(|text| text.split("](").skip(1));
+    let targets = links.filter_map(|rest| rest.split([')', '#']).next());
+    targets
+        .filter(|t| !t.is_empty() && !t.contains("::") && !t.contains("://") && is_path(t))
         .collect()
+}
+
+/// `rustdoc` links to items by names without a dot or a slash, except directories of crates.
+fn is_path(target: &str) -> bool {
+    target.contains(['.', '/']) || target.starts_with("fpu-") || target == "examples"
 }
 
 /// The workspace: where this crate was built, or the directory it was started in.
@@ -129,8 +172,18 @@ mod tests {
     #[test]
     fn a_quote_that_is_not_in_the_file_is_named() {
         let source = "fn f() {\n    1\n}\n";
-        assert_eq!(misquoted("text\n```rust\n    1\n```\n", source), [""; 0]);
-        assert_eq!(misquoted("```rust\n    2\n```\n```rust\nfn f() {\n```", source).len(), 1);
-        assert_eq!(misquoted("no quotes", source).len(), 1);
+        assert_eq!(misquoted("text\n```rust\n    1\n```\n", "rust", source), [""; 0]);
+        let two = "```rust\n    2\n```\n```rust\nfn f() {\n```";
+        assert_eq!(misquoted(two, "rust", source).len(), 1);
+        assert_eq!(misquoted("no quotes", "rust", source).len(), 1);
+        assert_eq!(misquoted("```text\nfn f() {\n}\n```", "text", source), [""; 0], "by the line");
+        assert_eq!(misquoted("```text\nfn f()\n```", "text", source).len(), 1, "whole lines");
+    }
+
+    #[test]
+    fn links_that_lead_to_files_are_found() {
+        let page = "[a](b.md#c) [d](#e) [f](https://g.h/i) [j](fpu_core::K) ![l](m/n.svg)\n\
+                    ```text\n[o](p.md)\n```\n[q](fpu-core) [r](Plan) `s`[t](../u.md)";
+        assert_eq!(targets(page), ["b.md", "m/n.svg", "fpu-core", "../u.md"]);
     }
 }
