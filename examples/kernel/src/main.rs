@@ -70,6 +70,10 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     };
     cpu.seed(params.seed);
     seeded::seed(params.fault);
+    if seeded::on(faults::Fault::NmiWithoutIst) {
+        // SAFETY: the first CPU, interrupts are off.
+        unsafe { cpu::init(0, params.seed) };
+    }
     if let Some(why) = params.cpuid.and_then(|words| cpuid::record(words).err()) {
         verdict::fail(format_args!("bad CPUID words {why}"));
     }

@@ -279,7 +279,12 @@ pub fn section(current: &'static Task) {
 }
 
 /// A non-maskable interrupt asks for a section, wherever it came.
-pub fn nmi() {
+pub fn nmi(frame: &Frame) {
+    // It may come in the two instructions after SYSCALL in which RSP is the user's. Nothing else is on its stack.
+    let end = core::ptr::from_ref(frame).wrapping_add(1) as u64;
+    if end != this_cpu().nmi_stack_top() {
+        verdict::fail(format_args!("an NMI is not on its own stack: its frame ends at {end:#x}"));
+    }
     // SAFETY: the handler of NMIs.
     let mut nmi = unsafe { InNmi::new() };
     match nmi.kernel_fpu(None, KernelUnits::ALL) {
