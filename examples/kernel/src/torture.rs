@@ -18,13 +18,14 @@ use crate::{
     fpu::{self, Fpu, InIrq, InNmi, IrqsOff, PreemptOff},
     guest, hw, main_params,
     params::MAX_CPUS,
+    refusal,
     regs::{self, RegFile},
     sched::{self, Next},
     seeded, serial,
     task::{Memory, Task, AREA},
     trap::{Frame, TIMER},
     user::RAISE,
-    verdict,
+    verdict, watch,
 };
 
 /// Moments of a run, counted.
@@ -320,7 +321,10 @@ pub fn stop_stepping() {
 }
 
 /// After one instruction of [`stepped`]. A section after each would hide what the one before has broken.
-pub fn step() {
+pub fn step(frame: &mut Frame) {
+    if watch::step(frame) {
+        return;
+    }
     STEPS.fetch_add(1, Relaxed);
     if this_cpu().random() & 63 != 0 {
         return;
@@ -424,7 +428,10 @@ pub fn serves_fixup() -> bool {
 /// Does the handler tell the vector in RAX? Handlers of the type `extern "x86-interrupt"` can set RIP only: once
 /// tasks run, every second fault is served as they would.
 pub fn tells_vector() -> bool {
-    CLOCK.load(Relaxed) == 0 || SERVED.fetch_add(1, Relaxed) & 1 == 0
+    if CLOCK.load(Relaxed) == 0 {
+        return !refusal::rip_only();
+    }
+    SERVED.fetch_add(1, Relaxed) & 1 == 0
 }
 
 /// Does the current task, which is in user mode, raise an x87 error?

@@ -153,7 +153,7 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
             }
         }
         SPURIOUS => {}
-        1 if !frame.is_user() => torture::step(),
+        1 if !frame.is_user() => torture::step(frame),
         16 if frame.is_user() && torture::raised_as_it_should() => {
             // SAFETY: interrupts are off, and it is the current task's frame.
             unsafe { this_cpu().current().born_again(frame) };

@@ -311,6 +311,9 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         }
         let scrubs = plan.scrubs();
         write!(out, "\"xss\":\"{:#x}\",\"scrubs\":{scrubs},", plan.xss())?;
+    } else {
+        // The reason says why, and is heard.
+        write!(out, "\"rung\":\"none\",\"area\":0,\"xcr0\":null,\"xss\":null,")?;
     }
     write!(out, "\"registers\":\"{}", hw::classes().describe())?;
     for (has, name) in [(hw::has_pkru(), ", PKRU"), (hw::has_ssp(), ", PL3_SSP")] {
