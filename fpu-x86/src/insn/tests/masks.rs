@@ -1,5 +1,6 @@
 //! Which mask each instruction gets in EDX:EAX: it is made to fault, and a signal handler looks. So the high half is
-//! seen too, in which no CPU here has a component, and the instructions of ring 0.
+//! seen too, in which no CPU here has a component, and the instructions of ring 0. Writes of XCR0 and of a
+//! model-specific register have their value there.
 
 use core::{
     ffi::{c_int, c_void},
@@ -100,6 +101,16 @@ fn every_instruction_gets_both_halves_of_the_mask() {
             // SAFETY: as above.
             let seen = faults(|| answer = unsafe { restore(odd, mask) });
             assert_eq!((seen, vector_of(answer)), ((1, mask), 13), "a restore of {mask:#x}");
+        }
+        let writes: [unsafe fn(u64) -> u32; 2] = [xsetbv0, |value| {
+            // SAFETY: the caller's.
+            unsafe { wrmsr(0xDA0, value) }
+        }];
+        for write in writes {
+            let mut answer = 0;
+            // SAFETY: N3 and N4 do not hold: in ring 3 it faults.
+            let seen = faults(|| answer = unsafe { write(mask) });
+            assert_eq!((seen, answer), ((1, mask), 13), "a write of {mask:#x}");
         }
         for round in &ROUNDS[1..] {
             let mut answer = (0, 0);
