@@ -162,10 +162,11 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 23] = [
+const GOALS: [(&str, u64, &str, &str); 24] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
+    ("least_deferred", 1, "deferred preemptions of a task", "max"),
     ("irq_sections", 200, "sections in interrupts", "max"),
     ("sections", 200, "sections", "max"),
     ("busy", 10, "refused sections", "max"),

@@ -162,6 +162,11 @@ impl PerCpu {
         unsafe { *self.check_area.get() = Some(area) };
     }
 
+    /// The first byte above the stack of its non-maskable interrupts.
+    pub fn nmi_stack_top(&self) -> u64 {
+        NMI_STACKS[self.number.get() as usize].top().as_u64()
+    }
+
     /// May what `frame` interrupted give the CPU to somebody else?
     pub fn preemptible(&self, frame: &Frame) -> bool {
         if seeded::on(Fault::NoTimer) {
@@ -219,7 +224,8 @@ pub fn this_cpu() -> &'static PerCpu {
     }
 }
 
-static IDT: Once<InterruptDescriptorTable> = Once::new();
+/// The second is without a stack of their own for NMIs, for the fault that wants it.
+static IDT: [Once<InterruptDescriptorTable>; 2] = [const { Once::new() }; 2];
 
 extern "C" {
     fn syscall_entry();
@@ -252,9 +258,10 @@ pub unsafe fn init(number: usize, seed: u64) -> &'static PerCpu {
     gdt.append(Descriptor::user_code_segment());
     // SAFETY: the segment is in a static.
     let tss_selector = gdt.append(unsafe { Descriptor::tss_segment_unchecked(tss) });
-    let idt = IDT.call_once(|| {
+    let nmi_on_ist = !seeded::on(Fault::NmiWithoutIst);
+    let idt = IDT[usize::from(!nmi_on_ist)].call_once(|| {
         let mut idt = InterruptDescriptorTable::new();
-        trap::fill(&mut idt);
+        trap::fill(&mut idt, nmi_on_ist);
         idt
     });
     // SAFETY: tables in statics, selectors of the table just filled; the GS base is set after the selector,

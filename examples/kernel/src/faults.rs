@@ -15,6 +15,7 @@ pub enum Fault {
     NoSection,
     IgnoreBusy,
     NmiUses,
+    NmiWithoutIst,
     NoResume,
     StaleWords,
     ClearedWords,
@@ -27,6 +28,7 @@ pub enum Fault {
     ControlDrift,
     NoPkru,
     NoTimer,
+    NoResched,
     NoMigration,
     NoIrqSections,
     ShortArea,
@@ -59,7 +61,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -68,6 +70,7 @@ impl Fault {
         Self::NoSection,
         Self::IgnoreBusy,
         Self::NmiUses,
+        Self::NmiWithoutIst,
         Self::NoResume,
         Self::StaleWords,
         Self::ClearedWords,
@@ -80,6 +83,7 @@ impl Fault {
         Self::ControlDrift,
         Self::NoPkru,
         Self::NoTimer,
+        Self::NoResched,
         Self::NoMigration,
         Self::NoIrqSections,
         Self::ShortArea,
@@ -102,6 +106,7 @@ impl Fault {
             Self::NoSection => "no-section",
             Self::IgnoreBusy => "ignore-busy",
             Self::NmiUses => "nmi-uses",
+            Self::NmiWithoutIst => "nmi-without-ist",
             Self::NoResume => "no-resume",
             Self::StaleWords => "stale-words",
             Self::ClearedWords => "cleared-words",
@@ -114,6 +119,7 @@ impl Fault {
             Self::ControlDrift => "control-drift",
             Self::NoPkru => "no-pkru",
             Self::NoTimer => "no-timer",
+            Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
             Self::NoIrqSections => "no-irq-sections",
             Self::ShortArea => "short-area",
@@ -139,6 +145,7 @@ impl Fault {
             Self::NoSection => "an interrupt handler uses the registers without a section",
             Self::IgnoreBusy => "an interrupt handler is refused a section, and goes on",
             Self::NmiUses => "a non-maskable interrupt is refused a section, and goes on",
+            Self::NmiWithoutIst => "non-maskable interrupts have no stack of their own",
             Self::NoResume => "registers are lost in a suspend, and fpu_resume is not called",
             Self::StaleWords => "a CPU that comes back gets the words that it had before it left",
             Self::ClearedWords => {
@@ -153,6 +160,7 @@ impl Fault {
             Self::ControlDrift => "something changes CR4 behind the plan",
             Self::NoPkru => "PKRU is not switched",
             Self::NoTimer => "the timer does not preempt",
+            Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
             Self::NoIrqSections => "interrupt handlers never ask for a section",
             Self::ShortArea => "CPUID packs AVX-512 behind AVX, so that areas are too short",
@@ -174,7 +182,9 @@ impl Fault {
             Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
+            Self::NmiWithoutIst => &["an NMI is not on its own stack"],
             Self::NoTimer => &["too few preemptions"],
+            Self::NoResched => &["with a preemption due"],
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::NoPkru => &["register pkru"],

@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -21,6 +21,7 @@ mod hw;
 #[cfg(not(target_os = "none"))]
 mod mem;
 mod odd;
+mod order;
 mod params;
 mod power;
 mod refusal;
@@ -35,6 +36,7 @@ mod torture;
 mod trap;
 mod user;
 mod verdict;
+mod watch;
 
 use core::panic::PanicInfo;
 
@@ -70,6 +72,10 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     };
     cpu.seed(params.seed);
     seeded::seed(params.fault);
+    if seeded::on(faults::Fault::NmiWithoutIst) {
+        // SAFETY: the first CPU, interrupts are off.
+        unsafe { cpu::init(0, params.seed) };
+    }
     if let Some(why) = params.cpuid.and_then(|words| cpuid::record(words).err()) {
         verdict::fail(format_args!("bad CPUID words {why}"));
     }
@@ -90,6 +96,9 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     }
     if let Err(what) = refusal::leaves_everything_as_before() {
         verdict::fail(format_args!("after a refusal: {what}"));
+    }
+    if params.cpuid.is_none() {
+        order::as_the_manual_has_it();
     }
     // The plan is in force, so that the processor can be asked about images; then as every CPU begins.
     // SAFETY: nobody needs the registers, and the CPU's word is not open.

@@ -1,7 +1,15 @@
 //! Plans that this CPU refuses, and that may not become smaller, and plans of other CPUs: CR0, CR4, XCR0, IA32_XSS
-//! and IA32_XFD hold afterwards what they held before. A kernel of yours has no such file.
+//! and IA32_XFD hold afterwards what they held before. Each is refused twice: the handler of the exception tells the
+//! vector, and sets RIP alone. A kernel of yours has no such file.
 
-use fpu_x86::{Components, CpuMismatch, EnableError, Facts, Plan, PlanError, Rung};
+use core::{
+    arch::x86_64::__cpuid,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use fpu_x86::{
+    Components, ControlRegister, CpuMismatch, EnableError, Facts, Plan, PlanError, Rung,
+};
 use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
 use x86_64::registers::{
     control::{Cr0, Cr0Flags, Cr4, Cr4Flags},
@@ -22,7 +30,20 @@ enum Lie {
     Apx,
     /// XSAVES and PASID: IA32_XSS refuses it.
     Pasid,
+    /// XSAVE, of x87 and SSE alone: CR4 refuses it.
+    Xsave,
 }
+
+/// The handler sets RIP alone.
+static RIP_ONLY: AtomicBool = AtomicBool::new(false);
+
+/// Is that so, while no task runs?
+pub fn rip_only() -> bool {
+    RIP_ONLY.load(Relaxed)
+}
+
+/// Whether the handler sets RIP alone, and the vector that the error has then: that of #GP, or none.
+const HANDLERS: [(bool, u32); 2] = [(false, 13), (true, 255)];
 
 impl Lie {
     const ALL: [Self; 3] = [Self::Avx, Self::Apx, Self::Pasid];
@@ -32,6 +53,7 @@ impl Lie {
             Self::Avx => Components::AVX,
             Self::Apx => Components::APX,
             Self::Pasid => Components::PASID,
+            Self::Xsave => Components::LEGACY,
         }
     }
 }
@@ -44,6 +66,10 @@ impl CpuIdReader for Lie {
             (Self::Apx, LEAF, 0) => words.eax |= 1 << 19,
             (Self::Apx, LEAF, 19) => words = CpuIdResult { eax: 128, ebx: 11008, ecx: 0, edx: 0 },
             (Self::Pasid, LEAF, 1) => (words.eax, words.ecx) = (words.eax | 8, words.ecx | 1 << 10),
+            (Self::Xsave, 0, _) => words.eax = words.eax.max(LEAF),
+            (Self::Xsave, 1, _) => words.ecx |= 1 << 26,
+            (Self::Xsave, LEAF, 0) => words = CpuIdResult { eax: 3, ebx: 576, ecx: 576, edx: 0 },
+            (Self::Xsave, LEAF, _) => words = CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
             (Self::Pasid, LEAF, 10) => words = CpuIdResult { eax: 8, ebx: 0, ecx: 1, edx: 0 },
             _ => {}
         }
@@ -51,9 +77,12 @@ impl CpuIdReader for Lie {
     }
 }
 
-/// CR0, CR4, XCR0, IA32_XSS and IA32_XFD of a CPU with XSAVE.
+/// CR0, CR4, XCR0, IA32_XSS and IA32_XFD, as far as there are.
 fn registers(facts: &Facts) -> [u64; 5] {
     let cr4 = Cr4::read();
+    if !facts.xsave() {
+        return [Cr0::read_raw(), cr4.bits(), 0, 0, 0];
+    }
     // SAFETY: XCR0 cannot be read otherwise; interrupts are off, and the bit is put back.
     unsafe { Cr4::write(cr4 | Cr4Flags::OSXSAVE) };
     let xcr0 = XCr0::read_raw();
@@ -69,14 +98,17 @@ fn registers(facts: &Facts) -> [u64; 5] {
 /// up afterwards.
 pub fn leaves_everything_as_before() -> Result<(), &'static str> {
     let Ok(facts) = Facts::from_cpuid(CpuIdReaderNative) else { return Ok(()) };
-    if !facts.xsave() || !facts.supported_user().contains(Components::AVX) {
-        return Ok(());
-    }
     // Another value than the library writes, where one is harmless here.
     // SAFETY: nothing in the kernel uses x87 or SSE exceptions, and no task runs.
     unsafe {
         Cr0::update(|cr0| cr0.remove(Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::NUMERIC_ERROR));
         Cr4::update(|cr4| cr4.remove(Cr4Flags::OSXMMEXCPT_ENABLE));
+    }
+    if !facts.xsave() {
+        return without_osxsave(&facts);
+    }
+    if !facts.supported_user().contains(Components::AVX) {
+        return Ok(());
     }
     if facts.xfd() {
         // SAFETY: the CPU says that it has it, and tiles, which are not used here.
@@ -99,7 +131,7 @@ fn unchanged(facts: &Facts, refused: impl FnOnce() -> bool) -> Result<(), &'stat
     let refused = refused();
     let after = registers(facts);
     if !refused {
-        return Err("it was none");
+        return Err("it was none, or another");
     }
     let names = ["CR0", "CR4", "XCR0", "IA32_XSS", "IA32_XFD"];
     match names.into_iter().zip(before.iter().zip(after)).find(|(_, (old, new))| **old != *new) {
@@ -121,12 +153,47 @@ fn tried(lie: Lie, facts: &Facts) -> Result<(), &'static str> {
         _ => plan,
     };
     // AMD's family 17h has XSAVES that is not used, so that there is no such plan.
-    let Ok(mut plan) = plan else { return Ok(()) };
-    unchanged(facts, || {
-        // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
-        let (first, settled) = unsafe { (plan.enable_given(&told), plan.settle_given(&told)) };
-        first.is_err() && matches!(settled, Err(EnableError::Plan(PlanError::Required { .. })))
-    })
+    let Ok(plan) = plan else { return Ok(()) };
+    for (rip_only, vector) in HANDLERS {
+        let mut settling = plan.clone();
+        unchanged(facts, || {
+            RIP_ONLY.store(rip_only, Relaxed);
+            // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
+            let first = unsafe { plan.enable_given(&told) };
+            // SAFETY: as above.
+            let settled = unsafe { settling.settle_given(&told) };
+            RIP_ONLY.store(false, Relaxed);
+            let refused = |register| first == Err(EnableError::Refused { register, vector });
+            let why = match lie {
+                Lie::Apx => refused(ControlRegister::Xcr0),
+                // Without XSAVES there is no such register, or it keeps nothing.
+                Lie::Pasid if facts.xsaves() => refused(ControlRegister::Xss),
+                _ => first.is_err(),
+            };
+            why && matches!(settled, Err(EnableError::Plan(PlanError::Required { .. })))
+        })?;
+    }
+    Ok(())
+}
+
+/// A CPU without XSAVE refuses CR4.OSXSAVE.
+#[inline(never)]
+fn without_osxsave(facts: &Facts) -> Result<(), &'static str> {
+    // QEMU 7.2, which says that it is a hypervisor, hangs there.
+    let hypervisor = __cpuid(1).ecx >> 31 & 1 != 0;
+    let told = Facts::from_cpuid(Lie::Xsave).map_err(|_| "CPUID is none")?;
+    let plan = Plan::for_kernel(told.clone(), 0, Components::LEGACY);
+    let plan = plan.and_then(|plan| plan.with_rung(Rung::Xsave)).map_err(|_| "no plan")?;
+    for (rip_only, vector) in HANDLERS.into_iter().filter(|_| !hypervisor) {
+        unchanged(facts, || {
+            RIP_ONLY.store(rip_only, Relaxed);
+            // SAFETY: as in `tried`.
+            let result = unsafe { plan.enable_given(&told) };
+            RIP_ONLY.store(false, Relaxed);
+            result.map(drop) == Err(EnableError::Refused { register: ControlRegister::Cr4, vector })
+        })?;
+    }
+    Ok(())
 }
 
 /// Plans of CPUs that are not like this one: with AVX elsewhere, and with more bits of MXCSR; and one for ring 3.

@@ -159,10 +159,14 @@ pub fn preempt() {
 pub fn return_to_user(frame: &mut Frame) -> ! {
     let mut refused = false;
     loop {
-        if this_cpu().resched.get() {
+        if this_cpu().resched.get() && !seeded::on(Fault::NoResched) {
+            this_cpu().current().deferred.fetch_add(1, Ordering::Relaxed);
             schedule(Next::Any);
         }
         let task = this_cpu().current();
+        if this_cpu().resched.get() {
+            verdict::fail(format_args!("task {} goes on with a preemption due", task.slot));
+        }
         let Some(context) = task.fpu() else {
             verdict::fail(format_args!("task {} has no FPU context", task.slot));
         };

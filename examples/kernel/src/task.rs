@@ -108,6 +108,8 @@ pub struct Task {
     pub switches: AtomicU64,
     pub migrations: AtomicU64,
     pub preemptions: AtomicU64,
+    /// Those that had to wait for the end of a system call.
+    pub deferred: AtomicU64,
     /// Patterns come from it; grows with every round.
     pub seed: Cell<u64>,
     /// PKRU while it does not run.
@@ -142,6 +144,7 @@ impl Task {
             switches: AtomicU64::new(0),
             migrations: AtomicU64::new(0),
             preemptions: AtomicU64::new(0),
+            deferred: AtomicU64::new(0),
             seed: Cell::new(0),
             pkru: Cell::new(0),
             ssp: Cell::new(0),

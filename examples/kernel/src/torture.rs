@@ -18,13 +18,14 @@ use crate::{
     fpu::{self, Fpu, InIrq, InNmi, IrqsOff, PreemptOff},
     guest, hw, main_params,
     params::MAX_CPUS,
+    refusal,
     regs::{self, RegFile},
     sched::{self, Next},
     seeded, serial,
     task::{Memory, Task, AREA},
     trap::{Frame, TIMER},
     user::RAISE,
-    verdict,
+    verdict, watch,
 };
 
 /// Moments of a run, counted.
@@ -279,7 +280,12 @@ pub fn section(current: &'static Task) {
 }
 
 /// A non-maskable interrupt asks for a section, wherever it came.
-pub fn nmi() {
+pub fn nmi(frame: &Frame) {
+    // It may come in the two instructions after SYSCALL in which RSP is the user's. Nothing else is on its stack.
+    let end = core::ptr::from_ref(frame).wrapping_add(1) as u64;
+    if end != this_cpu().nmi_stack_top() {
+        verdict::fail(format_args!("an NMI is not on its own stack: its frame ends at {end:#x}"));
+    }
     // SAFETY: the handler of NMIs.
     let mut nmi = unsafe { InNmi::new() };
     match nmi.kernel_fpu(None, KernelUnits::ALL) {
@@ -315,7 +321,10 @@ pub fn stop_stepping() {
 }
 
 /// After one instruction of [`stepped`]. A section after each would hide what the one before has broken.
-pub fn step() {
+pub fn step(frame: &mut Frame) {
+    if watch::step(frame) {
+        return;
+    }
     STEPS.fetch_add(1, Relaxed);
     if this_cpu().random() & 63 != 0 {
         return;
@@ -419,7 +428,10 @@ pub fn serves_fixup() -> bool {
 /// Does the handler tell the vector in RAX? Handlers of the type `extern "x86-interrupt"` can set RIP only: once
 /// tasks run, every second fault is served as they would.
 pub fn tells_vector() -> bool {
-    CLOCK.load(Relaxed) == 0 || SERVED.fetch_add(1, Relaxed) & 1 == 0
+    if CLOCK.load(Relaxed) == 0 {
+        return !refusal::rip_only();
+    }
+    SERVED.fetch_add(1, Relaxed) & 1 == 0
 }
 
 /// Does the current task, which is in user mode, raise an x87 error?

@@ -85,14 +85,19 @@ pub unsafe fn resume(frame: *mut Frame) -> ! {
     unsafe { trap_resume(frame) }
 }
 
-/// Fills the table that all CPUs share.
-pub fn fill(idt: &mut InterruptDescriptorTable) {
+/// Fills the table that all CPUs share. Without a stack of their own, NMIs push to wherever RSP points.
+pub fn fill(idt: &mut InterruptDescriptorTable, nmi_on_ist: bool) {
     let mut at = (&raw const trap_table).cast::<u64>();
     loop {
         // SAFETY: pairs up to vector -1, in the assembly.
         let (vector, entry) = unsafe { (at.read(), at.add(1).read()) };
         let Ok(vector) = u8::try_from(vector) else { return };
-        set(idt, vector, VirtAddr::new_truncate(entry));
+        let entry = VirtAddr::new_truncate(entry);
+        set(idt, vector, entry);
+        if vector == 2 && !nmi_on_ist {
+            // SAFETY: the entry is for this vector; that it may come where RSP is no stack is what the fault is for.
+            unsafe { idt.non_maskable_interrupt.set_handler_addr(entry) };
+        }
         // SAFETY: as above.
         at = unsafe { at.add(2) };
     }
@@ -148,7 +153,7 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
             }
         }
         SPURIOUS => {}
-        1 if !frame.is_user() => torture::step(),
+        1 if !frame.is_user() => torture::step(frame),
         16 if frame.is_user() && torture::raised_as_it_should() => {
             // SAFETY: interrupts are off, and it is the current task's frame.
             unsafe { this_cpu().current().born_again(frame) };
@@ -167,8 +172,8 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
 
 /// Interrupts and NMIs are off, and this may be anywhere, the scheduler included.
 #[no_mangle]
-extern "C" fn nmi_dispatch(_frame: &mut Frame) {
-    torture::nmi();
+extern "C" fn nmi_dispatch(frame: &mut Frame) {
+    torture::nmi(frame);
 }
 
 #[no_mangle]

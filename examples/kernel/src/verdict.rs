@@ -187,6 +187,7 @@ pub fn judge(params: &Params, now: u64) {
         ("switches", least(|t| &t.switches), params.switches),
         ("migrations", least(|t| &t.migrations), several * params.migrations),
         ("preemptions", least(|t| &t.preemptions), params.switches / 10),
+        ("deferred preemptions", least(|t| &t.deferred), 1),
         ("sections in interrupts", torture::IRQ_SECTIONS.load(Relaxed), params.switches),
         ("sections", torture::SECTIONS.load(Relaxed), params.switches),
         ("refused sections", torture::BUSY.load(Relaxed), 10),
@@ -310,6 +311,9 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         }
         let scrubs = plan.scrubs();
         write!(out, "\"xss\":\"{:#x}\",\"scrubs\":{scrubs},", plan.xss())?;
+    } else {
+        // The reason says why, and is heard.
+        write!(out, "\"rung\":\"none\",\"area\":0,\"xcr0\":null,\"xss\":null,")?;
     }
     write!(out, "\"registers\":\"{}", hw::classes().describe())?;
     for (has, name) in [(hw::has_pkru(), ", PKRU"), (hw::has_ssp(), ", PL3_SSP")] {
@@ -336,6 +340,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("migrations", sum(|t| &t.migrations)),
         ("least_migrations", least(|t| &t.migrations)),
         ("preemptions", sum(|t| &t.preemptions)),
+        ("least_deferred", least(|t| &t.deferred)),
         ("checks", CHECKS.load(Relaxed)),
         ("mismatches", MISMATCHES.load(Relaxed)),
         ("saves", totals.saved),

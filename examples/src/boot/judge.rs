@@ -62,7 +62,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 24] {
+) -> [(&'static str, u64, u64); 25] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -72,6 +72,7 @@ fn goals(
         ("switches of a task", n.least_switches, SWITCHES),
         ("migrations of a task", n.least_migrations, params.migrations()),
         ("preemptions", n.preemptions, TASKS * SWITCHES / 10),
+        ("deferred preemptions of a task", n.least_deferred, 1),
         ("checks of registers", n.checks, 1000),
         ("sections in interrupts", n.irq_sections, SWITCHES),
         ("sections", n.sections, SWITCHES),

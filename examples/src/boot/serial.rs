@@ -103,6 +103,8 @@ counts! {
     least_migrations
     /// Switches that the timer forced.
     preemptions
+    /// Those that had to wait for the end of a system call, of the task that had the fewest.
+    least_deferred
     /// Times that a task compared its registers.
     checks
     /// Times that it found another value.

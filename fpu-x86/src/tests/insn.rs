@@ -1,5 +1,8 @@
 //! The instructions, and which faults of theirs are fixed up.
 
+#[cfg(target_os = "linux")]
+mod masks;
+
 use std::println;
 
 use fpu_core::IdleFpu;
