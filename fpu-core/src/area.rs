@@ -118,8 +118,7 @@ impl RawArea {
     /// let page = Box::leak(Box::new(Area::new()));
     /// // SAFETY: A3: leaked, so ours for ever, and nothing else uses it.
     /// let area = unsafe { RawArea::new(NonNull::from(page).cast(), 512) };
-    /// // SAFETY: K1: the one backend.
-    /// assert!(unsafe { fpu_core::TaskFpu::new(the_backend(), area) }.is_ok());
+    /// assert!(fpu_core::TaskFpu::new(the_backend(), area).is_ok());
     /// ```
     #[must_use]
     pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {

@@ -183,6 +183,80 @@ impl fmt::Display for RestoreFault {
     }
 }
 
+/// The kernel's one backend: the value with which contexts are made and registers moved.
+///
+/// A context's area is checked once, when the context is made; the saves into it come later, through other values
+/// (a witness, a proof of being stopped). The two have to agree on its size and format. This type is
+/// that agreement, promised once, where the kernel stores its backend; [`TaskFpu::new`](crate::TaskFpu::new) and
+/// all that follows are safe then.
+///
+/// It is the backend's value and nothing else ([`Deref`](core::ops::Deref) gives it), and can be a `static`.
+///
+/// ```
+/// use fpu_core::{RawFpu, TaskFpu, TheBackend};
+/// # use fpu_hosted_test::{doc::Area, sim::SimFpu};
+/// // SAFETY: K1: the only one that this kernel makes.
+/// let backend = unsafe { TheBackend::new(SimFpu::new()) };
+/// let need = backend.area_len();
+/// let task = TaskFpu::new(&backend, Area::new())?;
+/// # let _ = (need, task);
+/// # Ok::<(), fpu_core::AreaError>(())
+/// ```
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct TheBackend<B>(B);
+
+impl<B> TheBackend<B> {
+    /// Promises that this is the one.
+    ///
+    /// # Safety
+    ///
+    /// * **K1** all values of `TheBackend<B>` that the kernel makes describe the same layout
+    ///   ([`area_len`](RawFpu::area_len), [`area_align`](RawFpu::area_align), and an image that one of them wrote is
+    ///   one for the others), now and always. The simplest kernel makes one, stores it in a static, and has
+    ///   no second. With another layout, saves could reach beyond an area.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::sim::SimFpu;
+    /// // SAFETY: K1: the only one.
+    /// let backend = unsafe { fpu_core::TheBackend::new(SimFpu::new()) };
+    /// # let _ = backend;
+    /// ```
+    #[must_use]
+    pub const unsafe fn new(backend: B) -> Self {
+        Self(backend)
+    }
+
+    /// The same for a backend that is stored somewhere already.
+    ///
+    /// # Safety
+    ///
+    /// K1 as for [`new`](Self::new).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::{doc::Area, sim::SimFpu};
+    /// use fpu_core::{TaskFpu, TheBackend};
+    /// let stored = SimFpu::new();
+    /// // SAFETY: K1: the only one.
+    /// let backend = unsafe { TheBackend::from_ref(&stored) };
+    /// assert!(TaskFpu::new(backend, Area::new()).is_ok());
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn from_ref(backend: &B) -> &Self {
+        // SAFETY: `repr(transparent)`: the same address, layout and lifetime.
+        unsafe { &*(backend as *const B).cast::<Self>() }
+    }
+}
+
+impl<B> core::ops::Deref for TheBackend<B> {
+    type Target = B;
+    #[inline(always)]
+    fn deref(&self) -> &B {
+        &self.0
+    }
+}
+
 /// Which units a kernel FPU section wants with sane control words.
 ///
 /// ```

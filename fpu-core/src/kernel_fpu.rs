@@ -146,7 +146,7 @@ pub trait KernelFpu: Pinned {
             persistent.tell(end.cpu, EventKind::Skipped);
         } else {
             end.resident = if fault(Fault::PersistentKeepsStamp) { before } else { after(before) };
-            // SAFETY: S1: the context was made with this backend (P3) and is used by this CPU now (P4).
+            // SAFETY: S1: the context was made with this backend (K1) and is used by this CPU now (P4).
             // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
             if let Err(why) = unsafe { end.cpu.backend().restore(persistent.area) } {
                 persistent.tell(end.cpu, EventKind::Failed);
@@ -194,7 +194,7 @@ fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Resu
             if fault(Fault::SectionMarksBeforeSave) {
                 task.word.publish(w | MEMORY);
             }
-            // SAFETY: S1: made with this backend (P3), used by this CPU only (P4). S2: pinned (P1), F1;
+            // SAFETY: S1: made with this backend (K1), used by this CPU only (P4). S2: pinned (P1), F1;
             // the CPU is closed, and the word has just said that the registers are this task's.
             unsafe { cpu.backend().save(task.area) };
             task.word.publish_saved(w | MEMORY, Fault::SectionMarkRelaxed);

@@ -29,9 +29,9 @@ mod task;
 mod verify;
 
 pub use area::{Area, RawArea, SaveArea};
-pub use backend::{KernelUnits, RawFpu, RestoreFault};
+pub use backend::{KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
-pub use error::{AreaError, Error};
+pub use error::{AreaError, Error, NewError};
 pub use idle::IdleFpu;
 pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
 pub use kernel_fpu::{KernelFpu, Section};

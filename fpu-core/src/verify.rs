@@ -11,7 +11,7 @@ use core::{fmt, ptr::NonNull};
 
 use crate::{
     sync::{fault, Fault},
-    AreaError, Error, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, TaskState,
+    Error, NewError, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, TaskState,
 };
 
 /// A backend that can compare two images.
@@ -122,7 +122,7 @@ impl fmt::Display for Difference {
 /// # use fpu_hosted_test::doc::*;
 /// # use fpu_core::{Scratch, Verified};
 /// # let (mut cpu, task) = cpu_and_task();
-/// let mut scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?;
+/// let mut scratch = Scratch::new(&cpu, Area::new())?;
 /// assert_eq!(task.verify_registers(&mut cpu, &mut scratch), Ok(Verified::MemoryOnly)); // never ran
 /// # Ok::<(), fpu_core::AreaError>(())
 /// ```
@@ -191,9 +191,9 @@ impl core::error::Error for VerifyError {}
 /// # use fpu_hosted_test::doc::*;
 /// # let cpu = online_cpu();
 /// use fpu_core::{AreaError, RawFpu, Scratch};
-/// let refused = Scratch::new(&cpu, fpu_core::Area::<64>::new()).err().map(|(why, _area)| why);
+/// let refused = Scratch::new(&cpu, fpu_core::Area::<64>::new()).err().map(|refused| refused.why);
 /// assert_eq!(refused, Some(AreaError::TooSmall { need: cpu.backend().area_len(), have: 64 }));
-/// let scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?;
+/// let scratch = Scratch::new(&cpu, Area::new())?;
 /// # drop(scratch);
 /// # Ok::<(), AreaError>(())
 /// ```
@@ -204,10 +204,9 @@ impl<B: RawFpu, A: SaveArea> Scratch<B, A> {
     ///
     /// # Errors
     ///
-    /// The area is too small or misaligned for the backend; it comes back untouched.
-    pub fn new<C: Pinned<Backend = B>>(cpu: &C, area: A) -> Result<Self, (AreaError, A)> {
-        // SAFETY: K1: a witness's backend is the kernel's one (P3).
-        unsafe { TaskFpu::new(cpu.backend(), area) }.map(Self)
+    /// The area is too small or misaligned for the backend; the error carries it, untouched.
+    pub fn new<C: Pinned<Backend = B>>(cpu: &C, area: A) -> Result<Self, NewError<A>> {
+        TaskFpu::new(cpu.backend(), area).map(Self)
     }
 
     /// Gives the area back.
@@ -216,7 +215,7 @@ impl<B: RawFpu, A: SaveArea> Scratch<B, A> {
     /// # use fpu_hosted_test::doc::*;
     /// # use fpu_core::{SaveArea, Scratch};
     /// # let cpu = online_cpu();
-    /// let scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?;
+    /// let scratch = Scratch::new(&cpu, Area::new())?;
     /// assert_eq!(scratch.into_area().len(), AREA);
     /// # Ok::<(), fpu_core::AreaError>(())
     /// ```
@@ -253,7 +252,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # use fpu_hosted_test::doc::*;
     /// use fpu_core::{Scratch, Verified, VerifyError};
     /// # let (mut cpu, task) = cpu_and_task();
-    /// let mut scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?; // one a CPU
+    /// let mut scratch = Scratch::new(&cpu, Area::new())?; // one a CPU
     /// drop(task.switch_return(&mut cpu)?);
     /// cpu.set_avx0(7); // user mode
     /// task.switch_prepare(&cpu)?;
@@ -287,7 +286,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         }
         let (backend, memory, registers) = (state.cpu().backend(), self.base(), scratch.0.base());
         if !fault(Fault::VerifySkipsSave) {
-            // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's (P3): as many bytes each, apart
+            // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
             // (A2); the scratch is borrowed exclusively.
             unsafe {
                 registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());

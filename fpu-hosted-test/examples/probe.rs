@@ -47,8 +47,9 @@ pub struct Cpu<'a>(&'a CpuFpu);
 unsafe impl Pinned for Cpu<'_> {
     type Backend = Marked;
     type Words = CpuFpu;
-    fn backend(&self) -> &Marked {
-        &Marked
+    fn backend(&self) -> &TheBackend<Marked> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(&Marked) }
     }
     fn words(&self) -> &CpuFpu {
         self.0
@@ -65,8 +66,9 @@ pub struct RealCpu<'a>(&'a CpuFpu, &'a fpu_x86::Plan);
 unsafe impl Pinned for RealCpu<'_> {
     type Backend = fpu_x86::Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &fpu_x86::Plan {
-        self.1
+    fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(self.1) }
     }
     fn words(&self) -> &CpuFpu {
         self.0

@@ -4,7 +4,7 @@
 use fpu_core::{
     Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, MemoryWritable,
     OutPlan, RawArea, ReadSession, RegistersOnly, Scratch, Section, Session, StoppedImageMut,
-    StoppedTask, TaskFpu, TaskState, Totals, UserPlan, UserReady, VerifyError,
+    StoppedTask, TaskFpu, TaskState, TheBackend, Totals, UserPlan, UserReady, VerifyError,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -29,7 +29,7 @@ mod everywhere {
     unsafe impl Pinned for AnyThread {
         type Backend = SimFpu;
         type Words = CpuFpu;
-        fn backend(&self) -> &SimFpu {
+        fn backend(&self) -> &TheBackend<SimFpu> {
             unreachable!("no value is ever made")
         }
         fn words(&self) -> &CpuFpu {

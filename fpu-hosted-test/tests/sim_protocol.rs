@@ -268,10 +268,7 @@ fn t9_an_area_that_held_another_tasks_state_shows_nothing_of_it() {
     let old = new_task();
     run(&cpu, &old, 11);
     leave(&cpu, &old);
-    // SAFETY: K1: the one backend.
-    let Ok(task) = (unsafe { TaskFpu::new(cpu.fpu(), old.into_area()) }) else {
-        panic!("the area fits")
-    };
+    let Ok(task) = TaskFpu::new(cpu.fpu(), old.into_area()) else { panic!("the area fits") };
     assert_eq!(stopped_registers(&task), Registers::initial());
     finds(&cpu, &task, &Registers::initial());
 }
@@ -484,13 +481,9 @@ fn areas_of_every_kind_work() {
     }
     let cpu = SimCpu::online(0);
     round_trip(&cpu, &new_task());
-    // SAFETY: K1: the one backend.
-    let Ok(boxed) = (unsafe { TaskFpu::new(cpu.fpu(), Box::new(SimArea::new())) }) else {
-        panic!("it fits")
-    };
+    let Ok(boxed) = TaskFpu::new(cpu.fpu(), Box::new(SimArea::new())) else { panic!("it fits") };
     round_trip(&cpu, &boxed);
-    // SAFETY: K1: the one backend.
-    let Ok(larger) = (unsafe { TaskFpu::new(cpu.fpu(), fpu_core::Area::<4096>::new()) }) else {
+    let Ok(larger) = TaskFpu::new(cpu.fpu(), fpu_core::Area::<4096>::new()) else {
         panic!("it fits")
     };
     round_trip(&cpu, &larger);

@@ -317,10 +317,7 @@ impl World {
     fn exit_and_reuse(&mut self, c: usize) {
         let Some(task) = self.current[c].take() else { return };
         let fpu = self.cpus[c].fpu();
-        // SAFETY: K1: the one backend.
-        let Ok(fresh) = (unsafe { TaskFpu::new(fpu, SimArea::new()) }) else {
-            panic!("the area fits")
-        };
+        let Ok(fresh) = TaskFpu::new(fpu, SimArea::new()) else { panic!("the area fits") };
         *self.tasks[task].context = fresh; // drops the old one in place
         *self.tasks[task].expect.get_mut() = Registers::initial();
     }

@@ -4,7 +4,7 @@
 use core::mem::offset_of;
 use fpu_core::{
     raw, CpuFpu, CpuLifecycle, CpuWords, Exclusive, KernelFpu, KernelUnits, Pinned, RawFpu,
-    SaveArea, SaveSteps, SoftFloat, TaskFpu, UserSteps,
+    SaveArea, SaveSteps, SoftFloat, TaskFpu, TheBackend, UserSteps,
 };
 use fpu_hosted_test::sim::{Random, Registers, SimArea, SimFpu};
 
@@ -17,8 +17,8 @@ struct Cpu<'c> {
 unsafe impl Pinned for Cpu<'_> {
     type Backend = SimFpu;
     type Words = CpuFpu;
-    fn backend(&self) -> &SimFpu {
-        self.fpu
+    fn backend(&self) -> &TheBackend<SimFpu> {
+        self.fpu.the_backend()
     }
     fn words(&self) -> &CpuFpu {
         self.words
@@ -78,10 +78,9 @@ fn online<'c>(words: &'c CpuFpu, fpu: &'c SimFpu, number: u32) -> Cpu<'c> {
     cpu
 }
 fn new_task(fpu: &SimFpu) -> Box<Task> {
-    // SAFETY: K1: the one backend.
-    match unsafe { TaskFpu::new(fpu, SimArea::new()) } {
+    match TaskFpu::new(fpu.the_backend(), SimArea::new()) {
         Ok(task) => Box::new(task),
-        Err((why, _)) => panic!("{why}"),
+        Err(why) => panic!("{why}"),
     }
 }
 
@@ -189,7 +188,7 @@ fn raw_and_typed_calls_mix_in_any_order() {
         }
     }
     assert!(seen[1..].iter().all(|&times| times > 0), "{seen:?}");
-    // SAFETY: K1: the one backend.
-    let boxed = unsafe { TaskFpu::new(&fpu[0], Box::new(SimArea::new())) }.map(TaskFpu::into_area);
+    let boxed =
+        TaskFpu::new(fpu[0].the_backend(), Box::new(SimArea::new())).map(TaskFpu::into_area);
     assert!(boxed.is_ok_and(|area| area.len() == fpu[0].area_len()));
 }

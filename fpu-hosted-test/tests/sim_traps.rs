@@ -79,8 +79,7 @@ unsafe impl SaveArea for RoundUp {
 fn alignment_is_what_the_type_promises_not_where_it_happens_to_be() {
     let fpu = SimFpu::new();
     let area = RoundUp(UnsafeCell::new([0; AREA_LEN + 64]));
-    // SAFETY: K1: the one backend.
-    let refused = unsafe { TaskFpu::new(&fpu, area) }.err().map(|(why, _)| why);
+    let refused = TaskFpu::new(fpu.the_backend(), area).err().map(|refused| refused.why);
     assert_eq!(refused, Some(AreaError::Misaligned { need: fpu.area_align() }));
 }
 

@@ -6,7 +6,7 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
     AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
-    SoftFloat, TaskFpu, UserReady, Verified, VerifyError,
+    SoftFloat, TaskFpu, TheBackend, UserReady, Verified, VerifyError,
 };
 use fpu_x86::{Components, ControlState, EnableError, Facts, Plan, Rung};
 use spin::Once;
@@ -24,7 +24,7 @@ use crate::{
 /// The backend. A kernel that does not seed faults says `fpu_x86::Plan`.
 pub type Backend = crate::seeded::Seeded;
 
-static BACKEND: Once<Backend> = Once::new();
+static BACKEND: Once<TheBackend<Backend>> = Once::new();
 
 /// Lets the first CPU execute FXSAVE, by which a plan is made. Interrupts are off.
 pub fn early() {
@@ -68,17 +68,19 @@ pub fn decide(rung: Option<Rung>) -> Result<&'static Plan, EnableError> {
     // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
     let sized = plan.clone().with_sizes(&self::facts()?);
     let plan = if sized.area_len() <= AREA { sized } else { plan };
-    Ok(BACKEND.call_once(|| Backend::new(plan, unscrubbed)).plan())
+    // SAFETY: K1: made once, as the plan is.
+    let one = || unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) };
+    Ok(BACKEND.call_once(one).plan())
 }
 
-fn backend() -> &'static Backend {
+fn backend() -> &'static TheBackend<Backend> {
     // SAFETY: rests on no duty of the library: `decide` runs before interrupts, tasks and other CPUs.
     unsafe { BACKEND.get_unchecked() }
 }
 
 /// What was decided, if that is done.
 pub fn decided() -> Option<&'static Plan> {
-    BACKEND.get().map(Backend::plan)
+    BACKEND.get().map(|backend| backend.plan())
 }
 
 /// What was decided.
@@ -110,13 +112,13 @@ macro_rules! witness {
             }
         }
 
-        // SAFETY: P1, P2: `new`. P3: one static, and `bring_up` enables it on every CPU. P4: a task
+        // SAFETY: P1, P2: `new`. P3: `bring_up` enables it on every CPU. P4: a task
         // passes from CPU to CPU under the scheduler's lock. P5: NMIs have `InNmi`. P6: counters only.
         unsafe impl Pinned for $name {
             type Backend = Backend;
             type Words = CpuFpu;
             #[inline(always)]
-            fn backend(&self) -> &Backend {
+            fn backend(&self) -> &TheBackend<Backend> {
                 backend()
             }
             #[inline(always)]
@@ -197,8 +199,7 @@ pub type Fpu = TaskFpu<Backend, RawArea>;
 pub unsafe fn new_context(base: NonNull<u8>, len: usize) -> Result<Fpu, AreaError> {
     // SAFETY: A3: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    // SAFETY: K1: the one backend.
-    unsafe { TaskFpu::new(backend(), area) }.map_err(|(why, _)| why)
+    TaskFpu::new(backend(), area).map_err(AreaError::from)
 }
 
 // 5. The two calls of the hot path.
@@ -276,7 +277,7 @@ pub unsafe fn new_check_area(
 ) -> Result<CheckArea, AreaError> {
     // SAFETY: A3: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    Scratch::new(cpu, area).map_err(|(why, _)| why)
+    Scratch::new(cpu, area).map_err(AreaError::from)
 }
 
 /// Do the registers hold what the words claim? Asked on the way to user mode, before [`to_user`].

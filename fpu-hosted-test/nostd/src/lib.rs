@@ -23,8 +23,9 @@ pub struct IrqOff<'k> {
 unsafe impl Pinned for IrqOff<'_> {
     type Backend = Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &Plan {
-        self.plan
+    fn backend(&self) -> &TheBackend<Plan> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(self.plan) }
     }
     fn words(&self) -> &CpuFpu {
         self.words
@@ -93,8 +94,8 @@ pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool
 pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, len: usize) -> bool {
     // SAFETY: A3: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    // SAFETY: K1: the caller's too.
-    unsafe { TaskFpu::new(plan, area) }.is_ok()
+    // SAFETY: K1: never run.
+    TaskFpu::new(unsafe { TheBackend::from_ref(plan) }, area).is_ok()
 }
 
 #[no_mangle]

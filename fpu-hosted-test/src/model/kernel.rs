@@ -55,10 +55,9 @@ impl Task {
 }
 
 fn context(area: Image) -> TaskFpu<Registers, Image> {
-    // SAFETY: K1: the one backend.
-    match unsafe { TaskFpu::new(&Registers::new(), area) } {
+    match TaskFpu::new(Registers::new().the_backend(), area) {
         Ok(fpu) => fpu,
-        Err((why, _)) => panic!("{why}"),
+        Err(why) => panic!("{why}"),
     }
 }
 

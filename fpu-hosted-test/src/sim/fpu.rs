@@ -9,7 +9,7 @@ use core::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
 use std::{
     cell::{Cell, RefCell},
     hint::black_box,
@@ -49,6 +49,12 @@ impl Default for SimFpu {
 }
 
 impl SimFpu {
+    /// Itself, as what contexts are made with.
+    #[must_use]
+    pub fn the_backend(&self) -> &TheBackend<Self> {
+        // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1.
+        unsafe { TheBackend::from_ref(self) }
+    }
     /// Registers in their initial state.
     #[must_use]
     pub fn new() -> Self {
