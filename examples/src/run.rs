@@ -194,7 +194,7 @@ fn work(
     let steps = UserSteps {
         restore_from: std::ptr::null(),
         save_to: std::ptr::null_mut(),
-        mask: world.setup.plan.plan_mask(),
+        mask: world.setup.plan.plan_word(),
         word: std::ptr::null_mut(),
         live: 0,
         saved: 0,

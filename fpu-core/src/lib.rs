@@ -2,6 +2,11 @@
 #![no_std]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!(
+    "fpu-core needs 64-bit atomic loads and stores: a task's word and a CPU's are 8 bytes each"
+);
+
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
 #[cfg(any(fpu_loom, fpu_seeded, test))]

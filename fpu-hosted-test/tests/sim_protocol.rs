@@ -9,6 +9,7 @@ use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{Registers, SimArea, SimCpu, SimFpu, SimStopped, COMPONENTS, LAYOUT},
 };
+use fpu_x86::units::{SIMD, X87};
 
 fn enter(cpu: &SimCpu, task: &Task) {
     drop(task.switch_return(&mut cpu.irqs_off()).expect("the CPU is free"));
@@ -188,15 +189,17 @@ fn t5_a_section_finds_the_control_words_it_asked_for() {
     let initial = Registers::initial();
     for (units, x87, simd) in [
         (KernelUnits::ALL, true, true),
-        (KernelUnits::X87, true, false),
-        (KernelUnits::SIMD, false, true),
+        (X87, true, false),
+        (SIMD, false, true),
         (KernelUnits::NONE, false, false),
     ] {
         let mine = run(&cpu, &task, 8);
         let mut pin = cpu.preempt_off();
         let section = pin.kernel_fpu(Some(task.context()), units).expect("free");
         let inside = cpu.fpu().registers();
+        assert_eq!(cpu.fpu().section(), Some(units));
         drop(section);
+        assert_eq!(cpu.fpu().section(), None, "the backend was told of the end");
         assert_eq!(inside.component(0) == initial.component(0), x87, "{units:?}");
         assert_eq!(inside.component(1)[0] == initial.component(1)[0], simd, "{units:?}");
         finds(&cpu, &task, &mine);

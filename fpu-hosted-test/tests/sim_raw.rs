@@ -125,7 +125,7 @@ fn a_plan_names_the_context_it_was_made_from() {
     let plan = task.plan_user(&mut cpu).expect("free");
     let steps = *plan.steps();
     assert_eq!((steps.word.cast_const().cast(), steps.save_to), (word, area.as_ptr()));
-    assert_eq!((steps.restore_from, steps.mask), (area.as_ptr().cast_const(), fpu.plan_mask()));
+    assert_eq!((steps.restore_from, steps.mask), (area.as_ptr().cast_const(), fpu.plan_word()));
     assert_eq!((steps.live, steps.saved), (words.resident(), words.resident() | 1));
 }
 

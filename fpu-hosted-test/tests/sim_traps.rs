@@ -25,7 +25,7 @@ fn a_section_forgotten_in_an_interrupt_leaves_the_cpu_busy() {
         let forgotten = core::cell::Cell::new(false);
         let handler = || {
             let irq = Box::leak(Box::new(cpu.interrupted()));
-            if let Ok(section) = irq.kernel_fpu(Some(task.context()), KernelUnits::SIMD) {
+            if let Ok(section) = irq.kernel_fpu(Some(task.context()), KernelUnits::ALL) {
                 cpu.fpu().set_avx0(666);
                 mem::forget(section);
                 forgotten.set(true);

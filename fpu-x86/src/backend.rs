@@ -10,6 +10,7 @@ use crate::{
     image::{self, Image, ImageMut},
     insn, layout,
     plan::RestoreBy,
+    units::{SIMD, X87},
     Components, Facts, Plan, PlanError, Rung,
 };
 
@@ -194,7 +195,7 @@ unsafe impl RawFpu for Plan {
         layout::ALIGN
     }
     #[inline]
-    fn plan_mask(&self) -> u64 {
+    fn plan_word(&self) -> u64 {
         self.mask
     }
 
@@ -261,11 +262,11 @@ unsafe impl RawFpu for Plan {
 
     #[inline]
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
-        if units.x87() {
+        if units.contains(X87) {
             // SAFETY: N2: the caller's S2.
             unsafe { insn::fninit() };
         }
-        if units.simd() {
+        if units.contains(SIMD) {
             // SAFETY: N2: the caller's S2; all exceptions masked is legal everywhere.
             unsafe { insn::ldmxcsr(image::INITIAL_MXCSR) };
         }

@@ -29,6 +29,7 @@ mod quirk;
 mod random;
 #[cfg(test)]
 mod spoilt;
+pub mod units;
 #[cfg(test)]
 mod words;
 mod x87;

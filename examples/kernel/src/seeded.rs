@@ -117,8 +117,8 @@ unsafe impl RawFpu for Seeded {
     fn area_align(&self) -> usize {
         self.plan.area_align()
     }
-    fn plan_mask(&self) -> u64 {
-        self.plan.plan_mask()
+    fn plan_word(&self) -> u64 {
+        self.plan.plan_word()
     }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: the caller's, as in all of these.
@@ -158,6 +158,10 @@ unsafe impl RawFpu for Seeded {
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
         // SAFETY: as above.
         unsafe { self.plan.kernel_defaults(units) }
+    }
+    unsafe fn section_end(&self, units: KernelUnits) {
+        // SAFETY: as above.
+        unsafe { self.plan.section_end(units) }
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         if on(Fault::ForkInherits) {

@@ -320,7 +320,7 @@ impl Machine {
     }
 
     fn mask(&self, mask: u64) {
-        if mask != self.cpus[0].registers.plan_mask() {
+        if mask != self.cpus[0].registers.plan_word() {
             self.line.report(|| format!("a plan with the mask {mask:#x}"));
         }
     }

@@ -3,8 +3,8 @@
 use super::{line::Line, Injection, Interrupt, SimFpu};
 use core::marker::PhantomData;
 use fpu_core::{
-    Counters, CpuLifecycle, CpuWords, Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped,
-    TheBackend, Totals,
+    Counters, CpuLifecycle, CpuWords, Event, Exclusive, FpuRef, KernelUnits, Level, Pinned,
+    SoftFloat, Stopped, TheBackend, Totals,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -158,6 +158,20 @@ impl SimCpu {
     #[must_use]
     pub fn nmi(&self) -> Witness<'_, Nmi> {
         Witness::new(self)
+    }
+}
+
+impl SimFpu {
+    /// Itself, as what contexts are made with.
+    #[must_use]
+    pub fn the_backend(&self) -> &TheBackend<Self> {
+        // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1.
+        unsafe { TheBackend::from_ref(self) }
+    }
+    /// The units with which a section began whose end the backend has not been told.
+    #[must_use]
+    pub fn section(&self) -> Option<KernelUnits> {
+        self.section.get()
     }
 }
 

@@ -35,7 +35,7 @@ pub fn each_state(task: &Task, cpu: &mut IrqOff) -> Result<u64, Error> {
 }
 
 pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
-    drop(cpu.kernel_fpu(Some(task.context()), KernelUnits::SIMD)?);
+    drop(cpu.kernel_fpu(Some(task.context()), KernelUnits::ALL)?);
     cpu.with_kernel_fpu(None, KernelUnits::ALL, || ())
 }
 
