@@ -91,6 +91,11 @@ pub enum AreaError {
         /// The alignment required, in bytes.
         need: usize,
     },
+    /// The allocator has no such memory ([`HeapArea`](crate::HeapArea), feature `alloc`).
+    OutOfMemory {
+        /// Bytes asked for.
+        need: usize,
+    },
 }
 
 impl fmt::Display for AreaError {
@@ -101,6 +106,9 @@ impl fmt::Display for AreaError {
             }
             AreaError::Misaligned { need } => {
                 write!(f, "the save area is not aligned to {need} bytes")
+            }
+            AreaError::OutOfMemory { need } => {
+                write!(f, "no memory for a save area of {need} bytes")
             }
         }
     }

@@ -12,11 +12,14 @@ extern crate alloc;
 #[cfg(any(fpu_loom, fpu_seeded, test))]
 extern crate std;
 
+pub mod align;
 mod area;
 mod backend;
 mod closed;
 mod cpu;
 mod error;
+#[cfg(feature = "alloc")]
+mod heap_area;
 mod hints;
 mod idle;
 mod kernel;
@@ -37,6 +40,8 @@ pub use area::{Area, RawArea, SaveArea};
 pub use backend::{KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
 pub use error::{AreaError, Error, NewError};
+#[cfg(feature = "alloc")]
+pub use heap_area::HeapArea;
 pub use idle::IdleFpu;
 pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
 pub use kernel_fpu::{KernelFpu, Section};

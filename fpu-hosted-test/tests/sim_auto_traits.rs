@@ -2,9 +2,10 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, MemoryWritable,
-    OutPlan, RawArea, ReadSession, RegistersOnly, Scratch, Section, Session, StoppedImageMut,
-    StoppedTask, TaskFpu, TaskState, TheBackend, Totals, UserPlan, UserReady, VerifyError,
+    Area, Both, Counters, CpuFpu, Error, Event, FpuRef, HeapArea, KernelUnits, MemoryOnly,
+    MemoryWritable, OutPlan, RawArea, ReadSession, RegistersOnly, Scratch, Section, Session,
+    StoppedImageMut, StoppedTask, TaskFpu, TaskState, TheBackend, Totals, UserPlan, UserReady,
+    VerifyError,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -63,6 +64,8 @@ assert_not_impl_any!(FpuRef<'static, SimFpu>: Send, Sync);
 assert_not_impl_any!(SimFpu: Sync);
 assert_impl_all!(TaskFpu<SimFpu, Area<512>>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, RawArea>: Send, Sync);
+assert_impl_all!(TaskFpu<SimFpu, HeapArea>: Send, Sync);
+assert_impl_all!(TaskFpu<SimFpu, Area<512, 16>>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, Box<Area<512>>>: Send, Sync);
 assert_impl_all!(Scratch<SimFpu, Area<512>>: Send, Sync);
 assert_impl_all!(VerifyError: Send, Sync, Copy);
