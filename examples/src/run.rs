@@ -2,7 +2,10 @@
 
 use std::{io, sync::atomic::Ordering};
 
-use fpu_core::{Counters, CpuFpu, CpuLifecycle, Error, RawFpu, Totals, UserSteps};
+use fpu_core::{
+    observe::{Counters, Totals},
+    CpuFpu, CpuLifecycle, Error, RawFpu, UserSteps,
+};
 use fpu_hosted_test::real::{sane_registers, RegFile, RegisterName};
 
 use crate::{

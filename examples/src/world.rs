@@ -8,8 +8,8 @@ use std::{
 };
 
 use fpu_core::{
-    Counters, CpuFpu, Event, Exclusive, FpuRef, Pinned, RawArea, SoftFloat, Stopped, TaskFpu,
-    TheBackend,
+    observe::{Counters, Event},
+    CpuFpu, Exclusive, FpuRef, Pinned, RawArea, SoftFloat, Stopped, TaskFpu, TheBackend,
 };
 use fpu_hosted_test::real::{Classes, RegFile};
 use fpu_x86::Plan;

@@ -3,7 +3,7 @@
 //! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
 //! crate cite. A kernel writes each `impl` once.
 
-use crate::{Event, FpuRef, RawFpu, TheBackend};
+use crate::{observe::Event, FpuRef, RawFpu, TheBackend};
 
 /// One CPU's two words, initially 0, as get and set: a `Cell` behind GS, an OSTD
 /// `cpu_local_cell!`, a static indexed by CPU. [`CpuFpu`](crate::CpuFpu) is one ready made.
@@ -193,7 +193,7 @@ pub unsafe trait SoftFloat: Pinned {}
 /// * **T1** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
 ///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
-///   [`Session::switch_prepare`](crate::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
+///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
 ///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
 ///   dropping the value is ordered before its next switch-in.
 /// * **T2** no other value holds the same context.

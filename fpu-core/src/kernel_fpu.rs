@@ -3,9 +3,10 @@
 use core::{hint::black_box, marker::PhantomData};
 
 use crate::{
+    observe::{Event, EventKind},
     residency::{after, close, gate, refusal, reopen, MEMORY},
     sync::{fault, Fault},
-    Error, Event, EventKind, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
+    Error, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
 };
 
 /// Kernel FPU sections. Its methods exist for every [`SoftFloat`] witness.

@@ -24,17 +24,17 @@ mod hints;
 mod idle;
 mod kernel;
 mod kernel_fpu;
-mod observer;
+pub mod observe;
 mod opened;
 mod plan;
 pub mod raw;
 mod residency;
-mod session;
+pub mod session;
 mod state;
 mod stopped;
 mod sync;
 mod task;
-mod verify;
+pub mod verify;
 
 pub use area::{Area, RawArea, SaveArea};
 pub use backend::{KernelUnits, RawFpu, RestoreFault, TheBackend};
@@ -45,18 +45,10 @@ pub use heap_area::HeapArea;
 pub use idle::IdleFpu;
 pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
 pub use kernel_fpu::{KernelFpu, Section};
-pub use observer::{Counters, Event, EventKind, Totals};
-pub use opened::{ReadSession, TaskState};
 pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use residency::MAX_CPUS;
-pub use session::Session;
-pub use state::{
-    Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
-    RegistersStale, State, Unclaimed,
-};
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
-pub use verify::{CompareFpu, Difference, Scratch, Verified, VerifyError};
 
 #[cfg(any(fpu_loom, fpu_seeded))]
 #[doc(hidden)]

@@ -3,8 +3,9 @@
 use core::marker::PhantomData;
 
 use crate::{
+    observe::{Event, EventKind},
     residency::{in_due, out_due, InDue, OutDue, MEMORY},
-    Error, Event, EventKind, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
+    Error, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
 };
 
 /// The steps of one trip to user mode and back, for assembly. Two optional instructions and two stores:

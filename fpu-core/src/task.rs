@@ -3,10 +3,11 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
+    observe::{Event, EventKind},
     residency::{in_due, out_due, set_resident, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
     sync::{fault, Fault},
-    AreaError, CpuWords, Error, Event, EventKind, Exclusive, NewError, Pinned, RawFpu, SaveArea,
-    SoftFloat, TheBackend,
+    AreaError, CpuWords, Error, Exclusive, NewError, Pinned, RawFpu, SaveArea, SoftFloat,
+    TheBackend,
 };
 
 /// One task's FPU state: 8 bytes of protocol, and the area it is saved to.

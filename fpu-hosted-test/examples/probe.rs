@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 
 use core::{arch::asm, ptr::NonNull};
+use fpu_core::verify::*;
 use fpu_core::*;
 
 pub struct Marked;

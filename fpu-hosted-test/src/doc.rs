@@ -14,10 +14,10 @@
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    CpuFpu, Event, Exclusive, RawFpu, RestoreFault, SaveSteps, SoftFloat, TaskFpu, TheBackend,
-    Totals, UserSteps,
+    observe::{Event, Totals},
+    CpuFpu, Exclusive, RawFpu, RestoreFault, SaveSteps, SoftFloat, TaskFpu, TheBackend, UserSteps,
 };
-pub use fpu_core::{CpuLifecycle, KernelFpu, KernelUnits, Pinned, TaskState};
+pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
 /// The backend.
 pub type Backend = SimFpu;

@@ -11,7 +11,7 @@ use core::{
     ptr::NonNull,
 };
 use fpu_core::{
-    Area, Counters, CpuFpu, CpuLifecycle, Error, KernelFpu, KernelUnits, Pinned, RawFpu,
+    observe::Counters, Area, CpuFpu, CpuLifecycle, Error, KernelFpu, KernelUnits, Pinned, RawFpu,
     RestoreFault, TaskFpu,
 };
 use fpu_hosted_test::{

@@ -3,7 +3,10 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
 use core::{arch::asm, ffi::c_void, ptr::addr_of_mut};
-use fpu_core::{Area, Counters, CpuFpu, CpuLifecycle, Error, IdleFpu, Pinned, TaskFpu, Totals};
+use fpu_core::{
+    observe::{Counters, Totals},
+    Area, CpuFpu, CpuLifecycle, Error, IdleFpu, Pinned, TaskFpu,
+};
 use fpu_hosted_test::{
     conformance::Harness,
     real::{run_between, RegFile},

@@ -8,8 +8,9 @@ use core::{
     ptr::{addr_of_mut, NonNull},
 };
 use fpu_core::{
-    Area, CompareFpu, Counters, CpuFpu, CpuLifecycle, Difference, Pinned, RawFpu, Scratch, TaskFpu,
-    Verified, VerifyError,
+    observe::Counters,
+    verify::{CompareFpu, Difference, Scratch, Verified, VerifyError},
+    Area, CpuFpu, CpuLifecycle, Pinned, RawFpu, TaskFpu,
 };
 use fpu_hosted_test::{
     conformance::{Harness, Step},

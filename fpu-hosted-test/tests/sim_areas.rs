@@ -4,8 +4,9 @@
 use core::ptr::NonNull;
 use fpu_core::{
     align::{AlignTo, Alignment},
-    Area, AreaError, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault, SaveArea, Scratch,
-    TaskFpu, TheBackend, Verified,
+    verify::{Scratch, Verified},
+    Area, AreaError, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault, SaveArea, TaskFpu,
+    TheBackend,
 };
 use fpu_hosted_test::sim::{Registers, SimCpu, SimFpu, AREA_LEN};
 use std::{

@@ -2,8 +2,10 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
+    session::TaskState,
+    verify::{Scratch, VerifyError},
     Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
-    RawFpu, RestoreFault, SaveArea, Scratch, TaskFpu, TaskState, VerifyError, MAX_CPUS,
+    RawFpu, RestoreFault, SaveArea, TaskFpu, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -48,7 +50,7 @@ fn verify(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
 
 /// All that an operation could change. (The image is looked at by what is loaded from it later.)
 #[derive(Debug, PartialEq)]
-struct Snapshot(u64, u64, String, Registers, fpu_core::Totals);
+struct Snapshot(u64, u64, String, Registers, fpu_core::observe::Totals);
 
 fn snapshot(cpu: &SimCpu, task: &Task) -> Snapshot {
     let words = cpu.words();

@@ -2,8 +2,9 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    CpuLifecycle, Error, Event, EventKind, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu,
-    TaskState, Totals,
+    observe::{Event, EventKind, Totals},
+    session::TaskState,
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},

@@ -4,7 +4,8 @@
 
 use core::ptr::NonNull;
 use fpu_core::{
-    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, Scratch, TaskFpu, Verified,
+    verify::{Scratch, Verified},
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -375,7 +376,7 @@ fn run(seed: u64, operations: usize) {
         drop(slot.context.switch_return(&mut world.cpus[c].irqs_off()).expect("free"));
         assert_eq!(world.cpus[c].fpu().registers(), *slot.expect.borrow(), "at the end");
     }
-    let sum = |of: fn(&fpu_core::Totals) -> u64| -> u64 {
+    let sum = |of: fn(&fpu_core::observe::Totals) -> u64| -> u64 {
         world.cpus.iter().map(|cpu| of(&cpu.totals())).sum()
     };
     let (saved, restored, skipped) = (sum(|t| t.saved), sum(|t| t.restored), sum(|t| t.skipped));

@@ -3,8 +3,9 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    Area, AreaError, CpuLifecycle, CpuWords, Difference, Error, KernelFpu, KernelUnits, NewError,
-    RawArea, RawFpu, SaveArea, Scratch, Verified, VerifyError,
+    verify::{Difference, Scratch, Verified, VerifyError},
+    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
+    RawFpu, SaveArea,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},

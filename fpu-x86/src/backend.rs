@@ -2,7 +2,10 @@
 
 use core::ptr::NonNull;
 
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+};
 use raw_cpuid::CpuIdReaderNative;
 
 use crate::{

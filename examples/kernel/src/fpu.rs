@@ -5,8 +5,10 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
-    AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
-    SoftFloat, TaskFpu, TheBackend, UserReady, Verified, VerifyError,
+    observe::Event,
+    verify::{Scratch, Verified, VerifyError},
+    AreaError, CpuFpu, CpuLifecycle, Error, Exclusive, Level, Pinned, RawArea, SoftFloat, TaskFpu,
+    TheBackend, UserReady,
 };
 use fpu_x86::{Components, ControlState, EnableError, Facts, Plan, Rung};
 use spin::Once;

@@ -5,7 +5,10 @@ use core::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+};
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use crate::faults::Fault;

@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{Error, KernelFpu, KernelUnits, RestoreFault, Verified};
+use fpu_core::{verify::Verified, Error, KernelFpu, KernelUnits, RestoreFault};
 use fpu_x86::units::{SIMD, X87};
 
 use x86_64::instructions::interrupts;

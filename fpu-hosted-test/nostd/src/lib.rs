@@ -4,6 +4,7 @@
 #![allow(missing_docs)]
 
 use fpu_core::*;
+use fpu_core::verify::*;
 use fpu_x86::Plan;
 
 #[panic_handler]

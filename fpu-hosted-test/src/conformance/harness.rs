@@ -1,7 +1,7 @@
 //! What a backend author supplies to have the backend checked.
 
 use core::ptr::NonNull;
-use fpu_core::{Difference, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{verify::Difference, KernelUnits, RawFpu, RestoreFault};
 use std::fmt;
 
 /// One step on the registers. Nothing may come between two steps that changes a register.
@@ -89,7 +89,7 @@ pub trait Harness {
         false
     }
     /// What the backend says of two images, if it is one that
-    /// [can compare them](fpu_core::CompareFpu).
+    /// [can compare them](fpu_core::verify::CompareFpu).
     ///
     /// # Safety
     ///

@@ -4,8 +4,11 @@ use core::{ptr::NonNull, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxe
 use std::mem;
 
 use fpu_core::{
-    raw, CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits, Level, RawFpu, TaskFpu,
-    TaskState, UserSteps, Verified, VerifyError,
+    raw,
+    session::TaskState,
+    verify::{Verified, VerifyError},
+    CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits, Level, RawFpu, TaskFpu,
+    UserSteps,
 };
 
 use super::{

@@ -8,8 +8,10 @@ use core::ptr::NonNull;
 use std::cell::Cell;
 
 use fpu_core::{
-    CompareFpu, CpuFpu, CpuWords, Difference, Event, Exclusive, FpuRef, IdleFpu, KernelUnits,
-    Level, Pinned, RawFpu, RestoreFault, SoftFloat, Stopped, TheBackend,
+    observe::Event,
+    verify::{CompareFpu, Difference},
+    CpuFpu, CpuWords, Exclusive, FpuRef, IdleFpu, KernelUnits, Level, Pinned, RawFpu, RestoreFault,
+    SoftFloat, Stopped, TheBackend,
 };
 
 use super::{line::Line, words::goes_back};

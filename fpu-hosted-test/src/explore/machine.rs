@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::cell::{Cell, RefCell};
 
 use fpu_core::{
-    raw::TaskWord, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, NewError,
-    SaveArea, Scratch, TaskFpu, TaskState,
+    raw::TaskWord, session::TaskState, verify::Scratch, CpuLifecycle, CpuWords, Error, KernelFpu,
+    KernelUnits, Level, NewError, SaveArea, TaskFpu,
 };
 
 use super::{

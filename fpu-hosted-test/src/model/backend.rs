@@ -1,7 +1,8 @@
 //! The backend of the models: a CPU's ghost registers, and images that loom watches.
 
 use fpu_core::{
-    CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea, TheBackend,
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea, TheBackend,
 };
 use loom::cell::UnsafeCell;
 use std::{cell::Cell, ptr::NonNull};

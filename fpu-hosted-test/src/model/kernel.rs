@@ -1,7 +1,8 @@
 //! The models' kernel: CPUs with ghost registers, tasks, and the hand-over between CPUs.
 
 use fpu_core::{
-    Counters, CpuFpu, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits, Level, TaskFpu,
+    observe::Counters, CpuFpu, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits,
+    Level, TaskFpu,
 };
 use loom::sync::atomic::{AtomicPtr, Ordering};
 use std::{

@@ -1,6 +1,6 @@
 //! Registers compared with memory: what is wrong is found, and what is right is never accused.
 
-use fpu_core::{Scratch, Verified, VerifyError};
+use fpu_core::verify::{Scratch, Verified, VerifyError};
 use std::sync::Arc;
 
 use super::{

@@ -1,6 +1,6 @@
 //! What the models' kernel proves to the core: preemption off, interrupts off, a task stopped.
 
-use fpu_core::{Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped, TheBackend};
+use fpu_core::{observe::Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped, TheBackend};
 
 use super::{
     backend::Registers,

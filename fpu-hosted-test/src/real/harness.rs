@@ -8,7 +8,10 @@ use std::{
     sync::OnceLock,
 };
 
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits,
+};
 use fpu_x86::units::{SIMD, X87};
 use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, Rung};
 

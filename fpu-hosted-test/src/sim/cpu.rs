@@ -3,8 +3,9 @@
 use super::{line::Line, Injection, Interrupt, SimFpu};
 use core::marker::PhantomData;
 use fpu_core::{
-    Counters, CpuLifecycle, CpuWords, Event, Exclusive, FpuRef, KernelUnits, Level, Pinned,
-    SoftFloat, Stopped, TheBackend, Totals,
+    observe::{Counters, Event, Totals},
+    CpuLifecycle, CpuWords, Exclusive, FpuRef, KernelUnits, Level, Pinned, SoftFloat, Stopped,
+    TheBackend,
 };
 use std::{
     cell::{Cell, RefCell},

@@ -9,7 +9,10 @@ use core::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+};
 use fpu_x86::units::{SIMD, X87};
 use std::{
     cell::{Cell, RefCell},

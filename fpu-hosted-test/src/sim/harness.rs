@@ -3,7 +3,10 @@
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
 use crate::conformance::{Harness, Outcome, Step};
 use core::ptr::NonNull;
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu,
+};
 use fpu_x86::units::{SIMD, X87};
 
 /// The simulated backend, sound or not.

@@ -1,6 +1,9 @@
 //! This thread as a kernel that says it is soft-float and is not, for the calls that need the promise.
 
-use fpu_core::{Counters, CpuFpu, Event, Exclusive, Pinned, SoftFloat, TheBackend};
+use fpu_core::{
+    observe::{Counters, Event},
+    CpuFpu, Exclusive, Pinned, SoftFloat, TheBackend,
+};
 use fpu_x86::Plan;
 
 /// A CPU of this program's.

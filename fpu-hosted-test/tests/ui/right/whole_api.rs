@@ -3,6 +3,7 @@
 mod kernel;
 use core::ptr::NonNull;
 use fpu_core::*;
+use fpu_core::{session::*, verify::*};
 use kernel::*;
 
 pub fn exit_path(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
