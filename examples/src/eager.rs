@@ -27,7 +27,7 @@ impl Worker<'_> {
     #[inline(never)]
     pub fn quiet_eager(&mut self) {
         let world = self.world;
-        let (mask, instructions) = (world.setup.plan.plan_mask(), world.instructions);
+        let (mask, instructions) = (world.setup.plan.plan_word(), world.instructions);
         for (at, op) in world.ops.iter().enumerate() {
             if op.cpu != self.number {
                 continue;
@@ -156,7 +156,7 @@ impl Worker<'_> {
         // SAFETY: this operation has the guest's turn.
         let (expected, next) = unsafe { (&*guest.expected(), &mut *guest.next()) };
         next.quiet_set_pattern(quiet_seed(world, op.other, guest));
-        let mask = world.setup.plan.plan_mask();
+        let mask = world.setup.plan.plan_word();
         let loaded = host.filter(|_| !op.switched_in);
         let (trip, steps) = (&mut self.trip, &mut self.steps);
         let mut flags = DONE | RESTORED | SAVED;
@@ -205,7 +205,7 @@ impl Worker<'_> {
                 return false;
             }
             // SAFETY: D1: the child's area, whose turn is this operation's.
-            unsafe { save(other.area(), world.setup.plan.plan_mask(), world.instructions.save) };
+            unsafe { save(other.area(), world.setup.plan.plan_word(), world.instructions.save) };
         }
         let thunk = match op.kind {
             Kind::Fork => eager_fork,

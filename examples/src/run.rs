@@ -2,7 +2,10 @@
 
 use std::{io, sync::atomic::Ordering};
 
-use fpu_core::{Counters, CpuFpu, CpuLifecycle, Error, RawFpu, Totals, UserSteps};
+use fpu_core::{
+    observe::{Counters, Totals},
+    CpuFpu, CpuLifecycle, Error, RawFpu, UserSteps,
+};
 use fpu_hosted_test::real::{sane_registers, RegFile, RegisterName};
 
 use crate::{
@@ -194,7 +197,7 @@ fn work(
     let steps = UserSteps {
         restore_from: std::ptr::null(),
         save_to: std::ptr::null_mut(),
-        mask: world.setup.plan.plan_mask(),
+        mask: world.setup.plan.plan_word(),
         word: std::ptr::null_mut(),
         live: 0,
         saved: 0,

@@ -8,7 +8,8 @@ use std::{
 };
 
 use fpu_core::{
-    Counters, CpuFpu, Event, Exclusive, FpuRef, Pinned, RawArea, SoftFloat, Stopped, TaskFpu,
+    observe::{Counters, Event},
+    CpuFpu, Exclusive, FpuRef, Pinned, RawArea, SoftFloat, Stopped, TaskFpu, TheBackend,
 };
 use fpu_hosted_test::real::{Classes, RegFile};
 use fpu_x86::Plan;
@@ -124,7 +125,8 @@ impl Slot {
         // SAFETY: A3: the vector lives as long as the slot, and belongs to this context alone.
         let area = unsafe { RawArea::new(base, plan.area_len()) };
         // SAFETY: K1: the demo has one plan.
-        let fpu = unsafe { Fpu::new(plan, area) }.map_err(|(why, _)| why).expect("made to measure");
+        let backend = unsafe { TheBackend::from_ref(plan) };
+        let fpu = Fpu::new(backend, area).expect("made to measure");
         // SAFETY: D3. The old context has nothing to drop.
         unsafe { (*self.fpu.get()).write(fpu) };
         // SAFETY: D3.
@@ -222,13 +224,14 @@ pub struct ThisCpu<'m> {
 }
 
 // SAFETY: P1: the thread is pinned, and stands for a CPU of its own. P2: each worker gets the words of its
-// number. P3: one plan. P4: turns are handed over by release and acquire. P5: no interrupts here.
+// number. P3: the system has its components enabled. P4: turns are handed over by release and acquire. P5: no interrupts here.
 unsafe impl Pinned for ThisCpu<'_> {
     type Backend = Plan;
     type Words = CpuFpu;
     #[inline(always)]
-    fn backend(&self) -> &Plan {
-        self.plan
+    fn backend(&self) -> &TheBackend<Plan> {
+        // SAFETY: K1: the demo has one plan.
+        unsafe { TheBackend::from_ref(self.plan) }
     }
     #[inline(always)]
     fn words(&self) -> &CpuFpu {
@@ -248,11 +251,12 @@ unsafe impl SoftFloat for ThisCpu<'_> {}
 /// Proof that a task is stopped: the tracer's operation has the turn.
 pub struct HasTurn<'m>(pub &'m Plan, pub FpuRef<'m, Plan>);
 // SAFETY: T1: the task is switched out (the script says so) and its next operation waits for the turn. T2:
-// there is one turn. T3: the one plan; a field.
+// there is one turn. T3: a field.
 unsafe impl Stopped for HasTurn<'_> {
     type Backend = Plan;
-    fn backend(&self) -> &Plan {
-        self.0
+    fn backend(&self) -> &TheBackend<Plan> {
+        // SAFETY: K1: the demo has one plan.
+        unsafe { TheBackend::from_ref(self.0) }
     }
     fn context(&self) -> FpuRef<'_, Plan> {
         self.1

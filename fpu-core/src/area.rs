@@ -2,6 +2,8 @@
 
 use core::{cell::UnsafeCell, fmt, ptr::NonNull};
 
+use crate::align::{AlignTo, Alignment};
+
 /// Memory for one image, supplied by the kernel: inline, boxed, a page, a slice.
 ///
 /// # Safety
@@ -19,6 +21,15 @@ use core::{cell::UnsafeCell, fmt, ptr::NonNull};
 /// let area = Area::<2752>::new();
 /// assert_eq!((area.base().as_ptr() as usize % 64, area.len()), (0, 2752));
 /// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` is no memory for an image",
+        label = "not a save area",
+        note = "bytes alone (`[u8]`, `Box<[u8]>`, `Vec<u8>`) do not say how they are aligned",
+        note = "`Area<N>` has a size known at compile time, `HeapArea::for_backend` (feature `alloc`) the size of this machine, `RawArea::new` takes memory of your own"
+    )
+)]
 pub unsafe trait SaveArea {
     /// The first byte.
     fn base(&self) -> NonNull<u8>;
@@ -32,17 +43,28 @@ pub unsafe trait SaveArea {
     }
 }
 
-/// `N` bytes, aligned to 64, zeroed: put it inside the task, in a box, or in a static.
+/// `N` bytes at a multiple of `ALIGN` (64 if not said), zeroed: put it inside the task, in a box, or in a static.
 ///
 /// ```
-/// static IDLE_AREA: fpu_core::Area<576> = fpu_core::Area::new();
-/// # let _ = &IDLE_AREA;
+/// use fpu_core::Area;
+/// static IDLE_AREA: Area<576> = Area::new();
+/// static NARROW: Area<528, 16> = Area::aligned(); // no more padding than the backend asks for
+/// # let _ = (&IDLE_AREA, &NARROW);
+/// assert_eq!((size_of::<Area<528>>(), size_of::<Area<528, 16>>()), (576, 528));
+/// # use core::mem::size_of;
 /// ```
-#[repr(C, align(64))]
-pub struct Area<const N: usize>(UnsafeCell<[u8; N]>);
+#[repr(C)]
+pub struct Area<const N: usize, const ALIGN: usize = 64>
+where
+    AlignTo<ALIGN>: Alignment,
+{
+    /// Aligns the value, and takes no room.
+    _align: [<AlignTo<ALIGN> as Alignment>::Unit; 0],
+    bytes: UnsafeCell<[u8; N]>,
+}
 
 impl<const N: usize> Area<N> {
-    /// Zeroed memory; [`TaskFpu::new`](crate::TaskFpu::new) writes the initial image.
+    /// Zeroed memory at a multiple of 64; [`TaskFpu::new`](crate::TaskFpu::new) writes the initial image.
     ///
     /// ```
     /// let inline: fpu_core::Area<576> = fpu_core::Area::new();
@@ -51,24 +73,49 @@ impl<const N: usize> Area<N> {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self(UnsafeCell::new([0; N]))
+        Self::aligned()
     }
 }
 
-impl<const N: usize> Default for Area<N> {
+impl<const N: usize, const ALIGN: usize> Area<N, ALIGN>
+where
+    AlignTo<ALIGN>: Alignment,
+{
+    /// Zeroed memory at a multiple of `ALIGN`.
+    ///
+    /// ```
+    /// use fpu_core::{Area, SaveArea};
+    /// assert_eq!(Area::<264, 8>::aligned().align(), 8);
+    /// ```
+    #[must_use]
+    pub const fn aligned() -> Self {
+        Self { _align: [], bytes: UnsafeCell::new([0; N]) }
+    }
+}
+
+impl<const N: usize, const ALIGN: usize> Default for Area<N, ALIGN>
+where
+    AlignTo<ALIGN>: Alignment,
+{
     fn default() -> Self {
-        Self::new()
+        Self::aligned()
     }
 }
 
 // SAFETY: the bytes are reached only through `base`, an unsafe matter of whoever uses the pointer
-// (A2 gives them to one user); the type itself has no operation on them.
-unsafe impl<const N: usize> Sync for Area<N> {}
+// (A2 gives them to one user); the type itself has no operation on them. `_align` is empty.
+unsafe impl<const N: usize, const ALIGN: usize> Sync for Area<N, ALIGN> where
+    AlignTo<ALIGN>: Alignment
+{
+}
 
 // SAFETY: A1: the bytes are the value itself. A2: they are private, and no method reads them.
-unsafe impl<const N: usize> SaveArea for Area<N> {
+unsafe impl<const N: usize, const ALIGN: usize> SaveArea for Area<N, ALIGN>
+where
+    AlignTo<ALIGN>: Alignment,
+{
     fn base(&self) -> NonNull<u8> {
-        NonNull::from(&self.0).cast()
+        NonNull::from(&self.bytes).cast()
     }
     fn len(&self) -> usize {
         N
@@ -78,7 +125,10 @@ unsafe impl<const N: usize> SaveArea for Area<N> {
     }
 }
 
-impl<const N: usize> fmt::Debug for Area<N> {
+impl<const N: usize, const ALIGN: usize> fmt::Debug for Area<N, ALIGN>
+where
+    AlignTo<ALIGN>: Alignment,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Area<{N}>")
     }
@@ -118,8 +168,7 @@ impl RawArea {
     /// let page = Box::leak(Box::new(Area::new()));
     /// // SAFETY: A3: leaked, so ours for ever, and nothing else uses it.
     /// let area = unsafe { RawArea::new(NonNull::from(page).cast(), 512) };
-    /// // SAFETY: K1: the one backend.
-    /// assert!(unsafe { fpu_core::TaskFpu::new(the_backend(), area) }.is_ok());
+    /// assert!(fpu_core::TaskFpu::new(the_backend(), area).is_ok());
     /// ```
     #[must_use]
     pub const unsafe fn new(base: NonNull<u8>, len: usize) -> Self {
@@ -129,7 +178,7 @@ impl RawArea {
 
 // SAFETY: the bytes belong to this value alone (A3), so they go where it goes.
 unsafe impl Send for RawArea {}
-// SAFETY: as for `Area`.
+// SAFETY: the bytes are reached only through `base`, by the one user of A2; the type has no operation on them.
 unsafe impl Sync for RawArea {}
 
 // SAFETY: A1 and A2 are A3, promised at construction.
@@ -148,7 +197,7 @@ unsafe impl SaveArea for RawArea {
 // SAFETY: A1, A2: those of the boxed area, which nobody else can reach and which does not even move
 // with the box.
 #[cfg(feature = "alloc")]
-unsafe impl<T: SaveArea> SaveArea for alloc::boxed::Box<T> {
+unsafe impl<T: SaveArea + ?Sized> SaveArea for alloc::boxed::Box<T> {
     fn base(&self) -> NonNull<u8> {
         (**self).base()
     }

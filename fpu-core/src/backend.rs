@@ -17,8 +17,8 @@ use core::{fmt, ptr::NonNull};
 ///
 /// * **B1** [`area_len`](Self::area_len) and [`area_align`](Self::area_align) never change, the
 ///   alignment is a power of two, and no method reads or writes outside that many bytes.
-/// * **B2** [`save`](Self::save) writes every register that any task can hold (XCR0 | IA32_XSS on
-///   x86) and changes none.
+/// * **B2** [`save`](Self::save) writes every register that any task can hold (on x86: XCR0 | IA32_XSS)
+///   and changes none.
 /// * **B3** [`restore`](Self::restore) sets every such register, those absent from the image to
 ///   their initial value, so that nothing of the previous holder is left; it reads the image and writes
 ///   nothing to it.
@@ -91,12 +91,13 @@ pub unsafe trait RawFpu {
     /// Bytes a save area must have.
     fn area_len(&self) -> usize;
 
-    /// Alignment a save area must have, in bytes, a power of two (64 for XSAVE).
+    /// Alignment a save area must have, in bytes, a power of two (on x86: 64, for XSAVE).
     fn area_align(&self) -> usize;
 
-    /// A word handed to assembly with every [plan](crate::UserPlan), without meaning to the core:
-    /// for XSAVE the requested-feature bitmap that belongs in EDX:EAX.
-    fn plan_mask(&self) -> u64 {
+    /// A word handed to assembly with every [plan](crate::UserPlan), without meaning to the core. On x86: the
+    /// requested-feature bitmap that XSAVE takes in EDX:EAX.
+    #[doc(alias = "plan_mask")]
+    fn plan_word(&self) -> u64 {
         u64::MAX
     }
 
@@ -131,15 +132,27 @@ pub unsafe trait RawFpu {
     #[doc(alias = "ex_handler_fprestore")]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
 
-    /// Puts the control words that compiled kernel code expects into the registers (x87: FNINIT;
-    /// SIMD: MXCSR = 0x1F80), for the units asked for.
+    /// A section begins: puts the control words that compiled kernel code expects into the registers, for the units
+    /// asked for. On x86: FNINIT for x87, MXCSR = 0x1F80 for SIMD.
     ///
     /// # Safety
     ///
     /// S2 as for [`save`](Self::save), and the registers hold nothing that anybody needs.
     unsafe fn kernel_defaults(&self, units: KernelUnits);
 
-    /// Copies an image for a child task, leaving out what a child does not inherit (AMX on x86).
+    /// The section ends that [`kernel_defaults`](Self::kernel_defaults) began with these units: turns off again what
+    /// the kernel's code must not leave on (on AArch64 streaming mode, by SMSTOP; on RISC-V `sstatus.FS`). Sections
+    /// are refused on this CPU until it returns. By default, and on x86, nothing.
+    ///
+    /// # Safety
+    ///
+    /// As for [`kernel_defaults`](Self::kernel_defaults).
+    #[inline(always)]
+    unsafe fn section_end(&self, units: KernelUnits) {
+        let _ = units;
+    }
+
+    /// Copies an image for a child task, leaving out what a child does not inherit (on x86: AMX tiles).
     ///
     /// # Safety
     ///
@@ -165,7 +178,7 @@ pub unsafe trait RawFpu {
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> Self::ImageMut<'a>;
 }
 
-/// Why the hardware refused an image; the number is the backend's (x86: the exception vector, 13 for
+/// Why the hardware refused an image; the number is the backend's (on x86: the exception vector, 13 for
 /// general protection, 14 for a page fault).
 ///
 /// ```
@@ -183,44 +196,133 @@ impl fmt::Display for RestoreFault {
     }
 }
 
-/// Which units a kernel FPU section wants with sane control words.
+/// The kernel's one backend: the value with which contexts are made and registers moved.
+///
+/// A context's area is checked once, when the context is made; the saves into it come later, through other values
+/// (a witness, a proof of being stopped). The two have to agree on its size and format. This type is
+/// that agreement, promised once, where the kernel stores its backend; [`TaskFpu::new`](crate::TaskFpu::new) and
+/// all that follows are safe then.
+///
+/// It is the backend's value and nothing else ([`Deref`](core::ops::Deref) gives it), and can be a `static`.
+///
+/// ```
+/// use fpu_core::{RawFpu, TaskFpu, TheBackend};
+/// # use fpu_hosted_test::{doc::Area, sim::SimFpu};
+/// // SAFETY: K1: the only one that this kernel makes.
+/// let backend = unsafe { TheBackend::new(SimFpu::new()) };
+/// let need = backend.area_len();
+/// let task = TaskFpu::new(&backend, Area::new())?;
+/// # let _ = (need, task);
+/// # Ok::<(), fpu_core::AreaError>(())
+/// ```
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct TheBackend<B>(B);
+
+impl<B> TheBackend<B> {
+    /// Promises that this is the one.
+    ///
+    /// # Safety
+    ///
+    /// * **K1** all values of `TheBackend<B>` that the kernel makes describe the same layout
+    ///   ([`area_len`](RawFpu::area_len), [`area_align`](RawFpu::area_align), and an image that one of them wrote is
+    ///   one for the others), now and always. The simplest kernel makes one, stores it in a static, and has
+    ///   no second. With another layout, saves could reach beyond an area.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::sim::SimFpu;
+    /// // SAFETY: K1: the only one.
+    /// let backend = unsafe { fpu_core::TheBackend::new(SimFpu::new()) };
+    /// # let _ = backend;
+    /// ```
+    #[must_use]
+    pub const unsafe fn new(backend: B) -> Self {
+        Self(backend)
+    }
+
+    /// The same for a backend that is stored somewhere already.
+    ///
+    /// # Safety
+    ///
+    /// K1 as for [`new`](Self::new).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::{doc::Area, sim::SimFpu};
+    /// use fpu_core::{TaskFpu, TheBackend};
+    /// let stored = SimFpu::new();
+    /// // SAFETY: K1: the only one.
+    /// let backend = unsafe { TheBackend::from_ref(&stored) };
+    /// assert!(TaskFpu::new(backend, Area::new()).is_ok());
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn from_ref(backend: &B) -> &Self {
+        // SAFETY: `repr(transparent)`: the same address, layout and lifetime.
+        unsafe { &*(backend as *const B).cast::<Self>() }
+    }
+}
+
+impl<B> core::ops::Deref for TheBackend<B> {
+    type Target = B;
+    #[inline(always)]
+    fn deref(&self) -> &B {
+        &self.0
+    }
+}
+
+/// Which units a kernel FPU section wants with sane control words: some of 32, which the backend numbers and
+/// names (`fpu_x86::units`).
 ///
 /// ```
 /// use fpu_core::KernelUnits;
-/// assert!(KernelUnits::ALL.x87() && KernelUnits::ALL.simd());
-/// assert!(!KernelUnits::SIMD.x87());
+/// const SCALAR: KernelUnits = KernelUnits::unit(0); // in the backend's crate
+/// const VECTOR: KernelUnits = KernelUnits::unit(1);
+/// assert!((SCALAR | VECTOR).contains(VECTOR) && !SCALAR.contains(VECTOR));
+/// assert!(KernelUnits::ALL.contains(SCALAR | VECTOR));
 /// ```
 #[doc(alias = "KFPU_387")]
 #[doc(alias = "KFPU_MXCSR")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelUnits(u8);
+pub struct KernelUnits(u32);
 
 impl KernelUnits {
     /// None: the section sets up what it needs by itself.
     pub const NONE: Self = Self(0);
-    /// The x87 stack, empty, with the default control word.
-    pub const X87: Self = Self(1);
-    /// The SIMD control and status word.
-    pub const SIMD: Self = Self(2);
-    /// Both.
-    pub const ALL: Self = Self(3);
+    /// All that the backend has.
+    pub const ALL: Self = Self(u32::MAX);
 
-    /// Is the x87 unit asked for?
+    /// The backend's unit of this number, below 32; no unit has a higher one.
     ///
     /// ```
-    /// assert!(fpu_core::KernelUnits::X87.x87() && !fpu_core::KernelUnits::NONE.x87());
+    /// use fpu_core::KernelUnits;
+    /// assert_ne!(KernelUnits::unit(0), KernelUnits::unit(31));
+    /// assert_eq!(KernelUnits::unit(32), KernelUnits::NONE);
     /// ```
     #[must_use]
-    pub const fn x87(self) -> bool {
-        self.0 & Self::X87.0 != 0
+    pub const fn unit(number: u32) -> Self {
+        match 1u32.checked_shl(number) {
+            Some(bit) => Self(bit),
+            None => Self::NONE,
+        }
     }
-    /// Is the SIMD unit asked for?
+
+    /// Are all of these units asked for?
     ///
     /// ```
-    /// assert!(fpu_core::KernelUnits::SIMD.simd() && !fpu_core::KernelUnits::X87.simd());
+    /// use fpu_core::KernelUnits;
+    /// assert!(!KernelUnits::NONE.contains(KernelUnits::unit(0)));
     /// ```
+    #[doc(alias = "x87")]
+    #[doc(alias = "simd")]
     #[must_use]
-    pub const fn simd(self) -> bool {
-        self.0 & Self::SIMD.0 != 0
+    pub const fn contains(self, units: Self) -> bool {
+        self.0 & units.0 == units.0
+    }
+}
+
+impl core::ops::BitOr for KernelUnits {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 }

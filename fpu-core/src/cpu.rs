@@ -4,11 +4,12 @@ use core::fmt;
 
 use crate::{
     closed::ClosedCpu,
+    observe::{Event, EventKind},
     residency::{
         self, after, gate, left_closed, offline_word, online_word, set_gate, set_resident, used_up,
     },
     sync::{fault, AtomicU64, Fault, Ordering},
-    CpuWords, Error, Event, EventKind, IdleFpu, Level, Pinned, SoftFloat,
+    CpuWords, Error, IdleFpu, Level, Pinned, SoftFloat,
 };
 
 /// The per-CPU state, for kernels whose per-CPU data can hold a struct. Two words, zero at first, alone

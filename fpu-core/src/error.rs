@@ -69,7 +69,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Why a save area was refused; the area comes back with it.
+/// Why a save area was refused. [`NewError`] carries the area too.
 ///
 /// ```
 /// use fpu_core::AreaError;
@@ -91,6 +91,11 @@ pub enum AreaError {
         /// The alignment required, in bytes.
         need: usize,
     },
+    /// The allocator has no such memory ([`HeapArea`](crate::HeapArea), feature `alloc`).
+    OutOfMemory {
+        /// Bytes asked for.
+        need: usize,
+    },
 }
 
 impl fmt::Display for AreaError {
@@ -102,6 +107,9 @@ impl fmt::Display for AreaError {
             AreaError::Misaligned { need } => {
                 write!(f, "the save area is not aligned to {need} bytes")
             }
+            AreaError::OutOfMemory { need } => {
+                write!(f, "no memory for a save area of {need} bytes")
+            }
         }
     }
 }
@@ -112,3 +120,51 @@ impl core::error::Error for Error {}
 #[cfg(fpu_core_error)]
 #[allow(clippy::incompatible_msrv)] // as above
 impl core::error::Error for AreaError {}
+
+/// Why no context was made ([`TaskFpu::new`](crate::TaskFpu::new)), with the area that was refused.
+///
+/// `?` turns it into an [`AreaError`], which drops the area, or into a boxed error.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// use fpu_core::{Area, AreaError, NewError, TaskFpu};
+/// # let cpu = online_cpu();
+/// fn small(cpu: &Cpu) -> Result<TaskFpu<Backend, Area<64>>, AreaError> {
+///     Ok(TaskFpu::new(cpu.backend(), Area::new())?)
+/// }
+/// assert!(matches!(small(&cpu), Err(AreaError::TooSmall { have: 64, .. })));
+/// // Or with the area, for the slab it came from:
+/// if let Err(NewError { why, area }) = TaskFpu::new(cpu.backend(), Area::<64>::new()) {
+///     println!("{why}");
+///     drop(area);
+/// }
+/// ```
+pub struct NewError<A> {
+    /// What is wrong with it.
+    pub why: AreaError,
+    /// The area, untouched.
+    pub area: A,
+}
+
+// Whatever the area is: errors are printed, areas are not.
+impl<A> fmt::Debug for NewError<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewError").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<A> fmt::Display for NewError<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<A> From<NewError<A>> for AreaError {
+    fn from(refused: NewError<A>) -> Self {
+        refused.why
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // as above
+impl<A> core::error::Error for NewError<A> {}

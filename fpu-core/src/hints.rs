@@ -5,7 +5,8 @@
 //! a trait that nothing implements; its text is the message.
 
 use crate::{
-    MemoryWritable, RawFpu, ReadSession, RegistersOnly, Session, SoftFloat, StoppedTask, UserReady,
+    session::{MemoryWritable, ReadSession, RegistersOnly, Session},
+    RawFpu, SoftFloat, StoppedTask, UserReady,
 };
 
 macro_rules! hint {

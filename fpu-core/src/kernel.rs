@@ -3,7 +3,7 @@
 //! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
 //! crate cite. A kernel writes each `impl` once.
 
-use crate::{Event, FpuRef, RawFpu};
+use crate::{observe::Event, FpuRef, RawFpu, TheBackend};
 
 /// One CPU's two words, initially 0, as get and set: a `Cell` behind GS, an OSTD
 /// `cpu_local_cell!`, a static indexed by CPU. [`CpuFpu`](crate::CpuFpu) is one ready made.
@@ -58,8 +58,8 @@ pub unsafe trait CpuWords {
 ///   a switch of stacks: who comes back makes a new one.
 /// * **P2** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once, but
 ///   for those of code that has interrupted the other's.
-/// * **P3** [`backend`](Self::backend) is the same everywhere and always, and what it manages is enabled
-///   on every CPU.
+/// * **P3** what the [`backend`](Self::backend) manages is enabled on that CPU. (That it is the same everywhere
+///   is K1 of [`TheBackend`].)
 /// * **P4** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
 ///   now), and whatever passes a task from one CPU to the next (a run-queue lock) orders what
@@ -73,15 +73,15 @@ pub unsafe trait CpuWords {
 /// `unsafe`, or the kernel's guard of whose making they follow.
 ///
 /// ```
-/// use fpu_core::{CpuFpu, Pinned};
+/// use fpu_core::{CpuFpu, Pinned, TheBackend};
 /// # use fpu_hosted_test::doc::{Backend, the_backend, this_cpu_fpu};
 /// struct PreemptOff(core::marker::PhantomData<*mut ()>); // a guard: `!Send`
-/// // SAFETY: P1: the guard turned preemption off. P2, P3: per-CPU data and the one backend.
+/// // SAFETY: P1: the guard turned preemption off. P2: per-CPU data. P3: each CPU enables it when it starts.
 /// // P4: run-queue locks. P5: NMI handlers use another type.
 /// unsafe impl Pinned for PreemptOff {
 ///     type Backend = Backend;
 ///     type Words = CpuFpu;
-///     fn backend(&self) -> &Backend { the_backend() }
+///     fn backend(&self) -> &TheBackend<Backend> { the_backend() }
 ///     fn words(&self) -> &CpuFpu { this_cpu_fpu() }
 /// }
 /// # let _ = PreemptOff(core::marker::PhantomData);
@@ -102,7 +102,7 @@ pub unsafe trait Pinned {
     type Words: CpuWords;
 
     /// The backend, the same everywhere.
-    fn backend(&self) -> &Self::Backend;
+    fn backend(&self) -> &TheBackend<Self::Backend>;
     /// This CPU's words.
     fn words(&self) -> &Self::Words;
 
@@ -193,25 +193,24 @@ pub unsafe trait SoftFloat: Pinned {}
 /// * **T1** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
 ///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
-///   [`Session::switch_prepare`](crate::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
+///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
 ///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
 ///   dropping the value is ordered before its next switch-in.
 /// * **T2** no other value holds the same context.
 ///
 /// And always:
 ///
-/// * **T3** [`backend`](Self::backend) is the kernel's one backend, as in P3, and [`context`](Self::context) the
-///   same at each call.
+/// * **T3** [`context`](Self::context) is the same at each call.
 ///
 /// ```
-/// use fpu_core::{FpuRef, Stopped};
+/// use fpu_core::{FpuRef, Stopped, TheBackend};
 /// # use fpu_hosted_test::doc::{Backend, Task, the_backend};
 /// struct Traced<'t> { task: &'t Task }
 /// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
-/// // T3: the one backend; a field that nobody changes.
+/// // T3: a field that nobody changes.
 /// unsafe impl Stopped for Traced<'_> {
 ///     type Backend = Backend;
-///     fn backend(&self) -> &Backend { the_backend() }
+///     fn backend(&self) -> &TheBackend<Backend> { the_backend() }
 ///     fn context(&self) -> FpuRef<'_, Backend> { self.task.context() }
 /// }
 /// # let _ = Traced { task: &fpu_hosted_test::doc::new_task() };
@@ -228,7 +227,7 @@ pub unsafe trait Stopped {
     /// The kernel's backend.
     type Backend: RawFpu;
     /// The backend, the same as [`Pinned::backend`].
-    fn backend(&self) -> &Self::Backend;
+    fn backend(&self) -> &TheBackend<Self::Backend>;
     /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
     fn context(&self) -> FpuRef<'_, Self::Backend>;
 }

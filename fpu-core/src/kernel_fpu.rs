@@ -3,9 +3,10 @@
 use core::{hint::black_box, marker::PhantomData};
 
 use crate::{
+    observe::{Event, EventKind},
     residency::{after, close, gate, refusal, reopen, MEMORY},
     sync::{fault, Fault},
-    Error, Event, EventKind, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
+    Error, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
 };
 
 /// Kernel FPU sections. Its methods exist for every [`SoftFloat`] witness.
@@ -26,7 +27,7 @@ use crate::{
 /// # let (mut cpu, task) = cpu_and_task();
 /// task.switch_return(&mut cpu)?;
 /// for _ in 0..3 {
-///     cpu.with_kernel_fpu(Some(task.context()), KernelUnits::SIMD, || { /* checksum */ })?;
+///     cpu.with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || { /* checksum */ })?;
 /// }
 /// task.switch_return(&mut cpu)?;
 /// assert_eq!((cpu.totals().saved, cpu.totals().restored), (1, 2));
@@ -49,7 +50,7 @@ pub trait KernelFpu: Pinned {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = online_cpu();
-    /// let section = cpu.kernel_fpu(None, KernelUnits::SIMD)?;
+    /// let section = cpu.kernel_fpu(None, KernelUnits::ALL)?;
     /// /* vector code */
     /// drop(section);
     /// # Ok::<(), fpu_core::Error>(())
@@ -72,7 +73,7 @@ pub trait KernelFpu: Pinned {
         // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
         // is saved, and the word with which the CPU will reopen is no stamp that anybody has.
         unsafe { self.backend().kernel_defaults(units) };
-        Ok(Section { cpu: self, resident: vacant, not_send: PhantomData })
+        Ok(Section { cpu: self, resident: vacant, units: Some(units), not_send: PhantomData })
     }
 
     /// Runs `code` in a section.
@@ -84,7 +85,7 @@ pub trait KernelFpu: Pinned {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = online_cpu();
-    /// let sum = cpu.with_kernel_fpu(None, KernelUnits::SIMD, || 40 + 2)?;
+    /// let sum = cpu.with_kernel_fpu(None, KernelUnits::ALL, || 40 + 2)?;
     /// assert_eq!(sum, 42);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
@@ -140,13 +141,13 @@ pub trait KernelFpu: Pinned {
             return Err(refusal(w, self.words()));
         }
         let before = begin(self, current)?;
-        let mut end = Section { cpu: self, resident: before, not_send: PhantomData };
+        let mut end = Section { cpu: self, resident: before, units: None, not_send: PhantomData };
         let w = persistent.word.load();
         if w == before | MEMORY || fault(Fault::PersistentTrustsStale) {
             persistent.tell(end.cpu, EventKind::Skipped);
         } else {
             end.resident = if fault(Fault::PersistentKeepsStamp) { before } else { after(before) };
-            // SAFETY: S1: the context was made with this backend (P3) and is used by this CPU now (P4).
+            // SAFETY: S1: the context was made with this backend (K1) and is used by this CPU now (P4).
             // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
             if let Err(why) = unsafe { end.cpu.backend().restore(persistent.area) } {
                 persistent.tell(end.cpu, EventKind::Failed);
@@ -194,7 +195,7 @@ fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Resu
             if fault(Fault::SectionMarksBeforeSave) {
                 task.word.publish(w | MEMORY);
             }
-            // SAFETY: S1: made with this backend (P3), used by this CPU only (P4). S2: pinned (P1), F1;
+            // SAFETY: S1: made with this backend (K1), used by this CPU only (P4). S2: pinned (P1), F1;
             // the CPU is closed, and the word has just said that the registers are this task's.
             unsafe { cpu.backend().save(task.area) };
             task.word.publish_saved(w | MEMORY, Fault::SectionMarkRelaxed);
@@ -227,6 +228,8 @@ pub struct Section<'c, C: Pinned> {
     cpu: &'c mut C,
     /// The word to reopen with.
     resident: u64,
+    /// What the section began with; `None` while a persistent context runs.
+    units: Option<KernelUnits>,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -249,6 +252,10 @@ impl<C: Pinned> Section<'_, C> {
 
 impl<C: Pinned> Drop for Section<'_, C> {
     fn drop(&mut self) {
+        if let Some(units) = self.units {
+            // SAFETY: S2: pinned (P1), F1, this CPU is still closed; the registers are nobody's, as at the beginning.
+            unsafe { self.cpu.backend().section_end(units) };
+        }
         reopen(self.cpu.words(), self.resident);
     }
 }

@@ -5,8 +5,8 @@ use core::marker::PhantomData;
 use crate::{
     closed::ClosedCpu,
     residency::{refusal, MEMORY},
-    Both, Error, MemoryOnly, MemoryWritable, Pinned, RawFpu, RegistersOnly, SaveArea, Session,
-    SoftFloat, State, TaskFpu,
+    session::{Both, MemoryOnly, MemoryWritable, RegistersOnly, Session, State},
+    Error, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu,
 };
 
 /// The current task's state, opened: exactly one handle, and on it only what is right.

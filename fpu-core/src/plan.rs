@@ -3,8 +3,9 @@
 use core::marker::PhantomData;
 
 use crate::{
+    observe::{Event, EventKind},
     residency::{in_due, out_due, InDue, OutDue, MEMORY},
-    Error, Event, EventKind, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
+    Error, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
 };
 
 /// The steps of one trip to user mode and back, for assembly. Two optional instructions and two stores:
@@ -30,7 +31,7 @@ pub struct UserSteps {
     pub restore_from: *const u8,
     /// Offset 8: the area to save to.
     pub save_to: *mut u8,
-    /// Offset 16: the backend's [`plan_mask`](RawFpu::plan_mask), for EDX:EAX.
+    /// Offset 16: the backend's [`plan_word`](RawFpu::plan_word); on x86, for EDX:EAX.
     pub mask: u64,
     /// Offset 24: the task's word.
     pub word: *mut u64,
@@ -50,7 +51,7 @@ pub struct UserSteps {
 pub struct SaveSteps {
     /// Offset 0: the area to save to.
     pub save_to: *mut u8,
-    /// Offset 8: the backend's [`plan_mask`](RawFpu::plan_mask), for EDX:EAX.
+    /// Offset 8: the backend's [`plan_word`](RawFpu::plan_word); on x86, for EDX:EAX.
     pub mask: u64,
     /// Offset 16: the task's word.
     pub word: *mut u64,
@@ -133,7 +134,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let steps = UserSteps {
             restore_from,
             save_to: area,
-            mask: cpu.backend().plan_mask(),
+            mask: cpu.backend().plan_word(),
             word: self.word.as_ptr(),
             live,
             saved: live | MEMORY,
@@ -168,7 +169,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     {
         let OutDue::Save { saved } = out_due(&self.word, cpu.words())? else { return Ok(None) };
         let (save_to, mask, word) =
-            (self.base().as_ptr(), cpu.backend().plan_mask(), self.word.as_ptr());
+            (self.base().as_ptr(), cpu.backend().plan_word(), self.word.as_ptr());
         let steps = SaveSteps { save_to, mask, word, saved };
         Ok(Some(OutPlan { steps, cpu, task: PhantomData }))
     }

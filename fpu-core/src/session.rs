@@ -1,16 +1,25 @@
 //! The typestate session: one current task's state, with this CPU closed to everybody else.
+//!
+//! [`TaskFpu::open`](crate::TaskFpu::open) gives a [`TaskState`], one [`Session`] for each state in which a task can
+//! be. The states ([`RegistersOnly`], [`Both`], [`MemoryOnly`], [`MemoryWritable`]) and what is asked of them
+//! ([`MemoryValid`] and its like, which carry the compiler's messages) are seldom written by name.
 
 use core::marker::PhantomData;
 
 use crate::{
     closed::ClosedCpu,
+    observe::EventKind,
     residency::{next_stamp, TaskWord, MEMORY, NOWHERE},
+    sync::{fault, Fault},
+    Error, Exclusive, FpuRef, Pinned, RawFpu, SoftFloat, UserReady,
+};
+
+pub use crate::{
+    opened::{ReadSession, TaskState},
     state::{
         Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
         RegistersStale, State, Unclaimed,
     },
-    sync::{fault, Fault},
-    Error, EventKind, Exclusive, FpuRef, Pinned, RawFpu, SoftFloat, UserReady,
 };
 
 /// The current task's state in state `S`. While it lives, kernel FPU sections on this CPU are refused

@@ -18,8 +18,8 @@ mod sealed {
 /// | [`MemoryOnly`], [`MemoryWritable`] | `switch_return` (restore) | user mode, state 1 |
 ///
 /// ```
-/// fn name<S: fpu_core::State>() -> &'static str { S::NAME }
-/// assert_eq!(name::<fpu_core::Both>(), "both");
+/// fn name<S: fpu_core::session::State>() -> &'static str { S::NAME }
+/// assert_eq!(name::<fpu_core::session::Both>(), "both");
 /// ```
 pub trait State: sealed::Sealed {
     /// The state's name as in docs/theory.md.
@@ -29,16 +29,16 @@ pub trait State: sealed::Sealed {
 /// State 1: the registers are the only valid copy.
 ///
 /// ```
-/// use fpu_core::State;
-/// assert_eq!(fpu_core::RegistersOnly::NAME, "registers only");
+/// use fpu_core::session::State;
+/// assert_eq!(fpu_core::session::RegistersOnly::NAME, "registers only");
 /// ```
 #[derive(Debug)]
 pub enum RegistersOnly {}
 /// State 2a: registers and memory agree, and neither may be written.
 ///
 /// ```
-/// use fpu_core::State;
-/// assert_eq!(fpu_core::Both::NAME, "both");
+/// use fpu_core::session::State;
+/// assert_eq!(fpu_core::session::Both::NAME, "both");
 /// ```
 #[derive(Debug)]
 pub enum Both {}
@@ -47,16 +47,16 @@ pub enum Both {}
 /// written.
 ///
 /// ```
-/// use fpu_core::State;
-/// assert_eq!(fpu_core::MemoryOnly::NAME, "memory only");
+/// use fpu_core::session::State;
+/// assert_eq!(fpu_core::session::MemoryOnly::NAME, "memory only");
 /// ```
 #[derive(Debug)]
 pub enum MemoryOnly {}
 /// State 2b, and no registers of any CPU claim to hold the state: memory can be written.
 ///
 /// ```
-/// use fpu_core::State;
-/// assert_eq!(fpu_core::MemoryWritable::NAME, "memory writable");
+/// use fpu_core::session::State;
+/// assert_eq!(fpu_core::session::MemoryWritable::NAME, "memory writable");
 /// ```
 #[derive(Debug)]
 pub enum MemoryWritable {}
@@ -81,9 +81,9 @@ impl State for MemoryWritable {
 /// States in which the image in memory can be read.
 ///
 /// ```
-/// fn readable<S: fpu_core::MemoryValid>() {}
-/// readable::<fpu_core::Both>();
-/// readable::<fpu_core::MemoryOnly>();
+/// fn readable<S: fpu_core::session::MemoryValid>() {}
+/// readable::<fpu_core::session::Both>();
+/// readable::<fpu_core::session::MemoryOnly>();
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
@@ -101,9 +101,9 @@ impl MemoryValid for MemoryWritable {}
 /// States in which this CPU's registers do not hold the state, so that it can be loaded.
 ///
 /// ```
-/// fn loadable<S: fpu_core::RegistersStale>() {}
-/// loadable::<fpu_core::MemoryOnly>();
-/// loadable::<fpu_core::MemoryWritable>();
+/// fn loadable<S: fpu_core::session::RegistersStale>() {}
+/// loadable::<fpu_core::session::MemoryOnly>();
+/// loadable::<fpu_core::session::MemoryWritable>();
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
@@ -120,8 +120,8 @@ impl RegistersStale for MemoryWritable {}
 /// The state in which no registers claim to hold the task's state, so that memory can be written.
 ///
 /// ```
-/// fn writable<S: fpu_core::Unclaimed>() {}
-/// writable::<fpu_core::MemoryWritable>();
+/// fn writable<S: fpu_core::session::Unclaimed>() {}
+/// writable::<fpu_core::session::MemoryWritable>();
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
@@ -137,8 +137,8 @@ impl Unclaimed for MemoryWritable {}
 /// The state in which memory is stale, so that a save has something to do.
 ///
 /// ```
-/// fn to_be_saved<S: fpu_core::MemoryStale>() {}
-/// to_be_saved::<fpu_core::RegistersOnly>();
+/// fn to_be_saved<S: fpu_core::session::MemoryStale>() {}
+/// to_be_saved::<fpu_core::session::RegistersOnly>();
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
@@ -154,8 +154,8 @@ impl MemoryStale for RegistersOnly {}
 /// The state in which registers and memory agree, so that the registers' claim can be dropped.
 ///
 /// ```
-/// fn droppable<S: fpu_core::BothValid>() {}
-/// droppable::<fpu_core::Both>();
+/// fn droppable<S: fpu_core::session::BothValid>() {}
+/// droppable::<fpu_core::session::Both>();
 /// ```
 #[cfg_attr(
     fpu_diagnostics,

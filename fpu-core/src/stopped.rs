@@ -97,7 +97,7 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// ```
     #[must_use]
     pub fn image(&self) -> B::Image<'_> {
-        // SAFETY: S1: checked in `new` against this backend (T3). S3: the task is stopped and memory is
+        // SAFETY: S1: checked in `new` against this backend (K1). S3: the task is stopped and memory is
         // valid, so nothing saves to it (T1), and only this proof's holder is here (T2).
         unsafe { self.backend.image(self.task.area) }
     }

@@ -11,6 +11,9 @@ pub(crate) use core::sync::atomic::{compiler_fence, AtomicU64, Ordering};
 #[cfg(fpu_loom)]
 pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 
+/// Counts events, and decides nothing: the real one in the models too.
+pub(crate) use core::sync::atomic::AtomicU64 as Count;
+
 /// Loom explores one interrupt order at a time and does not model the compiler; see docs/theory.md.
 #[cfg(fpu_loom)]
 pub(crate) fn compiler_fence(_: Ordering) {}

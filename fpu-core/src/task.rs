@@ -3,9 +3,11 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
+    observe::{Event, EventKind},
     residency::{in_due, out_due, set_resident, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
     sync::{fault, Fault},
-    AreaError, CpuWords, Error, Event, EventKind, Exclusive, Pinned, RawFpu, SaveArea, SoftFloat,
+    AreaError, CpuWords, Error, Exclusive, NewError, Pinned, RawFpu, SaveArea, SoftFloat,
+    TheBackend,
 };
 
 /// One task's FPU state: 8 bytes of protocol, and the area it is saved to.
@@ -28,8 +30,7 @@ use crate::{
 /// # use fpu_hosted_test::doc::*;
 /// use fpu_core::TaskFpu;
 /// # let mut cpu = online_cpu();
-/// // SAFETY: K1: the one backend.
-/// let task = unsafe { TaskFpu::new(cpu.backend(), Area::new()) }.map_err(|(why, _)| why)?;
+/// let task = TaskFpu::new(cpu.backend(), Area::new())?;
 /// task.switch_return(&mut cpu)?;      // loads the initial state
 /// task.switch_prepare(&cpu)?;         // saves; the registers keep it
 /// task.switch_return(&mut cpu)?;      // nothing is loaded: they still hold it
@@ -54,35 +55,33 @@ unsafe impl<B, A: SaveArea + Send + Sync> Sync for TaskFpu<B, A> {}
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// A context in the architectural initial state, in memory only.
     ///
-    /// # Safety
-    ///
-    /// * **K1** `backend` is the kernel's one backend: what every witness returns (P3, T3). With another
-    ///   layout, saves could reach beyond the area.
+    /// It needs no witness: a context is made wherever the kernel makes a task, preemption on or off. The area is
+    /// checked against this backend, and every later save uses this backend too, as there is
+    /// [only one](TheBackend) (K1).
     ///
     /// # Errors
     ///
-    /// The area is too small or misaligned for the backend; it comes back untouched.
+    /// The area is too small or misaligned for the backend; the error carries it, untouched.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let cpu = online_cpu();
     /// use fpu_core::{AreaError, RawFpu, TaskFpu};
     /// let small = fpu_core::Area::<64>::new();
-    /// // SAFETY: K1: the one backend.
-    /// let refused = unsafe { TaskFpu::new(cpu.backend(), small) }.err().map(|(why, _area)| why);
+    /// let refused = TaskFpu::new(cpu.backend(), small).err().map(|refused| refused.why);
     /// let need = cpu.backend().area_len();
     /// assert_eq!(refused, Some(AreaError::TooSmall { need, have: 64 }));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
-    pub unsafe fn new(backend: &B, area: A) -> Result<Self, (AreaError, A)> {
+    pub fn new(backend: &TheBackend<B>, area: A) -> Result<Self, NewError<A>> {
         let (need, align) = (backend.area_len(), backend.area_align());
         if area.len() < need {
-            return Err((AreaError::TooSmall { need, have: area.len() }, area));
+            return Err(NewError { why: AreaError::TooSmall { need, have: area.len() }, area });
         }
         let task = Self { word: TaskWord::new(), area, backend: PhantomData };
         // What the type promises wherever it is moved, and what is so here.
         if task.area.align() < align || task.base().as_ptr() as usize & (align - 1) != 0 {
-            return Err((AreaError::Misaligned { need: align }, task.area));
+            return Err(NewError { why: AreaError::Misaligned { need: align }, area: task.area });
         }
         if !fault(Fault::NewSkipsInitial) {
             // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
@@ -343,7 +342,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         if !fault(Fault::ForkKeepsChildClaim) {
             child.word.publish(word);
         }
-        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
+        // SAFETY: S1 for both: each was checked against this backend (K1) in `new`; `child` is
         // borrowed exclusively and is another value, so they do not overlap (A2).
         unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
         Ok(())

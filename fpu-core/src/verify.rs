@@ -10,8 +10,9 @@
 use core::{fmt, ptr::NonNull};
 
 use crate::{
+    session::TaskState,
     sync::{fault, Fault},
-    AreaError, Error, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, TaskState,
+    Error, NewError, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu,
 };
 
 /// A backend that can compare two images.
@@ -37,7 +38,7 @@ use crate::{
 ///
 /// ```
 /// # use core::{cell::Cell, ptr::NonNull};
-/// use fpu_core::{CompareFpu, Difference, RawFpu};
+/// use fpu_core::{verify::{CompareFpu, Difference}, RawFpu};
 /// # use fpu_core::{KernelUnits, RestoreFault};
 /// # struct Half(Cell<u32>);
 /// # // SAFETY: B1-B7: the one register is half a word, moved whole; nothing faults.
@@ -76,7 +77,7 @@ use crate::{
     diagnostic::on_unimplemented(
         message = "the backend `{Self}` cannot compare two images",
         label = "registers cannot be checked against memory with it",
-        note = "implement `fpu_core::CompareFpu` for it"
+        note = "implement `fpu_core::verify::CompareFpu` for it"
     )
 )]
 pub unsafe trait CompareFpu: RawFpu {
@@ -97,7 +98,7 @@ pub unsafe trait CompareFpu: RawFpu {
 /// XCR0, the byte in the image).
 ///
 /// ```
-/// let avx = fpu_core::Difference { component: 2, offset: 576 };
+/// let avx = fpu_core::verify::Difference { component: 2, offset: 576 };
 /// assert_eq!(avx.to_string(), "component 2 differs, at byte 576 of the image");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,9 +121,9 @@ impl fmt::Display for Difference {
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
-/// # use fpu_core::{Scratch, Verified};
+/// # use fpu_core::verify::{Scratch, Verified};
 /// # let (mut cpu, task) = cpu_and_task();
-/// let mut scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?;
+/// let mut scratch = Scratch::new(&cpu, Area::new())?;
 /// assert_eq!(task.verify_registers(&mut cpu, &mut scratch), Ok(Verified::MemoryOnly)); // never ran
 /// # Ok::<(), fpu_core::AreaError>(())
 /// ```
@@ -142,7 +143,7 @@ pub enum Verified {
 /// It is apart from [`Error`], which the hot path returns and which stays small for that.
 ///
 /// ```
-/// use fpu_core::{Difference, Error, VerifyError};
+/// use fpu_core::{verify::{Difference, VerifyError}, Error};
 /// let found = VerifyError::Disagreement(Difference { component: 1, offset: 160 });
 /// assert_eq!(
 ///     found.to_string(),
@@ -190,10 +191,10 @@ impl core::error::Error for VerifyError {}
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let cpu = online_cpu();
-/// use fpu_core::{AreaError, RawFpu, Scratch};
-/// let refused = Scratch::new(&cpu, fpu_core::Area::<64>::new()).err().map(|(why, _area)| why);
+/// use fpu_core::{verify::Scratch, AreaError, RawFpu};
+/// let refused = Scratch::new(&cpu, fpu_core::Area::<64>::new()).err().map(|refused| refused.why);
 /// assert_eq!(refused, Some(AreaError::TooSmall { need: cpu.backend().area_len(), have: 64 }));
-/// let scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?;
+/// let scratch = Scratch::new(&cpu, Area::new())?;
 /// # drop(scratch);
 /// # Ok::<(), AreaError>(())
 /// ```
@@ -204,19 +205,18 @@ impl<B: RawFpu, A: SaveArea> Scratch<B, A> {
     ///
     /// # Errors
     ///
-    /// The area is too small or misaligned for the backend; it comes back untouched.
-    pub fn new<C: Pinned<Backend = B>>(cpu: &C, area: A) -> Result<Self, (AreaError, A)> {
-        // SAFETY: K1: a witness's backend is the kernel's one (P3).
-        unsafe { TaskFpu::new(cpu.backend(), area) }.map(Self)
+    /// The area is too small or misaligned for the backend; the error carries it, untouched.
+    pub fn new<C: Pinned<Backend = B>>(cpu: &C, area: A) -> Result<Self, NewError<A>> {
+        TaskFpu::new(cpu.backend(), area).map(Self)
     }
 
     /// Gives the area back.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
-    /// # use fpu_core::{SaveArea, Scratch};
+    /// # use fpu_core::{verify::Scratch, SaveArea};
     /// # let cpu = online_cpu();
-    /// let scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?;
+    /// let scratch = Scratch::new(&cpu, Area::new())?;
     /// assert_eq!(scratch.into_area().len(), AREA);
     /// # Ok::<(), fpu_core::AreaError>(())
     /// ```
@@ -244,16 +244,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # Errors
     ///
     /// [`VerifyError::Disagreement`]: a duty is broken. The task is in state 2b then
-    /// ([`Invalidated`](crate::EventKind::Invalidated) is told).
+    /// ([`Invalidated`](crate::observe::EventKind::Invalidated) is told).
     /// [`VerifyError::Refused`]: as for [`open`](Self::open); nothing has changed.
     ///
     /// # Examples
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
-    /// use fpu_core::{Scratch, Verified, VerifyError};
+    /// use fpu_core::verify::{Scratch, Verified, VerifyError};
     /// # let (mut cpu, task) = cpu_and_task();
-    /// let mut scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why)?; // one a CPU
+    /// let mut scratch = Scratch::new(&cpu, Area::new())?; // one a CPU
     /// drop(task.switch_return(&mut cpu)?);
     /// cpu.set_avx0(7); // user mode
     /// task.switch_prepare(&cpu)?;
@@ -287,7 +287,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         }
         let (backend, memory, registers) = (state.cpu().backend(), self.base(), scratch.0.base());
         if !fault(Fault::VerifySkipsSave) {
-            // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's (P3): as many bytes each, apart
+            // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
             // (A2); the scratch is borrowed exclusively.
             unsafe {
                 registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());

@@ -7,6 +7,7 @@
 #![allow(missing_docs)]
 
 use core::{arch::asm, ptr::NonNull};
+use fpu_core::verify::*;
 use fpu_core::*;
 
 pub struct Marked;
@@ -47,8 +48,9 @@ pub struct Cpu<'a>(&'a CpuFpu);
 unsafe impl Pinned for Cpu<'_> {
     type Backend = Marked;
     type Words = CpuFpu;
-    fn backend(&self) -> &Marked {
-        &Marked
+    fn backend(&self) -> &TheBackend<Marked> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(&Marked) }
     }
     fn words(&self) -> &CpuFpu {
         self.0
@@ -65,8 +67,9 @@ pub struct RealCpu<'a>(&'a CpuFpu, &'a fpu_x86::Plan);
 unsafe impl Pinned for RealCpu<'_> {
     type Backend = fpu_x86::Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &fpu_x86::Plan {
-        self.1
+    fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(self.1) }
     }
     fn words(&self) -> &CpuFpu {
         self.0
@@ -86,7 +89,7 @@ pub struct CellCpu<'a>(&'a CpuFpu);
 unsafe impl Pinned for CellCpu<'_> {
     type Backend = fpu_x86::Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &fpu_x86::Plan {
+    fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
         // SAFETY: X3: never run.
         unsafe { PLAN.assume_set() }
     }
@@ -238,7 +241,8 @@ fn main() {
     ];
     // A cell that nobody can set would be known to hold nothing.
     if let Ok(plan) = fpu_x86::Plan::detect_user(fpu_x86::Components::all()) {
-        let _set = PLAN.set(plan);
+        // SAFETY: K1: never run.
+        let _set = PLAN.set(unsafe { TheBackend::new(plan) });
     }
     println!("{probes:?} are for objdump, not for running");
 }

@@ -14,10 +14,10 @@
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    CpuFpu, Event, Exclusive, RawFpu, RestoreFault, SaveSteps, SoftFloat, TaskFpu, Totals,
-    UserSteps,
+    observe::{Event, Totals},
+    CpuFpu, Exclusive, RawFpu, RestoreFault, SaveSteps, SoftFloat, TaskFpu, TheBackend, UserSteps,
 };
-pub use fpu_core::{CpuLifecycle, KernelFpu, KernelUnits, Pinned, TaskState};
+pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
 /// The backend.
 pub type Backend = SimFpu;
@@ -75,10 +75,9 @@ pub fn online_cpu() -> Cpu {
 /// Never, as the area fits.
 #[must_use]
 pub fn new_task() -> Task {
-    // SAFETY: K1: the one backend.
-    match unsafe { TaskFpu::new(the_backend(), Area::new()) } {
+    match TaskFpu::new(the_backend(), Area::new()) {
         Ok(task) => task,
-        Err((why, _)) => unreachable!("{why}"),
+        Err(why) => unreachable!("{why}"),
     }
 }
 /// Both.
@@ -127,7 +126,7 @@ impl Cpu {
 unsafe impl Pinned for Cpu {
     type Backend = Backend;
     type Words = SimWords;
-    fn backend(&self) -> &Backend {
+    fn backend(&self) -> &TheBackend<Backend> {
         this_cpu().fpu()
     }
     fn words(&self) -> &SimWords {
@@ -210,7 +209,7 @@ impl PerCpu {
 unsafe impl Pinned for PerCpu {
     type Backend = Backend;
     type Words = CpuFpu;
-    fn backend(&self) -> &Backend {
+    fn backend(&self) -> &TheBackend<Backend> {
         the_backend()
     }
     fn words(&self) -> &CpuFpu {
@@ -225,7 +224,7 @@ pub fn this_cpu_fpu() -> &'static CpuFpu {
 }
 /// The kernel's backend.
 #[must_use]
-pub fn the_backend() -> &'static Backend {
+pub fn the_backend() -> &'static TheBackend<Backend> {
     this_cpu().fpu()
 }
 /// Are all registers in their initial state?

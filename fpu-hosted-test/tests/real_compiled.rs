@@ -11,8 +11,8 @@ use core::{
     ptr::NonNull,
 };
 use fpu_core::{
-    Area, Counters, CpuFpu, CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault,
-    TaskFpu,
+    observe::Counters, Area, CpuFpu, CpuLifecycle, Error, KernelFpu, KernelUnits, Pinned, RawFpu,
+    RestoreFault, TaskFpu,
 };
 use fpu_hosted_test::{
     conformance::Harness,
@@ -251,8 +251,7 @@ fn what_a_section_computes_is_computed_inside() {
         let mut cpu = Liar { words: &words, plan: &plan, counters: Counters::new() };
         // SAFETY: O1: one CPU. O2: its words are new.
         unsafe { cpu.fpu_online(0) }.unwrap();
-        // SAFETY: K1: the one plan.
-        let task = unsafe { Task::new(&plan, Area::new()) }.map_err(|(why, _)| why).unwrap();
+        let task = Task::new(cpu.backend(), Area::new()).unwrap();
         let mut quotients = [0.0; 3];
         let answer = in_a_loop(&mut cpu, &task, (one, three), black_box(&mut quotients));
         set_mxcsr(DEFAULT);

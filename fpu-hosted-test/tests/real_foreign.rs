@@ -1,21 +1,23 @@
 //! A foreign image into a task through the core's handles: a debugger's stopped task, and a session.
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
-use fpu_core::{Area, CpuFpu, CpuLifecycle, FpuRef, Pinned, SoftFloat, Stopped, TaskFpu};
+use fpu_core::{
+    Area, CpuFpu, CpuLifecycle, FpuRef, Pinned, SoftFloat, Stopped, TaskFpu, TheBackend,
+};
 use fpu_x86::{Components, ForeignError, ForeignImage, Plan};
 
 /// One thread is the CPU; nothing of the task's is ever in its registers.
 struct Pin<'a> {
-    plan: &'a Plan,
+    plan: &'a TheBackend<Plan>,
     words: &'a CpuFpu,
 }
 
-// SAFETY: P1: a thread, which keeps the value. P2, P3: the only CPU, the only plan, and the system has the
+// SAFETY: P1: a thread, which keeps the value. P2, P3: the only CPU, and the system has the
 // plan's components enabled. P4: one CPU. P5: no interrupts.
 unsafe impl Pinned for Pin<'_> {
     type Backend = Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &Plan {
+    fn backend(&self) -> &TheBackend<Plan> {
         self.plan
     }
     fn words(&self) -> &CpuFpu {
@@ -26,12 +28,12 @@ unsafe impl Pinned for Pin<'_> {
 // SAFETY: F1: what the registers hold does not matter: the test loads no task into them and saves none.
 unsafe impl SoftFloat for Pin<'_> {}
 
-struct Tracer<'a>(&'a Plan, FpuRef<'a, Plan>);
+struct Tracer<'a>(&'a TheBackend<Plan>, FpuRef<'a, Plan>);
 
-// SAFETY: T1: the task is never switched in. T2: one tracer. T3: the one plan; a field.
+// SAFETY: T1: the task is never switched in. T2: one tracer. T3: a field.
 unsafe impl Stopped for Tracer<'_> {
     type Backend = Plan;
-    fn backend(&self) -> &Plan {
+    fn backend(&self) -> &TheBackend<Plan> {
         self.0
     }
     fn context(&self) -> FpuRef<'_, Plan> {
@@ -49,14 +51,13 @@ fn frame(fcw: u16) -> Vec<u8> {
 
 #[test]
 fn a_debugger_and_a_session_replace_a_tasks_image() {
-    let plan = Plan::detect_user(Components::all()).unwrap();
+    // SAFETY: K1: the only plan.
+    let plan = unsafe { TheBackend::new(Plan::detect_user(Components::all()).unwrap()) };
     let words = CpuFpu::new();
     let mut cpu = Pin { plan: &plan, words: &words };
     // SAFETY: the only CPU comes online, once.
     unsafe { cpu.fpu_online(0) }.unwrap();
-    let task: TaskFpu<Plan, _> =
-        // SAFETY: K1: the one backend.
-        unsafe { TaskFpu::new(&plan, Area::<16384>::new()) }.map_err(|(why, _)| why).unwrap();
+    let task: TaskFpu<Plan, _> = TaskFpu::new(&plan, Area::<16384>::new()).unwrap();
     let mut private = vec![0; plan.foreign_len()];
 
     let mut tracer = Tracer(&plan, task.context());

@@ -3,7 +3,10 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
 use core::{arch::asm, ffi::c_void, ptr::addr_of_mut};
-use fpu_core::{Area, Counters, CpuFpu, CpuLifecycle, Error, IdleFpu, TaskFpu, Totals};
+use fpu_core::{
+    observe::{Counters, Totals},
+    Area, CpuFpu, CpuLifecycle, Error, IdleFpu, Pinned, TaskFpu,
+};
 use fpu_hosted_test::{
     conformance::Harness,
     real::{run_between, RegFile},
@@ -128,8 +131,7 @@ fn idles<'k>(plan: &'k Plan, words: &'k CpuFpu, file: &RegFile, tile: Option<Til
     let mut cpu = Liar { words, plan, counters: Counters::new() };
     // SAFETY: O1, O2: the only CPU of this kernel, its words new.
     unsafe { cpu.fpu_online(0) }.unwrap();
-    // SAFETY: K1: the one backend.
-    let task = unsafe { TaskFpu::new(plan, Area::new()) }.map_err(|(why, _)| why).unwrap();
+    let task = TaskFpu::new(cpu.backend(), Area::new()).unwrap();
     let mut job = Job {
         cpu,
         task,

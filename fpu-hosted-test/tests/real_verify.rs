@@ -8,8 +8,9 @@ use core::{
     ptr::{addr_of_mut, NonNull},
 };
 use fpu_core::{
-    Area, CompareFpu, Counters, CpuFpu, CpuLifecycle, Difference, RawFpu, Scratch, TaskFpu,
-    Verified, VerifyError,
+    observe::Counters,
+    verify::{CompareFpu, Difference, Scratch, Verified, VerifyError},
+    Area, CpuFpu, CpuLifecycle, Pinned, RawFpu, TaskFpu,
 };
 use fpu_hosted_test::{
     conformance::{Harness, Step},
@@ -270,9 +271,8 @@ fn a_kernel_compiled_with_sse_is_found_out() {
         let mut cpu = Liar { words: &words, plan: &plan, counters: Counters::new() };
         // SAFETY: O1, O2: the only CPU of this kernel, its words new.
         unsafe { cpu.fpu_online(0) }.unwrap();
-        // SAFETY: K1: the one backend.
-        let task = unsafe { TaskFpu::new(&plan, Area::new()) }.map_err(|(why, _)| why).unwrap();
-        let scratch = Scratch::new(&cpu, Area::new()).map_err(|(why, _)| why).unwrap();
+        let task = TaskFpu::new(cpu.backend(), Area::new()).unwrap();
+        let scratch = Scratch::new(&cpu, Area::new()).unwrap();
         let mut job = Box::new(Job { cpu, task, scratch, found: None, after: None });
         let file = RegFile::initial(h.classes());
         let mut dump = file.clone();

@@ -2,9 +2,11 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    Area, Both, Counters, CpuFpu, Error, Event, FpuRef, KernelUnits, MemoryOnly, MemoryWritable,
-    OutPlan, RawArea, ReadSession, RegistersOnly, Scratch, Section, Session, StoppedImageMut,
-    StoppedTask, TaskFpu, TaskState, Totals, UserPlan, UserReady, VerifyError,
+    observe::{Counters, Event, Totals},
+    session::{Both, MemoryOnly, MemoryWritable, ReadSession, RegistersOnly, Session, TaskState},
+    verify::{Scratch, VerifyError},
+    Area, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, OutPlan, RawArea, Section, StoppedImageMut,
+    StoppedTask, TaskFpu, TheBackend, UserPlan, UserReady,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -29,7 +31,7 @@ mod everywhere {
     unsafe impl Pinned for AnyThread {
         type Backend = SimFpu;
         type Words = CpuFpu;
-        fn backend(&self) -> &SimFpu {
+        fn backend(&self) -> &TheBackend<SimFpu> {
             unreachable!("no value is ever made")
         }
         fn words(&self) -> &CpuFpu {
@@ -63,12 +65,13 @@ assert_not_impl_any!(FpuRef<'static, SimFpu>: Send, Sync);
 assert_not_impl_any!(SimFpu: Sync);
 assert_impl_all!(TaskFpu<SimFpu, Area<512>>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, RawArea>: Send, Sync);
+assert_impl_all!(TaskFpu<SimFpu, HeapArea>: Send, Sync);
+assert_impl_all!(TaskFpu<SimFpu, Area<512, 16>>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, Box<Area<512>>>: Send, Sync);
 assert_impl_all!(Scratch<SimFpu, Area<512>>: Send, Sync);
 assert_impl_all!(VerifyError: Send, Sync, Copy);
 assert_impl_all!(CpuFpu: Send, Sync);
-assert_impl_all!(Counters: Send);
-assert_not_impl_any!(Counters: Sync);
+assert_impl_all!(Counters: Send, Sync);
 assert_impl_all!(Error: Send, Sync, Copy);
 assert_impl_all!(Event: Send, Sync, Copy);
 assert_impl_all!(Totals: Send, Sync, Copy);

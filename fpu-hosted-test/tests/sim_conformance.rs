@@ -70,6 +70,7 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::ChildClearsOldBytes, "child-leaves-parent"),
         (Flaw::DefaultsMissing, "kernel-defaults"),
         (Flaw::DefaultsForAll, "kernel-defaults"),
+        (Flaw::EndBreaksRestores, "section-end"),
         (Flaw::ImageShowsOldBytes, "view-shows-registers"),
         (Flaw::ImageWriteForgetsHeader, "view-write-is-loaded"),
         (Flaw::ModifiedIgnoresAddress, "unchanged-since-restore"),

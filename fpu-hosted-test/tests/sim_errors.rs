@@ -2,8 +2,10 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, RawArea, RawFpu,
-    RestoreFault, SaveArea, Scratch, TaskFpu, TaskState, VerifyError, MAX_CPUS,
+    session::TaskState,
+    verify::{Scratch, VerifyError},
+    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
+    RawFpu, RestoreFault, SaveArea, TaskFpu, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -48,7 +50,7 @@ fn verify(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
 
 /// All that an operation could change. (The image is looked at by what is loaded from it later.)
 #[derive(Debug, PartialEq)]
-struct Snapshot(u64, u64, String, Registers, fpu_core::Totals);
+struct Snapshot(u64, u64, String, Registers, fpu_core::observe::Totals);
 
 fn snapshot(cpu: &SimCpu, task: &Task) -> Snapshot {
     let words = cpu.words();
@@ -152,18 +154,15 @@ fn an_area_that_is_too_small_or_misaligned_comes_back_untouched() {
         let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
         // SAFETY: A3: inside the memory, which nothing else accesses until the area is back.
         let area = unsafe { RawArea::new(start, len) };
-        // SAFETY: K1: the one backend.
-        let (why, area) = unsafe { TaskFpu::new(cpu.fpu(), area) }.expect_err("it must be refused");
+        let NewError { why, area } = TaskFpu::new(cpu.fpu(), area).expect_err("it must be refused");
         assert_eq!((why, area.base(), area.len()), (expect, start, len));
     }
     assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");
     // SAFETY: A3: as above.
     let area = unsafe { RawArea::new(base, AREA_LEN) };
-    // SAFETY: K1: the one backend.
-    assert!(unsafe { TaskFpu::new(cpu.fpu(), area) }.is_ok());
+    assert!(TaskFpu::new(cpu.fpu(), area).is_ok());
     let boxed = Box::new(Area::<{ AREA_LEN + 1 }>::new());
-    // SAFETY: K1: the one backend.
-    assert!(unsafe { TaskFpu::new(cpu.fpu(), boxed) }.is_ok());
+    assert!(TaskFpu::new(cpu.fpu(), boxed).is_ok());
 }
 
 #[test]

@@ -2,9 +2,10 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    CpuLifecycle, Error,
-    EventKind::{self, Failed, Invalidated, Loaded, Restored, Saved, Skipped, Unloaded},
-    KernelFpu, KernelUnits, RawFpu, Scratch, TaskState,
+    observe::EventKind::{self, Failed, Invalidated, Loaded, Restored, Saved, Skipped, Unloaded},
+    session::TaskState,
+    verify::Scratch,
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},

@@ -3,7 +3,8 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    CpuLifecycle, CpuWords, Error, Event, EventKind, IdleFpu, KernelFpu, KernelUnits, Totals,
+    observe::{Event, EventKind, Totals},
+    CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},

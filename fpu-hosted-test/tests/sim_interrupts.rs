@@ -6,8 +6,9 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, Pinned, RawFpu, Scratch,
-    TaskState, VerifyError,
+    session::TaskState,
+    verify::{Scratch, VerifyError},
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, Pinned, RawFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},

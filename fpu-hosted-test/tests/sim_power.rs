@@ -2,7 +2,7 @@
 //! was forgotten goes on refusing.
 #![cfg(not(fpu_loom))]
 
-use fpu_core::{CpuLifecycle, Error, KernelFpu, KernelUnits, TaskState};
+use fpu_core::{session::TaskState, CpuLifecycle, Error, KernelFpu, KernelUnits};
 use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{Interrupt, Registers, SimCpu},

@@ -2,13 +2,15 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    CpuLifecycle, Error, Event, EventKind, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu,
-    TaskState, Totals,
+    observe::{Event, EventKind, Totals},
+    session::TaskState,
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{Registers, SimArea, SimCpu, SimFpu, SimStopped, COMPONENTS, LAYOUT},
 };
+use fpu_x86::units::{SIMD, X87};
 
 fn enter(cpu: &SimCpu, task: &Task) {
     drop(task.switch_return(&mut cpu.irqs_off()).expect("the CPU is free"));
@@ -188,15 +190,17 @@ fn t5_a_section_finds_the_control_words_it_asked_for() {
     let initial = Registers::initial();
     for (units, x87, simd) in [
         (KernelUnits::ALL, true, true),
-        (KernelUnits::X87, true, false),
-        (KernelUnits::SIMD, false, true),
+        (X87, true, false),
+        (SIMD, false, true),
         (KernelUnits::NONE, false, false),
     ] {
         let mine = run(&cpu, &task, 8);
         let mut pin = cpu.preempt_off();
         let section = pin.kernel_fpu(Some(task.context()), units).expect("free");
         let inside = cpu.fpu().registers();
+        assert_eq!(cpu.fpu().section(), Some(units));
         drop(section);
+        assert_eq!(cpu.fpu().section(), None, "the backend was told of the end");
         assert_eq!(inside.component(0) == initial.component(0), x87, "{units:?}");
         assert_eq!(inside.component(1)[0] == initial.component(1)[0], simd, "{units:?}");
         finds(&cpu, &task, &mine);
@@ -268,10 +272,7 @@ fn t9_an_area_that_held_another_tasks_state_shows_nothing_of_it() {
     let old = new_task();
     run(&cpu, &old, 11);
     leave(&cpu, &old);
-    // SAFETY: K1: the one backend.
-    let Ok(task) = (unsafe { TaskFpu::new(cpu.fpu(), old.into_area()) }) else {
-        panic!("the area fits")
-    };
+    let Ok(task) = TaskFpu::new(cpu.fpu(), old.into_area()) else { panic!("the area fits") };
     assert_eq!(stopped_registers(&task), Registers::initial());
     finds(&cpu, &task, &Registers::initial());
 }
@@ -484,13 +485,9 @@ fn areas_of_every_kind_work() {
     }
     let cpu = SimCpu::online(0);
     round_trip(&cpu, &new_task());
-    // SAFETY: K1: the one backend.
-    let Ok(boxed) = (unsafe { TaskFpu::new(cpu.fpu(), Box::new(SimArea::new())) }) else {
-        panic!("it fits")
-    };
+    let Ok(boxed) = TaskFpu::new(cpu.fpu(), Box::new(SimArea::new())) else { panic!("it fits") };
     round_trip(&cpu, &boxed);
-    // SAFETY: K1: the one backend.
-    let Ok(larger) = (unsafe { TaskFpu::new(cpu.fpu(), fpu_core::Area::<4096>::new()) }) else {
+    let Ok(larger) = TaskFpu::new(cpu.fpu(), fpu_core::Area::<4096>::new()) else {
         panic!("it fits")
     };
     round_trip(&cpu, &larger);

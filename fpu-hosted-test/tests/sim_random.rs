@@ -4,7 +4,8 @@
 
 use core::ptr::NonNull;
 use fpu_core::{
-    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, Scratch, TaskFpu, Verified,
+    verify::{Scratch, Verified},
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, RestoreFault, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -317,10 +318,7 @@ impl World {
     fn exit_and_reuse(&mut self, c: usize) {
         let Some(task) = self.current[c].take() else { return };
         let fpu = self.cpus[c].fpu();
-        // SAFETY: K1: the one backend.
-        let Ok(fresh) = (unsafe { TaskFpu::new(fpu, SimArea::new()) }) else {
-            panic!("the area fits")
-        };
+        let Ok(fresh) = TaskFpu::new(fpu, SimArea::new()) else { panic!("the area fits") };
         *self.tasks[task].context = fresh; // drops the old one in place
         *self.tasks[task].expect.get_mut() = Registers::initial();
     }
@@ -378,7 +376,7 @@ fn run(seed: u64, operations: usize) {
         drop(slot.context.switch_return(&mut world.cpus[c].irqs_off()).expect("free"));
         assert_eq!(world.cpus[c].fpu().registers(), *slot.expect.borrow(), "at the end");
     }
-    let sum = |of: fn(&fpu_core::Totals) -> u64| -> u64 {
+    let sum = |of: fn(&fpu_core::observe::Totals) -> u64| -> u64 {
         world.cpus.iter().map(|cpu| of(&cpu.totals())).sum()
     };
     let (saved, restored, skipped) = (sum(|t| t.saved), sum(|t| t.restored), sum(|t| t.skipped));

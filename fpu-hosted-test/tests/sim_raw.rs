@@ -4,7 +4,7 @@
 use core::mem::offset_of;
 use fpu_core::{
     raw, CpuFpu, CpuLifecycle, CpuWords, Exclusive, KernelFpu, KernelUnits, Pinned, RawFpu,
-    SaveArea, SaveSteps, SoftFloat, TaskFpu, UserSteps,
+    SaveArea, SaveSteps, SoftFloat, TaskFpu, TheBackend, UserSteps,
 };
 use fpu_hosted_test::sim::{Random, Registers, SimArea, SimFpu};
 
@@ -17,8 +17,8 @@ struct Cpu<'c> {
 unsafe impl Pinned for Cpu<'_> {
     type Backend = SimFpu;
     type Words = CpuFpu;
-    fn backend(&self) -> &SimFpu {
-        self.fpu
+    fn backend(&self) -> &TheBackend<SimFpu> {
+        self.fpu.the_backend()
     }
     fn words(&self) -> &CpuFpu {
         self.words
@@ -78,10 +78,9 @@ fn online<'c>(words: &'c CpuFpu, fpu: &'c SimFpu, number: u32) -> Cpu<'c> {
     cpu
 }
 fn new_task(fpu: &SimFpu) -> Box<Task> {
-    // SAFETY: K1: the one backend.
-    match unsafe { TaskFpu::new(fpu, SimArea::new()) } {
+    match TaskFpu::new(fpu.the_backend(), SimArea::new()) {
         Ok(task) => Box::new(task),
-        Err((why, _)) => panic!("{why}"),
+        Err(why) => panic!("{why}"),
     }
 }
 
@@ -126,7 +125,7 @@ fn a_plan_names_the_context_it_was_made_from() {
     let plan = task.plan_user(&mut cpu).expect("free");
     let steps = *plan.steps();
     assert_eq!((steps.word.cast_const().cast(), steps.save_to), (word, area.as_ptr()));
-    assert_eq!((steps.restore_from, steps.mask), (area.as_ptr().cast_const(), fpu.plan_mask()));
+    assert_eq!((steps.restore_from, steps.mask), (area.as_ptr().cast_const(), fpu.plan_word()));
     assert_eq!((steps.live, steps.saved), (words.resident(), words.resident() | 1));
 }
 
@@ -189,7 +188,7 @@ fn raw_and_typed_calls_mix_in_any_order() {
         }
     }
     assert!(seen[1..].iter().all(|&times| times > 0), "{seen:?}");
-    // SAFETY: K1: the one backend.
-    let boxed = unsafe { TaskFpu::new(&fpu[0], Box::new(SimArea::new())) }.map(TaskFpu::into_area);
+    let boxed =
+        TaskFpu::new(fpu[0].the_backend(), Box::new(SimArea::new())).map(TaskFpu::into_area);
     assert!(boxed.is_ok_and(|area| area.len() == fpu[0].area_len()));
 }

@@ -2,7 +2,10 @@
 //! operation from every state. `FPU_BLESS=1` rewrites the page.
 #![cfg(not(fpu_loom))]
 
-use fpu_core::{Both, MemoryOnly, RegistersOnly, Scratch, State, TaskState};
+use fpu_core::{
+    session::{Both, MemoryOnly, RegistersOnly, State, TaskState},
+    verify::Scratch,
+};
 use fpu_hosted_test::doc::*;
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 

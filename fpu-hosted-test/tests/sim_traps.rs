@@ -25,7 +25,7 @@ fn a_section_forgotten_in_an_interrupt_leaves_the_cpu_busy() {
         let forgotten = core::cell::Cell::new(false);
         let handler = || {
             let irq = Box::leak(Box::new(cpu.interrupted()));
-            if let Ok(section) = irq.kernel_fpu(Some(task.context()), KernelUnits::SIMD) {
+            if let Ok(section) = irq.kernel_fpu(Some(task.context()), KernelUnits::ALL) {
                 cpu.fpu().set_avx0(666);
                 mem::forget(section);
                 forgotten.set(true);
@@ -79,8 +79,7 @@ unsafe impl SaveArea for RoundUp {
 fn alignment_is_what_the_type_promises_not_where_it_happens_to_be() {
     let fpu = SimFpu::new();
     let area = RoundUp(UnsafeCell::new([0; AREA_LEN + 64]));
-    // SAFETY: K1: the one backend.
-    let refused = unsafe { TaskFpu::new(&fpu, area) }.err().map(|(why, _)| why);
+    let refused = TaskFpu::new(fpu.the_backend(), area).err().map(|refused| refused.why);
     assert_eq!(refused, Some(AreaError::Misaligned { need: fpu.area_align() }));
 }
 

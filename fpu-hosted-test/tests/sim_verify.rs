@@ -3,8 +3,9 @@
 #![cfg(not(fpu_loom))]
 
 use fpu_core::{
-    Area, AreaError, CpuLifecycle, CpuWords, Difference, Error, KernelFpu, KernelUnits, RawArea,
-    RawFpu, SaveArea, Scratch, Verified, VerifyError,
+    verify::{Difference, Scratch, Verified, VerifyError},
+    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
+    RawFpu, SaveArea,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -204,7 +205,8 @@ fn a_scratch_that_does_not_fit_comes_back_untouched() {
         let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
         // SAFETY: A3: inside the memory, which nothing else accesses until the area is back.
         let area = unsafe { RawArea::new(start, len) };
-        let (why, area) = Scratch::new(&cpu.preempt_off(), area).expect_err("it must be refused");
+        let NewError { why, area } =
+            Scratch::new(&cpu.preempt_off(), area).expect_err("it must be refused");
         assert_eq!((why, area.base(), area.len()), (expect, start, len));
     }
     assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");

@@ -3,7 +3,11 @@
 //! reached from somewhere else, in memory only, and goes on on CPU 0 without having been in user mode.
 #![cfg(not(fpu_loom))]
 
-use fpu_core::{Error, KernelFpu, KernelUnits, ReadSession, Scratch, TaskState, Verified};
+use fpu_core::{
+    session::{ReadSession, TaskState},
+    verify::{Scratch, Verified},
+    Error, KernelFpu, KernelUnits,
+};
 use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{Registers, SimArea, SimCpu, SimStopped, COMPONENTS},

@@ -146,7 +146,7 @@ fn least_of_nothing() -> u64 {
 fn measure<const RUNG: u8>(plan: &Plan, live: Live) -> [Figures; 4] {
     let (area, initial) = (Area::<16384>::new(), Area::<16384>::new());
     assert!(plan.area_len() <= area.len());
-    let typed = Typed::<RUNG> { mask: plan.plan_mask() };
+    let typed = Typed::<RUNG> { mask: plan.plan_word() };
     let mut figures = [(); 4].map(|()| Figures(Vec::with_capacity(SAMPLES)));
     // SAFETY: S1: both areas are ours and large enough. S2: the compiler keeps nothing in the registers
     // across a restore, which says that it changes them.

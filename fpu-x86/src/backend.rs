@@ -9,8 +9,12 @@ use crate::{
     insn, layout,
     plan::Plan,
     save_instruction::{RestoreBy, Rung},
+    units::{SIMD, X87},
 };
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+};
 
 /// The answer of a restore.
 fn refused(answer: u32) -> Result<(), RestoreFault> {
@@ -45,7 +49,7 @@ unsafe impl RawFpu for Plan {
         layout::ALIGN
     }
     #[inline]
-    fn plan_mask(&self) -> u64 {
+    fn plan_word(&self) -> u64 {
         self.mask
     }
 
@@ -112,11 +116,11 @@ unsafe impl RawFpu for Plan {
 
     #[inline]
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
-        if units.x87() {
+        if units.contains(X87) {
             // SAFETY: N2: the caller's S2.
             unsafe { insn::fninit() };
         }
-        if units.simd() {
+        if units.contains(SIMD) {
             // SAFETY: N2: the caller's S2; all exceptions masked is legal everywhere.
             unsafe { insn::ldmxcsr(INITIAL_MXCSR) };
         }

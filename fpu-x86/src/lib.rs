@@ -22,6 +22,8 @@ mod layout;
 // MXCSR's mask is read, where there is none yet.
 mod fields;
 
+pub mod units;
+
 #[cfg(fpu_instructions)]
 mod insn;
 mod x87;

@@ -6,7 +6,7 @@ use core::{
     sync::atomic::{AtomicU32, AtomicUsize, Ordering},
 };
 
-use fpu_core::{Counters, CpuFpu};
+use fpu_core::{observe::Counters, CpuFpu};
 use spin::Once;
 use x86_64::{
     registers::{

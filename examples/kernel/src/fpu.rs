@@ -5,8 +5,10 @@
 use core::{marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
-    AreaError, CpuFpu, CpuLifecycle, Error, Event, Exclusive, Level, Pinned, RawArea, Scratch,
-    SoftFloat, TaskFpu, UserReady, Verified, VerifyError,
+    observe::Event,
+    verify::{Scratch, Verified, VerifyError},
+    AreaError, CpuFpu, CpuLifecycle, Error, Exclusive, Level, Pinned, RawArea, SoftFloat, TaskFpu,
+    TheBackend, UserReady,
 };
 use fpu_x86::{BringUpError, Components, ControlState, Facts, Plan, PlanCell, PlanError, Rung};
 
@@ -23,7 +25,7 @@ use crate::{
 /// The backend. A kernel that does not seed faults says `fpu_x86::Plan`.
 pub type Backend = crate::seeded::Seeded;
 
-static BACKEND: PlanCell<Backend> = PlanCell::new();
+static BACKEND: PlanCell<TheBackend<Backend>> = PlanCell::new();
 
 /// Lets the first CPU execute SSE instructions before `boot`, for the parser of the boot parameters: the compiled
 /// `core` may have some. Interrupts are off.
@@ -46,7 +48,8 @@ pub fn boot(rung: Option<Rung>) -> Result<IrqsOff, BringUpError> {
         // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
         let sized = plan.clone().with_sizes(&self::facts()?);
         let plan = if sized.area_len() <= AREA { sized } else { plan };
-        BACKEND.set(Backend::new(plan, unscrubbed))?;
+        // SAFETY: K1: one backend; `set` refuses a second.
+        BACKEND.set(unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) })?;
         // SAFETY: interrupts are off, and nothing else runs here.
         Ok(unsafe { IrqsOff::new() })
     };
@@ -79,14 +82,14 @@ fn choose(facts: &Facts, rung: Option<Rung>) -> Result<Plan, PlanError> {
 }
 
 #[inline(always)]
-fn backend() -> &'static Backend {
+fn backend() -> &'static TheBackend<Backend> {
     // SAFETY: X3: `boot` runs before interrupts, tasks and other CPUs; the first witness is made after the set.
     unsafe { BACKEND.assume_set() }
 }
 
 /// What was decided, if that is done.
 pub fn decided() -> Option<&'static Plan> {
-    BACKEND.get().map(Backend::plan)
+    BACKEND.get().map(|backend| backend.plan())
 }
 
 /// What was decided.
@@ -118,13 +121,13 @@ macro_rules! witness {
             }
         }
 
-        // SAFETY: P1, P2: `new`. P3: one static, and `bring_up` enables it on every CPU. P4: a task
+        // SAFETY: P1, P2: `new`. P3: `bring_up` enables it on every CPU. P4: a task
         // passes from CPU to CPU under the scheduler's lock. P5: NMIs have `InNmi`. P6: counters only.
         unsafe impl Pinned for $name {
             type Backend = Backend;
             type Words = CpuFpu;
             #[inline(always)]
-            fn backend(&self) -> &Backend {
+            fn backend(&self) -> &TheBackend<Backend> {
                 backend()
             }
             #[inline(always)]
@@ -188,8 +191,7 @@ pub type Fpu = TaskFpu<Backend, RawArea>;
 pub unsafe fn new_context(base: NonNull<u8>, len: usize) -> Result<Fpu, AreaError> {
     // SAFETY: A3: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    // SAFETY: K1: the one backend.
-    unsafe { TaskFpu::new(backend(), area) }.map_err(|(why, _)| why)
+    TaskFpu::new(backend(), area).map_err(AreaError::from)
 }
 
 // 5. The two calls of the hot path.
@@ -267,7 +269,7 @@ pub unsafe fn new_check_area(
 ) -> Result<CheckArea, AreaError> {
     // SAFETY: A3: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    Scratch::new(cpu, area).map_err(|(why, _)| why)
+    Scratch::new(cpu, area).map_err(AreaError::from)
 }
 
 /// Do the registers hold what the words claim? Asked on the way to user mode, before [`to_user`].

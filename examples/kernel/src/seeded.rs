@@ -5,7 +5,10 @@ use core::{
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+};
 use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
 
 use crate::faults::Fault;
@@ -117,8 +120,8 @@ unsafe impl RawFpu for Seeded {
     fn area_align(&self) -> usize {
         self.plan.area_align()
     }
-    fn plan_mask(&self) -> u64 {
-        self.plan.plan_mask()
+    fn plan_word(&self) -> u64 {
+        self.plan.plan_word()
     }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: the caller's, as in all of these.
@@ -158,6 +161,10 @@ unsafe impl RawFpu for Seeded {
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
         // SAFETY: as above.
         unsafe { self.plan.kernel_defaults(units) }
+    }
+    unsafe fn section_end(&self, units: KernelUnits) {
+        // SAFETY: as above.
+        unsafe { self.plan.section_end(units) }
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         if on(Fault::ForkInherits) {

@@ -1,6 +1,6 @@
 //! System calls: what the tasks in user mode ask for, each a use of the library.
 
-use fpu_core::TaskState;
+use fpu_core::session::TaskState;
 use fpu_x86::Components;
 
 use crate::{

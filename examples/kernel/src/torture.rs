@@ -7,7 +7,8 @@ use core::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{Error, KernelFpu, KernelUnits, RestoreFault, Verified};
+use fpu_core::{verify::Verified, Error, KernelFpu, KernelUnits, RestoreFault};
+use fpu_x86::units::{SIMD, X87};
 
 use x86_64::instructions::interrupts;
 
@@ -161,8 +162,8 @@ pub fn tick(_frame: &Frame) {
 fn units(random: u64) -> KernelUnits {
     match random >> 16 & 7 {
         0 => KernelUnits::NONE,
-        1 => KernelUnits::X87,
-        2 => KernelUnits::SIMD,
+        1 => X87,
+        2 => SIMD,
         _ => KernelUnits::ALL,
     }
 }
@@ -206,8 +207,8 @@ fn control_words(cpu: &PerCpu, units: KernelUnits) {
         ("ftw", 0, u32::from(seen.ftw())),
     ];
     let simd = [("mxcsr", 0x1F80, seen.mxcsr())];
-    let x87 = x87.iter().filter(|_| units.x87());
-    for (name, want, seen) in x87.chain(simd.iter().filter(|_| units.simd())) {
+    let x87 = x87.iter().filter(|_| units.contains(X87));
+    for (name, want, seen) in x87.chain(simd.iter().filter(|_| units.contains(SIMD))) {
         if seen != want {
             verdict::fail(format_args!(
                 "kernel section on CPU {}: register {name} is {seen:#x} and should be {want:#x}",

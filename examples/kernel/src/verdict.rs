@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{Error, Totals, VerifyError};
+use fpu_core::{observe::Totals, verify::VerifyError, Error};
 use fpu_x86::Plan;
 
 use crate::{

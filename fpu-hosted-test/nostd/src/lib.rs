@@ -3,6 +3,7 @@
 #![no_std]
 #![allow(missing_docs)]
 
+use fpu_core::verify::*;
 use fpu_core::*;
 use fpu_x86::{Components, Plan, PlanCell};
 
@@ -23,8 +24,9 @@ pub struct IrqOff<'k> {
 unsafe impl Pinned for IrqOff<'_> {
     type Backend = Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &Plan {
-        self.plan
+    fn backend(&self) -> &TheBackend<Plan> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(self.plan) }
     }
     fn words(&self) -> &CpuFpu {
         self.words
@@ -91,7 +93,8 @@ static PLAN: PlanCell = PlanCell::new();
 #[no_mangle]
 pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
     let choose = || Plan::detect_kernel(Components::USER);
-    let keep = |plan| Ok(IrqOff { words, plan: PLAN.set(plan)? });
+    // SAFETY: K1: the one plan.
+    let keep = |plan| Ok(IrqOff { words, plan: PLAN.set(unsafe { TheBackend::new(plan) })? });
     // SAFETY: C1-C5, O1, O2: never run.
     unsafe { fpu_x86::bring_up_boot_cpu(0, choose, keep) }.is_ok()
 }
@@ -103,8 +106,8 @@ pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
 pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, len: usize) -> bool {
     // SAFETY: A3: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    // SAFETY: K1: the caller's too.
-    unsafe { TaskFpu::new(plan, area) }.is_ok()
+    // SAFETY: K1: never run.
+    TaskFpu::new(unsafe { TheBackend::from_ref(plan) }, area).is_ok()
 }
 
 #[no_mangle]

@@ -30,7 +30,7 @@ pub(super) struct Bench<'h, H: Harness> {
 }
 
 pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
-    let checks: [(&'static str, &'static str, Body<H>); 25] = [
+    let checks: [(&'static str, &'static str, Body<H>); 26] = [
         ("size-is-constant", "B1", size_is_constant),
         ("stays-inside", "B1", stays_inside),
         ("save-writes-everything", "B2", save_writes_everything),
@@ -49,6 +49,7 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("child-inherits-the-right", "B5", child_inherits_the_right),
         ("child-leaves-parent", "B5", absent::child_leaves_the_parent),
         ("kernel-defaults", "I5", kernel_defaults),
+        ("section-end", "B3", section_end),
         ("view-shows-registers", "I8", view_shows_registers),
         ("view-write-is-loaded", "B5", view_write_is_loaded),
         ("compare-writes-nothing", "V1", compare::writes_nothing),
@@ -358,7 +359,8 @@ fn child_inherits_the_right<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why>
 }
 
 fn kernel_defaults<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
-    for units in [KernelUnits::X87, KernelUnits::SIMD, KernelUnits::ALL] {
+    let each = (0..b.harness.units()).map(KernelUnits::unit);
+    for units in each.chain([KernelUnits::ALL]) {
         let user = b.pattern(b.every());
         let after = b.run(&[Step::Load(&user), Step::Defaults(units)]).registers;
         if !b.harness.defaults_hold(&after, units) {
@@ -368,6 +370,21 @@ fn kernel_defaults<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
     let user = b.pattern(b.every());
     let after = b.run(&[Step::Load(&user), Step::Defaults(KernelUnits::NONE)]).registers;
     same(&after, &user, "no unit asked for")?;
+    Ok(())
+}
+
+fn section_end<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
+    let each = (0..b.harness.units()).map(KernelUnits::unit);
+    for units in each.chain([KernelUnits::NONE, KernelUnits::ALL]) {
+        let (task, other) = (b.pattern(b.every()), b.pattern(b.every()));
+        let (mut memory, mut after) = (b.saved(&task), b.fresh());
+        let (from, to) = (memory.base(), after.base());
+        let ends = [Step::Load(&other), Step::Defaults(units), Step::End(units)];
+        let outcome = b.run(&[&ends[..], &[Step::Restore(from), Step::Save(to)]].concat());
+        outcome.restored.map_err(|why| format!("refused after {units:?}: {why}"))?;
+        same(&outcome.registers, &task, &format!("restored after {units:?}"))?;
+        b.restores(to, &task, &format!("saved after {units:?}"))?;
+    }
     Ok(())
 }
 

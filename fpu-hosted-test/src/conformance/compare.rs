@@ -8,7 +8,7 @@ use super::{
     Harness, Step,
 };
 
-type Compared = Result<(), fpu_core::Difference>;
+type Compared = Result<(), fpu_core::verify::Difference>;
 
 /// What the backend says, in both orders; they must agree on whether there is a difference.
 fn compare<H: Harness>(

@@ -1,11 +1,11 @@
 //! What a backend author supplies to have the backend checked.
 
 use core::ptr::NonNull;
-use fpu_core::{Difference, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{verify::Difference, KernelUnits, RawFpu, RestoreFault};
 use std::fmt;
 
 /// One step on the registers. Nothing may come between two steps that changes a register.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Step<'r, R> {
     /// All registers get these values.
     Load(&'r R),
@@ -15,6 +15,8 @@ pub enum Step<'r, R> {
     Restore(NonNull<u8>),
     /// [`RawFpu::kernel_defaults`].
     Defaults(KernelUnits),
+    /// [`RawFpu::section_end`].
+    End(KernelUnits),
 }
 
 /// What came of some steps.
@@ -54,6 +56,10 @@ pub trait Harness {
     ///
     /// S1 of [`RawFpu`] holds for every area in the steps.
     unsafe fn run(&mut self, steps: &[Step<'_, Self::Registers>]) -> Outcome<Self::Registers>;
+    /// How many units the backend numbers, from 0.
+    fn units(&self) -> u32 {
+        1
+    }
     /// Are the control words of these units as [`RawFpu::kernel_defaults`] promises?
     fn defaults_hold(&self, registers: &Self::Registers, units: KernelUnits) -> bool;
     /// What the view shows; `None` if the backend's view does not show registers.
@@ -83,7 +89,7 @@ pub trait Harness {
         false
     }
     /// What the backend says of two images, if it is one that
-    /// [can compare them](fpu_core::CompareFpu).
+    /// [can compare them](fpu_core::verify::CompareFpu).
     ///
     /// # Safety
     ///
@@ -123,6 +129,8 @@ pub enum Action {
     Restore(NonNull<u8>),
     /// [`RawFpu::kernel_defaults`].
     Defaults(KernelUnits),
+    /// [`RawFpu::section_end`].
+    End(KernelUnits),
 }
 
 /// A step and its answer, for assembly to pass by pointer.
@@ -173,6 +181,7 @@ pub unsafe extern "C" fn call<F: RawFpu>(call: *mut Call<F>) {
             Action::Save(area) => fpu.save(area),
             Action::Restore(area) => call.answer = fpu.restore(area),
             Action::Defaults(units) => fpu.kernel_defaults(units),
+            Action::End(units) => fpu.section_end(units),
         }
     }
 }

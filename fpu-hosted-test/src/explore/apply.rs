@@ -4,8 +4,11 @@ use core::{ptr::NonNull, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxe
 use std::mem;
 
 use fpu_core::{
-    raw, CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits, Level, RawFpu, TaskFpu,
-    TaskState, UserSteps, Verified, VerifyError,
+    raw,
+    session::TaskState,
+    verify::{Verified, VerifyError},
+    CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits, Level, RawFpu, TaskFpu,
+    UserSteps,
 };
 
 use super::{
@@ -320,7 +323,7 @@ impl Machine {
     }
 
     fn mask(&self, mask: u64) {
-        if mask != self.cpus[0].registers.plan_mask() {
+        if mask != self.cpus[0].registers.plan_word() {
             self.line.report(|| format!("a plan with the mask {mask:#x}"));
         }
     }

@@ -8,8 +8,10 @@ use core::ptr::NonNull;
 use std::cell::Cell;
 
 use fpu_core::{
-    CompareFpu, CpuFpu, CpuWords, Difference, Event, Exclusive, FpuRef, IdleFpu, KernelUnits,
-    Level, Pinned, RawFpu, RestoreFault, SoftFloat, Stopped,
+    observe::Event,
+    verify::{CompareFpu, Difference},
+    CpuFpu, CpuWords, Exclusive, FpuRef, IdleFpu, KernelUnits, Level, Pinned, RawFpu, RestoreFault,
+    SoftFloat, Stopped, TheBackend,
 };
 
 use super::{line::Line, words::goes_back};
@@ -44,6 +46,11 @@ pub(super) struct Symbolic {
 }
 
 impl Symbolic {
+    /// Itself, as what contexts are made with.
+    pub(super) fn the_backend(&self) -> &TheBackend<Self> {
+        // SAFETY: K1: the layout is the same constants for every value.
+        unsafe { TheBackend::from_ref(self) }
+    }
     pub(super) fn new(line: &'static Line) -> Self {
         let cell = Cell::new;
         Self {
@@ -263,14 +270,14 @@ impl Drop for Off<'_> {
     }
 }
 
-// SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: one layout. P4: the
+// SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: nothing to enable. P4: the
 // search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the level
 // is where the interrupt says it runs. P6: told of nothing.
 unsafe impl Pinned for Pin<'_> {
     type Backend = Symbolic;
     type Words = Words;
-    fn backend(&self) -> &Symbolic {
-        &self.0.registers
+    fn backend(&self) -> &TheBackend<Symbolic> {
+        self.0.registers.the_backend()
     }
     fn words(&self) -> &Words {
         &self.0.words
@@ -286,7 +293,7 @@ unsafe impl Pinned for Pin<'_> {
 unsafe impl Pinned for Off<'_> {
     type Backend = Symbolic;
     type Words = Words;
-    fn backend(&self) -> &Symbolic {
+    fn backend(&self) -> &TheBackend<Symbolic> {
         self.0.backend()
     }
     fn words(&self) -> &Words {
@@ -306,11 +313,11 @@ unsafe impl SoftFloat for Off<'_> {}
 /// A task is stopped: it is current nowhere.
 pub(super) struct Proof<'t>(pub(super) &'t Symbolic, pub(super) &'t Context);
 
-// SAFETY: T1, T2: the search stops only tasks that are current nowhere, one at a time. T3: one layout; a field.
+// SAFETY: T1, T2: the search stops only tasks that are current nowhere, one at a time. T3: a field.
 unsafe impl Stopped for Proof<'_> {
     type Backend = Symbolic;
-    fn backend(&self) -> &Symbolic {
-        self.0
+    fn backend(&self) -> &TheBackend<Symbolic> {
+        self.0.the_backend()
     }
     fn context(&self) -> FpuRef<'_, Symbolic> {
         self.1.context()

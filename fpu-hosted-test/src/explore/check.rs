@@ -1,7 +1,8 @@
 //! What must hold in every state, and whom a state must refuse.
 
 use fpu_core::{
-    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea, Scratch, VerifyError,
+    verify::{Scratch, VerifyError},
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea,
 };
 
 use super::{

@@ -4,8 +4,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::cell::{Cell, RefCell};
 
 use fpu_core::{
-    raw::TaskWord, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea, Scratch,
-    TaskFpu, TaskState,
+    raw::TaskWord, session::TaskState, verify::Scratch, CpuLifecycle, CpuWords, Error, KernelFpu,
+    KernelUnits, Level, NewError, SaveArea, TaskFpu,
 };
 
 use super::{
@@ -315,9 +315,8 @@ impl Machine {
 
 /// A new context.
 pub(super) fn context(backend: &Symbolic, area: Area) -> Context {
-    // SAFETY: K1: one layout.
-    match unsafe { TaskFpu::new(backend, area) } {
+    match TaskFpu::new(backend.the_backend(), area) {
         Ok(context) => context,
-        Err((why, area)) => unreachable!("{why}: {} bytes", area.len()),
+        Err(NewError { why, area }) => unreachable!("{why}: {} bytes", area.len()),
     }
 }

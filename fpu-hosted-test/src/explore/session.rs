@@ -1,6 +1,9 @@
 //! Sessions, dropped at each stage.
 
-use fpu_core::{Error, Level, ReadSession, TaskState};
+use fpu_core::{
+    session::{ReadSession, TaskState},
+    Error, Level,
+};
 
 use super::{
     backend::{Cpu, ImageMut, Pin, Symbol},

@@ -1,6 +1,9 @@
 //! The backend of the models: a CPU's ghost registers, and images that loom watches.
 
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea, TheBackend,
+};
 use loom::cell::UnsafeCell;
 use std::{cell::Cell, ptr::NonNull};
 
@@ -114,6 +117,12 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// Itself, as what contexts are made with.
+    #[must_use]
+    pub fn the_backend(&self) -> &TheBackend<Self> {
+        // SAFETY: K1: the layout is the same constants for every value.
+        unsafe { TheBackend::from_ref(self) }
+    }
     /// As they are after reset.
     #[must_use]
     pub fn new() -> Self {

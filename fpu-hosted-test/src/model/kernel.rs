@@ -1,7 +1,8 @@
 //! The models' kernel: CPUs with ghost registers, tasks, and the hand-over between CPUs.
 
 use fpu_core::{
-    Counters, CpuFpu, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits, Level, TaskFpu,
+    observe::Counters, CpuFpu, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits,
+    Level, TaskFpu,
 };
 use loom::sync::atomic::{AtomicPtr, Ordering};
 use std::{
@@ -55,10 +56,9 @@ impl Task {
 }
 
 fn context(area: Image) -> TaskFpu<Registers, Image> {
-    // SAFETY: K1: the one backend.
-    match unsafe { TaskFpu::new(&Registers::new(), area) } {
+    match TaskFpu::new(Registers::new().the_backend(), area) {
         Ok(fpu) => fpu,
-        Err((why, _)) => panic!("{why}"),
+        Err(why) => panic!("{why}"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! CPUs that come, go, sleep, and use up their stamps.
 
-use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, TaskState};
+use fpu_core::{session::TaskState, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level};
 use std::sync::Arc;
 
 use super::{

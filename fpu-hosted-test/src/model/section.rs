@@ -1,6 +1,6 @@
 //! Kernel FPU sections: in task context, in interrupts, and with a persistent context.
 
-use fpu_core::{CpuLifecycle, Error, KernelFpu, TaskState};
+use fpu_core::{session::TaskState, CpuLifecycle, Error, KernelFpu};
 use std::{rc::Rc, sync::Arc};
 
 use super::{arm, arm_nmi, cover, ghost::INITIAL, must, on_cpus, Cpu, Machine, Model, Task};

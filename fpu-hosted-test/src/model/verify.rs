@@ -1,6 +1,6 @@
 //! Registers compared with memory: what is wrong is found, and what is right is never accused.
 
-use fpu_core::{Scratch, Verified, VerifyError};
+use fpu_core::verify::{Scratch, Verified, VerifyError};
 use std::sync::Arc;
 
 use super::{
@@ -15,7 +15,7 @@ fn verify(cpu: &Cpu, task: &Task) -> Result<Verified, VerifyError> {
     let mut pin = cpu.pinned();
     let mut scratch = match Scratch::<Registers, _>::new(&pin, Image::new()) {
         Ok(scratch) => scratch,
-        Err((why, _)) => panic!("{why}"),
+        Err(why) => panic!("{why}"),
     };
     task.fpu.verify_registers(&mut pin, &mut scratch)
 }

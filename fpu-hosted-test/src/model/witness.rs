@@ -1,6 +1,6 @@
 //! What the models' kernel proves to the core: preemption off, interrupts off, a task stopped.
 
-use fpu_core::{Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped};
+use fpu_core::{observe::Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped, TheBackend};
 
 use super::{
     backend::Registers,
@@ -28,14 +28,15 @@ impl Drop for IrqOff<'_> {
     }
 }
 
-// SAFETY: P1: a loom thread is its CPU. P2: the words are picked by its number. P3: one type, one layout.
+// SAFETY: P1: a loom thread is its CPU. P2: the words are picked by its number. P3: nothing has to be
+// enabled.
 // P4: slots hand tasks over with release and acquire. P5: `level` is where the handler says it runs. The
 // seeded faults break these on purpose.
 unsafe impl Pinned for Pin<'_> {
     type Backend = Registers;
     type Words = Words;
-    fn backend(&self) -> &Registers {
-        &self.cpu.registers
+    fn backend(&self) -> &TheBackend<Registers> {
+        self.cpu.registers.the_backend()
     }
     fn words(&self) -> &Words {
         self.words
@@ -51,7 +52,7 @@ unsafe impl Pinned for Pin<'_> {
 unsafe impl Pinned for IrqOff<'_> {
     type Backend = Registers;
     type Words = Words;
-    fn backend(&self) -> &Registers {
+    fn backend(&self) -> &TheBackend<Registers> {
         self.pin.backend()
     }
     fn words(&self) -> &Words {
@@ -72,11 +73,11 @@ unsafe impl SoftFloat for IrqOff<'_> {}
 #[derive(Debug)]
 pub struct Proof<'c>(pub &'c Cpu, pub &'c Task);
 
-// SAFETY: T1, T2: a task taken is nobody else's until it is put back, by release and acquire. T3: P3; a field.
+// SAFETY: T1, T2: a task taken is nobody else's until it is put back, by release and acquire. T3: a field.
 unsafe impl Stopped for Proof<'_> {
     type Backend = Registers;
-    fn backend(&self) -> &Registers {
-        &self.0.registers
+    fn backend(&self) -> &TheBackend<Registers> {
+        self.0.registers.the_backend()
     }
     fn context(&self) -> FpuRef<'_, Registers> {
         self.1.fpu.context()

@@ -8,7 +8,11 @@ use std::{
     sync::OnceLock,
 };
 
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits,
+};
+use fpu_x86::units::{SIMD, X87};
 use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, Rung};
 
 use super::{
@@ -262,6 +266,7 @@ impl Harness for RealHarness {
                     Step::Save(area) => Action::Save(area),
                     Step::Restore(area) => Action::Restore(area),
                     Step::Defaults(units) => Action::Defaults(units),
+                    Step::End(units) => Action::End(units),
                     Step::Load(_) => Action::Defaults(KernelUnits::NONE), // not called
                 };
                 Call::new(&self.plan, action)
@@ -295,10 +300,14 @@ impl Harness for RealHarness {
         Outcome { restored: restored.unwrap_or(Ok(())), registers: Seen(after) }
     }
 
+    fn units(&self) -> u32 {
+        2
+    }
+
     fn defaults_hold(&self, registers: &Seen, units: KernelUnits) -> bool {
         let Seen(file) = registers;
-        (!units.x87() || (file.fcw(), file.fsw(), file.ftw()) == (0x37F, 0, 0))
-            && (!units.simd() || file.mxcsr() == 0x1F80)
+        (!units.contains(X87) || (file.fcw(), file.fsw(), file.ftw()) == (0x37F, 0, 0))
+            && (!units.contains(SIMD) || file.mxcsr() == 0x1F80)
     }
 
     fn view(&self, image: Image<'_>) -> Option<Seen> {

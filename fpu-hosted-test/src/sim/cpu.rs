@@ -3,8 +3,9 @@
 use super::{line::Line, Injection, Interrupt, SimFpu};
 use core::marker::PhantomData;
 use fpu_core::{
-    Counters, CpuLifecycle, CpuWords, Event, Exclusive, FpuRef, Level, Pinned, SoftFloat, Stopped,
-    Totals,
+    observe::{Counters, Event, Totals},
+    CpuLifecycle, CpuWords, Exclusive, FpuRef, KernelUnits, Level, Pinned, SoftFloat, Stopped,
+    TheBackend,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -89,8 +90,8 @@ impl SimCpu {
 
     /// The registers.
     #[must_use]
-    pub fn fpu(&self) -> &SimFpu {
-        &self.fpu
+    pub fn fpu(&self) -> &TheBackend<SimFpu> {
+        self.fpu.the_backend()
     }
     /// The words.
     #[must_use]
@@ -158,6 +159,20 @@ impl SimCpu {
     #[must_use]
     pub fn nmi(&self) -> Witness<'_, Nmi> {
         Witness::new(self)
+    }
+}
+
+impl SimFpu {
+    /// Itself, as what contexts are made with.
+    #[must_use]
+    pub fn the_backend(&self) -> &TheBackend<Self> {
+        // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1.
+        unsafe { TheBackend::from_ref(self) }
+    }
+    /// The units with which a section began whose end the backend has not been told.
+    #[must_use]
+    pub fn section(&self) -> Option<KernelUnits> {
+        self.section.get()
     }
 }
 
@@ -233,15 +248,15 @@ impl<K: Kind> Drop for Witness<'_, K> {
     }
 }
 
-// SAFETY: P1: the value cannot leave its thread, nor its `SimCpu`. P2: the CPU's own. P3: the layout is the
-// same constant for every `SimFpu`. P4: whoever drives the simulation; a violation gives wrong values
+// SAFETY: P1: the value cannot leave its thread, nor its `SimCpu`. P2: the CPU's own. P3: nothing
+// has to be enabled. P4: whoever drives the simulation; a violation gives wrong values
 // and nothing worse, since registers and CPU words are cells of one thread and the memory of images is
 // accessed atomically. P5: the kind's constant.
 unsafe impl<K: Kind> Pinned for Witness<'_, K> {
     type Backend = SimFpu;
     type Words = SimWords;
-    fn backend(&self) -> &SimFpu {
-        &self.cpu.fpu
+    fn backend(&self) -> &TheBackend<SimFpu> {
+        self.cpu.fpu()
     }
     fn words(&self) -> &SimWords {
         &self.cpu.words
@@ -265,8 +280,7 @@ unsafe impl<K: Kind> SoftFloat for Witness<'_, K> {}
 /// ```
 /// use fpu_core::TaskFpu;
 /// use fpu_hosted_test::sim::{Registers, SimArea, SimFpu, SimStopped};
-/// // SAFETY: K1: the one backend.
-/// let task = unsafe { TaskFpu::new(&SimFpu::new(), SimArea::new()) }.map_err(|(why, _)| why)?;
+/// let task = TaskFpu::new(SimFpu::new().the_backend(), SimArea::new())?;
 /// let mut proof = SimStopped::of(task.context());
 /// assert_eq!(task.stopped(&mut proof)?.image().registers(), Registers::initial());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -281,11 +295,11 @@ impl<'t> SimStopped<'t> {
     }
 }
 // SAFETY: T1, T2: whoever drives the simulation; a violation is as harmless as one of P4 (`Witness`).
-// T3: the same layout; a field.
+// T3: a field.
 unsafe impl Stopped for SimStopped<'_> {
     type Backend = SimFpu;
-    fn backend(&self) -> &SimFpu {
-        &self.0
+    fn backend(&self) -> &TheBackend<SimFpu> {
+        self.0.the_backend()
     }
     fn context(&self) -> FpuRef<'_, SimFpu> {
         self.1

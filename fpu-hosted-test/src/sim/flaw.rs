@@ -64,6 +64,8 @@ pub enum Flaw {
     DefaultsMissing,
     /// A section that asked for no unit finds its registers changed.
     DefaultsForAll,
+    /// After a section has ended, restores are refused.
+    EndBreaksRestores,
     /// The view shows the bytes of a component that the image does not have.
     ImageShowsOldBytes,
     /// A write through the view does not make the component present.

@@ -9,7 +9,11 @@ use core::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu, RestoreFault};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+};
+use fpu_x86::units::{SIMD, X87};
 use std::{
     cell::{Cell, RefCell},
     hint::black_box,
@@ -38,6 +42,8 @@ pub struct SimFpu {
     fail_in: Cell<Option<u64>>,
     flaw: Option<Flaw>,
     broken: Cell<bool>,
+    /// The units of the section that is open.
+    pub(super) section: Cell<Option<KernelUnits>>,
     calls: Cell<usize>,
     pub(super) line: Rc<Line>,
 }
@@ -60,6 +66,7 @@ impl SimFpu {
             fail_in: Cell::new(None),
             flaw: None,
             broken: Cell::new(false),
+            section: Cell::new(None),
             calls: Cell::new(0),
             line: Rc::default(),
         }
@@ -248,7 +255,7 @@ unsafe impl RawFpu for SimFpu {
         }
         AREA_ALIGN
     }
-    fn plan_mask(&self) -> u64 {
+    fn plan_word(&self) -> u64 {
         ALL
     }
 
@@ -383,21 +390,27 @@ unsafe impl RawFpu for SimFpu {
 
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
         self.line.step();
+        self.section.set(Some(units));
         if self.is(Flaw::DefaultsMissing) {
             return;
         }
         let initial = Registers::initial();
-        if units.x87() || self.is(Flaw::DefaultsForAll) {
+        if units.contains(X87) || self.is(Flaw::DefaultsForAll) {
             for (nth, &value) in initial.component(0).iter().enumerate() {
                 self.write_one(0, nth, value);
             }
         }
-        if units.simd() {
+        if units.contains(SIMD) {
             self.write_one(1, 0, initial.component(1)[0]);
         }
         self.line.step();
     }
 
+    unsafe fn section_end(&self, units: KernelUnits) {
+        self.line.step();
+        self.section.set(self.section.get().filter(|&begun| begun != units));
+        self.broken.set(self.broken.get() || self.is(Flaw::EndBreaksRestores));
+    }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         self.line.step();
         let words = if self.is(Flaw::ChildGetsHeaderOnly) { HEADER_WORDS } else { AREA_LEN / 8 };

@@ -3,7 +3,11 @@
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
 use crate::conformance::{Harness, Outcome, Step};
 use core::ptr::NonNull;
-use fpu_core::{CompareFpu, Difference, IdleFpu, KernelUnits, RawFpu};
+use fpu_core::{
+    verify::{CompareFpu, Difference},
+    IdleFpu, KernelUnits, RawFpu,
+};
+use fpu_x86::units::{SIMD, X87};
 
 /// The simulated backend, sound or not.
 ///
@@ -67,6 +71,7 @@ impl Harness for SimHarness {
                     Step::Save(area) => self.fpu.save(area),
                     Step::Restore(area) => restored = self.fpu.restore(area),
                     Step::Defaults(units) => self.fpu.kernel_defaults(units),
+                    Step::End(units) => self.fpu.section_end(units),
                 }
             }
             if let (Some(before), Some(after)) = (before, (self.count)()) {
@@ -75,10 +80,13 @@ impl Harness for SimHarness {
         }
         Outcome { restored, registers: self.fpu.registers() }
     }
+    fn units(&self) -> u32 {
+        2
+    }
     fn defaults_hold(&self, registers: &Registers, units: KernelUnits) -> bool {
         let initial = Registers::initial();
-        (!units.x87() || registers.component(0) == initial.component(0))
-            && (!units.simd() || registers.component(1)[0] == initial.component(1)[0])
+        (!units.contains(X87) || registers.component(0) == initial.component(0))
+            && (!units.contains(SIMD) || registers.component(1)[0] == initial.component(1)[0])
     }
     fn view(&self, image: SimImage<'_>) -> Option<Registers> {
         Some(image.registers())

@@ -13,8 +13,7 @@ use core::{marker::PhantomData, ptr::NonNull};
 /// use fpu_core::TaskFpu;
 /// use fpu_hosted_test::sim::{Registers, SimArea, SimCpu};
 /// let cpu = SimCpu::online(0);
-/// // SAFETY: K1: the one backend.
-/// let task = unsafe { TaskFpu::new(cpu.fpu(), SimArea::new()) }.map_err(|(why, _)| why)?;
+/// let task = TaskFpu::new(cpu.fpu(), SimArea::new())?;
 /// let mut pinned = cpu.preempt_off();
 /// let session = task.open(&mut pinned)?.make_memory_valid_read();
 /// assert_eq!(session.image().registers(), Registers::initial());
@@ -70,8 +69,7 @@ impl SimImage<'_> {
 /// use fpu_core::TaskFpu;
 /// use fpu_hosted_test::sim::{Registers, SimArea, SimCpu};
 /// let cpu = SimCpu::online(0);
-/// // SAFETY: K1: the one backend.
-/// let task = unsafe { TaskFpu::new(cpu.fpu(), SimArea::new()) }.map_err(|(why, _)| why)?;
+/// let task = TaskFpu::new(cpu.fpu(), SimArea::new())?;
 /// let wanted = Registers::pattern(3, 0b0110);
 /// task.open(&mut cpu.preempt_off())?.make_memory_valid_write().image_mut().set(&wanted);
 /// task.switch_return(&mut cpu.irqs_off())?;

@@ -11,8 +11,7 @@
 //! use fpu_core::{CpuLifecycle, TaskFpu};
 //! use fpu_hosted_test::sim::{Registers, SimArea, SimCpu};
 //! let cpu = SimCpu::online(0);
-//! // SAFETY: K1: the one backend.
-//! let task = unsafe { TaskFpu::new(cpu.fpu(), SimArea::new()) }.map_err(|(why, _)| why)?;
+//! let task = TaskFpu::new(cpu.fpu(), SimArea::new())?;
 //! task.switch_return(&mut cpu.irqs_off())?;
 //! cpu.fpu().load(&Registers::pattern(1, u64::MAX)); // user mode
 //! task.switch_prepare(&cpu.irqs_off())?;

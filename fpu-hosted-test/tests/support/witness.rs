@@ -1,6 +1,9 @@
 //! This thread as a kernel that says it is soft-float and is not, for the calls that need the promise.
 
-use fpu_core::{Counters, CpuFpu, Event, Exclusive, Pinned, SoftFloat};
+use fpu_core::{
+    observe::{Counters, Event},
+    CpuFpu, Exclusive, Pinned, SoftFloat, TheBackend,
+};
 use fpu_x86::Plan;
 
 /// A CPU of this program's.
@@ -13,8 +16,9 @@ pub struct Liar<'k> {
 unsafe impl Pinned for Liar<'_> {
     type Backend = Plan;
     type Words = CpuFpu;
-    fn backend(&self) -> &Plan {
-        self.plan
+    fn backend(&self) -> &TheBackend<Plan> {
+        // SAFETY: K1: each test has one plan.
+        unsafe { TheBackend::from_ref(self.plan) }
     }
     fn words(&self) -> &CpuFpu {
         self.words

@@ -6,8 +6,8 @@ use fpu_core::*;
 use kernel::*;
 
 fn checksum(cpu: &mut IrqOff) -> Result<(), Error> {
-    let outer = cpu.kernel_fpu(None, KernelUnits::SIMD)?;
-    let inner = cpu.kernel_fpu(None, KernelUnits::SIMD)?;
+    let outer = cpu.kernel_fpu(None, KernelUnits::ALL)?;
+    let inner = cpu.kernel_fpu(None, KernelUnits::ALL)?;
     drop((inner, outer));
     Ok(())
 }

@@ -6,7 +6,7 @@ use fpu_core::*;
 use kernel::*;
 
 fn checksum(mut cpu: IrqOff) -> Result<(), Error> {
-    let section = cpu.kernel_fpu(None, KernelUnits::SIMD)?;
+    let section = cpu.kernel_fpu(None, KernelUnits::ALL)?;
     drop(cpu);
     drop(section);
     Ok(())

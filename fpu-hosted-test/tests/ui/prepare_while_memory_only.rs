@@ -4,6 +4,7 @@
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;
+use fpu_core::session::*;
 use kernel::*;
 
 fn leave(session: Session<'_, IrqOff, MemoryOnly>) {

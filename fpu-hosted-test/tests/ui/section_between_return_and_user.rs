@@ -7,7 +7,7 @@ use kernel::*;
 
 fn exit_path(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
     let ready = task.switch_return(cpu)?;
-    drop(cpu.kernel_fpu(None, KernelUnits::SIMD)?);
+    drop(cpu.kernel_fpu(None, KernelUnits::ALL)?);
     enter_user(ready);
     Ok(())
 }

@@ -6,6 +6,6 @@ use fpu_core::*;
 use kernel::*;
 
 fn checksum(cpu: &mut VectorKernel) -> Result<(), Error> {
-    drop(cpu.kernel_fpu(None, KernelUnits::SIMD)?);
+    drop(cpu.kernel_fpu(None, KernelUnits::ALL)?);
     Ok(())
 }

@@ -7,7 +7,7 @@ use kernel::*;
 
 fn checksum(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
     let session = task.open(cpu)?;
-    drop(cpu.kernel_fpu(None, KernelUnits::SIMD)?);
+    drop(cpu.kernel_fpu(None, KernelUnits::ALL)?);
     drop(session);
     Ok(())
 }

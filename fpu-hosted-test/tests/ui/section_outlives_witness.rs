@@ -9,7 +9,7 @@ fn begin() -> Result<(), Error> {
     let section;
     {
         let mut cpu = IrqOff::new();
-        section = cpu.kernel_fpu(None, KernelUnits::SIMD)?;
+        section = cpu.kernel_fpu(None, KernelUnits::ALL)?;
     }
     drop(section);
     Ok(())

@@ -1,8 +1,9 @@
 // error: E0451
-// expect: of struct `fpu_core::Session` are private
+// expect: of struct `fpu_core::session::Session` are private
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;
+use fpu_core::session::*;
 use kernel::*;
 
 fn steal(task: FpuRef<'_, Xsave>) {

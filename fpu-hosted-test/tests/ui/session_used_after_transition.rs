@@ -3,6 +3,7 @@
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;
+use fpu_core::session::*;
 use kernel::*;
 
 fn read_and_write(session: Session<'_, IrqOff, RegistersOnly>) -> u64 {

@@ -4,6 +4,7 @@
 mod kernel;
 use core::ptr::NonNull;
 use fpu_core::*;
+use fpu_core::verify::*;
 use kernel::*;
 
 // SAFETY: never run.

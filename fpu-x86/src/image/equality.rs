@@ -13,7 +13,7 @@
 //!
 //! The x87 registers that are empty by their tags are compared: they are saved and loaded like the others.
 
-use fpu_core::Difference;
+use fpu_core::verify::Difference;
 
 use super::read::Image;
 use crate::fields::*;

@@ -8,6 +8,7 @@ use core::{
 };
 
 use super::Plan;
+use fpu_core::TheBackend;
 
 const EMPTY: u8 = 0;
 /// One caller writes.
@@ -39,8 +40,8 @@ const SET: u8 = 2;
 ///
 /// ```
 /// use core::marker::PhantomData;
-/// use fpu_core::{CpuFpu, Pinned};
-/// use fpu_x86::{Components, Plan, PlanAlreadySet, PlanCell};
+/// use fpu_core::{CpuFpu, Pinned, TheBackend};
+/// use fpu_x86::{Components, Plan, PlanCell};
 /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
 /// static PLAN: PlanCell = PlanCell::new();
 ///
@@ -52,7 +53,7 @@ const SET: u8 = 2;
 /// unsafe impl Pinned for IrqsOff {
 ///     type Backend = Plan;
 ///     type Words = CpuFpu;
-///     fn backend(&self) -> &Plan {
+///     fn backend(&self) -> &TheBackend<Plan> {
 ///         // SAFETY: X3: whoever made this value did it after the boot CPU had set the plan.
 ///         unsafe { PLAN.assume_set() }
 ///     }
@@ -60,13 +61,16 @@ const SET: u8 = 2;
 /// }
 ///
 /// assert!(PLAN.get().is_none());
-/// let plan = PLAN.set(Plan::detect_user(Components::all())?)?;
-/// assert_eq!(IrqsOff(PhantomData).backend(), plan);
-/// assert_eq!(PLAN.set(plan.clone()), Err(PlanAlreadySet));
+/// let made = Plan::detect_user(Components::all())?;
+/// // SAFETY: K1: the one plan. The cell refuses a second.
+/// let plan = PLAN.set(unsafe { TheBackend::new(made.clone()) })?;
+/// assert!(core::ptr::eq(IrqsOff(PhantomData).backend(), plan));
+/// // SAFETY: K1: never stored.
+/// assert!(PLAN.set(unsafe { TheBackend::new(made) }).is_err());
 /// # }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct PlanCell<B = Plan> {
+pub struct PlanCell<B = TheBackend<Plan>> {
     state: AtomicU8,
     backend: UnsafeCell<MaybeUninit<B>>,
 }

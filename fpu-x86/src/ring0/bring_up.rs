@@ -99,7 +99,7 @@ impl From<Error> for BringUpError {
 ///
 /// ```no_run
 /// # use core::marker::PhantomData;
-/// # use fpu_core::{CpuFpu, Pinned};
+/// # use fpu_core::{CpuFpu, Pinned, TheBackend};
 /// use fpu_x86::{bring_up_boot_cpu, Components, Plan, PlanCell};
 ///
 /// static PLAN: PlanCell = PlanCell::new();
@@ -111,7 +111,7 @@ impl From<Error> for BringUpError {
 /// #     type Backend = Plan;
 /// #     type Words = CpuFpu;
 /// #     // SAFETY: X3: made in `keep`, after the set.
-/// #     fn backend(&self) -> &Plan { unsafe { PLAN.assume_set() } }
+/// #     fn backend(&self) -> &TheBackend<Plan> { unsafe { PLAN.assume_set() } }
 /// #     fn words(&self) -> &CpuFpu { &CPU }
 /// # }
 /// # fn main() -> Result<(), fpu_x86::BringUpError> {
@@ -122,7 +122,7 @@ impl From<Error> for BringUpError {
 ///         0,
 ///         || Plan::detect_kernel(Components::USER),
 ///         |plan| {
-///             let plan = PLAN.set(plan)?;
+///             let plan = PLAN.set(TheBackend::new(plan))?; // K1: the one plan
 ///             for quirk in plan.quirks() {
 ///                 println!("fpu: {quirk}");
 ///             }
@@ -206,14 +206,14 @@ unsafe fn bring_up<C: Pinned>(
 mod tests {
     use super::*;
     use crate::components::Components;
-    use fpu_core::CpuFpu;
+    use fpu_core::{CpuFpu, TheBackend};
 
-    struct Never(Plan, CpuFpu);
+    struct Never(TheBackend<Plan>, CpuFpu);
     // SAFETY: P1 to P5: none is made.
     unsafe impl Pinned for Never {
         type Backend = Plan;
         type Words = CpuFpu;
-        fn backend(&self) -> &Plan {
+        fn backend(&self) -> &TheBackend<Plan> {
             &self.0
         }
         fn words(&self) -> &CpuFpu {
@@ -225,7 +225,8 @@ mod tests {
     fn ring_3_is_refused_before_anything_is_touched_or_asked() {
         let facts = Facts::of_this_cpu().unwrap();
         let choose = || -> Result<Plan, PlanError> { panic!("no plan was asked for") };
-        let keep = |plan| Ok(Never(plan, CpuFpu::new()));
+        // SAFETY: K1: never called.
+        let keep = |plan| Ok(Never(unsafe { TheBackend::new(plan) }, CpuFpu::new()));
         // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
         let (own, given) = unsafe {
             (bring_up_boot_cpu(0, choose, keep), bring_up_boot_cpu_given(&facts, 0, choose, keep))

@@ -3,6 +3,7 @@
 mod kernel;
 use core::ptr::NonNull;
 use fpu_core::*;
+use fpu_core::{session::*, verify::*};
 use kernel::*;
 
 pub fn exit_path(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
@@ -35,7 +36,7 @@ pub fn each_state(task: &Task, cpu: &mut IrqOff) -> Result<u64, Error> {
 }
 
 pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
-    drop(cpu.kernel_fpu(Some(task.context()), KernelUnits::SIMD)?);
+    drop(cpu.kernel_fpu(Some(task.context()), KernelUnits::ALL)?);
     cpu.with_kernel_fpu(None, KernelUnits::ALL, || ())
 }
 

@@ -48,8 +48,9 @@ impl IrqOff {
 unsafe impl Pinned for IrqOff {
     type Backend = Xsave;
     type Words = CpuFpu;
-    fn backend(&self) -> &Xsave {
-        &Xsave
+    fn backend(&self) -> &TheBackend<Xsave> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(&Xsave) }
     }
     fn words(&self) -> &CpuFpu {
         &self.0
@@ -71,8 +72,9 @@ impl PreemptOff {
 unsafe impl Pinned for PreemptOff {
     type Backend = Xsave;
     type Words = CpuFpu;
-    fn backend(&self) -> &Xsave {
-        &Xsave
+    fn backend(&self) -> &TheBackend<Xsave> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(&Xsave) }
     }
     fn words(&self) -> &CpuFpu {
         &self.0
@@ -92,8 +94,9 @@ impl VectorKernel {
 unsafe impl Pinned for VectorKernel {
     type Backend = Xsave;
     type Words = CpuFpu;
-    fn backend(&self) -> &Xsave {
-        &Xsave
+    fn backend(&self) -> &TheBackend<Xsave> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(&Xsave) }
     }
     fn words(&self) -> &CpuFpu {
         &self.0
@@ -107,8 +110,9 @@ pub struct Debugger<'t>(pub &'t Task);
 // SAFETY: never run.
 unsafe impl Stopped for Debugger<'_> {
     type Backend = Xsave;
-    fn backend(&self) -> &Xsave {
-        &Xsave
+    fn backend(&self) -> &TheBackend<Xsave> {
+        // SAFETY: K1: never run.
+        unsafe { TheBackend::from_ref(&Xsave) }
     }
     fn context(&self) -> FpuRef<'_, Xsave> {
         self.0.context()

@@ -1,11 +1,11 @@
 //! What happened, for trace points and counters; nothing of it exists unless asked for.
 
-use core::cell::Cell;
+use crate::sync::{Count, Ordering};
 
 /// Something that happened to a context's registers or memory.
 ///
 /// ```
-/// use fpu_core::{Event, EventKind};
+/// use fpu_core::observe::{Event, EventKind};
 /// let event = Event { kind: EventKind::Restored, context: 0x1000 };
 /// assert_eq!(event.kind, EventKind::Restored);
 /// ```
@@ -30,7 +30,7 @@ pub struct Event {
 /// | `Failed` | `x86_fpu_xstate_check_failed` |
 ///
 /// ```
-/// use fpu_core::{Counters, EventKind};
+/// use fpu_core::observe::{Counters, EventKind};
 /// let counters = Counters::new();
 /// counters.record(EventKind::Skipped);
 /// assert_eq!(counters.totals().skipped, 1);
@@ -64,29 +64,38 @@ pub enum EventKind {
 /// Ready-made counters, one value per CPU: override [`Pinned::observe`](crate::Pinned::observe) with
 /// `self.counters.record(event.kind)`.
 ///
-/// Plain loads and stores, so for one CPU only; not `Sync`.
+/// It is `Sync` and made by a `const` function, so a per-CPU static holds it and any CPU may read it, without
+/// `unsafe`. Each counter is a relaxed atomic that is loaded, increased and stored:
+///
+/// * One CPU counts in one value, its own, so that no store of another comes between. Two CPUs that share a value
+///   lose counts, and nothing else.
+/// * An interrupt may come between load and store. Saves, restores and what belongs to them are told with
+///   interrupts off or while other uses of this CPU's registers are refused, so it counts none of those.
+///   [`Invalidated`](EventKind::Invalidated) is told after the CPU has been opened again: one that an
+///   interrupt counts there may be lost.
+/// * Who reads on another CPU sees each counter as it was a moment ago, and the seven not at one moment.
 ///
 /// ```
-/// use fpu_core::{Counters, EventKind};
-/// let counters = Counters::new();
-/// counters.record(EventKind::Saved);
-/// assert_eq!(counters.totals().saved, 1);
+/// use fpu_core::observe::{Counters, EventKind};
+/// static CPU0: Counters = Counters::new();
+/// CPU0.record(EventKind::Saved);
+/// assert_eq!(std::thread::spawn(|| CPU0.totals().saved).join().ok(), Some(1));
 /// ```
 #[derive(Debug, Default)]
 pub struct Counters {
-    saved: Cell<u64>,
-    restored: Cell<u64>,
-    skipped: Cell<u64>,
-    loaded: Cell<u64>,
-    unloaded: Cell<u64>,
-    invalidated: Cell<u64>,
-    failed: Cell<u64>,
+    saved: Count,
+    restored: Count,
+    skipped: Count,
+    loaded: Count,
+    unloaded: Count,
+    invalidated: Count,
+    failed: Count,
 }
 
 /// What a [`Counters`] has seen.
 ///
 /// ```
-/// assert_eq!(fpu_core::Totals::default().saved, 0);
+/// assert_eq!(fpu_core::observe::Totals::default().saved, 0);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -110,24 +119,24 @@ impl Counters {
     /// All zero.
     ///
     /// ```
-    /// assert_eq!(fpu_core::Counters::new().totals(), fpu_core::Totals::default());
+    /// assert_eq!(fpu_core::observe::Counters::new().totals(), fpu_core::observe::Totals::default());
     /// ```
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            saved: Cell::new(0),
-            restored: Cell::new(0),
-            skipped: Cell::new(0),
-            loaded: Cell::new(0),
-            unloaded: Cell::new(0),
-            invalidated: Cell::new(0),
-            failed: Cell::new(0),
+            saved: Count::new(0),
+            restored: Count::new(0),
+            skipped: Count::new(0),
+            loaded: Count::new(0),
+            unloaded: Count::new(0),
+            invalidated: Count::new(0),
+            failed: Count::new(0),
         }
     }
     /// Counts one event.
     ///
     /// ```
-    /// use fpu_core::{Counters, EventKind};
+    /// use fpu_core::observe::{Counters, EventKind};
     /// let counters = Counters::new(); // one a CPU, in its per-CPU data
     /// counters.record(EventKind::Restored); // in `Pinned::observe`
     /// assert_eq!(counters.totals().restored, 1);
@@ -143,7 +152,8 @@ impl Counters {
             EventKind::Invalidated => &self.invalidated,
             EventKind::Failed => &self.failed,
         };
-        counter.set(counter.get().wrapping_add(1));
+        // No other CPU writes it, so a load and a store do what an addition in one step would, without its cost.
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
     /// What has been counted so far.
     ///
@@ -152,20 +162,20 @@ impl Counters {
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
     /// task.switch_prepare(&cpu)?;
-    /// let fpu_core::Totals { saved, restored, .. } = cpu.totals();
+    /// let fpu_core::observe::Totals { saved, restored, .. } = cpu.totals();
     /// assert_eq!((saved, restored), (1, 1));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals {
-            saved: self.saved.get(),
-            restored: self.restored.get(),
-            skipped: self.skipped.get(),
-            loaded: self.loaded.get(),
-            unloaded: self.unloaded.get(),
-            invalidated: self.invalidated.get(),
-            failed: self.failed.get(),
+            saved: self.saved.load(Ordering::Relaxed),
+            restored: self.restored.load(Ordering::Relaxed),
+            skipped: self.skipped.load(Ordering::Relaxed),
+            loaded: self.loaded.load(Ordering::Relaxed),
+            unloaded: self.unloaded.load(Ordering::Relaxed),
+            invalidated: self.invalidated.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
         }
     }
 }

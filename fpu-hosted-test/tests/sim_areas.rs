@@ -1,0 +1,164 @@
+//! Areas: what each promises of its memory, and the heap's, with an allocator that can refuse.
+#![cfg(not(fpu_loom))]
+
+use core::ptr::NonNull;
+use fpu_core::{
+    align::{AlignTo, Alignment},
+    verify::{Scratch, Verified},
+    Area, AreaError, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault, SaveArea, TaskFpu,
+    TheBackend,
+};
+use fpu_hosted_test::sim::{Registers, SimCpu, SimFpu, AREA_LEN};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    error::Error,
+};
+
+/// Refuses one size, and counts what it has given out of another.
+struct Choosy;
+thread_local! {
+    static REFUSED: Cell<Option<usize>> = const { Cell::new(None) };
+    static GIVEN: Cell<isize> = const { Cell::new(0) };
+}
+fn count(layout: Layout, by: isize) {
+    if layout.size() == AREA_LEN && layout.align() == 64 {
+        GIVEN.with(|given| given.set(given.get() + by));
+    }
+}
+// SAFETY: the system's allocator, or null; the cells of this thread need no memory.
+unsafe impl GlobalAlloc for Choosy {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if REFUSED.with(Cell::get) == Some(layout.size()) {
+            return core::ptr::null_mut();
+        }
+        count(layout, 1);
+        // SAFETY: the caller's promise is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        count(layout, -1);
+        // SAFETY: as above.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+#[global_allocator]
+static CHOOSY: Choosy = Choosy;
+
+fn given() -> isize {
+    GIVEN.with(Cell::get)
+}
+
+#[test]
+fn a_heap_area_is_zeroed_aligned_and_freed() {
+    let cpu = SimCpu::online(0);
+    let before = given();
+    let areas: Vec<_> = (0..8).map(|_| HeapArea::for_backend(cpu.fpu()).expect("memory")).collect();
+    assert_eq!(given(), before + 8);
+    for area in &areas {
+        assert_eq!((area.len(), area.align()), (AREA_LEN, 64));
+        assert_eq!(area.base().as_ptr() as usize % 64, 0);
+        // SAFETY: A1: so many bytes, initialised, and nobody else has them.
+        let bytes = unsafe { core::slice::from_raw_parts(area.base().as_ptr(), area.len()) };
+        assert!(bytes.iter().all(|&byte| byte == 0));
+    }
+    drop(areas);
+    assert_eq!(given(), before);
+}
+
+#[test]
+fn a_context_on_the_heap_goes_the_whole_way() -> Result<(), Box<dyn Error>> {
+    let cpu = SimCpu::online(0);
+    let before = given();
+    // `?` takes both errors, whatever the area is.
+    let task = TaskFpu::new(cpu.fpu(), HeapArea::for_backend(cpu.fpu())?)?;
+    let mut child = TaskFpu::new(cpu.fpu(), Box::new(HeapArea::for_backend(cpu.fpu())?))?;
+    let mut scratch = Scratch::new(&cpu.irqs_off(), HeapArea::for_backend(cpu.fpu())?)?;
+    drop(task.switch_return(&mut cpu.irqs_off())?);
+    let mine = Registers::pattern(1, u64::MAX);
+    cpu.fpu().load(&mine);
+    task.fork_into(&mut cpu.irqs_off(), &mut child)?;
+    task.switch_prepare(&cpu.irqs_off())?;
+    let found = task.verify_registers(&mut cpu.irqs_off(), &mut scratch)?;
+    assert_eq!(found, Verified::Agreed);
+    drop(child.switch_return(&mut cpu.irqs_off())?);
+    drop(task.switch_return(&mut cpu.irqs_off())?);
+    assert_eq!(cpu.fpu().registers(), mine);
+    drop((task.into_area(), child.into_area(), scratch.into_area()));
+    assert_eq!(given(), before);
+    Ok(())
+}
+
+#[test]
+fn without_memory_there_is_an_error_and_no_abort() {
+    let cpu = SimCpu::online(0);
+    REFUSED.with(|refused| refused.set(Some(AREA_LEN)));
+    let answer = HeapArea::for_backend(cpu.fpu()).map(drop);
+    REFUSED.with(|refused| refused.set(None));
+    assert_eq!(answer, Err(AreaError::OutOfMemory { need: AREA_LEN }));
+    assert!(HeapArea::for_backend(cpu.fpu()).is_ok());
+}
+
+/// A backend of which only the size counts.
+struct Sized(usize, usize);
+// SAFETY: B1-B7: no register; no method is called but these two.
+unsafe impl RawFpu for Sized {
+    type Image<'a> = ();
+    type ImageMut<'a> = ();
+    fn area_len(&self) -> usize {
+        self.0
+    }
+    fn area_align(&self) -> usize {
+        self.1
+    }
+    unsafe fn write_initial(&self, _: NonNull<u8>) {}
+    unsafe fn save(&self, _: NonNull<u8>) {}
+    unsafe fn restore(&self, _: NonNull<u8>) -> Result<(), RestoreFault> {
+        Ok(())
+    }
+    unsafe fn kernel_defaults(&self, _: KernelUnits) {}
+    unsafe fn image(&self, _: NonNull<u8>) {}
+    unsafe fn image_mut(&self, _: NonNull<u8>) {}
+}
+
+#[test]
+fn sizes_that_no_memory_has_are_refused_and_none_is_one_byte() {
+    for need in [usize::MAX, isize::MAX as usize, isize::MAX as usize - 63] {
+        // SAFETY: K1: no context is made.
+        let backend = unsafe { TheBackend::new(Sized(need, 64)) };
+        let answer = HeapArea::for_backend(&backend).map(drop);
+        assert_eq!(answer, Err(AreaError::OutOfMemory { need }));
+    }
+    // SAFETY: K1: nothing is saved.
+    let backend = unsafe { TheBackend::new(Sized(0, 8)) };
+    let area = HeapArea::for_backend(&backend).expect("memory");
+    assert_eq!((area.len(), area.align()), (1, 8));
+    assert!(TaskFpu::new(&backend, area).is_ok());
+}
+
+/// The type keeps its word about the alignment, and a backend that wants more refuses it.
+fn of_alignment<const ALIGN: usize>(enough: bool)
+where
+    AlignTo<ALIGN>: Alignment,
+{
+    let (fpu, area) = (SimFpu::new(), Area::<AREA_LEN, ALIGN>::aligned());
+    assert_eq!(core::mem::size_of_val(&area), AREA_LEN.next_multiple_of(ALIGN));
+    assert_eq!((area.len(), area.align()), (AREA_LEN, ALIGN));
+    assert_eq!(area.base().as_ptr() as usize % ALIGN, 0);
+    match TaskFpu::new(fpu.the_backend(), area) {
+        Ok(task) => assert!(enough && task.address() % ALIGN.max(8) == 0),
+        Err(NewError { why, area }) => {
+            assert!(!enough);
+            assert_eq!((why, area.len()), (AreaError::Misaligned { need: 64 }, AREA_LEN));
+        }
+    }
+}
+
+#[test]
+fn an_area_has_the_alignment_of_its_type() {
+    of_alignment::<8>(false);
+    of_alignment::<16>(false);
+    of_alignment::<32>(false);
+    of_alignment::<64>(true);
+    of_alignment::<128>(true);
+}

@@ -1,0 +1,6 @@
+// error: E0277
+// expect: an `Area` cannot be aligned so
+// expect: not 8, 16, 32, 64 or 128
+use fpu_core::*;
+
+pub static WRONG: Area<512, 48> = Area::aligned();
