@@ -4,7 +4,7 @@
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
-#[cfg(any(fpu_loom, fpu_seeded, test))]
+#[cfg(test)]
 extern crate std;
 
 mod area;
@@ -47,7 +47,3 @@ pub use state::{
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
 pub use verify::{CompareFpu, Difference, Scratch, Verified, VerifyError};
-
-#[cfg(any(fpu_loom, fpu_seeded))]
-#[doc(hidden)]
-pub use sync::seam;
