@@ -8,7 +8,7 @@ use crate::{
     residency::{
         self, after, gate, left_closed, offline_word, online_word, set_gate, set_resident, used_up,
     },
-    sync::{fault, AtomicU64, Fault, Ordering},
+    sync::{AtomicU64, Ordering},
     CpuWords, Error, IdleFpu, Level, Pinned, SoftFloat,
 };
 
@@ -43,15 +43,8 @@ impl CpuFpu {
     /// let cpu = CpuFpu::new();
     /// assert_eq!((cpu.resident(), cpu.gate()), (0, 0));
     /// ```
-    #[cfg(not(fpu_loom))]
     #[must_use]
     pub const fn new() -> Self {
-        Self { resident: AtomicU64::new(0), gate: AtomicU64::new(0) }
-    }
-    /// A CPU that was never online. (Loom's atomics are not `const`.)
-    #[cfg(fpu_loom)]
-    #[must_use]
-    pub fn new() -> Self {
         Self { resident: AtomicU64::new(0), gate: AtomicU64::new(0) }
     }
 }
@@ -169,7 +162,6 @@ pub trait CpuLifecycle: Pinned {
             return Err(Error::Nmi);
         }
         let cpu = self.words();
-        let early = fault(Fault::OfflineReadsBeforeGate).then(|| cpu.resident());
         match cpu.gate() {
             gate::OFFLINE => return Err(Error::CpuOffline),
             gate::OPEN => {}
@@ -178,15 +170,13 @@ pub trait CpuLifecycle: Pinned {
         // From here on sections are refused, so the word is stable.
         set_gate(cpu, gate::SESSION);
         crate::sync::compiler_fence(Ordering::SeqCst);
-        let resident = early.unwrap_or_else(|| cpu.resident());
-        if left_closed(resident) && !fault(Fault::OfflineTrustsForgotten) {
+        let resident = cpu.resident();
+        if left_closed(resident) {
             // As in `close`: an interrupt has just begun something and forgotten to end it. Under how many
             // stamps, nobody knows, so no word could be left that is sure to be behind them.
             return Err(Error::Busy);
         }
-        if !fault(Fault::OfflineKeepsOpen) {
-            set_resident(cpu, offline_word(resident));
-        }
+        set_resident(cpu, offline_word(resident));
         crate::sync::compiler_fence(Ordering::SeqCst);
         set_gate(cpu, gate::OFFLINE);
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
@@ -227,8 +217,7 @@ pub trait CpuLifecycle: Pinned {
             }
             Err(why) => return Err(why),
         };
-        let next = if fault(Fault::ResumeKeepsStamp) { resident } else { after(resident) };
-        residency::reopen(self.words(), next);
+        residency::reopen(self.words(), after(resident));
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }
@@ -308,21 +297,11 @@ pub trait CpuLifecycle: Pinned {
         if !unsafe { closed.cpu().backend().keeps_awake() } {
             return Ok(false);
         }
-        if !fault(Fault::IdleKeepsClaim) {
-            closed.resident = after(closed.resident);
-        }
-        let release = |cpu: &Self| {
-            // SAFETY: S2: as above, and it has just answered. Nobody needs the registers: the word with
-            // which the CPU will reopen is no stamp that anybody has.
-            unsafe { cpu.backend().release() };
-        };
-        if !fault(Fault::IdleReopensEarly) {
-            release(closed.cpu());
-        }
+        closed.resident = after(closed.resident);
+        // SAFETY: S2: as above, and it has just answered. Nobody needs the registers: the word with
+        // which the CPU will reopen is no stamp that anybody has.
+        unsafe { closed.cpu().backend().release() };
         let cpu = closed.into_cpu();
-        if fault(Fault::IdleReopensEarly) {
-            release(cpu);
-        }
         cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(true)
     }

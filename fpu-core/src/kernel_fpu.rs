@@ -5,7 +5,6 @@ use core::{hint::black_box, marker::PhantomData};
 use crate::{
     observe::{Event, EventKind},
     residency::{after, close, gate, refusal, reopen, MEMORY},
-    sync::{fault, Fault},
     Error, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
 };
 
@@ -68,12 +67,16 @@ pub trait KernelFpu: Pinned {
         Self: SoftFloat + Sized,
     {
         let resident = begin(self, current)?;
-        let vacant = if fault(Fault::SectionKeepsStamp) { resident } else { after(resident) };
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
         // is saved, and the word with which the CPU will reopen is no stamp that anybody has.
         unsafe { self.backend().kernel_defaults(units) };
-        Ok(Section { cpu: self, resident: vacant, units: Some(units), not_send: PhantomData })
+        Ok(Section {
+            cpu: self,
+            resident: after(resident),
+            units: Some(units),
+            not_send: PhantomData,
+        })
     }
 
     /// Runs `code` in a section.
@@ -143,10 +146,10 @@ pub trait KernelFpu: Pinned {
         let before = begin(self, current)?;
         let mut end = Section { cpu: self, resident: before, units: None, not_send: PhantomData };
         let w = persistent.word.load();
-        if w == before | MEMORY || fault(Fault::PersistentTrustsStale) {
+        if w == before | MEMORY {
             persistent.tell(end.cpu, EventKind::Skipped);
         } else {
-            end.resident = if fault(Fault::PersistentKeepsStamp) { before } else { after(before) };
+            end.resident = after(before);
             // SAFETY: S1: the context was made with this backend (K1) and is used by this CPU now (P4).
             // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
             if let Err(why) = unsafe { end.cpu.backend().restore(persistent.area) } {
@@ -155,16 +158,12 @@ pub trait KernelFpu: Pinned {
             }
             persistent.tell(end.cpu, EventKind::Restored);
         }
-        if !fault(Fault::PersistentSkipsMark) {
-            persistent.word.mark_live(end.resident);
-        }
+        persistent.word.mark_live(end.resident);
         persistent.tell(end.cpu, EventKind::Loaded);
         let value = stay(code);
-        if !fault(Fault::PersistentSkipsSave) {
-            // SAFETY: as for the restore; the CPU was closed all the time.
-            unsafe { end.cpu.backend().save(persistent.area) };
-        }
-        persistent.word.publish_saved(end.resident | MEMORY, Fault::PersistentMarkRelaxed);
+        // SAFETY: as for the restore; the CPU was closed all the time.
+        unsafe { end.cpu.backend().save(persistent.area) };
+        persistent.word.publish(end.resident | MEMORY);
         persistent.tell(end.cpu, EventKind::Saved);
         persistent.tell(end.cpu, EventKind::Unloaded);
         drop(end);
@@ -191,21 +190,14 @@ fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Resu
     let Some(task) = current else { return Ok(resident) };
     let w = task.word.load();
     if w == resident {
-        if !fault(Fault::SectionSkipsSave) {
-            if fault(Fault::SectionMarksBeforeSave) {
-                task.word.publish(w | MEMORY);
-            }
-            // SAFETY: S1: made with this backend (K1), used by this CPU only (P4). S2: pinned (P1), F1;
-            // the CPU is closed, and the word has just said that the registers are this task's.
-            unsafe { cpu.backend().save(task.area) };
-            task.word.publish_saved(w | MEMORY, Fault::SectionMarkRelaxed);
-        }
+        // SAFETY: S1: made with this backend (K1), used by this CPU only (P4). S2: pinned (P1), F1;
+        // the CPU is closed, and the word has just said that the registers are this task's.
+        unsafe { cpu.backend().save(task.area) };
+        task.word.publish(w | MEMORY);
         task.tell(cpu, EventKind::Saved);
         task.tell(cpu, EventKind::Unloaded);
     } else if w & MEMORY == 0 {
-        if !fault(Fault::SectionRefusedStaysClosed) {
-            reopen(words, resident);
-        }
+        reopen(words, resident);
         return Err(refusal(w, words));
     }
     Ok(resident)

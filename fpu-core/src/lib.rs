@@ -9,7 +9,7 @@ compile_error!(
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
-#[cfg(any(fpu_loom, fpu_seeded, test))]
+#[cfg(test)]
 extern crate std;
 
 pub mod align;
@@ -49,7 +49,3 @@ pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use residency::MAX_CPUS;
 pub use stopped::{StoppedImageMut, StoppedTask};
 pub use task::{FpuRef, TaskFpu, UserReady};
-
-#[cfg(any(fpu_loom, fpu_seeded))]
-#[doc(hidden)]
-pub use sync::seam;

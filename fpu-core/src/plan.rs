@@ -320,8 +320,7 @@ impl<C: Exclusive> OutPlan<'_, C> {
     /// ```
     pub unsafe fn saved(self) {
         // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
-        unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }
-            .publish_saved(self.steps.saved, crate::sync::Fault::PlanMarkRelaxed);
+        unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }.publish(self.steps.saved);
         for kind in [EventKind::Saved, EventKind::Unloaded] {
             self.cpu.observe(Event { kind, context: self.steps.word as usize });
         }

@@ -39,7 +39,6 @@
 
 use crate::{
     residency::{in_due, out_due, InDue, OutDue, MEMORY},
-    sync::Fault,
     CpuFpu, CpuWords, Error,
 };
 
@@ -129,7 +128,7 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
 pub unsafe extern "C" fn saved(task: *const TaskWord) {
     // SAFETY: R1.
     let task = unsafe { &*task };
-    task.publish_saved(task.load() | MEMORY, Fault::RawMarkRelaxed);
+    task.publish(task.load() | MEMORY);
 }
 
 /// The task enters user mode here: [`NOTHING`], [`MARKED`], [`RESTORE`], or an error.

@@ -23,7 +23,7 @@
 //! "offline", "section open", "session open" and "all stamps issued".
 
 use crate::{
-    sync::{compiler_fence, fault, step, AtomicU64, Fault, Ordering},
+    sync::{compiler_fence, AtomicU64, Ordering},
     CpuWords, Error, Level, Pinned,
 };
 
@@ -84,30 +84,16 @@ impl TaskWord {
     /// order the hand-over and only the error path is left. Costs nothing on x86.
     #[inline(always)]
     pub(crate) fn load(&self) -> u64 {
-        step();
-        if fault(Fault::ReturnLoadRelaxed) {
-            return self.0.load(Ordering::Relaxed);
-        }
         self.0.load(Ordering::Acquire)
     }
     /// Release: the image was written before.
     #[inline(always)]
     pub(crate) fn publish(&self, word: u64) {
-        step();
         self.0.store(word, Ordering::Release);
-    }
-    /// The same after a save; `relaxed` is the fault that takes the order from this call alone.
-    #[inline(always)]
-    pub(crate) fn publish_saved(&self, word: u64, relaxed: Fault) {
-        if fault(relaxed) {
-            return self.mark_live(word);
-        }
-        self.publish(word);
     }
     /// Relaxed: says that memory is *not* to be read.
     #[inline(always)]
     pub(crate) fn mark_live(&self, stamp: u64) {
-        step();
         self.0.store(stamp, Ordering::Relaxed);
     }
     #[inline(always)]
@@ -141,7 +127,7 @@ pub(crate) fn out_due<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OutDue, E
     if w & MEMORY != 0 {
         return Ok(OutDue::Nothing);
     }
-    if w != cpu.resident() && !fault(Fault::PrepareIgnoresElsewhere) {
+    if w != cpu.resident() {
         return Err(refusal(w, cpu));
     }
     Ok(OutDue::Save { saved: w | MEMORY })
@@ -168,22 +154,19 @@ pub(crate) fn in_due<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<InDue, Err
     if differ == 0 {
         return Ok(InDue::Nothing);
     }
-    if differ == MEMORY || (fault(Fault::ReturnTrustsStale) && differ & ID_MASK == 0) {
+    if differ == MEMORY {
         return Ok(InDue::Mark { live: r });
     }
-    if differ & MEMORY == 0 && !fault(Fault::ReturnIgnoresElsewhere) {
+    if differ & MEMORY == 0 {
         return Err(refuse_differing(differ, cpu));
     }
-    let live = if fault(Fault::ReturnReusesStamp) { r } else { r.wrapping_add(STEP) };
-    let live = if fault(Fault::CounterWraps) { live | (r & OPEN) } else { live };
+    let live = r.wrapping_add(STEP);
     if (live as i64) >= 0 {
         return Err(refuse_differing(differ, cpu));
     }
     // Before the registers change: from here on they are nobody's. A restore that fails needs
     // nothing undone.
-    if !fault(Fault::ReturnKeepsCpuStamp) && !fault(Fault::ReturnMovesCpuLate) {
-        set_resident(cpu, live);
-    }
+    set_resident(cpu, live);
     Ok(InDue::Restore { live })
 }
 
@@ -257,32 +240,23 @@ pub(crate) fn close<C: Pinned>(cpu: &C, by: u64) -> Result<u64, Error> {
     close_words(cpu.words(), by)
 }
 fn close_words<W: CpuWords>(cpu: &W, by: u64) -> Result<u64, Error> {
-    let skip_gate = (fault(Fault::SectionSkipsGate) && by == gate::SECTION)
-        || (fault(Fault::SessionSkipsGate) && by == gate::SESSION);
     match cpu.gate() {
         gate::OPEN => {}
         gate::OFFLINE => return Err(Error::CpuOffline),
-        _ if fault(Fault::SectionNests) => {}
         _ => return Err(Error::Busy),
     }
-    if skip_gate {
-        return Ok(cpu.resident() | OPEN);
-    }
-    let early = fault(Fault::CloseReadsBeforeGate).then(|| cpu.resident());
     set_gate(cpu, by);
     compiler_fence(Ordering::SeqCst);
-    let resident = early.unwrap_or_else(|| cpu.resident());
+    let resident = cpu.resident();
     if resident | OPEN >= LIMIT {
         set_gate(cpu, gate::OPEN);
         return Err(Error::Exhausted);
     }
-    if (resident as i64) >= 0 && !fault(Fault::SectionNests) {
+    if (resident as i64) >= 0 {
         // An interrupt has just begun something and forgotten to end it: it stays so.
         return Err(Error::Busy);
     }
-    if !fault(Fault::CloseKeepsWordOpen) {
-        set_resident(cpu, closed(resident));
-    }
+    set_resident(cpu, closed(resident));
     Ok(resident | OPEN)
 }
 
@@ -300,7 +274,7 @@ pub(crate) fn online_word(old: u64, number: u32) -> Result<u64, Error> {
         return Err(Error::InvalidCpu);
     }
     let id = u64::from(number + 1) << 1;
-    if old & ID_MASK != id || fault(Fault::OnlineResetsCounter) {
+    if old & ID_MASK != id {
         return Ok(OPEN | id);
     }
     next_stamp(OPEN | old)
@@ -322,7 +296,7 @@ pub(crate) fn offline_word(resident: u64) -> u64 {
     closed(next_stamp(resident).unwrap_or(used_up(resident)))
 }
 
-#[cfg(all(test, not(fpu_loom)))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use core::cell::Cell;

@@ -10,7 +10,6 @@ use crate::{
     closed::ClosedCpu,
     observe::EventKind,
     residency::{next_stamp, TaskWord, MEMORY, NOWHERE},
-    sync::{fault, Fault},
     Error, Exclusive, FpuRef, Pinned, RawFpu, SoftFloat, UserReady,
 };
 
@@ -115,9 +114,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: RegistersStale,
     {
-        let keep = fault(Fault::SessionReloadKeepsStamp);
-        let next = next_stamp(self.closed.resident)?;
-        let live = if keep { self.closed.resident } else { next };
+        let live = next_stamp(self.closed.resident)?;
         self.closed.resident = live;
         // SAFETY: S1: checked in `new`. S2: pinned (P1), F1; this CPU is closed, and its registers are
         // nobody's under the new word.
@@ -134,12 +131,10 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: MemoryStale,
     {
-        if !fault(Fault::WriteSkipsSave) {
-            // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned (P1), F1;
-            // the CPU has been closed since the word was compared, so the registers are the task's.
-            unsafe { self.closed.cpu().backend().save(self.task.area) };
-        }
-        self.word().publish_saved(word, Fault::SessionMarkRelaxed);
+        // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned (P1), F1;
+        // the CPU has been closed since the word was compared, so the registers are the task's.
+        unsafe { self.closed.cpu().backend().save(self.task.area) };
+        self.word().publish(word);
         self.task.tell(self.closed.cpu(), EventKind::Saved);
     }
 
@@ -201,9 +196,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: BothValid,
     {
-        if !fault(Fault::WriteKeepsClaim) {
-            self.word().publish(NOWHERE);
-        }
+        self.word().publish(NOWHERE);
         self.task.tell(self.closed.cpu(), EventKind::Invalidated);
         self.become_state()
     }
@@ -224,8 +217,7 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
-        let keep = fault(Fault::WriteKeepsClaim);
-        self.save(if keep { self.closed.resident | MEMORY } else { NOWHERE });
+        self.save(NOWHERE);
         self.task.tell(self.closed.cpu(), EventKind::Invalidated);
         self.become_state()
     }
@@ -267,9 +259,7 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     where
         C: Exclusive,
     {
-        if !fault(Fault::SessionReturnSkipsMark) {
-            self.word().mark_live(self.closed.resident);
-        }
+        self.word().mark_live(self.closed.resident);
         self.task.tell(self.closed.cpu(), EventKind::Loaded);
         UserReady { _cpu: self.closed.into_cpu(), not_send: PhantomData }
     }
@@ -290,7 +280,7 @@ impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
-        if self.word().load() != NOWHERE && !fault(Fault::WriteKeepsOtherClaim) {
+        if self.word().load() != NOWHERE {
             self.word().publish(NOWHERE);
             self.task.tell(self.closed.cpu(), EventKind::Invalidated);
         }

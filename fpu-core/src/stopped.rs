@@ -4,7 +4,6 @@ use core::{fmt, marker::PhantomData};
 
 use crate::{
     residency::{MEMORY, NOWHERE},
-    sync::{fault, Fault},
     Error, FpuRef, RawFpu, SaveArea, Stopped, TaskFpu,
 };
 
@@ -78,7 +77,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         }
         let backend = proof.backend();
         let w = self.word.load();
-        if w & MEMORY == 0 && !fault(Fault::StoppedIgnoresLive) {
+        if w & MEMORY == 0 {
             return Err(crate::residency::live_elsewhere(w));
         }
         Ok(StoppedTask { task: self.context(), backend, not_send: PhantomData })
@@ -115,9 +114,7 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub fn make_memory_valid_write(self) -> StoppedImageMut<'s, B> {
-        if !fault(Fault::StoppedWriteKeepsClaim) {
-            self.task.word.publish(NOWHERE);
-        }
+        self.task.word.publish(NOWHERE);
         StoppedImageMut(self)
     }
 }

@@ -4,8 +4,7 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
     observe::{Event, EventKind},
-    residency::{in_due, out_due, set_resident, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
-    sync::{fault, Fault},
+    residency::{in_due, out_due, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
     AreaError, CpuWords, Error, Exclusive, NewError, Pinned, RawFpu, SaveArea, SoftFloat,
     TheBackend,
 };
@@ -83,10 +82,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         if task.area.align() < align || task.base().as_ptr() as usize & (align - 1) != 0 {
             return Err(NewError { why: AreaError::Misaligned { need: align }, area: task.area });
         }
-        if !fault(Fault::NewSkipsInitial) {
-            // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
-            unsafe { backend.write_initial(task.base()) };
-        }
+        // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
+        unsafe { backend.write_initial(task.base()) };
         Ok(task)
     }
 
@@ -187,17 +184,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         match out_due(&self.word, cpu.words())? {
             OutDue::Nothing => Ok(()),
             OutDue::Save { saved } => {
-                if fault(Fault::PrepareMarksBeforeSave) {
-                    self.word.publish(saved);
-                }
-                if !fault(Fault::PrepareSkipsSave) {
-                    // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned
-                    // (P1) and F1; between the comparison and here nothing ran on this CPU (E1).
-                    unsafe { cpu.backend().save(self.base()) };
-                }
-                if !fault(Fault::PrepareForgetsMemory) {
-                    self.word.publish_saved(saved, Fault::PrepareMarkRelaxed);
-                }
+                // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned
+                // (P1) and F1; between the comparison and here nothing ran on this CPU (E1).
+                unsafe { cpu.backend().save(self.base()) };
+                self.word.publish(saved);
                 self.tell(cpu, EventKind::Saved);
                 self.tell(cpu, EventKind::Unloaded);
                 Ok(())
@@ -243,27 +233,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         match in_due(&self.word, cpu.words())? {
             InDue::Nothing => {}
             InDue::Mark { live } => {
-                if !fault(Fault::ReturnSkipsMark) {
-                    self.word.mark_live(live);
-                }
+                self.word.mark_live(live);
                 self.tell(cpu, EventKind::Skipped);
                 self.tell(cpu, EventKind::Loaded);
             }
             InDue::Restore { live } => {
-                if fault(Fault::ReturnClaimsBeforeRestore) {
-                    self.word.mark_live(live);
-                }
                 // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: as for the
                 // save; the registers are nobody's since `in_due` moved the CPU's word.
                 if let Err(why) = unsafe { cpu.backend().restore(self.base()) } {
-                    if fault(Fault::ReturnClaimsAfterFailure) {
-                        self.word.publish(live | MEMORY);
-                    }
                     self.tell(cpu, EventKind::Failed);
                     return Err(Error::RestoreFailed(why));
-                }
-                if fault(Fault::ReturnMovesCpuLate) {
-                    set_resident(cpu.words(), live);
                 }
                 self.word.mark_live(live);
                 self.tell(cpu, EventKind::Restored);
@@ -295,9 +274,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[doc(alias = "fpu__clear_user_states")]
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
         let closed = crate::closed::ClosedCpu::new(cpu)?;
-        if !fault(Fault::ResetKeepsClaim) {
-            self.word.publish(NOWHERE);
-        }
+        self.word.publish(NOWHERE);
         // SAFETY: S1: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
         // and no other CPU uses a context whose task is current here (P4).
         unsafe { closed.cpu().backend().write_initial(self.base()) };
@@ -329,19 +306,9 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: SoftFloat + Pinned<Backend = B>,
         A2: SaveArea,
     {
-        let state = self.open(cpu)?;
-        if fault(Fault::ForkSkipsSave) {
-            // The child gets what memory holds, valid or not.
-            // SAFETY: as below.
-            unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
-            return Ok(());
-        }
-        let state = state.make_memory_valid_read();
-        let word = if fault(Fault::ForkCopiesClaim) { self.word.load() } else { NOWHERE };
+        let state = self.open(cpu)?.make_memory_valid_read();
         // Before its memory changes: registers of some CPU may hold what was there.
-        if !fault(Fault::ForkKeepsChildClaim) {
-            child.word.publish(word);
-        }
+        child.word.publish(NOWHERE);
         // SAFETY: S1 for both: each was checked against this backend (K1) in `new`; `child` is
         // borrowed exclusively and is another value, so they do not overlap (A2).
         unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };

@@ -9,11 +9,7 @@
 
 use core::{fmt, ptr::NonNull};
 
-use crate::{
-    session::TaskState,
-    sync::{fault, Fault},
-    Error, NewError, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu,
-};
+use crate::{session::TaskState, Error, NewError, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu};
 
 /// A backend that can compare two images.
 ///
@@ -286,27 +282,23 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             TaskState::Both(_) => {}
         }
         let (backend, memory, registers) = (state.cpu().backend(), self.base(), scratch.0.base());
-        if !fault(Fault::VerifySkipsSave) {
-            // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
-            // (A2); the scratch is borrowed exclusively.
-            unsafe {
-                registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());
-            }
-            // SAFETY: S1: as above, and what it holds is now the task's image. S2: pinned (P1), F1; a save
-            // changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the
-            // task has been moved in memory, the scratch is where it was), then what it leaves out as
-            // unchanged is what that restore loaded, which the copy has. A save does not change what the
-            // CPU remembers of a restore, so the next one to the task's own area leaves out no more.
-            unsafe { backend.save(registers) };
+        // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
+        // (A2); the scratch is borrowed exclusively.
+        unsafe {
+            registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());
         }
+        // SAFETY: S1: as above, and what it holds is now the task's image. S2: pinned (P1), F1; a save
+        // changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the
+        // task has been moved in memory, the scratch is where it was), then what it leaves out as
+        // unchanged is what that restore loaded, which the copy has. A save does not change what the
+        // CPU remembers of a restore, so the next one to the task's own area leaves out no more.
+        unsafe { backend.save(registers) };
         // SAFETY: S1: checked in `new`, both of them, and two values (A2). S3: this CPU is closed, so
         // nothing saves to the task's area (P4); the other one is ours.
         match unsafe { backend.same_state(memory, registers) } {
             Ok(()) => Ok(Verified::Agreed),
             Err(difference) => {
-                if !fault(Fault::VerifyKeepsClaim) {
-                    drop(state.make_memory_valid_write());
-                }
+                drop(state.make_memory_valid_write());
                 Err(VerifyError::Disagreement(difference))
             }
         }

@@ -3,7 +3,7 @@
 //! What the compiler may keep where is told to it by the operands of inline assembly alone, and it uses what it
 //! is told in optimised code only. So these tests are worth something in release builds; each has more values than
 //! the registers that a list of clobbers could have left out by mistake.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::{
     arch::{asm, x86_64::*},

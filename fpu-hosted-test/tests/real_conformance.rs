@@ -1,5 +1,5 @@
 //! The conformance suite on the real registers, for every save instruction that this CPU offers.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use fpu_hosted_test::{
     conformance::{self, Harness, Verdict},

@@ -1,6 +1,6 @@
 //! What the save instructions write for every set of components, and what is read and converted from it,
 //! byte for byte against the CPU's other instructions.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::ptr::NonNull;
 

@@ -1,5 +1,5 @@
 //! The x87 tag word and FSAVE's layout against this CPU's own FXSAVE and FNSAVE.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::arch::asm;
 

@@ -1,5 +1,5 @@
 //! Restores that the real CPU refuses come back as errors, and nothing is lost by them.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::ptr::NonNull;
 use fpu_core::RestoreFault;

@@ -1,5 +1,5 @@
 //! A foreign image into a task through the core's handles: a debugger's stopped task, and a session.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use fpu_core::{
     Area, CpuFpu, CpuLifecycle, FpuRef, Pinned, SoftFloat, Stopped, TaskFpu, TheBackend,

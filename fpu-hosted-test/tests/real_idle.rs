@@ -1,6 +1,6 @@
 //! The idle hook on this CPU's registers: without tiles in use nothing is given up and the claim stays; with
 //! tiles they are given up, and the task finds them again.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::{arch::asm, ffi::c_void, ptr::addr_of_mut};
 use fpu_core::{

@@ -1,6 +1,6 @@
 //! The measurement of a plan, on this CPU's registers: right plans pass, and plans made from words that lie are
 //! found out, whatever the lie.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use fpu_hosted_test::real::serve_fixups;
 use fpu_x86::{Components, Facts, Measured, Plan, PlanError, Rung};

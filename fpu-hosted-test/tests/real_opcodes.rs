@@ -1,6 +1,6 @@
 //! Which instructions a save and a restore execute, with which mask, seen in single steps: XSAVE in place of XSAVEOPT
 //! gives the same image, and XSAVES and XRSTORS are refused in ring 3, so that no other test here can tell.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::{
     arch::asm,

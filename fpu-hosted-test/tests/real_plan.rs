@@ -1,6 +1,6 @@
 //! What CPUID's words are made into, against what this CPU does: sizes, and where XSAVE and XSAVEC put
 //! each component of each set.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::arch::{asm, x86_64::__cpuid_count};
 

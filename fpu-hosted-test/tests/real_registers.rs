@@ -2,7 +2,7 @@
 //!
 //! The conformance suite asks the same of every backend; here is what only XSAVE has: the header, the
 //! MXCSR rules of the two formats, faults and their fixup, 64-bit pointers.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::{
     arch::{asm, x86_64::__cpuid_count},

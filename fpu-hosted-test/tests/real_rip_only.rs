@@ -1,6 +1,6 @@
 //! A handler that can only set RIP, as handlers of the type `extern "x86-interrupt"`: a refused restore is an error
 //! all the same. A program of its own, because a process has one handler.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use std::{
     ffi::{c_int, c_void},

@@ -1,6 +1,6 @@
 //! The scrub of the x87 pointers for AMD CPUs whose restores leave them, forced here: nothing else of a
 //! restore changes. What the scrub by itself does is seen in the unit tests of `fpu-x86`.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::ptr::NonNull;
 

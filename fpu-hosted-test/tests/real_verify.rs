@@ -1,6 +1,6 @@
 //! Images of this CPU's real registers compared: on every rung a save agrees with the image that was
 //! restored, whatever lies in the two areas, and every register that changes is named.
-#![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::{
     arch::asm,

@@ -1,5 +1,4 @@
 //! Areas: what each promises of its memory, and the heap's, with an allocator that can refuse.
-#![cfg(not(fpu_loom))]
 
 use core::ptr::NonNull;
 use fpu_core::{

@@ -1,5 +1,4 @@
 //! What may cross threads, and what must not: a guard stands for one CPU.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     observe::{Counters, Event, Totals},

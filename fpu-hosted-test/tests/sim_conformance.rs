@@ -1,5 +1,4 @@
 //! The conformance suite passes on the simulated backend and sees every way in which it can be broken.
-#![cfg(not(fpu_loom))]
 
 use fpu_hosted_test::{
     conformance::{self, Verdict},

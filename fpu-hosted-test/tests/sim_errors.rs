@@ -1,5 +1,4 @@
 //! Every refusal: the right error, and nothing changed but what the error says.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     session::TaskState,

@@ -1,5 +1,4 @@
 //! What every operation tells of, in order: a trace or a counter must not miss one.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     observe::EventKind::{self, Failed, Invalidated, Loaded, Restored, Saved, Skipped, Unloaded},

@@ -1,6 +1,5 @@
 //! The idle hook: what keeps a core awake is given up, and with it the claim on it; where there is nothing to
 //! give up, the claim survives.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     observe::{Event, EventKind, Totals},

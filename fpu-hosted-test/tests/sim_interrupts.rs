@@ -3,7 +3,6 @@
 //! Each operation is run once for each of its steps, with an interrupt there that begins a section,
 //! scribbles over every register and ends it. The section must have been refused, or harmless: after
 //! the operation the task must find exactly the registers that the operation should leave it with.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     session::TaskState,

@@ -1,6 +1,5 @@
 //! A CPU's coming and going, interrupted at every step: no stamp is issued twice, and a CPU on which a guard
 //! was forgotten goes on refusing.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{session::TaskState, CpuLifecycle, Error, KernelFpu, KernelUnits};
 use fpu_hosted_test::{

@@ -1,5 +1,4 @@
 //! The scheme over the simulated CPU, with what was saved and restored counted.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     observe::{Event, EventKind, Totals},

@@ -1,6 +1,5 @@
 //! Long random runs against an oracle that knows nothing of the scheme: for each task, the registers
 //! it must find.
-#![cfg(not(fpu_loom))]
 
 use core::ptr::NonNull;
 use fpu_core::{

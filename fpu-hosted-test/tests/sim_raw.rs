@@ -1,5 +1,4 @@
 //! The raw layer and the plan form agree with the typed calls, and their numbers with the errors.
-#![cfg(not(fpu_loom))]
 
 use core::mem::offset_of;
 use fpu_core::{

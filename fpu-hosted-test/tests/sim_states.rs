@@ -1,6 +1,5 @@
 //! The diagram and table of states in docs/theory.md, made by driving the code through every
 //! operation from every state. `FPU_BLESS=1` rewrites the page.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     session::{Both, MemoryOnly, RegistersOnly, State, TaskState},

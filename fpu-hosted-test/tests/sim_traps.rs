@@ -1,5 +1,4 @@
 //! What a kernel can get wrong without breaking a duty: each is refused or harmless.
-#![cfg(not(fpu_loom))]
 
 use core::{cell::UnsafeCell, mem, ptr::NonNull};
 use fpu_core::{AreaError, CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu};

@@ -1,6 +1,5 @@
 //! Registers against claims: every kind of broken duty that ends in wrong registers is found before user
 //! mode, and memory is what runs then; a right kernel is never accused.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     verify::{Difference, Scratch, Verified, VerifyError},

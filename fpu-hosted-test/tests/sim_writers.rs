@@ -1,7 +1,6 @@
 //! Whoever makes memory differ from some CPU's registers ends that CPU's claim first; whoever only reads
 //! leaves it. Two CPUs: the task was switched out on CPU 0, whose registers still claim it, and is then
 //! reached from somewhere else, in memory only, and goes on on CPU 0 without having been in user mode.
-#![cfg(not(fpu_loom))]
 
 use fpu_core::{
     session::{ReadSession, TaskState},

@@ -4,7 +4,6 @@
 //! texts that must be in the message (`// expect: ...`), whatever the compiler's version. Beside it
 //! stands the whole message as one compiler gave it, compared only under that compiler. To record
 //! again, and then read what changed: `FPU_BLESS=1 cargo test -p fpu-hosted-test --test ui`.
-#![cfg(not(fpu_loom))]
 
 use std::{
     collections::BTreeMap,

@@ -9,7 +9,10 @@ use std::{
 
 /// The modules of `lib.rs`, from the bottom up, without `tests`.
 fn modules(lib: &str) -> Vec<&str> {
-    let names = lib.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let own = |line: &'_ str| {
+        line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';')
+    };
+    let names = lib.lines().filter_map(own);
     names.filter(|name| *name != "tests").collect()
 }
 

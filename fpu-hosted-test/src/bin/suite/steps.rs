@@ -49,7 +49,7 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             Outcome::of(s.cargo(&args).ok())
         }),
     );
-    for package in ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-examples"] {
+    for package in ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-examples"] {
         let about = format!("unit tests of {package}");
         add(
             &format!("unit-{}", &package["fpu-".len()..]),
@@ -57,7 +57,7 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             false,
             Box::new(move |s| {
                 let mut args = vec!["-p", package, "--lib"];
-                if package == "fpu-hosted-test" || package == "fpu-examples" {
+                if ["fpu-hosted-test", "fpu-models", "fpu-examples"].contains(&package) {
                     args.push("--bins");
                 }
                 cargo_test(s, &args)
@@ -69,12 +69,14 @@ pub fn all(suite: &Suite) -> Vec<Step> {
         let about = format!("{}: {}", group.about(&name), group.tests.join(" "));
         add(&name, &about, slow, Box::new(move |s| group.run(s)));
     }
+    let faults = "each seeded fault of the core in a build that must fail as its row says";
+    add("faults", faults, true, Box::new(seeded));
     add(
         "doc-tests",
         "every example in the documentation",
         false,
         Box::new(|s| {
-            let mut args = vec!["--doc"];
+            let mut args = vec!["--doc", "-p", "fpu-models"];
             args.extend(LIBRARIES.iter().flat_map(|package| ["-p", package]));
             cargo_test(s, &args)
         }),
@@ -162,7 +164,6 @@ fn counted(suite: &Suite, command: Cmd) -> Outcome {
 struct Group {
     package: &'static str,
     tests: Vec<String>,
-    loom: bool,
     /// Optimised, because there is much to try, or because optimised code is the subject.
     release: bool,
 }
@@ -170,7 +171,7 @@ struct Group {
 impl Group {
     fn about(&self, name: &str) -> String {
         match name {
-            "loom" => "models and seeded faults, release, --cfg fpu_loom".into(),
+            "loom" => "models, and faults of backends and kernels, release".into(),
             "diff" => "against this CPU's own instructions, release".into(),
             "compiled" => "what optimised code holds where registers change, release".into(),
             "explore" => "every order of calls on the real core, release".into(),
@@ -184,17 +185,14 @@ impl Group {
         if self.release {
             args.push("--release");
         }
-        if !self.loom {
-            return cargo_test(suite, &args);
-        }
-        // The flag rebuilds everything, so it has a directory of its own.
-        let command = suite.cargo(&["test", "--release", "--no-fail-fast"]).args(&args);
-        let command = command
-            .env("CARGO_TARGET_DIR", suite.target.join("loom"))
-            .env("RUSTFLAGS", "--cfg fpu_loom")
-            .args(&["--", "--show-output"]);
-        counted(suite, command)
+        cargo_test(suite, &args)
     }
+}
+
+/// Prints what libtest would, and its own children build in parallel.
+fn seeded(suite: &Suite) -> Outcome {
+    let args = ["run", "-q", "--release", "-p", "fpu-models", "--bin", "faults"];
+    counted(suite, suite.cargo(&args))
 }
 
 /// What is in the `tests` directories, so that a new file is run without being listed here.
@@ -202,6 +200,7 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (dir, package) in [
         ("fpu-hosted-test", "fpu-hosted-test"),
+        ("fpu-hosted-test/models", "fpu-models"),
         ("fpu-core", "fpu-core"),
         ("fpu-x86", "fpu-x86"),
         ("examples", "fpu-examples"),
@@ -215,19 +214,18 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
             let loom = stem.starts_with("loom") || stem.starts_with("faults");
             let diff = stem.starts_with("real_diff");
             let compiled = stem == "real_compiled";
-            let release = diff || compiled || stem.starts_with("explore");
+            let release = diff || compiled || loom || stem.starts_with("explore");
             let word = match stem.split('_').next() {
                 _ if loom => "loom",
                 _ if diff => "diff",
                 _ if compiled => "compiled",
                 word => word.unwrap_or(&stem),
             };
-            let name = match dir {
-                "fpu-hosted-test" => word.to_owned(),
+            let name = match package {
+                "fpu-hosted-test" | "fpu-models" => word.to_owned(),
                 _ => format!("{}-{word}", package.trim_start_matches("fpu-")),
             };
-            let group =
-                groups.entry(name).or_insert(Group { package, tests: Vec::new(), loom, release });
+            let group = groups.entry(name).or_insert(Group { package, tests: Vec::new(), release });
             group.tests.push(stem);
             group.tests.sort();
         }
@@ -236,7 +234,9 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
 }
 
 fn no_deps(suite: &Suite) -> Outcome {
-    let tree = suite.cargo(&["tree", "-p", "fpu-core", "-e", "normal", "--prefix", "none"]).ok();
+    let tree = suite
+        .cargo(&["tree", "-p", "fpu-core", "-e", "normal", "--target", "all", "--prefix", "none"])
+        .ok();
     match tree {
         Ok(text) if text.lines().filter(|line| !line.trim().is_empty()).count() == 1 => {
             Outcome::one()

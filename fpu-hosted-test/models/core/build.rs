@@ -1,0 +1,78 @@
+//! Copies the sources of `fpu-core`, applies the edits of the fault that `FPU_FAULT` names, if it is one of the
+//! protocol's, and puts a `sync.rs` that stands beside the manifest in the place of the core's.
+
+#[path = "../src/edit.rs"]
+mod edit;
+
+use std::{collections::BTreeMap, env, fs, path::Path};
+
+/// Of the rows only the edits.
+macro_rules! protocol {
+    ($($fault:ident, $removes:literal => $model:path, $breaks:literal, $message:literal, $preemptions:literal, $seen:expr,
+        $($file:literal: $before:literal => $after:literal),+;)*) => {
+        const EDITS: &[(&str, &[edit::Edit])] =
+            &[$((stringify!($fault), &[$(($file, $before, $after)),+])),*];
+    };
+}
+include!("../src/protocol.rs");
+
+/// Loom's atomics are not `const`.
+const LOOM: &[edit::Edit] = &[("cpu.rs", "pub const fn new() -> Self {", "pub fn new() -> Self {")];
+
+fn main() {
+    let variable = |name| env::var(name).unwrap_or_default();
+    let (manifest, out) = (variable("CARGO_MANIFEST_DIR"), variable("OUT_DIR"));
+    let core = Path::new(&manifest).join("../../../fpu-core/src");
+    let mut files = match edit::sources(&core) {
+        Ok(files) => files,
+        Err(why) => return failed(&format!("{}: {why}", core.display())),
+    };
+    let fault = variable("FPU_FAULT");
+    let edits = EDITS.iter().find(|(name, _)| *name == fault);
+    if let Some(why) = edits.and_then(|(_, edits)| edit::apply(&mut files, edits).err()) {
+        return failed(&format!("the fault {fault}: {why}"));
+    }
+    if let Ok(sync) = fs::read_to_string(Path::new(&manifest).join("sync.rs")) {
+        files.insert("sync.rs".into(), sync);
+        if let Err(why) = edit::apply(&mut files, LOOM) {
+            return failed(&format!("loom's atomics: {why}"));
+        }
+    }
+    // Attributes of a crate are for the top of its first file, into which this is included.
+    if let Some(top) = files.get_mut("lib.rs") {
+        *top =
+            top.lines().filter(|line| !line.starts_with("#![")).map(|l| format!("{l}\n")).collect();
+    }
+    if let Err(why) = write(&Path::new(&out).join("src"), &files) {
+        return failed(&why.to_string());
+    }
+    println!("cargo:rustc-env=FPU_SEEDED={}", edits.map_or("", |(name, _)| name));
+    println!("cargo:rerun-if-env-changed=FPU_FAULT");
+    for path in [
+        core.as_path(),
+        Path::new("sync.rs"),
+        Path::new("../core/build.rs"),
+        Path::new("../src/edit.rs"),
+        Path::new("../src/protocol.rs"),
+    ] {
+        println!("cargo:rerun-if-changed={}", path.display());
+    }
+}
+
+fn failed(why: &str) {
+    println!("cargo:rerun-if-env-changed=FPU_FAULT");
+    eprintln!("{why}");
+    std::process::exit(1);
+}
+
+fn write(to: &Path, files: &BTreeMap<String, String>) -> std::io::Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    for (name, text) in files {
+        let path = to.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(to))?;
+        fs::write(path, text)?;
+    }
+    Ok(())
+}

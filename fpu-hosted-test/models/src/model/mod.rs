@@ -1,0 +1,70 @@
+//! The models: every interleaving of the protocol, over CPUs whose registers are a ghost.
+//!
+//! A CPU is a loom thread with two ghost registers; a task is data that
+//! knows what its registers must hold; memory images are loom's cells, so that an unordered access is
+//! reported by loom, and everything else by [`ghost::Ghost::judge`] under the name of what was
+//! violated ("stale registers", "lost write", "another task's residue", ...). Loom's threads have no
+//! interrupts: [`irq`] calls the handler at one step after the other.
+//!
+//! A [`Model`] is one claim; its scenario is small, so that all interleavings can be tried. [`check`]
+//! also requires a floor on the executions explored and that the interesting cases occurred; no budget
+//! of time or executions is ever set, because one that runs out looks like success. [`fault`] has what
+//! can be taken away, and [`table`] which model must notice.
+//!
+//! # What a pass does not say
+//!
+//! Loom treats sequentially consistent accesses as acquire-release and does not model the compiler's
+//! reordering (`compiler_fence` is empty here) or load buffering. A CPU's words are accessed by one
+//! thread only, in program order; that an interrupt sees them so is the fences' and duty W2's matter.
+//! One interrupt is injected in an execution, not two. The scenarios have two CPUs, [three
+//! once](switch::THREE_CPUS), and up to three tasks.
+//!
+//! # When a model fails
+//!
+//! ```text
+//! cargo test --release -p fpu-models --test loom_switch -- --nocapture --exact two_tasks_alternate
+//! ```
+//!
+//! prints the violation and `model NAME: failed in execution N` (to see how that looks, set `FPU_FAULT` to
+//! one of the names in docs/faults.md). For a model with interrupts it also
+//! prints `FPU_STEP=K`, the step at which the interrupt came; set that variable to begin there.
+//!
+//! To see that one execution, let loom store the path to it, then replay it from there with a log:
+//!
+//! ```text
+//! export LOOM_CHECKPOINT_FILE=/tmp/path.json LOOM_CHECKPOINT_INTERVAL=1
+//! cargo test --release -p fpu-models --features loom/checkpoint --test ... -- --exact ...
+//! LOOM_LOG=trace LOOM_LOCATION=1 cargo test ... the same again ...
+//! ```
+//!
+//! The first run leaves the file at the failing execution, the second begins there; remove the file
+//! before anything else. With `LOOM_LOG` set a bounded model takes its bound from
+//! `LOOM_MAX_PREEMPTIONS`.
+// Loom's cells are not `Sync`: its threads take turns on one.
+#![allow(clippy::arc_with_non_send_sync)]
+
+pub mod backend;
+pub mod explore;
+pub mod fault;
+pub mod ghost;
+pub mod idle;
+pub mod irq;
+pub mod kernel;
+pub mod lifetime;
+pub mod migrate;
+pub mod power;
+pub mod restore;
+pub mod section;
+pub mod stopped;
+pub mod switch;
+pub mod table;
+pub mod verify;
+pub mod witness;
+pub mod wrong;
+
+use explore::{cover, on_cpus};
+use irq::{arm, arm_nmi};
+use kernel::{must, Cpu, Machine, Slot, Task};
+use witness::Proof;
+
+pub use explore::{check, violation, Model, MOST_PREEMPTIONS};

@@ -1,0 +1,214 @@
+//! Restores that fail, and the plan and raw forms, where assembly does the steps.
+
+use fpu_core_loom::{raw, Error, RawFpu, RestoreFault};
+use std::{ptr::NonNull, rc::Rc, sync::Arc};
+
+use super::{
+    cover,
+    fault::{forgets, Embedder},
+    ghost::KERNEL_DATA,
+    must, on_cpus, Cpu, Machine, Model, Slot, Task,
+};
+
+/// After a failed restore the registers are nobody's: not the task's whose image it was, and not the one's
+/// that was in them before; both can run again (I4).
+pub const FAILED: Model = Model {
+    name: "failed_restore",
+    guards: "I4",
+    bound: None,
+    interrupts: false,
+    floor: 2200,
+    covers: &["restore failed", "another task after the failure", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
+            let [first, second] = &machine.slots[..] else { return };
+            if cpu.number == 1 {
+                for slot in [second, first, second, first] {
+                    cpu.turn(slot);
+                }
+                return;
+            }
+            let Some(victim) = second.take() else { return };
+            fails(cpu, &victim);
+            cpu.run(&victim); // retried at once
+            cpu.leave(&victim);
+            if let Some(other) = first.take() {
+                cpu.run(&other);
+                cpu.leave(&other);
+                fails(cpu, &victim);
+                cover("another task after the failure");
+                cpu.run(&other); // still in state 2a by its own word
+                cpu.hand_over(other, first);
+            }
+            cpu.run(&victim);
+            cpu.hand_over(victim, second);
+            cpu.turn(first);
+        });
+    },
+};
+
+fn fails(cpu: &Cpu, task: &Arc<Task>) {
+    cpu.registers.fail_next();
+    match cpu.enter(task) {
+        Err(Error::RestoreFailed(RestoreFault(14))) => cover("restore failed"),
+        other => must(other, "return whose restore fails"),
+    }
+    cpu.set_current(None);
+}
+
+/// The same claims as for the two calls hold when assembly executes the plan (I1, I3, I4).
+pub const PLAN: Model = Model {
+    name: "plan_form",
+    guards: "I1 I3 I4",
+    bound: None,
+    interrupts: false,
+    floor: 850,
+    covers: &["plan without restore", "migrated", "planned restore failed"],
+    body: || {
+        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
+            let slot = &machine.slots[0];
+            if cpu.number == 1 {
+                for _ in 0..3 {
+                    planned_turn(cpu, slot);
+                }
+                return;
+            }
+            let Some(task) = slot.take() else { return };
+            cpu.registers.fail_next();
+            by_plan(cpu, &task);
+            by_plan(cpu, &task);
+            out_by_plan(cpu, &task);
+            by_plan(cpu, &task);
+            out_by_plan(cpu, &task);
+            slot.put(task);
+            planned_turn(cpu, slot);
+            planned_turn(cpu, slot);
+        });
+    },
+};
+
+fn planned_turn(cpu: &Rc<Cpu>, slot: &Slot) {
+    let Some(task) = slot.take() else { return };
+    by_plan(cpu, &task);
+    out_by_plan(cpu, &task);
+    slot.put(task);
+}
+
+fn by_plan(cpu: &Rc<Cpu>, task: &Task) {
+    let mut token = cpu.irq_off();
+    let plan = must(task.fpu.plan_user(&mut token), "plan");
+    if forgets(Embedder::VectorCodeAfterPlan) {
+        cpu.registers.fill(KERNEL_DATA);
+    }
+    match NonNull::new(plan.steps().restore_from.cast_mut()) {
+        None => cover("plan without restore"),
+        Some(_) if forgets(Embedder::CommitsWithoutRestore) => {}
+        Some(area) => {
+            // SAFETY: S1: the task's area, which the plan names. S2: this thread is the CPU.
+            if let Err(why) = unsafe { cpu.registers.restore(area) } {
+                cover("planned restore failed");
+                if !forgets(Embedder::CommitsAfterFailure) {
+                    assert_eq!(plan.failed(why), Error::RestoreFailed(why));
+                    return;
+                }
+            }
+        }
+    }
+    // SAFETY: L1, L2: done just now; the seeded faults break them.
+    let ready = unsafe { plan.restored() };
+    cpu.user(task);
+    drop(ready);
+}
+
+pub(super) fn out_by_plan(cpu: &Rc<Cpu>, task: &Task) {
+    let mut token = cpu.irq_off();
+    if forgets(Embedder::SavesLate) {
+        cpu.registers.fill(KERNEL_DATA);
+    }
+    if let Some(plan) = must(task.fpu.plan_switch_out(&mut token), "plan to leave") {
+        // SAFETY: S1: the task's area. S2: this thread is the CPU.
+        unsafe { cpu.registers.save(task_area(plan.steps().save_to)) };
+        // SAFETY: L4: saved just now.
+        unsafe { plan.saved() };
+    }
+}
+
+fn task_area(area: *mut u8) -> NonNull<u8> {
+    NonNull::new(area).unwrap_or_else(|| panic!("a plan without area"))
+}
+
+/// The same claims hold when assembly works on the two words itself (I1, I2).
+pub const RAW: Model = Model {
+    name: "raw_layer",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 1000,
+    covers: &["marked", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
+            for _ in 0..3 {
+                let Some(task) = machine.slots[0].take() else { continue };
+                let (word, words) = (word_of(&task), &cpu.words().0);
+                let area = area_of(cpu, &task);
+                for _ in 0..2 {
+                    // SAFETY: R1: the task is taken and this thread is the CPU. R2, R3: obeyed below.
+                    match unsafe { raw::switch_return(word, words) } {
+                        raw::MARKED => cover("marked"),
+                        raw::RESTORE => {
+                            // SAFETY: S1: the task's own area. S2: as R1.
+                            let restored = unsafe { cpu.registers.restore(area) };
+                            assert_eq!(restored, Ok(()));
+                            // SAFETY: R2: restored just now.
+                            unsafe { raw::restored(word, words) };
+                        }
+                        code => assert_eq!(code, raw::NOTHING, "refused"),
+                    }
+                    cpu.user(&task);
+                    // SAFETY: as for the return.
+                    match unsafe { raw::switch_out(word, words) } {
+                        raw::SAVE => {
+                            // SAFETY: as for the restore.
+                            unsafe { cpu.registers.save(area) };
+                            if !forgets(Embedder::RawForgetsCommit) {
+                                // SAFETY: R2: saved just now.
+                                unsafe { raw::saved(word) };
+                            }
+                        }
+                        code => panic!("unsaved state lost: switch_out says {code}"),
+                    }
+                }
+                machine.slots[0].put(task);
+            }
+        });
+    },
+};
+
+/// Switches a live task out as assembly does.
+pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
+    let (word, words) = (word_of(task), &cpu.words().0);
+    let mut token = cpu.irq_off();
+    let plan = must(task.fpu.plan_switch_out(&mut token), "plan to leave");
+    let Some(area) = plan.map(|plan| task_area(plan.steps().save_to)) else {
+        panic!("the task is not live")
+    };
+    // SAFETY: R1: the task runs here and this thread is the CPU. R2, R3: obeyed below.
+    assert_eq!(unsafe { raw::switch_out(word, words) }, raw::SAVE);
+    // SAFETY: S1: the task's own area. S2: as R1.
+    unsafe { cpu.registers.save(area) };
+    // SAFETY: R2: saved just now.
+    unsafe { raw::saved(word) };
+}
+
+/// A context begins with its word.
+fn word_of(task: &Task) -> *const raw::TaskWord {
+    std::ptr::addr_of!(task.fpu).cast()
+}
+/// Where its image is; asked while it is in memory.
+fn area_of(cpu: &Cpu, task: &Task) -> NonNull<u8> {
+    let mut proof = super::Proof(cpu, task);
+    match task.fpu.stopped(&mut proof) {
+        Ok(stopped) => NonNull::from(stopped.image()).cast(),
+        Err(why) => panic!("unsaved state elsewhere: {why:?}"),
+    }
+}

@@ -1,0 +1,241 @@
+//! Which model must catch which fault, and with what words.
+
+use super::{
+    fault::{Backend, Embedder, Seeded},
+    idle, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong, Model,
+};
+use crate::{
+    edit::Edit,
+    seeded::{
+        Seen::{self, At, Not},
+        ORDERING,
+    },
+};
+
+/// One row.
+#[derive(Debug)]
+pub struct Row {
+    /// The fault's name.
+    pub name: &'static str,
+    /// The fault.
+    pub fault: Seeded,
+    /// What it takes away.
+    pub removes: &'static str,
+    /// The model that must catch it.
+    pub model: &'static Model,
+    /// The invariant of the design that it breaks.
+    pub breaks: &'static str,
+    /// What the violation must be called.
+    pub message: &'static str,
+    /// The fewest preemptions that lead to it.
+    pub preemptions: usize,
+    /// What the explorer makes of it, and the edits of the core, of a fault of the protocol.
+    pub edits: Option<(Seen, &'static [Edit])>,
+}
+
+macro_rules! protocol {
+    ($($fault:ident, $removes:literal => $model:path, $breaks:literal, $message:literal, $preemptions:literal, $seen:expr,
+        $($file:literal: $before:literal => $after:literal),+;)*) => {
+        /// The rows of the protocol.
+        pub const PROTOCOL: &[Row] = &[$(Row {
+            name: stringify!($fault),
+            fault: Seeded::Protocol(stringify!($fault)),
+            removes: $removes,
+            model: &$model,
+            breaks: $breaks,
+            message: $message,
+            preemptions: $preemptions,
+            edits: Some(($seen, &[$(($file, $before, $after)),+])),
+        }),*];
+    };
+}
+include!("../protocol.rs");
+
+/// Makes the rows, and a `match` without wildcard: a fault that has no row does not compile.
+macro_rules! rows {
+    ($list:ident, $layer:ident($faults:ident): $(
+        $fault:ident, $removes:literal => $model:expr, $breaks:literal, $message:literal, $preemptions:literal;
+    )*) => {
+        /// The rows of this layer.
+        pub const $list: &[Row] = &[$(Row {
+            name: stringify!($fault),
+            fault: Seeded::$layer($faults::$fault),
+            removes: $removes,
+            model: &$model,
+            breaks: $breaks,
+            message: $message,
+            preemptions: $preemptions,
+            edits: None,
+        }),*];
+        const _: fn($faults) = |fault| match fault { $($faults::$fault => {})* };
+    };
+}
+
+rows! { BACKEND, Backend(Backend):
+    SaveOmitsComponent, "B2: a component from the save" => switch::SWITCH, "I6", "torn state", 0;
+    SaveClobbers, "B2: the registers kept by a save" => switch::BOUNCE, "I1", "undefined registers", 0;
+    RestoreLeavesResidue, "B3: the initial value of an absent component" => switch::SWITCH, "I8, I11", "residue", 0;
+    RestoreHidesFailure, "B4: the error of a restore" => restore::FAILED, "I4", "undefined registers", 0;
+    FailedRestoreWritesImage, "B4: the image kept by a failed restore" => restore::FAILED, "I4", "undefined registers", 0;
+    InitialKeepsOldBytes, "a component from the initial image" => lifetime::REUSE, "I8, I11", "another task's residue", 1;
+    KernelDefaultsMissing, "the control words a section begins with" => section::TASK, "I5", "section without defaults", 0;
+    ChildCopyOmits, "a component from the child's copy" => lifetime::FORK, "I6, I13", "torn state", 0;
+    ReplaceOmitsComponent, "a component from a state that replaces another" => migrate::REPLACE, "I6, I13", "torn state", 0;
+    CopyLoadsOldBytes, "the absence of a component in an image that is copied" => migrate::COPY, "I8", "torn state", 0;
+    CompareOmitsComponent, "V2: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
+}
+
+rows! { EMBEDDER, Embedder(Embedder):
+    NoPrepare, "`switch_prepare` on the way out" => switch::SWITCH, "I1", "unsaved state", 0;
+    PreparesNext, "it for the right task" => switch::ALTERNATE, "I1", "unsaved state", 0;
+    HandsOverBeforePrepare, "P4: the order of save and hand-over" => switch::SWITCH, "I1", "unsaved state elsewhere", 0;
+    RelaxedHandOver, "P4: release and acquire of the run queue" => switch::SWITCH, "I1", "Causality violation", 0;
+    NoReturn, "`switch_return`" => switch::SWITCH, "I1", "another task's residue", 0;
+    IgnoresReturnError, "the stop after its error" => restore::FAILED, "I4", "undefined registers", 0;
+    ClobbersAfterReturn, "the use of its answer at once: a section comes between" => switch::SWITCH, "I3", "kernel residue", 0;
+    StaleToken, "P1: the pin; the token is another CPU's" => switch::SWITCH, "I3", "stale registers", 0;
+    InterruptsOnInSwitch, "E1: interrupts off in a switch" => section::INTERRUPT, "I3", "unsaved state lost", 0;
+    NmiSaidToBeIrq, "P5: the level of an NMI" => section::NMI, "I5", "unsaved state lost", 0;
+    KernelUsesRegisters, "F1: soft-float code between two calls" => switch::BOUNCE, "I5, I11", "kernel residue", 0;
+    SectionToldNobody, "the current task from a section's arguments" => section::TASK, "I1, I5", "unsaved state lost", 0;
+    SectionToldOther, "the right task from them" => section::TASK, "I1, I5", "unsaved state lost", 0;
+    WordsZeroed, "W1: words kept while offline" => power::OFFLINE, "I2", "another task's residue", 0;
+    SharedCpuNumber, "O1: one number for each CPU; the third has the first one's" => switch::THREE_CPUS, "I2", "another task's residue", 1;
+    OfflineNotCalled, "`fpu_offline`" => power::OFFLINE, "I2, I10", "undefined registers", 0;
+    ResumeNotCalled, "`fpu_resume`" => power::RESUME, "I2", "undefined registers", 0;
+    StoppedWhileRunning, "T1: the stop" => stopped::READ, "I1", "Causality violation", 0;
+    RecyclesContext, "`new` for a new task" => lifetime::REUSE, "I2, I11", "residue", 0;
+    NoReset, "`reset` at exec" => lifetime::EXEC, "I13", "residue", 0;
+    VectorCodeAfterPlan, "L2: registers unchanged from plan to user mode" => restore::PLAN, "I3", "kernel residue", 0;
+    CommitsWithoutRestore, "L1: the planned restore" => restore::PLAN, "I1", "stale registers", 0;
+    CommitsAfterFailure, "L1: its success" => restore::PLAN, "I4", "undefined registers", 0;
+    SavesLate, "L4: the save before other code" => restore::PLAN, "I3", "kernel residue", 0;
+    RawForgetsCommit, "R2: `saved` after the save" => restore::RAW, "I1", "unsaved state elsewhere", 0;
+}
+
+/// All models; each must catch at least one fault.
+pub const MODELS: &[&Model] = &[
+    &switch::SWITCH,
+    &switch::THREE_CPUS,
+    &switch::ALTERNATE,
+    &switch::BOUNCE,
+    &lifetime::REUSE,
+    &lifetime::FORK,
+    &lifetime::RECYCLED,
+    &lifetime::EXEC,
+    &stopped::READ,
+    &stopped::WRITE,
+    &section::TASK,
+    &section::INTERRUPT,
+    &section::LIFECYCLE,
+    &section::NMI,
+    &section::PERSISTENT,
+    &section::SESSION,
+    &migrate::WRITE,
+    &migrate::REPLACE,
+    &migrate::COPY,
+    &restore::FAILED,
+    &restore::PLAN,
+    &restore::RAW,
+    &power::OFFLINE,
+    &power::OFFLINE_INTERRUPTED,
+    &power::OFFLINE_FORGOTTEN,
+    &power::RESUME,
+    &power::EXHAUSTED,
+    &idle::BETWEEN,
+    &idle::INTERRUPT,
+    &verify::RIGHT,
+    &verify::BROKEN,
+    &wrong::IN,
+    &wrong::IN_SECTION,
+    &wrong::IN_PLAN,
+    &wrong::IN_RAW,
+    &wrong::IN_SESSION,
+    &wrong::IN_PERSISTENT,
+    &wrong::STOPS,
+    &wrong::ELSEWHERE,
+    &wrong::TWICE,
+    &wrong::INSIDE,
+    &wrong::LOST,
+];
+
+/// All rows.
+pub fn all() -> impl Iterator<Item = &'static Row> {
+    [PROTOCOL, BACKEND, EMBEDDER].into_iter().flatten()
+}
+
+const INTRO: &str = "\
+# Seeded faults
+
+Each fault takes one step out of the protocol (`fpu-core`), out of a backend, or out of a kernel,
+and leaves everything else as it is. The named model must then fail, and name what was violated; without the fault the same model passes. A fault that no model catches is a missing model.
+
+A fault of the protocol is an edit of the core's source: the models are built over a copy with the edit made, and must
+fail; a build without any is the control. Faults of a backend or a kernel are code of the models, switched at run time.
+
+```text
+cargo run --release -p fpu-models --bin faults                        the protocol's, by name if names follow
+cargo test --release -p fpu-models --test 'loom_*' --test faults      the models, and the other faults
+FPU_FAULT=NAME cargo test --release -p fpu-models --test 'loom_*'     how a fault looks
+```
+
+`-- --nocapture` prints how many executions each model explores. An edit whose text is not in the core exactly once,
+a copy that does not build, and a fault that is not noticed are errors that name the fault. The models are in
+`fpu-hosted-test/models`; the invariants (I1 to I13) are those of
+[theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
+interleaving that loom distinguishes; \"preemptions\" is the fewest that one execution needs to show
+the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the
+explorer (`src/explore`) finds it, or why it cannot: \"ordering\" is weak memory, which only loom has. Each model must
+explore a number of executions at least, and come to its cases in some of them; the last table has both. This file is
+generated from `src/protocol.rs` and `src/model/table.rs`: `FPU_BLESS=1 cargo test -p fpu-models --test faults`
+rewrites it.
+";
+
+/// The last column.
+fn by_explorer(seen: Seen) -> String {
+    match seen {
+        At(depth) => format!(" at depth {depth} |"),
+        Not(why) => format!(" no: {why} |"),
+    }
+}
+
+/// The table as it stands in `docs/faults.md`.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(INTRO);
+    for (title, rows) in [("Protocol", PROTOCOL), ("Backend", BACKEND), ("Kernel", EMBEDDER)] {
+        text += &format!("\n## {title} ({} faults)\n\n", rows.len());
+        // The core's faults are the explorer's too.
+        let (head, rule) = if title == "Protocol" { (" explorer |", "---|") } else { ("", "") };
+        text += &format!(
+            "| fault | takes away | caught by | invariant | as | preemptions | bound |{head}\n"
+        );
+        text += &format!("|---|---|---|---|---|---|---|{rule}\n");
+        for row in rows {
+            let bound = row.model.bound.map_or(String::from("none"), |b| b.to_string());
+            text += &format!(
+                "| `{}` | {} | `{}` | {} | {} | {} | {bound} |{}\n",
+                row.name,
+                row.removes,
+                row.model.name,
+                row.breaks,
+                row.message,
+                row.preemptions,
+                row.edits.map_or(String::new(), |(seen, _)| by_explorer(seen))
+            );
+        }
+    }
+    text += &format!("\n## Models ({})\n\n", MODELS.len());
+    text += "| model | guards | interrupts | explores at least | must come to |\n|---|---|---|---|---|\n";
+    for model in MODELS {
+        let interrupts = if model.interrupts { "at every step" } else { "none" };
+        text += &format!(
+            "| `{}` | {} | {interrupts} | {} | {} |\n",
+            model.name,
+            model.guards,
+            model.floor,
+            model.covers.join("; ")
+        );
+    }
+    text
+}

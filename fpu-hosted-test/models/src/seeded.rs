@@ -1,0 +1,32 @@
+//! The seeded faults of the core, given to the explorer.
+
+use crate::explore::Bounds;
+
+/// What the explorer makes of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A violation, so many moves from the beginning.
+    At(usize),
+    /// Nothing, because of this.
+    Not(&'static str),
+}
+
+/// One operation runs at a time there, so that every store is seen in order.
+pub const ORDERING: &str = "ordering";
+
+/// Within these the fault of that name shows, at the last of the moves.
+#[must_use]
+pub fn bounds(name: &str, seen: Seen) -> Bounds {
+    let depth = Some(match seen {
+        Seen::At(depth) => depth,
+        // What it cannot see differs in nothing that it could: a part of the search will do.
+        Seen::Not(_) => 3,
+    });
+    match name {
+        // It shows where the stamps run out, and there one CPU is enough.
+        "CounterWraps" => Bounds { cpus: 1, stamps: Some(1), depth, ..Bounds::SUITE },
+        // Put right before the operation ends, so that only another CPU sees it.
+        "PrepareMarksBeforeSave" | "SectionMarksBeforeSave" => Bounds { depth, ..Bounds::OTHERS },
+        _ => Bounds { depth, ..Bounds::SUITE },
+    }
+}

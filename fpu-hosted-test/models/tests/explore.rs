@@ -1,0 +1,230 @@
+//! Every order of calls within the suite's bounds; what the search does not call, by name; and what it found
+//! in code that had faults.
+
+use fpu_models::explore::{explore, on, replay, Bounds, Does, Found, Irq, Of, Op, User, CALLS};
+use std::{collections::BTreeSet, fs, path::Path, sync::OnceLock};
+
+/// Not optimised, the search takes twenty times as long: a machine of one CPU and one task then has to do. The suite
+/// builds this with optimisation.
+const SMALL: bool = matches!(env!("FPU_OPT_LEVEL").as_bytes(), b"0");
+
+fn bounds() -> Bounds {
+    if SMALL {
+        Bounds { cpus: 1, tasks: 1, ..Bounds::SUITE }
+    } else {
+        Bounds::SUITE
+    }
+}
+
+/// Within the suite's bounds, once for all tests.
+fn found() -> &'static Found {
+    static FOUND: OnceLock<Found> = OnceLock::new();
+    FOUND.get_or_init(|| explore(bounds()))
+}
+
+fn nothing_wrong(found: &Found, states: usize) {
+    if SMALL {
+        println!("a smaller machine than the suite's, as this is a debug build:");
+    }
+    println!("{found}");
+    if let Some(violation) = &found.violation {
+        panic!("found by the explorer:\n{violation}");
+    }
+    assert!(found.closed, "there are states that were not visited");
+    let states = if SMALL { 100 } else { states };
+    assert!(found.states >= states, "of {states} states only {} were found", found.states);
+    let never = found.never_applied.join(", ");
+    assert!(never.is_empty(), "operations that no state allowed: {never}");
+}
+
+#[test]
+fn every_order_of_calls_is_visited() {
+    nothing_wrong(found(), 50_000);
+}
+
+/// At each step of an operation another CPU carries out a whole one, or tries to take what is in use.
+#[test]
+fn another_cpu_does_anything_meanwhile() {
+    let Bounds { cpus, tasks, .. } = bounds();
+    let cpus = if SMALL { 2 } else { cpus };
+    nothing_wrong(&explore(Bounds { cpus, tasks, ..Bounds::OTHERS }), 12_000);
+}
+
+#[test]
+fn contexts_may_change_places_in_memory() {
+    nothing_wrong(&explore(Bounds { forgotten: false, moves: true, ..bounds() }), 15_000);
+}
+
+#[test]
+fn stamps_may_run_out() {
+    nothing_wrong(&explore(Bounds { cpus: 1, stamps: Some(6), ..bounds() }), 8_000);
+}
+
+/// A kernel that breaks a duty is found out, by a trace that plays without renumbering and prints as a test.
+#[test]
+fn a_wrong_kernel_is_found_by_the_shortest_trace() {
+    let found = explore(Bounds { wrong_kernel: true, ..Bounds::SUITE });
+    let violation = found.violation.expect("a duty is broken");
+    let Some((last, before)) = violation.trace.split_last() else { panic!("an empty trace") };
+    assert_eq!(
+        replay(Bounds::SUITE, before),
+        Ok(()),
+        "the shortest: without the last move all is well"
+    );
+    let again = replay(Bounds::SUITE, &violation.trace).expect_err("the same once more");
+    assert!(again.ends_with(&violation.what), "{again}, not {}", violation.what);
+    assert_eq!((before.len(), violation.what.contains("kernel's")), (1, true), "{violation}");
+    let printed = violation.to_string();
+    let end = format!("        {last},\n    ];\n    let bounds = Bounds {{ cpus: 2, tasks: 2, ");
+    assert!(printed.contains(&end), "{printed}");
+}
+
+/// What a session wrote to a context in memory that another CPU's registers claimed was lost. As printed.
+#[test]
+fn a_session_drops_the_claim_of_another_cpu() {
+    let trace = [
+        on(1, Op::Persistent(Of::Guest, User::Looks), 1),
+        on(0, Op::Session(Of::Guest, Does::Writes), 0),
+    ];
+    assert_eq!(replay(Bounds::SUITE, &trace), Ok(()));
+}
+
+/// A stamp under which a forgotten session had loaded was issued again. As printed.
+#[test]
+fn a_cpu_with_a_forgotten_session_does_not_go_offline() {
+    let offline = on(1, Op::Offline, 1).interrupted(2, Irq::Forgets);
+    assert_eq!(replay(Bounds::SUITE, &[offline]), Ok(()));
+    // The trace went on; now the CPU cannot come online, as it has not gone.
+    let online = on(1, Op::Online, 0).interrupted(5, Irq::Section);
+    let refused = replay(Bounds::SUITE, &[offline, online]).expect_err("it stays online");
+    assert!(refused.starts_with("move 1 is not allowed"), "{refused}");
+}
+
+/// The sources whose public functions the search must call.
+const SOURCES: [&str; 9] = [
+    "cpu.rs",
+    "kernel_fpu.rs",
+    "opened.rs",
+    "plan.rs",
+    "raw.rs",
+    "session.rs",
+    "stopped.rs",
+    "task.rs",
+    "verify.rs",
+];
+/// Those that have none: what a kernel or a backend supplies, and what is inside.
+const OTHER_SOURCES: [&str; 12] = [
+    "area.rs",
+    "backend.rs",
+    "closed.rs",
+    "error.rs",
+    "hints.rs",
+    "idle.rs",
+    "kernel.rs",
+    "lib.rs",
+    "observer.rs",
+    "residency.rs",
+    "state.rs",
+    "sync.rs",
+];
+/// Types in the sources that are the kernel's or a backend's: per-CPU memory, and the comparison of images.
+const OTHER_TYPES: [&str; 2] = ["CpuFpu", "CompareFpu"];
+
+/// `TYPE::function` of everything public, as the source has it, without the type's parameters; a session's
+/// state is kept.
+fn public_functions(file: &str, source: &str) -> BTreeSet<String> {
+    let mut owner = String::new();
+    let (mut names, mut is_trait) = (BTreeSet::new(), false);
+    for line in source.lines() {
+        let line = line.split("//").next().unwrap_or_default();
+        if line.starts_with("impl")
+            || line.starts_with("pub trait")
+            || line.starts_with("pub unsafe trait")
+        {
+            is_trait = line.contains(" trait ");
+            let rest = line.trim_end_matches('{').trim();
+            let rest = match rest.strip_prefix("impl<") {
+                Some(generic) => after_generics(generic),
+                None => rest
+                    .trim_start_matches("impl ")
+                    .trim_start_matches("pub unsafe trait ")
+                    .trim_start_matches("pub trait "),
+            };
+            let of_trait = rest.contains(" for ");
+            let name: String = rest.trim().chars().take_while(|c| c.is_alphanumeric()).collect();
+            owner = match rest.split_once("Session<'s, C, ") {
+                Some((_, state)) if name == "Session" => format!("Session<{state}"),
+                _ if of_trait => String::new(),
+                _ => name,
+            };
+        }
+        if line.starts_with('}') {
+            owner.clear();
+        }
+        let start = line.trim_start();
+        let indent = line.len() - start.len();
+        let public = start.starts_with("pub ") && !start.starts_with("pub(");
+        if !(public || is_trait && indent == 4) {
+            continue;
+        }
+        let words = start.trim_start_matches("pub ").replace("extern \"C\" ", "");
+        let words = words.trim_start_matches("const ").trim_start_matches("unsafe ");
+        let Some(name) = words.strip_prefix("fn ") else { continue };
+        let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+        if indent == 0 {
+            names.insert(format!("{}::{name}", file.trim_end_matches(".rs")));
+        } else if !owner.is_empty() {
+            names.insert(format!("{owner}::{name}"));
+        }
+    }
+    names.retain(|name| !OTHER_TYPES.iter().any(|other| name.starts_with(other)));
+    names
+}
+
+fn after_generics(text: &str) -> &str {
+    let mut depth = 1;
+    for (at, c) in text.char_indices() {
+        depth += match c {
+            '<' => 1,
+            '>' => -1,
+            _ => 0,
+        };
+        if depth == 0 {
+            return &text[at + 1..];
+        }
+    }
+    text
+}
+
+#[test]
+fn every_public_function_is_called() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fpu-core/src");
+    let mut public = BTreeSet::new();
+    for file in SOURCES {
+        let source = fs::read_to_string(dir.join(file)).expect("a source file of the core");
+        // The tests of a file are behind its code.
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        public.extend(public_functions(file, code));
+    }
+    let called: BTreeSet<_> = found().called.iter().map(|name| String::from(*name)).collect();
+    let escape: Vec<_> = public.difference(&called).collect();
+    assert!(escape.is_empty(), "the explorer never calls {escape:?}");
+    let listed: BTreeSet<_> = CALLS.iter().map(|(_, name)| String::from(*name)).collect();
+    let gone: Vec<_> = listed.difference(&public).collect();
+    assert!(gone.is_empty(), "the explorer lists what is not there: {gone:?}");
+    let files = fs::read_dir(&dir).expect("readable").map(|entry| entry.expect("readable"));
+    let files: BTreeSet<_> = files.map(|f| f.file_name().to_string_lossy().into_owned()).collect();
+    let known = SOURCES.iter().chain(&OTHER_SOURCES).map(|file| String::from(*file)).collect();
+    assert_eq!(files, known, "is a new file the search's matter?");
+    println!("{} public functions, all called", public.len());
+}
+
+#[test]
+fn a_function_that_is_not_called_would_be_named() {
+    let source = "impl<'s, C: SoftFloat> Session<'s, C, Both> {\n    pub fn leave(self) {}\n}\n\
+                  impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {\n    pub unsafe fn make() {}\n    pub(crate) fn no() {}\n}\n\
+                  pub trait KernelFpu: Pinned {\n    fn section(&mut self);\n}\n\
+                  pub unsafe extern \"C\" fn out() {}\nimpl<C> fmt::Debug for X<C> {\n    fn fmt() {}\n}\n";
+    let names: Vec<_> = public_functions("raw.rs", source).into_iter().collect();
+    assert_eq!(names, ["KernelFpu::section", "Session<Both>::leave", "TaskFpu::make", "raw::out"]);
+}

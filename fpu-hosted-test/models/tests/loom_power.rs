@@ -1,0 +1,36 @@
+//! CPUs that come and go, restores that fail, and the forms for assembly, in every interleaving.
+
+use fpu_models::model::{check, power, restore};
+
+#[test]
+fn offline_online_and_back() {
+    check(&power::OFFLINE);
+}
+#[test]
+fn offline_interrupted_at_every_step() {
+    check(&power::OFFLINE_INTERRUPTED);
+}
+#[test]
+fn offline_where_a_session_was_forgotten() {
+    check(&power::OFFLINE_FORGOTTEN);
+}
+#[test]
+fn resume() {
+    check(&power::RESUME);
+}
+#[test]
+fn stamps_run_out() {
+    check(&power::EXHAUSTED);
+}
+#[test]
+fn failed_restore() {
+    check(&restore::FAILED);
+}
+#[test]
+fn plan_form() {
+    check(&restore::PLAN);
+}
+#[test]
+fn raw_layer() {
+    check(&restore::RAW);
+}
