@@ -24,6 +24,8 @@ pub(super) const DEFAULTS: Symbol = 2;
 pub(super) const KERNEL: Symbol = 3;
 /// Neither one thing nor the other: torn, undefined, lost.
 pub(super) const TORN: Symbol = 4;
+/// The gate of a CPU that is open.
+const GATE_OPEN: u64 = 1;
 /// The first that can be somebody's.
 pub(super) const FIRST: Symbol = 16;
 
@@ -211,6 +213,8 @@ unsafe impl IdleFpu for Symbolic {
 pub(super) struct Words {
     pub(super) fpu: CpuFpu,
     pub(super) line: &'static Line,
+    /// What the registers held when an operation last opened the CPU; an interrupt's sections do not count.
+    pub(super) opened: Cell<Option<Symbol>>,
 }
 
 // SAFETY: W1, W2: those of `CpuFpu`.
@@ -235,6 +239,11 @@ unsafe impl CpuWords for Words {
     }
     unsafe fn set_gate(&self, word: u64) {
         self.line.step();
+        if word == GATE_OPEN && !self.line.in_interrupt() {
+            let cpus = self.line.machine().into_iter().flat_map(|machine| &machine.cpus);
+            let own = cpus.into_iter().find(|cpu| std::ptr::eq(&cpu.words, self));
+            self.opened.set(own.map(|cpu| cpu.registers.holds.get()));
+        }
         // SAFETY: the caller's.
         unsafe { self.fpu.set_gate(word) }
     }

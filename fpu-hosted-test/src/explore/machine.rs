@@ -61,7 +61,7 @@ impl Machine {
     pub(super) fn new(cpus: usize, tasks: usize) -> &'static Self {
         let line: &'static Line = Box::leak(Box::default());
         let cpu = |_| Cpu {
-            words: Words { fpu: fpu_core::CpuFpu::new(), line },
+            words: Words { fpu: fpu_core::CpuFpu::new(), line, opened: Cell::new(None) },
             registers: Symbolic::new(line),
             current: Cell::new(None),
         };
