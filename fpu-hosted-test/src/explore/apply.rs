@@ -413,9 +413,8 @@ impl Machine {
                 let given_up = pin.fpu_idle()?;
                 // An interrupt that came before the CPU was closed, or after, was free to use the registers.
                 let left = cpu.words.opened.get();
-                if left.map_or(true, |left| !given_up && left != INITIAL)
-                    || given_up != awake && !self.line.delivered()
-                {
+                let right = if given_up { TORN } else { INITIAL };
+                if left != Some(right) || given_up != awake && !self.line.delivered() {
                     self.line.report(|| String::from("the wrong answer before a sleep"));
                 }
             }

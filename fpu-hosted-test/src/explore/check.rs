@@ -70,6 +70,9 @@ impl Machine {
                 }
                 if !memory {
                     self.elsewhere(cpu, which);
+                    if open && ahead == 0 {
+                        self.live_here(cpu, which);
+                    }
                 }
             }
             Claim::Nowhere => self.judge(which, context.memory, "its image, claimed nowhere"),
@@ -112,6 +115,17 @@ impl Machine {
         }
         if self.state() != before {
             self.line.report(|| format!("a refusal of context {which} has changed something"));
+        }
+    }
+
+    /// A context that is live here and that nobody tells of as the current one is not taken for a persistent one.
+    fn live_here(&self, cpu: usize, which: usize) {
+        let before = self.state();
+        let context = self.slots[which].fpu.borrow();
+        let ran = Pin(&self.cpus[cpu], Level::Task).run_persistent(context.context(), None, || ());
+        if ran != Err(Error::LiveHere) || self.state() != before {
+            self.line
+                .report(|| format!("not refused: a run of context {which}, live here: {ran:?}"));
         }
     }
 
