@@ -43,6 +43,9 @@ pub(super) struct Symbolic {
     /// Counts changes, so that a save or restore sees one that comes in between.
     changes: Cell<u32>,
     pub(super) fails: Cell<bool>,
+    /// Saves and restores of the operation.
+    pub(super) saves: Cell<u16>,
+    pub(super) restores: Cell<u16>,
 }
 
 impl Symbolic {
@@ -54,6 +57,8 @@ impl Symbolic {
             unmodified: Cell::new(0),
             changes: cell(0),
             fails: Cell::new(false),
+            saves: Cell::new(0),
+            restores: Cell::new(0),
         }
     }
     /// Code changes the registers.
@@ -138,6 +143,7 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn save(&self, area: NonNull<u8>) {
         self.line.step();
+        self.saves.set(self.saves.get() + 1);
         if self.unmodified.get() == area.as_ptr() as usize {
             return self.line.step();
         }
@@ -150,6 +156,7 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         self.line.step();
+        self.restores.set(self.restores.get() + 1);
         // SAFETY: the caller's S1.
         let symbol = unsafe { get(area) };
         self.change(TORN);
@@ -274,7 +281,7 @@ impl Drop for Off<'_> {
 
 // SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: one layout. P4: the
 // search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the level
-// is where the interrupt says it runs. P6: told of nothing.
+// is where the interrupt says it runs. P6: it looks only.
 unsafe impl Pinned for Pin<'_> {
     type Backend = Symbolic;
     type Words = Words;
@@ -287,8 +294,11 @@ unsafe impl Pinned for Pin<'_> {
     fn level(&self) -> Level {
         self.1
     }
-    fn observe(&self, _: Event) {
+    fn observe(&self, event: Event) {
         self.0.words.line.step();
+        if let Some(machine) = self.0.words.line.machine() {
+            machine.observed(self.0, event);
+        }
     }
 }
 // SAFETY: P1-P6: those of `Pin`.

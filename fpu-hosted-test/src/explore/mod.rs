@@ -32,6 +32,7 @@
 //! One operation runs at a time, with one interrupt or one operation of another CPU in it: weak memory, and two
 //! operations of which neither is whole inside the other, are the models' part. Contents are one symbol: the parts of an image are the conformance suite's.
 
+mod after;
 mod apply;
 mod backend;
 mod calls;
