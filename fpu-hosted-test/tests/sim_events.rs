@@ -10,7 +10,10 @@ use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{SimArea, SimCpu, SimStopped},
 };
-use std::ptr::NonNull;
+use std::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// The state in which an operation finds the task.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,6 +40,24 @@ fn by_plan(cpu: &SimCpu, task: &Task) {
     }
     // SAFETY: L1, L2: done just now.
     drop(unsafe { plan.restored() });
+}
+
+fn round_trip(cpu: &SimCpu, task: &Task) {
+    let mut irqs = cpu.irqs_off();
+    let plan = task.plan_user(&mut irqs).expect("free");
+    let steps = *plan.steps();
+    // SAFETY: S1: the plan's area. S2: simulated registers.
+    unsafe {
+        if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
+            cpu.fpu().restore(area).expect("a good image");
+        }
+        cpu.fpu().save(NonNull::new(steps.save_to).expect("an area"));
+    }
+    // SAFETY: the plan's word, an atomic of the context that it borrows.
+    let word = unsafe { AtomicU64::from_ptr(steps.word) };
+    word.store(steps.saved, Relaxed);
+    // SAFETY: L1, L2, L3: done just now.
+    unsafe { plan.round_trip_done() };
 }
 
 fn out_by_plan(cpu: &SimCpu, task: &Task) {
@@ -80,7 +101,7 @@ fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
 
 type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
 /// `Invalidated` of the CPU as a whole is told apart below.
-const CASES: [Case; 39] = [
+const CASES: [Case; 42] = [
     (
         "switch_prepare",
         RegistersOnly,
@@ -95,6 +116,9 @@ const CASES: [Case; 39] = [
     ("plan_user", Both, by_plan, &[Skipped, Loaded]),
     ("plan_user", MemoryOnly, by_plan, &[Restored, Loaded]),
     ("plan_user fails", MemoryOnly, |c, t| fails(c, t, by_plan), &[Failed]),
+    ("plan_user, round trip", RegistersOnly, round_trip, &[Saved, Unloaded]),
+    ("plan_user, round trip", Both, round_trip, &[Skipped, Loaded, Saved, Unloaded]),
+    ("plan_user, round trip", MemoryOnly, round_trip, &[Restored, Loaded, Saved, Unloaded]),
     ("plan_switch_out", RegistersOnly, out_by_plan, &[Saved, Unloaded]),
     ("plan_switch_out", Both, out_by_plan, &[]),
     ("session write", RegistersOnly, writes, &[Saved, Invalidated]),
@@ -206,4 +230,18 @@ fn every_operation_tells_what_it_did() {
             assert_eq!(event.context, of, "{name} from {from:?}: {event:?}");
         }
     }
+}
+
+/// A session that writes on one CPU ends the claim of another: that is told too.
+#[test]
+fn a_claim_of_another_cpu_that_ends_is_told_of() {
+    let (first, second, task) = (SimCpu::online(0), SimCpu::online(1), new_task());
+    enter(&first, &task);
+    task.switch_prepare(&first.irqs_off()).expect("it is live here");
+    second.record_events();
+    writes(&second, &task);
+    writes(&second, &task);
+    let told = second.take_events();
+    let told: Vec<_> = told.iter().map(|event| (event.kind, event.context)).collect();
+    assert_eq!(told, [(Invalidated, task.address())], "once, as no claim is left then");
 }

@@ -9,10 +9,8 @@ use std::{
 
 /// The modules of `lib.rs`, from the bottom up, without `tests`.
 fn modules(lib: &str) -> Vec<&str> {
-    let own = |line: &'_ str| {
-        line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';')
-    };
-    let names = lib.lines().filter_map(own);
+    let names = lib.lines().map(|line| line.strip_prefix("pub ").unwrap_or(line));
+    let names = names.filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
     names.filter(|name| *name != "tests").collect()
 }
 

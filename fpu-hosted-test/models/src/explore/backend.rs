@@ -26,6 +26,8 @@ pub(super) const DEFAULTS: Symbol = 2;
 pub(super) const KERNEL: Symbol = 3;
 /// Neither one thing nor the other: torn, undefined, lost.
 pub(super) const TORN: Symbol = 4;
+/// The gate of a CPU that is open.
+const GATE_OPEN: u64 = 1;
 /// The first that can be somebody's.
 pub(super) const FIRST: Symbol = 16;
 
@@ -43,6 +45,9 @@ pub(super) struct Symbolic {
     /// Counts changes, so that a save or restore sees one that comes in between.
     changes: Cell<u32>,
     pub(super) fails: Cell<bool>,
+    /// Saves and restores of the operation.
+    pub(super) saves: Cell<u16>,
+    pub(super) restores: Cell<u16>,
 }
 
 impl Symbolic {
@@ -59,6 +64,8 @@ impl Symbolic {
             unmodified: Cell::new(0),
             changes: cell(0),
             fails: Cell::new(false),
+            saves: Cell::new(0),
+            restores: Cell::new(0),
         }
     }
     /// Code changes the registers.
@@ -143,6 +150,7 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn save(&self, area: NonNull<u8>) {
         self.line.step();
+        self.saves.set(self.saves.get() + 1);
         if self.unmodified.get() == area.as_ptr() as usize {
             return self.line.step();
         }
@@ -155,6 +163,7 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         self.line.step();
+        self.restores.set(self.restores.get() + 1);
         // SAFETY: the caller's S1.
         let symbol = unsafe { get(area) };
         self.change(TORN);
@@ -218,6 +227,8 @@ unsafe impl IdleFpu for Symbolic {
 pub(super) struct Words {
     pub(super) fpu: CpuFpu,
     pub(super) line: &'static Line,
+    /// What the registers held when an operation last opened the CPU; an interrupt's sections do not count.
+    pub(super) opened: Cell<Option<Symbol>>,
 }
 
 // SAFETY: W1, W2: those of `CpuFpu`.
@@ -242,6 +253,11 @@ unsafe impl CpuWords for Words {
     }
     unsafe fn set_gate(&self, word: u64) {
         self.line.step();
+        if word == GATE_OPEN && !self.line.in_interrupt() {
+            let cpus = self.line.machine().into_iter().flat_map(|machine| &machine.cpus);
+            let own = cpus.into_iter().find(|cpu| std::ptr::eq(&cpu.words, self));
+            self.opened.set(own.map(|cpu| cpu.registers.holds.get()));
+        }
         // SAFETY: the caller's.
         unsafe { self.fpu.set_gate(word) }
     }
@@ -272,7 +288,7 @@ impl Drop for Off<'_> {
 
 // SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: nothing to enable. P4: the
 // search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the level
-// is where the interrupt says it runs. P6: told of nothing.
+// is where the interrupt says it runs. P6: it looks only.
 unsafe impl Pinned for Pin<'_> {
     type Backend = Symbolic;
     type Words = Words;
@@ -285,8 +301,11 @@ unsafe impl Pinned for Pin<'_> {
     fn level(&self) -> Level {
         self.1
     }
-    fn observe(&self, _: Event) {
+    fn observe(&self, event: Event) {
         self.0.words.line.step();
+        if let Some(machine) = self.0.words.line.machine() {
+            machine.observed(self.0, event);
+        }
     }
 }
 // SAFETY: P1-P6: those of `Pin`.

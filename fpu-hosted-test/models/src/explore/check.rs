@@ -10,7 +10,7 @@ use super::{
     calls::Call,
     machine::Machine,
     state::State,
-    words::{left, Claim, RESERVE},
+    words::{self, left, Claim, OPEN, RESERVE},
 };
 
 /// The gate of a CPU that is open.
@@ -71,6 +71,9 @@ impl Machine {
                 }
                 if !memory {
                     self.elsewhere(cpu, which);
+                    if open && ahead == 0 {
+                        self.live_here(cpu, which);
+                    }
                 }
             }
             Claim::Nowhere => self.judge(which, context.memory, "its image, claimed nowhere"),
@@ -82,6 +85,7 @@ impl Machine {
         let before = self.state();
         let context = self.slots[which].fpu.borrow();
         let told = Some(context.context());
+        let number = words::number(self.cpus[live].words.fpu.resident());
         for cpu in self.cpus.iter().enumerate().filter(|(c, _)| *c != live).map(|(_, cpu)| cpu) {
             let mut pin = Pin(cpu, Level::Task);
             let mut off = Off::new(cpu);
@@ -94,10 +98,13 @@ impl Machine {
                 ("run_persistent", pin.run_persistent(context.context(), None, || ())),
             ];
             for (name, result) in tried {
-                let used_up = left(cpu.words.fpu.resident()) <= RESERVE;
+                let (word, gate) = (cpu.words.fpu.resident(), cpu.words.fpu.gate());
+                let open = gate == GATE_OPEN && word & OPEN != 0;
                 let right = match result {
-                    Err(Error::LiveElsewhere { .. } | Error::Busy | Error::CpuOffline) => true,
-                    Err(Error::Exhausted) => used_up,
+                    Err(Error::LiveElsewhere { cpu }) => cpu == number,
+                    Err(Error::Busy) => !open && gate != 0,
+                    Err(Error::CpuOffline) => gate == 0,
+                    Err(Error::Exhausted) => left(word) <= RESERVE,
                     _ => false,
                 };
                 if !right {
@@ -108,11 +115,23 @@ impl Machine {
             }
         }
         let mut proof = Proof(&self.cpus[0].registers, &context);
-        if !matches!(context.stopped(&mut proof), Err(Error::LiveElsewhere { .. })) {
+        let stopped = context.stopped(&mut proof).map(drop);
+        if stopped != Err(Error::LiveElsewhere { cpu: number }) {
             self.line.report(|| format!("not refused: stopped, of context {which}"));
         }
         if self.state() != before {
             self.line.report(|| format!("a refusal of context {which} has changed something"));
+        }
+    }
+
+    /// A context that is live here and that nobody tells of as the current one is not taken for a persistent one.
+    fn live_here(&self, cpu: usize, which: usize) {
+        let before = self.state();
+        let context = self.slots[which].fpu.borrow();
+        let ran = Pin(&self.cpus[cpu], Level::Task).run_persistent(context.context(), None, || ());
+        if ran != Err(Error::LiveHere) || self.state() != before {
+            self.line
+                .report(|| format!("not refused: a run of context {which}, live here: {ran:?}"));
         }
     }
 

@@ -103,6 +103,14 @@ impl Line {
         steps.dedup();
         steps
     }
+    /// Is it an interrupt that runs now?
+    pub(super) fn in_interrupt(&self) -> bool {
+        self.inside.get() && self.alone()
+    }
+    /// The machine.
+    pub(super) fn machine(&self) -> Option<&'static Machine> {
+        self.machine.get()
+    }
     pub(super) fn delivered(&self) -> bool {
         self.delivered.get()
     }

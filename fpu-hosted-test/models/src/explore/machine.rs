@@ -61,7 +61,7 @@ impl Machine {
     pub(super) fn new(cpus: usize, tasks: usize) -> &'static Self {
         let line: &'static Line = Box::leak(Box::default());
         let cpu = |_| Cpu {
-            words: Words { fpu: fpu_core::CpuFpu::new(), line },
+            words: Words { fpu: fpu_core::CpuFpu::new(), line, opened: Cell::new(None) },
             registers: Symbolic::new(line),
             current: Cell::new(None),
         };
@@ -275,7 +275,11 @@ impl Machine {
             ];
             let opened = guest.as_ref().map_or(Err(Error::Nmi), |g| g.open(&mut pin).map(drop));
             let reset = guest.as_ref().map_or(Err(Error::Nmi), |g| g.reset(&mut pin));
-            let all = refused.into_iter().chain([opened, reset]);
+            let ran = guest
+                .as_ref()
+                .or(current.as_ref())
+                .map_or(Err(Error::Nmi), |it| pin.run_persistent(it.context(), told, || ()));
+            let all = refused.into_iter().chain([opened, reset, ran]);
             if all.into_iter().any(|result| result != Err(Error::Nmi)) || seen() != before {
                 self.line.report(|| String::from("a non-maskable interrupt was not refused"));
             }

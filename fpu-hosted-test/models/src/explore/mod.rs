@@ -18,7 +18,7 @@
 //! it last. A CPU's registers have one claim at most; registers that are claimed hold what is claimed, and in
 //! 2a memory does too. Nothing that a right kernel does is refused on a CPU that is open. What is refused, inside
 //! sections, in non-maskable interrupts, of a context that is live elsewhere, changes nothing. A CPU's
-//! count of stamps never goes back.
+//! count of stamps never goes back. What `fpu_idle` answers is right when it opens the CPU again.
 //!
 //! # Why nothing is lost by renumbering
 //!
@@ -32,6 +32,7 @@
 //! One operation runs at a time, with one interrupt or one operation of another CPU in it: weak memory, and two
 //! operations of which neither is whole inside the other, are the models' part. Contents are one symbol: the parts of an image are the conformance suite's.
 
+mod after;
 mod apply;
 mod backend;
 mod calls;

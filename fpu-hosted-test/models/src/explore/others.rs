@@ -77,7 +77,7 @@ impl Machine {
             Error::Busy => gate != GATES[0] && !open || self.forgot.get(),
             Error::RestoreFailed(_) => op.fails(),
             // Some take a few stamps, and so does an interrupt.
-            Error::Exhausted => left < PLENTY,
+            Error::Exhausted => left < PLENTY && op != Op::OnlineAnew,
             _ => false,
         }
     }

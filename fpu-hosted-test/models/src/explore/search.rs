@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasherDefault, Hasher},
 };
 
-use fpu_core::{CpuLifecycle, Error, Level};
+use fpu_core::{CpuLifecycle, CpuWords, Error, Level};
 
 use super::{
     backend::Pin,
@@ -13,7 +13,7 @@ use super::{
     machine::Machine,
     ops::{Move, Op},
     state::{Order, Packed, State},
-    Bounds, Found, Violation,
+    words, Bounds, Found, Violation,
 };
 
 /// The gate of a CPU that is open.
@@ -293,6 +293,8 @@ fn started(bounds: Bounds) -> &'static Machine {
         // SAFETY: O1: each has its own number. O2: the words are new.
         let online = unsafe { Pin(cpu, Level::Task).fpu_online(number as u32) };
         debug_assert_eq!(online, Ok(()));
+        // The states that follow take it from here that each CPU's word has its number.
+        debug_assert_eq!(words::number(cpu.words.fpu.resident()), number as u32);
     }
     if let Some(stamps) = bounds.stamps {
         machine.leave(stamps);
@@ -317,8 +319,13 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     let before = machine.state();
     machine.note_in_use(step);
     machine.line.arm(usize::from(step.cpu), step.irq);
+    for cpu in &machine.cpus {
+        cpu.registers.saves.set(0);
+        cpu.registers.restores.set(0);
+    }
     let done = machine.apply(step);
     machine.line.disarm();
+    machine.check_after(step, &before, done);
     if let Err(why) = done {
         let cpu = before.cpus[usize::from(step.cpu)];
         let open = cpu.gate == GATE_OPEN && cpu.open;

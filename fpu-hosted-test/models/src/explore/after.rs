@@ -1,0 +1,202 @@
+//! What an operation must have come to, beyond the state that it leaves being a right one: it opens what it closed,
+//! refuses on a CPU that is not open, moves no contents without need, and leaves alone what it has only looked at.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use fpu_core::{
+    observe::{Event, EventKind},
+    CpuWords, Error,
+};
+
+use super::{
+    backend::Cpu,
+    line::Irq,
+    machine::Machine,
+    ops::{Does, Form, Move, Of, Op},
+    state::{ContextState, CpuState, State},
+    words::{number, Claim, MEMORY, NOWHERE, RESERVE},
+};
+
+/// The gates of a CPU that is not online, and of one that is open.
+const GATES: [u64; 2] = [0, 1];
+
+impl CpuState {
+    pub(super) fn is_open(&self) -> bool {
+        self.gate == GATES[1] && self.open
+    }
+}
+
+impl ContextState {
+    /// Do the registers of an open CPU hold it?
+    fn held(&self, by: usize) -> bool {
+        matches!(self.claim, Claim::On { cpu, ahead: 0, .. } if cpu == by)
+    }
+    fn saved(&self) -> bool {
+        !matches!(self.claim, Claim::On { memory: false, .. } | Claim::Lost { .. })
+    }
+}
+
+impl Machine {
+    /// Complains if words, registers and memory do not agree with what the core tells of a context.
+    pub(super) fn observed(&self, cpu: &Cpu, event: Event) {
+        if !self.line.calm() {
+            return;
+        }
+        for slot in &self.slots {
+            let Ok(context) = slot.fpu.try_borrow() else { continue };
+            if context.address() != event.context {
+                continue;
+            }
+            let (word, expected) = (Self::word(&context).load(Relaxed), slot.expected.get());
+            let (memory, registers) = (Self::memory(&context), cpu.registers.holds.get());
+            // A plan tells of the load when it has saved too.
+            let trip = matches!(self.in_use.get(), Some((_, Op::Enter(Form::RoundTrip, _))));
+            let here = number(word) == number(cpu.words.fpu.resident());
+            let right = match event.kind {
+                EventKind::Saved | EventKind::Unloaded => word & MEMORY != 0 && memory == expected,
+                EventKind::Restored | EventKind::Skipped => registers == expected,
+                EventKind::Loaded => here && (word & MEMORY == 0 || trip) && registers == expected,
+                EventKind::Invalidated => word == NOWHERE,
+                _ => word & MEMORY != 0,
+            };
+            if !right {
+                self.line.report(|| format!("told of too early or too late: {:?}", event.kind));
+            }
+        }
+    }
+
+    /// Complains if the operation did not come to what it must.
+    pub(super) fn check_after(&self, step: Move, before: &State, done: Result<(), Error>) {
+        let after = self.state();
+        if !self.forgot.get() {
+            for (c, (was, is)) in before.cpus.iter().zip(&after.cpus).enumerate() {
+                self.check_gate(step, c, was, is, done);
+            }
+        }
+        if step.irq.is_none() {
+            self.check_claims(step, before, &after, done);
+            if done.is_ok() {
+                self.check_needs(step, before, &after);
+            }
+        }
+    }
+
+    /// Whoever closes a CPU opens it, and a CPU comes and goes only when it is told to.
+    fn check_gate(
+        &self,
+        step: Move,
+        c: usize,
+        was: &CpuState,
+        is: &CpuState,
+        done: Result<(), Error>,
+    ) {
+        let by_other = match step.irq {
+            Some((_, Irq::Other { cpu, op, .. })) if usize::from(cpu) == c => Some(op),
+            _ => None,
+        };
+        let own = (usize::from(step.cpu) == c && done.is_ok()).then_some(step.op);
+        let does = |ops: &[Op]| [own, by_other].iter().flatten().any(|op| ops.contains(op));
+        let comes = does(&[Op::Online, Op::OnlineAnew]);
+        let right = if was.gate == GATES[0] {
+            is.gate == GATES[0] && own != Some(Op::Online) || comes && is.is_open()
+        } else if was.is_open() {
+            let stays = is.gate == GATES[1] && (is.open || is.left <= RESERVE);
+            let gone = is.gate == GATES[0] && !is.open;
+            stays && own != Some(Op::Offline) || does(&[Op::Offline]) && gone
+        } else {
+            true
+        };
+        if !right {
+            self.line.report(|| format!("CPU {c} is left with the gate at {}", is.gate));
+        }
+    }
+
+    /// Claims that were to end do.
+    fn check_claims(&self, step: Move, before: &State, after: &State, done: Result<(), Error>) {
+        let cpu = usize::from(step.cpu);
+        let ends = match step.op {
+            // No stamp is left, and the claim ends all the same.
+            Op::Invalidate(_) | Op::Resume => matches!(done, Ok(()) | Err(Error::Exhausted)),
+            Op::Section | Op::WithSection => done.is_ok(),
+            _ => false,
+        };
+        let opened = before.cpus[cpu].is_open() && after.cpus[cpu].is_open();
+        if ends && opened && after.contexts.iter().any(|it| it.held(cpu)) {
+            self.line.report(|| String::from("a claim that was to end stands"));
+        }
+    }
+
+    /// What was there already is not moved again, and what was asked for is there.
+    fn check_needs(&self, step: Move, before: &State, after: &State) {
+        let cpu = usize::from(step.cpu);
+        let open = before.cpus[cpu].is_open();
+        let of = match step.op {
+            Op::Session(of, _) | Op::Persistent(of, _) | Op::Verify(of) => of,
+            _ => Of::Current,
+        };
+        let which = if of == Of::Guest { Some(self.guest()) } else { before.cpus[cpu].current };
+        let was = which.map(|which| before.contexts[which]);
+        let is = which.map(|which| after.contexts[which]);
+        let held = open && was.is_some_and(|it| it.held(cpu));
+        let saved = was.is_some_and(|it| it.saved());
+        let registers = &self.cpus[cpu].registers;
+        let (saves, restores) = (registers.saves.get(), registers.restores.get());
+        let complain = |what: &str| self.line.report(|| String::from(what));
+
+        let refuses = match step.op {
+            Op::Enter(..)
+            | Op::Session(..)
+            | Op::Section
+            | Op::WithSection
+            | Op::Persistent(..) => true,
+            Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
+            Op::Resume | Op::DropPlan => true,
+            // It can go where no stamp is left.
+            Op::Offline => before.cpus[cpu].left > RESERVE,
+            _ => false,
+        };
+        if refuses && !open {
+            complain("not refused on a CPU that is not open");
+        }
+        let loads = match step.op {
+            Op::Enter(..) | Op::DropPlan | Op::Persistent(..) => true,
+            Op::Session(_, does) => does == Does::Loads,
+            _ => false,
+        };
+        if loads && held && restores > 0 {
+            complain("registers are loaded that hold it already");
+        }
+        let leaves = [Op::DropOutPlan, Op::Fork, Op::Section, Op::WithSection].contains(&step.op)
+            || matches!(step.op, Op::Out(_) | Op::Session(..));
+        if leaves && saved && saves > 0 {
+            complain("an image is saved that is valid already");
+        }
+        let valid = match step.op {
+            Op::Session(_, Does::Reads) | Op::Persistent(..) | Op::Fork => true,
+            Op::Enter(form, _) => form == Form::RoundTrip,
+            _ => false,
+        };
+        if valid && !is.is_some_and(|it| it.saved()) {
+            complain("an image that was saved is not valid");
+        }
+        let loaded = match step.op {
+            Op::Session(_, does) => matches!(does, Does::Loads | Does::WritesThenLoads),
+            Op::Enter(..) | Op::Persistent(..) => true,
+            _ => false,
+        };
+        if loaded && !is.is_some_and(|it| it.held(cpu)) {
+            complain("registers that were loaded are not claimed");
+        }
+        let looks = match step.op {
+            Op::Session(_, Does::Nothing) | Op::Verify(_) | Op::StoppedRead | Op::DropOutPlan => {
+                true
+            }
+            Op::Session(_, Does::Reads) => saved,
+            Op::DropPlan => held,
+            _ => false,
+        };
+        if looks && (after.contexts != before.contexts || after.cpus != before.cpus) {
+            complain("looking has changed something");
+        }
+    }
+}
