@@ -41,8 +41,8 @@ rows! {
     ReturnClaimsBeforeRestore At(2);
     ReturnReusesStamp At(3);
     ReturnClaimsAfterFailure At(2);
-    ReturnKeepsCpuStamp At(3);
-    ReturnMovesCpuLate At(3);
+    ReturnKeepsCpuStamp At(2);
+    ReturnMovesCpuLate At(2);
     SectionSkipsSave At(3);
     SectionMarksBeforeSave At(2);
     SectionMarkRelaxed Not(ORDERING);
