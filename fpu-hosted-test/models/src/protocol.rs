@@ -44,12 +44,12 @@ protocol! {
         "residency.rs": "let live = r.wrapping_add(STEP);" => "let live = r;";
     ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(2),
         "task.rs": "self.tell(cpu, EventKind::Failed);" => "self.word.publish(live | MEMORY);";
-    ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(3),
+    ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
         "residency.rs":
          "set_resident(cpu, live);
          Ok(InDue" =>
          "Ok(InDue";
-    ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(3),
+    ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
         "residency.rs":
          "set_resident(cpu, live);
          Ok(InDue" =>

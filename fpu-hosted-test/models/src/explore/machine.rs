@@ -275,10 +275,10 @@ impl Machine {
             ];
             let opened = guest.as_ref().map_or(Err(Error::Nmi), |g| g.open(&mut pin).map(drop));
             let reset = guest.as_ref().map_or(Err(Error::Nmi), |g| g.reset(&mut pin));
-            let ran = guest
+            let ran = current
                 .as_ref()
-                .or(current.as_ref())
-                .map_or(Err(Error::Nmi), |it| pin.run_persistent(it.context(), told, || ()));
+                .or(guest.as_ref())
+                .map_or(Err(Error::Nmi), |it| pin.run_persistent(it.context(), None, || ()));
             let all = refused.into_iter().chain([opened, reset, ran]);
             if all.into_iter().any(|result| result != Err(Error::Nmi)) || seen() != before {
                 self.line.report(|| String::from("a non-maskable interrupt was not refused"));
