@@ -4,16 +4,15 @@
 //! registers: components that tasks can use and that no save would hold, and those that the kernel requires.
 
 use super::{
-    quirk::{Quirk, Quirks, SizeWord},
-    validate::{self, LIMIT},
-    Plan,
+    quirk::{Quirk, Quirks},
+    validate, Plan,
 };
 use crate::{
     components::{one, Components, SWITCHED},
     cpuid::{Facts, Leaf},
     error::{LeftOut, PlanError},
-    layout::{Compacted, Layout, PlanPlaces, Standard},
-    save_instruction::{Format, RestoreBy, Rung},
+    layout::PlanPlaces,
+    save_instruction::{RestoreBy, Rung},
 };
 
 /// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6); every 64-bit CPU has these bits.
@@ -21,10 +20,6 @@ const OLDEST_MXCSR_MASK: u32 = 0xFFBF;
 
 /// All bits that any CPU has: DAZ, and AMD's misaligned exception mask.
 const KNOWN_MXCSR_MASK: u32 = 0x2_FFFF;
-
-/// Where the format's size is in [`Plan::at_least`].
-const STANDARD: usize = 0;
-const COMPACTED: usize = 1;
 
 impl Plan {
     /// A plan before its components, instruction and layout are decided.
@@ -157,54 +152,6 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// CPUID's sizes, which in ring 3 are of what is enabled already. In the compacted format they include
-    /// supervisor components, of which ring 3 cannot know which are enabled.
-    fn note_sizes_of_ring_3(&mut self, enabled: Components) {
-        let facts = &self.facts;
-        let placed = |number: &u32| *number < 2 || facts.described(*number).is_some();
-        let known =
-            enabled.numbers().filter(placed).fold(Components::empty(), |set, n| set | one(n));
-        let standard =
-            Layout::<Standard>::new(facts, known).map_or(0, |layout| layout.len() as u32);
-        let least = Layout::<Compacted>::new(facts, known).map_or(0, |layout| layout.len() as u32);
-        let possible = facts
-            .supported_supervisor()
-            .difference(facts.supported_user())
-            .numbers()
-            .filter(|number| facts.described(*number).is_some_and(|one| one.supervisor))
-            .fold(known, |set, number| set | one(number));
-        let most = match Layout::<Compacted>::new(facts, possible) {
-            // Without XSAVES there is no IA32_XSS.
-            Ok(layout) if facts.xsaves() => layout.len() as u32,
-            _ => least,
-        };
-        let (reported, compacted) = (facts.standard_enabled(), facts.compacted_enabled());
-        self.note_size(SizeWord::Standard, standard, reported);
-        if self.facts.xsavec() && !(least..=most).contains(&compacted) {
-            self.note_size(SizeWord::Compacted, least, compacted);
-        }
-        self.note_supported_size();
-    }
-
-    /// CPUID(0xD,0).ECX, which does not depend on what is enabled, and on which nothing depends.
-    fn note_supported_size(&mut self) {
-        if let Some(computed) = validate::supported_len(&self.facts) {
-            let reported = self.facts.standard_supported();
-            self.note_size(SizeWord::Supported, computed, reported);
-        }
-    }
-
-    /// A size that CPUID gives beside the sum of the components.
-    fn note_size(&mut self, word: SizeWord, computed: u32, reported: u32) {
-        let larger = if reported > computed && reported <= LIMIT { reported } else { 0 };
-        match word {
-            SizeWord::Standard => self.at_least[STANDARD] = larger,
-            SizeWord::Compacted => self.at_least[COMPACTED] = larger,
-            SizeWord::Supported => {}
-        }
-        self.quirks.set_size(word, computed, reported);
     }
 
     /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, everything that it has.
@@ -343,53 +290,6 @@ impl Plan {
             self.remove(extended, why)?;
         }
         self.take_best_rung(self.rung)
-    }
-
-    /// Takes account of the sizes that CPUID gives after the plan has been put into force, by the same reader
-    /// as the plan's facts: where one is larger than the sum of the components, areas have the larger size
-    /// too. A smaller one, or 0, changes nothing; either is a [`Quirk`]. `settle_on_this_cpu` has done it.
-    ///
-    /// ```
-    /// use fpu_x86::{Components, Plan};
-    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
-    /// let plan = Plan::detect_kernel(Components::LEGACY)?;
-    /// let facts = plan.facts().clone();
-    /// assert!(plan.clone().with_sizes(&facts).area_len() >= plan.area_len());
-    /// # }
-    /// # Ok::<(), fpu_x86::PlanError>(())
-    /// ```
-    #[must_use]
-    pub fn with_sizes(mut self, after: &Facts) -> Self {
-        self.note_sizes(after);
-        self
-    }
-
-    /// As [`with_sizes`](Self::with_sizes).
-    pub(crate) fn note_sizes(&mut self, after: &Facts) {
-        if self.rung == Rung::Fxsave {
-            return;
-        }
-        let (xcr0, all) = (self.xcr0(), self.components());
-        if let Ok(layout) = Layout::<Standard>::new(&self.facts, xcr0) {
-            self.note_size(SizeWord::Standard, layout.len() as u32, after.standard_enabled());
-        }
-        match Layout::<Compacted>::new(&self.facts, all) {
-            Ok(layout) if self.facts.xsavec() => {
-                self.note_size(SizeWord::Compacted, layout.len() as u32, after.compacted_enabled());
-            }
-            _ => {}
-        }
-        self.area_len = self.needed();
-    }
-
-    /// Bytes of an area: the components', or what CPUID says where that is more.
-    fn needed(&self) -> u32 {
-        let len = self.layout.len() as u32; // a layout's length fits 32 bits
-        match self.rung.format() {
-            Format::Legacy => len,
-            Format::Standard => len.max(self.at_least[STANDARD]),
-            Format::Compacted => len.max(self.at_least[COMPACTED]),
-        }
     }
 
     /// The best instruction that is no better than `most`.

@@ -1,7 +1,7 @@
 //! Which registers are switched, by which instruction, to where: how a plan is made, and what it says.
 //!
 //! * `choose`: which components and which instruction, of what CPUID says and others found out; `validate` says which
-//!   of CPUID's words can be right;
+//!   of CPUID's words can be right, and `sizes` what areas have besides;
 //! * `detect`: the plan of the machine that this runs on;
 //! * `measure`: whether that machine saves what the plan says where the plan says;
 //! * `compat`: which other CPUs it is for;
@@ -20,6 +20,7 @@ mod detect;
 #[cfg(fpu_instructions)]
 mod measure;
 mod quirk;
+mod sizes;
 mod validate;
 
 pub use cell::{PlanAlreadySet, PlanCell};
