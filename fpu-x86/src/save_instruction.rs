@@ -47,7 +47,7 @@ pub(crate) enum RestoreBy {
     Xrstor,
     Xrstors,
     Fxrstor,
-    /// By the rung's instruction, after the x87 pointers and MXCSR have been overwritten.
+    /// By any of these, after the x87 pointers and MXCSR have been overwritten.
     Scrubbing,
 }
 

@@ -67,7 +67,7 @@ impl Plan {
 
     /// Takes account of the sizes that CPUID gives after the plan has been put into force, by the same reader
     /// as the plan's facts: where one is larger than the sum of the components, areas have the larger size
-    /// too. A smaller one, or 0, changes nothing; either is a [`Quirk`]. `settle_on_this_cpu` has done it.
+    /// too. A smaller one, or 0, changes nothing; either is a [`Quirk`](crate::Quirk). `settle_on_this_cpu` has done it.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};

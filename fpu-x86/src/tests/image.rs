@@ -80,7 +80,7 @@ fn no_residue(image: &Image<'_>, what: &str) {
     }
 }
 
-/// The same set on every rung.
+/// The same set with every instruction.
 fn rungs(set: Components) -> Vec<Plan> {
     let rungs = [Rung::Xsavec, Rung::Xsaveopt, Rung::Xsave, Rung::Fxsave];
     rungs.into_iter().filter_map(|rung| sample::plan(set).with_rung(rung).ok()).collect()
