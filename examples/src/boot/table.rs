@@ -73,6 +73,11 @@ fn label(run: &Run) -> (String, usize) {
     }
 }
 
+/// What it enables in `IA32_XSS`: nothing can be there where there is no XSAVE.
+fn xss(report: &Report) -> &str {
+    report.xss.as_deref().filter(|_| report.xcr0.is_some()).unwrap_or("-")
+}
+
 fn figures(run: &Run, report: &Report) -> String {
     let counts = &report.counts;
     let number = |count: u64| count.to_string();
@@ -82,7 +87,7 @@ fn figures(run: &Run, report: &Report) -> String {
             run.job.machine.name,
             &report.rung.to_uppercase(),
             report.xcr0.as_deref().unwrap_or("-"),
-            report.xss.as_deref().unwrap_or("-"),
+            xss(report),
             &report.quirks.len().to_string(),
             &number(counts.switches),
             &number(counts.checks),
@@ -106,7 +111,7 @@ fn figures(run: &Run, report: &Report) -> String {
         run.job.machine.emulator.name(),
         &report.rung.to_uppercase(),
         report.xcr0.as_deref().unwrap_or("-"),
-        report.xss.as_deref().unwrap_or("-"),
+        xss(report),
         &switches,
         &moves,
         &sections,
