@@ -38,11 +38,12 @@ fn setup(args: &Args) -> Result<Setup, String> {
     Ok(Setup { plan, classes, seed: args.seed })
 }
 
-/// Beside the build, if this is one.
-fn default_svg() -> PathBuf {
-    let exe = std::env::current_exe().unwrap_or_default();
-    let target = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
-    target.unwrap_or(Path::new(".")).join("fpu-demo.svg")
+/// Beside the build, if this program lies in one: in the directory that cargo tags when it makes it, or, if that was
+/// there already, in the one above `release/` or `debug/`, where programs lie beside `deps/`.
+fn default_svg(exe: &Path) -> PathBuf {
+    let tagged = exe.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    let built = exe.parent().filter(|dir| dir.join("deps").is_dir()).and_then(Path::parent);
+    tagged.or(built).unwrap_or(Path::new(".")).join("fpu-demo.svg")
 }
 
 /// On a busy machine scripts run less often than asked for, so that the whole stays under a minute.
@@ -140,7 +141,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Ok(Command::Help(text)) => return finish(&text, 0),
         Err(why) => return complain(&why, 2),
     };
-    let picture = args.svg.clone().unwrap_or_else(default_svg);
+    let picture = args
+        .svg
+        .clone()
+        .unwrap_or_else(|| default_svg(&std::env::current_exe().unwrap_or_default()));
     // A seeded fault leaves nothing to draw; where it goes is wrong or right all the same.
     if args.svg.is_some() || args.fault.is_none() {
         if let Err(why) = can_write(&picture) {
@@ -256,5 +260,26 @@ fn conclusion(results: &Results, overhead: u32, style: Style) -> String {
                 style.good(&verdict)
             )
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_timeline_lies_beside_the_build() {
+        let name = format!("fpu-demo-build-{}", std::process::id());
+        let target = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(target.join("release/deps")).expect("a directory");
+        let exe = target.join("release/demo");
+        let untagged = default_svg(&exe);
+        std::fs::write(target.join("CACHEDIR.TAG"), "").expect("a file");
+        let tagged = default_svg(&exe);
+        std::fs::remove_dir_all(&target).expect("ours");
+        assert_eq!((&untagged, &tagged), (&target.join("fpu-demo.svg"), &untagged));
+        // Installed, or not known.
+        assert_eq!(default_svg(&exe), Path::new("./fpu-demo.svg"));
+        assert_eq!(default_svg(Path::new("")), Path::new("./fpu-demo.svg"));
     }
 }

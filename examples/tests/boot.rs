@@ -433,6 +433,9 @@ fn the_table_fits_and_says_what_happened() {
         assert!(heads.contains(column), "{heads}");
     }
     assert!(rows[0].contains(" XSAVEOPT     0x7    0x0 ") && rows[0].ends_with("1.2\n"), "{text}");
+    let without = ended(&of(machine("qemu64")));
+    let without = table::row(&run("qemu64", Params::default(), &without), style);
+    assert!(without.contains(" FXSAVE         -      - "), "no XSAVE, no IA32_XSS: {without}");
     assert!(rows[1].contains("FAILED: register") && rows[2].contains("HUNG: hung"), "{text}");
     assert!(rows[3].contains("Bochs XSAVES"), "{text}");
     assert!(rows[4].contains("skipped: no /dev/kvm"), "{text}");

@@ -24,6 +24,7 @@ pub mod symbols;
 pub mod table;
 
 use std::{
+    cell::RefCell,
     ffi::OsString,
     io::{self, Write},
     path::Path,
@@ -138,8 +139,17 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
             say(args, &format!("{} {line}\n", style.dim(&format!("{name}|"))));
         }
     };
+    // With `--verbose` the table comes in one piece, behind what the machines say.
+    let held = RefCell::new(String::new());
+    let line = |text: &str| {
+        if args.verbose {
+            held.borrow_mut().push_str(text);
+        } else {
+            say(args, text);
+        }
+    };
     let runs = if args.controls {
-        all_controls(args, kernel, &host, style, &show)
+        all_controls(args, kernel, &host, style, &show, &line)
     } else {
         say(args, &format!("{}\n{}\n\n", host.describe(), table::goals(&args.params)));
         if let Some(fault) = args.params.fault {
@@ -147,8 +157,8 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
             say(args, &format!("seeded fault {name}: {}\n\n", fault.about()));
         }
         let words = !args.cpuid.is_empty();
-        say(args, &if words { table::words_heading(style) } else { table::heading(style) });
-        let each = |run: &Run| say(args, &table::row(run, style));
+        line(&if words { table::words_heading(style) } else { table::heading(style) });
+        let each = |run: &Run| line(&table::row(run, style));
         match &args.which {
             _ if words => run::all(kernel, &host, &recorded(args, &host), &show, each),
             Which::Best => best(args, kernel, &host, &show, each),
@@ -168,7 +178,9 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     } else {
         table::conclusion(&runs, style) + &table::noticed(&runs, style)
     };
-    say(args, &format!("\n{end}\n"));
+    let table = held.into_inner();
+    let between = if table.is_empty() { "" } else { "\n" };
+    say(args, &format!("{between}{table}\n{end}\n"));
     if args.json {
         return finish(&format!("{}\n", document::document(&runs, args.controls)), code);
     }
@@ -232,14 +244,15 @@ fn all_controls(
     host: &Host,
     style: Style,
     show: &(dyn Fn(&Job, &str) + Sync),
+    line: &dyn Fn(&str),
 ) -> Vec<Run> {
     let asked: &[_] = if let Which::Named(named) = &args.which { named } else { &[] };
     let jobs = controls::jobs(host, &args.params, asked);
     say(args, &format!("{}; each fault must end in a failure that names it\n\n", host.describe()));
-    say(args, &table::controls_heading(style));
+    line(&table::controls_heading(style));
     let each = |run: &Run| {
         if let Some(fault) = run.job.params.fault {
-            say(args, &table::control(fault, run, style));
+            line(&table::control(fault, run, style));
         }
     };
     run::all(kernel, host, &jobs, show, each)

@@ -83,7 +83,7 @@ fn narrow(run: &Run, report: &Report, style: Style) -> String {
         &[
             ("rung", report.rung.to_uppercase()),
             ("XCR0", or_none(&report.xcr0)),
-            ("XSS", or_none(&report.xss)),
+            ("XSS", xss(report).to_owned()),
             ("quirks", report.quirks.len().to_string()),
         ],
         &[
@@ -116,6 +116,11 @@ fn label(run: &Run) -> (String, usize) {
     }
 }
 
+/// What it enables in `IA32_XSS`: nothing can be there where there is no XSAVE.
+fn xss(report: &Report) -> &str {
+    report.xss.as_deref().filter(|_| report.xcr0.is_some()).unwrap_or("-")
+}
+
 fn figures(run: &Run, report: &Report, style: Style) -> String {
     if !style.has(WIDTH) {
         return narrow(run, report, style);
@@ -128,7 +133,7 @@ fn figures(run: &Run, report: &Report, style: Style) -> String {
             run.job.machine.name,
             &report.rung.to_uppercase(),
             report.xcr0.as_deref().unwrap_or("-"),
-            report.xss.as_deref().unwrap_or("-"),
+            xss(report),
             &report.quirks.len().to_string(),
             &number(counts.switches),
             &number(counts.checks),
@@ -152,7 +157,7 @@ fn figures(run: &Run, report: &Report, style: Style) -> String {
         run.job.machine.emulator.name(),
         &report.rung.to_uppercase(),
         report.xcr0.as_deref().unwrap_or("-"),
-        report.xss.as_deref().unwrap_or("-"),
+        xss(report),
         &switches,
         &moves,
         &sections,

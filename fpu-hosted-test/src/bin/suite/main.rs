@@ -30,7 +30,7 @@ use run::{Outcome, Suite};
 const HELP: &str = "\
 cargo suite [OPTIONS]: every check of this repository
 
-  --list        name the checks and do nothing
+  --list        name the checks, or those of --only, and do nothing
   --only NAME   only this check (repeatable; a name's beginning is enough)
   --quick       leave the slow ones out, and say so
   --verbose     show what the checks print, and each instruction of the object-code check
@@ -86,12 +86,6 @@ fn main() -> ExitCode {
     let suite = Suite { root, target, verbose: options.verbose };
 
     let steps = steps::all(&suite);
-    if options.list {
-        for step in &steps {
-            println!("{:<18} {}{}", step.name, step.about, if step.slow { " (slow)" } else { "" });
-        }
-        return ExitCode::SUCCESS;
-    }
     let wanted = |name: &str| {
         options.only.is_empty() || options.only.iter().any(|only| name.starts_with(only.as_str()))
     };
@@ -100,6 +94,12 @@ fn main() -> ExitCode {
     {
         eprintln!("no check is named `{unknown}`; `cargo suite --list` names them");
         return ExitCode::from(2);
+    }
+    if options.list {
+        for step in steps.iter().filter(|step| wanted(&step.name)) {
+            println!("{:<18} {}{}", step.name, step.about, if step.slow { " (slow)" } else { "" });
+        }
+        return ExitCode::SUCCESS;
     }
 
     let started = Instant::now();
