@@ -7,10 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
-use fpu_core::{
-    observe::{Counters, Event},
-    CpuFpu, Exclusive, FpuRef, Pinned, RawArea, SoftFloat, Stopped, TaskFpu, TheBackend,
-};
+use fpu_core::{observe::Counters, CpuFpu, FpuRef, RawArea, TaskFpu, TheBackend};
 use fpu_hosted_test::real::{Classes, RegFile};
 use fpu_x86::Plan;
 
@@ -223,42 +220,32 @@ pub struct ThisCpu<'m> {
     pub counters: &'m Counters,
 }
 
-// SAFETY: P1: the thread is pinned, and stands for a CPU of its own. P2: each worker gets the words of its
-// number. P3: the system has its components enabled. P4: turns are handed over by release and acquire. P5: no interrupts here.
-unsafe impl Pinned for ThisCpu<'_> {
-    type Backend = Plan;
-    type Words = CpuFpu;
-    #[inline(always)]
-    fn backend(&self) -> &TheBackend<Plan> {
-        // SAFETY: K1: the demo has one plan.
-        unsafe { TheBackend::from_ref(self.plan) }
-    }
-    #[inline(always)]
-    fn words(&self) -> &CpuFpu {
-        self.words
-    }
-    #[inline(always)]
-    fn observe(&self, event: Event) {
-        self.counters.record(event.kind);
+fpu_core::witness! {
+    // SAFETY: P1: the thread is pinned, and stands for a CPU of its own. P2: each worker gets the words of its
+    // number. P3: the system has its components enabled. P4: turns are handed over by release and acquire. P5: no
+    // interrupts here. E1: a thread has no interrupts, and installs no signal handler. F1: while registers hold a
+    // task, only functions named `quiet_` run, which are scalar code (their disassembly is checked, and every
+    // register at every return), or code inside `call_preserving`.
+    unsafe impl Pinned + Exclusive + SoftFloat for ThisCpu<'_> {
+        backend: Plan = |cpu| {
+            // SAFETY: K1: the demo has one plan.
+            unsafe { TheBackend::from_ref(cpu.plan) }
+        },
+        words: CpuFpu = |cpu| cpu.words,
+        observe: |cpu, event| cpu.counters.record(event.kind),
     }
 }
-// SAFETY: E1: a thread has no interrupts, and installs no signal handler.
-unsafe impl Exclusive for ThisCpu<'_> {}
-// SAFETY: F1: while registers hold a task, only functions named `quiet_` run, which are scalar code (their
-// disassembly is checked, and every register at every return), or code inside `call_preserving`.
-unsafe impl SoftFloat for ThisCpu<'_> {}
 
 /// Proof that a task is stopped: the tracer's operation has the turn.
 pub struct HasTurn<'m>(pub &'m Plan, pub FpuRef<'m, Plan>);
-// SAFETY: T1: the task is switched out (the script says so) and its next operation waits for the turn. T2:
-// there is one turn. T3: a field.
-unsafe impl Stopped for HasTurn<'_> {
-    type Backend = Plan;
-    fn backend(&self) -> &TheBackend<Plan> {
-        // SAFETY: K1: the demo has one plan.
-        unsafe { TheBackend::from_ref(self.0) }
-    }
-    fn context(&self) -> FpuRef<'_, Plan> {
-        self.1
+fpu_core::witness! {
+    // SAFETY: T1: the task is switched out (the script says so) and its next operation waits for the turn. T2:
+    // there is one turn. T3: a field.
+    unsafe impl Stopped for HasTurn<'_> {
+        backend: Plan = |proof| {
+            // SAFETY: K1: the demo has one plan.
+            unsafe { TheBackend::from_ref(proof.0) }
+        },
+        context: |proof| proof.1,
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The per-CPU state, for kernels whose per-CPU data can hold a struct. Two words, zero at first, alone
-/// in a cache line: every restore writes one, so two CPUs must not share the line.
+/// in 64 bytes: every restore writes one, so two CPUs must not share a cache line (64 bytes on x86 and most others).
 ///
 /// The fields' offsets are [`RESIDENT_OFFSET`](Self::RESIDENT_OFFSET) and
 /// [`GATE_OFFSET`](Self::GATE_OFFSET), for [assembly](crate::raw).
@@ -247,7 +247,7 @@ pub trait CpuLifecycle: Pinned {
     }
 
     /// The idle loop, before it lets the core sleep: gives up registers that would keep it from its deepest
-    /// idle states (AMX tiles). Call it after the last task was switched out, and not before every short
+    /// idle states (on x86: AMX tiles). Call it after the last task was switched out, and not before every short
     /// pause: it closes and opens the CPU, asks the hardware, and may cost the task that comes back a
     /// restore.
     ///

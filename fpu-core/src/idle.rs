@@ -1,6 +1,6 @@
 //! Registers that keep a core awake, given up before it sleeps.
 //!
-//! Some registers hold power even where nobody uses them: with AMX tiles that are not in their initial
+//! Some registers hold power even where nobody uses them: on x86, with AMX tiles that are not in their initial
 //! state, a core does not reach its deepest idle states. After a switch to idle they may still hold the
 //! task that was switched out (state 2a), so giving them up ends that claim.
 //!

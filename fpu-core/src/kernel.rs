@@ -5,7 +5,7 @@
 
 use crate::{observe::Event, FpuRef, RawFpu, TheBackend};
 
-/// One CPU's two words, initially 0, as get and set: a `Cell` behind GS, an OSTD
+/// One CPU's two words, initially 0, as get and set: a `Cell` in the CPU's own block (on x86: behind GS), an OSTD
 /// `cpu_local_cell!`, a static indexed by CPU. [`CpuFpu`](crate::CpuFpu) is one ready made.
 ///
 /// # Safety
@@ -160,7 +160,8 @@ pub unsafe trait Exclusive: Pinned {}
 ///
 /// * **F1** between any two calls into this crate on a CPU, nothing outside a section but the task in user mode
 ///   reads or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
-///   power. Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
+///   power. (What the ABI of system calls takes from a task, the entry of a system call may discard before the first
+///   call into this crate: what is left is the task's state.) Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
 ///   [`fpu_resume`](crate::CpuLifecycle::fpu_resume) belongs to it, before or after: from the first register that
 ///   is overwritten to that call, or from that call to the last register, nothing else on this CPU calls
 ///   into this crate, interrupts included.

@@ -24,6 +24,7 @@ mod hints;
 mod idle;
 mod kernel;
 mod kernel_fpu;
+mod macros;
 pub mod observe;
 mod opened;
 mod plan;

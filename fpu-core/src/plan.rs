@@ -8,7 +8,8 @@ use crate::{
     Error, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
 };
 
-/// The steps of one trip to user mode and back, for assembly. Two optional instructions and two stores:
+/// The steps of one trip to user mode and back, for assembly. The backend's restore, if one is due, its save, and two
+/// stores of 8 bytes, in the CPU's own byte order; on x86:
 ///
 /// ```text
 /// on the way out, last   if restore_from != 0 { XRSTOR64 [restore_from], mask }
@@ -17,6 +18,9 @@ use crate::{
 /// on entry, first        XSAVE64 [save_to], mask
 ///                        mov [word], saved
 /// ```
+///
+/// The store of `saved` says to other CPUs that memory holds the task, so it has to be a release store, which every
+/// store is on x86 (on AArch64 STLR; on RISC-V a `fence rw, w` before it).
 ///
 /// A kernel that saves only when switching does the second half from a
 /// [`SaveSteps`] instead.
@@ -41,7 +45,8 @@ pub struct UserSteps {
     pub saved: u64,
 }
 
-/// The steps of one switch-out, for assembly: save to `save_to`, then store `saved` to `word`.
+/// The steps of one switch-out, for assembly: save to `save_to`, then store `saved` to `word` (a release store, as
+/// for [`UserSteps`]).
 ///
 /// ```
 /// assert_eq!(core::mem::offset_of!(fpu_core::SaveSteps, saved), 24);

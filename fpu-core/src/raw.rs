@@ -2,7 +2,7 @@
 //!
 //! A switch path written in assembly needs two addresses: the task's word (the first 8 bytes of its
 //! [`TaskFpu`](crate::TaskFpu)) and its CPU's [`CpuFpu`]. It can call the functions here with `sym`
-//! operands, or do the comparisons itself:
+//! operands, or do the comparisons itself (here on x86, where bit 0 of the word is in its first byte):
 //!
 //! ```text
 //! switch out                          return to user mode

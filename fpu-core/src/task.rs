@@ -364,7 +364,7 @@ impl<B> FpuRef<'_, B> {
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
-/// fn enter_user(_ready: fpu_core::UserReady<'_, Cpu>) { /* iretq */ }
+/// fn enter_user(_ready: fpu_core::UserReady<'_, Cpu>) { /* on x86: iretq */ }
 /// # let (mut cpu, task) = cpu_and_task();
 /// enter_user(task.switch_return(&mut cpu)?);
 /// # Ok::<(), fpu_core::Error>(())

@@ -90,7 +90,7 @@ pub unsafe trait CompareFpu: RawFpu {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference>;
 }
 
-/// Where two images hold different state; the numbers are the backend's (x86: the component's number in
+/// Where two images hold different state; the numbers are the backend's (on x86: the component's number in
 /// XCR0, the byte in the image).
 ///
 /// ```
@@ -101,8 +101,8 @@ pub unsafe trait CompareFpu: RawFpu {
 pub struct Difference {
     /// The component.
     pub component: u32,
-    /// Where, in the task's image: the first byte of an x87 or SSE register or field; of other components
-    /// the first byte that differs.
+    /// Where, in the task's image: the first byte that differs, or that of the register or field which it is in (on
+    /// x86: of x87 and SSE).
     pub offset: u32,
 }
 

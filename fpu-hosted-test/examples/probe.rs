@@ -44,41 +44,29 @@ unsafe impl RawFpu for Marked {
 }
 
 pub struct Cpu<'a>(&'a CpuFpu);
-// SAFETY: P1-P5: never run.
-unsafe impl Pinned for Cpu<'_> {
-    type Backend = Marked;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Marked> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(&Marked) }
-    }
-    fn words(&self) -> &CpuFpu {
-        self.0
+fpu_core::witness! {
+    // SAFETY: P1-P6, E1, F1: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for Cpu<'_> {
+        backend: Marked = |_| {
+            // SAFETY: K1: never run.
+            unsafe { TheBackend::from_ref(&Marked) }
+        },
+        words: CpuFpu = |cpu| cpu.0,
     }
 }
-// SAFETY: E1: never run.
-unsafe impl Exclusive for Cpu<'_> {}
-// SAFETY: F1: never run.
-unsafe impl SoftFloat for Cpu<'_> {}
 
 /// The same kernel with the real backend.
 pub struct RealCpu<'a>(&'a CpuFpu, &'a fpu_x86::Plan);
-// SAFETY: P1-P5: never run.
-unsafe impl Pinned for RealCpu<'_> {
-    type Backend = fpu_x86::Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(self.1) }
-    }
-    fn words(&self) -> &CpuFpu {
-        self.0
+fpu_core::witness! {
+    // SAFETY: P1-P6, E1, F1: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for RealCpu<'_> {
+        backend: fpu_x86::Plan = |cpu| {
+            // SAFETY: K1: never run.
+            unsafe { TheBackend::from_ref(cpu.1) }
+        },
+        words: CpuFpu = |cpu| cpu.0,
     }
 }
-// SAFETY: E1: never run.
-unsafe impl Exclusive for RealCpu<'_> {}
-// SAFETY: F1: never run.
-unsafe impl SoftFloat for RealCpu<'_> {}
 
 /// The plan of the probes below, for a kernel's static.
 static PLAN: fpu_x86::PlanCell = fpu_x86::PlanCell::new();

@@ -14,8 +14,7 @@
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    observe::{Event, Totals},
-    CpuFpu, Exclusive, RawFpu, RestoreFault, SaveSteps, SoftFloat, TaskFpu, TheBackend, UserSteps,
+    observe::Totals, CpuFpu, RawFpu, RestoreFault, SaveSteps, TaskFpu, TheBackend, UserSteps,
 };
 pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
@@ -121,25 +120,15 @@ impl Cpu {
     }
 }
 
-// SAFETY: P1: a thread is a CPU here, and the value does not leave it. P2, P3: this CPU's words; one
-// layout. P4: one CPU. P5: no interrupts.
-unsafe impl Pinned for Cpu {
-    type Backend = Backend;
-    type Words = SimWords;
-    fn backend(&self) -> &TheBackend<Backend> {
-        this_cpu().fpu()
-    }
-    fn words(&self) -> &SimWords {
-        this_cpu().words()
-    }
-    fn observe(&self, event: Event) {
-        this_cpu().count(event);
+fpu_core::witness! {
+    // SAFETY: P1: a thread is a CPU here, and the value does not leave it. P2, P3: this CPU's words; one layout. P4:
+    // one CPU. P5: no interrupts. E1: no interrupts. F1: simulated registers change only when told to.
+    unsafe impl Pinned + Exclusive + SoftFloat for Cpu {
+        backend: Backend = |_| this_cpu().fpu(),
+        words: SimWords = |_| this_cpu().words(),
+        observe: |_, event| this_cpu().count(event),
     }
 }
-// SAFETY: E1: no interrupts.
-unsafe impl Exclusive for Cpu {}
-// SAFETY: F1: simulated registers change only when told to.
-unsafe impl SoftFloat for Cpu {}
 
 /// What assembly does with the steps of a [plan](fpu_core::UserPlan): out to user mode, where the
 /// task writes `avx0`, and back.
@@ -205,15 +194,11 @@ impl PerCpu {
         Self(PhantomData)
     }
 }
-// SAFETY: as for `Cpu`, with the words of `this_cpu_fpu`.
-unsafe impl Pinned for PerCpu {
-    type Backend = Backend;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Backend> {
-        the_backend()
-    }
-    fn words(&self) -> &CpuFpu {
-        this_cpu_fpu()
+fpu_core::witness! {
+    // SAFETY: as for `Cpu`, with the words of `this_cpu_fpu`.
+    unsafe impl Pinned for PerCpu {
+        backend: Backend = |_| the_backend(),
+        words: CpuFpu = |_| this_cpu_fpu(),
     }
 }
 

@@ -1,9 +1,15 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(not(feature = "std"), no_std)]
 #![deny(missing_docs)]
 
+extern crate alloc;
+
 pub mod conformance;
+#[cfg(feature = "std")]
 pub mod doc;
+#[cfg(feature = "std")]
 pub mod real;
+#[cfg(feature = "std")]
 pub mod sim;
 
 // The integration on the front page compiles.

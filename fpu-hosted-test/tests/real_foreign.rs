@@ -1,9 +1,7 @@
 //! A foreign image into a task through the core's handles: a debugger's stopped task, and a session.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use fpu_core::{
-    Area, CpuFpu, CpuLifecycle, FpuRef, Pinned, SoftFloat, Stopped, TaskFpu, TheBackend,
-};
+use fpu_core::{Area, CpuFpu, CpuLifecycle, FpuRef, TaskFpu, TheBackend};
 use fpu_x86::{Components, ForeignError, ForeignImage, Plan};
 
 /// One thread is the CPU; nothing of the task's is ever in its registers.
@@ -12,32 +10,23 @@ struct Pin<'a> {
     words: &'a CpuFpu,
 }
 
-// SAFETY: P1: a thread, which keeps the value. P2, P3: the only CPU, and the system has the
-// plan's components enabled. P4: one CPU. P5: no interrupts.
-unsafe impl Pinned for Pin<'_> {
-    type Backend = Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Plan> {
-        self.plan
-    }
-    fn words(&self) -> &CpuFpu {
-        self.words
+fpu_core::witness! {
+    // SAFETY: P1: a thread, which keeps the value. P2, P3: the only CPU, and the system has the plan's components
+    // enabled. P4: one CPU. P5: no interrupts. F1: what the registers hold does not matter: the test loads no task
+    // into them and saves none.
+    unsafe impl Pinned + SoftFloat for Pin<'_> {
+        backend: Plan = |cpu| cpu.plan,
+        words: CpuFpu = |cpu| cpu.words,
     }
 }
 
-// SAFETY: F1: what the registers hold does not matter: the test loads no task into them and saves none.
-unsafe impl SoftFloat for Pin<'_> {}
-
 struct Tracer<'a>(&'a TheBackend<Plan>, FpuRef<'a, Plan>);
 
-// SAFETY: T1: the task is never switched in. T2: one tracer. T3: a field.
-unsafe impl Stopped for Tracer<'_> {
-    type Backend = Plan;
-    fn backend(&self) -> &TheBackend<Plan> {
-        self.0
-    }
-    fn context(&self) -> FpuRef<'_, Plan> {
-        self.1
+fpu_core::witness! {
+    // SAFETY: T1: the task is never switched in. T2: one tracer. T3: a field.
+    unsafe impl Stopped for Tracer<'_> {
+        backend: Plan = |proof| proof.0,
+        context: |proof| proof.1,
     }
 }
 

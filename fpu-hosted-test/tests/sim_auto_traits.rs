@@ -5,7 +5,7 @@ use fpu_core::{
     session::{Both, MemoryOnly, MemoryWritable, ReadSession, RegistersOnly, Session, TaskState},
     verify::{Scratch, VerifyError},
     Area, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, OutPlan, RawArea, Section, StoppedImageMut,
-    StoppedTask, TaskFpu, TheBackend, UserPlan, UserReady,
+    StoppedTask, TaskFpu, UserPlan, UserReady,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -23,24 +23,15 @@ stay_on_their_cpu!(Witness<'static, IrqsOff>, Cpu);
 /// ... so the guards are looked at over a witness that is both: they must not be, by themselves.
 mod everywhere {
     use super::*;
-    use fpu_core::{Exclusive, Pinned, SoftFloat};
 
     pub struct AnyThread(CpuFpu);
-    // SAFETY: P1-P5: no value is ever made.
-    unsafe impl Pinned for AnyThread {
-        type Backend = SimFpu;
-        type Words = CpuFpu;
-        fn backend(&self) -> &TheBackend<SimFpu> {
-            unreachable!("no value is ever made")
-        }
-        fn words(&self) -> &CpuFpu {
-            &self.0
+    fpu_core::witness! {
+        // SAFETY: P1-P6, E1, F1: no value is ever made.
+        unsafe impl Pinned + Exclusive + SoftFloat for AnyThread {
+            backend: SimFpu = |_| unreachable!("no value is ever made"),
+            words: CpuFpu = |cpu| &cpu.0,
         }
     }
-    // SAFETY: E1: as above.
-    unsafe impl Exclusive for AnyThread {}
-    // SAFETY: F1: as above.
-    unsafe impl SoftFloat for AnyThread {}
 
     assert_impl_all!(AnyThread: Send, Sync);
     stay_on_their_cpu!(

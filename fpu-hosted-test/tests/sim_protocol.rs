@@ -220,6 +220,7 @@ fn t6_a_persistent_context_skips_the_restore_until_somebody_else_was_there() {
             assert_eq!(intruder, Err(Error::Busy));
         });
         ran.expect("free");
+        assert_eq!(cpu.fpu().section(), None, "its registers stay claimed: no section ends");
     };
     let of_host = run(&cpu, &host, 9);
     enter_guest(1); // host saved, guest loaded

@@ -2,8 +2,8 @@
 
 use core::mem::offset_of;
 use fpu_core::{
-    raw, CpuFpu, CpuLifecycle, CpuWords, Exclusive, KernelFpu, KernelUnits, Pinned, RawFpu,
-    SaveArea, SaveSteps, SoftFloat, TaskFpu, TheBackend, UserSteps,
+    raw, CpuFpu, CpuLifecycle, CpuWords, KernelFpu, KernelUnits, RawFpu, SaveArea, SaveSteps,
+    TaskFpu, UserSteps,
 };
 use fpu_hosted_test::sim::{Random, Registers, SimArea, SimFpu};
 
@@ -12,21 +12,14 @@ struct Cpu<'c> {
     words: &'c CpuFpu,
     fpu: &'c SimFpu,
 }
-// SAFETY: P1-P5: one thread, one CPU a value, one layout, no interrupts.
-unsafe impl Pinned for Cpu<'_> {
-    type Backend = SimFpu;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<SimFpu> {
-        self.fpu.the_backend()
-    }
-    fn words(&self) -> &CpuFpu {
-        self.words
+fpu_core::witness! {
+    // SAFETY: P1-P5: one thread, one CPU a value, one layout, no interrupts. E1: no interrupts. F1: simulated
+    // registers change only when told to.
+    unsafe impl Pinned + Exclusive + SoftFloat for Cpu<'_> {
+        backend: SimFpu = |cpu| cpu.fpu.the_backend(),
+        words: CpuFpu = |cpu| cpu.words,
     }
 }
-// SAFETY: E1: no interrupts.
-unsafe impl Exclusive for Cpu<'_> {}
-// SAFETY: F1: simulated registers change only when told to.
-unsafe impl SoftFloat for Cpu<'_> {}
 
 type Task = TaskFpu<SimFpu, SimArea>;
 

@@ -20,22 +20,16 @@ pub struct IrqOff<'k> {
     plan: &'k Plan,
 }
 
-// SAFETY: P1-P5: only compiled and linked, never run.
-unsafe impl Pinned for IrqOff<'_> {
-    type Backend = Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Plan> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(self.plan) }
-    }
-    fn words(&self) -> &CpuFpu {
-        self.words
+fpu_core::witness! {
+    // SAFETY: P1-P6, E1, F1: only compiled and linked, never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for IrqOff<'_> {
+        backend: Plan = |cpu| {
+            // SAFETY: K1: never run.
+            unsafe { TheBackend::from_ref(cpu.plan) }
+        },
+        words: CpuFpu = |cpu| cpu.words,
     }
 }
-// SAFETY: E1: never run.
-unsafe impl Exclusive for IrqOff<'_> {}
-// SAFETY: F1: never run.
-unsafe impl SoftFloat for IrqOff<'_> {}
 
 type Task = TaskFpu<Plan, RawArea>;
 

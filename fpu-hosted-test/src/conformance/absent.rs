@@ -6,6 +6,7 @@ use super::{
     memory::Memory,
     Harness, Step,
 };
+use alloc::format;
 
 /// An image that holds what this seed gives, without the components outside `set`, whose old bytes are
 /// still there. A save may write zeros where a component is absent, so the harness takes it out.

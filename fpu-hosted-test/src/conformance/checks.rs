@@ -3,9 +3,13 @@
 use super::{
     absent, compare, idle, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict,
 };
+use alloc::{
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 use core::ptr::NonNull;
 use fpu_core::{KernelUnits, RawFpu};
-use std::panic::{catch_unwind, AssertUnwindSafe};
 
 pub(super) type Answer = Result<(), String>;
 type Body<H> = fn(&mut Bench<'_, H>) -> Result<(), Why>;
@@ -62,15 +66,26 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
     for (nth, (name, duty, body)) in checks.into_iter().enumerate() {
         let (len, align) = (harness.fpu().area_len(), harness.fpu().area_align());
         let mut bench = Bench { harness, seed: 1000 * (nth as u64 + 1), len, align };
-        let verdict = match catch_unwind(AssertUnwindSafe(|| body(&mut bench))) {
-            Ok(Ok(())) => Verdict::Passed,
-            Ok(Err(Why::Failed(why))) => Verdict::Failed(why),
-            Ok(Err(Why::Skipped(why))) => Verdict::Skipped(why),
-            Err(_) => Verdict::Failed("it panicked (B6)".into()),
+        let verdict = match caught(|| body(&mut bench)) {
+            Ok(()) => Verdict::Passed,
+            Err(Why::Failed(why)) => Verdict::Failed(why),
+            Err(Why::Skipped(why)) => Verdict::Skipped(why),
         };
         report.checks.push(Check { name, duty, verdict });
     }
     report
+}
+
+/// Runs a check; one that panics has failed.
+#[cfg(feature = "std")]
+fn caught(check: impl FnOnce() -> Result<(), Why>) -> Result<(), Why> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(check))
+        .unwrap_or_else(|_| Err(Why::Failed("it panicked (B6)".into())))
+}
+/// Runs a check; a panic is the target's to report.
+#[cfg(not(feature = "std"))]
+fn caught(check: impl FnOnce() -> Result<(), Why>) -> Result<(), Why> {
+    check()
 }
 
 impl<H: Harness> Bench<'_, H> {
@@ -150,7 +165,7 @@ impl<H: Harness> Bench<'_, H> {
     }
 }
 
-pub(super) fn same<R: PartialEq + std::fmt::Debug>(got: &R, expect: &R, what: &str) -> Answer {
+pub(super) fn same<R: PartialEq + core::fmt::Debug>(got: &R, expect: &R, what: &str) -> Answer {
     if got == expect {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! The checks of a backend that can compare images.
 
+use alloc::{format, string::ToString, vec};
 use fpu_core::KernelUnits;
 
 use super::{

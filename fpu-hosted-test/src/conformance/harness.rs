@@ -1,8 +1,7 @@
 //! What a backend author supplies to have the backend checked.
 
-use core::ptr::NonNull;
+use core::{fmt, ptr::NonNull};
 use fpu_core::{verify::Difference, KernelUnits, RawFpu, RestoreFault};
-use std::fmt;
 
 /// One step on the registers. Nothing may come between two steps that changes a register.
 #[derive(Clone, Copy, Debug)]
@@ -136,7 +135,7 @@ pub enum Action {
 /// A step and its answer, for assembly to pass by pointer.
 ///
 /// ```
-/// use core::ptr::NonNull;
+/// use core::{fmt, ptr::NonNull};
 /// use fpu_core::RawFpu;
 /// use fpu_hosted_test::{conformance::{call, Action, Call}, sim::{Registers, SimFpu, AREA_LEN}};
 /// #[repr(align(64))]

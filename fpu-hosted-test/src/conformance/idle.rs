@@ -4,6 +4,7 @@ use super::{
     checks::{same, Bench, Why},
     Harness,
 };
+use alloc::format;
 
 /// What the backend says of these registers, and what they are after that; they are given up if it says so.
 fn idle<H: Harness>(

@@ -1,5 +1,6 @@
 //! Memory around and under an image, so that every byte that should not change can be looked at.
 
+use alloc::{format, string::String, vec, vec::Vec};
 use core::ptr::NonNull;
 
 /// Bytes looked at on either side.

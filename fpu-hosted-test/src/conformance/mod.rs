@@ -12,6 +12,10 @@
 //! let report = conformance::check(&mut SimHarness::with_flaw(Flaw::SaveClobbers));
 //! assert!(report.failed("save-keeps-registers"));
 //! ```
+//!
+//! It needs `alloc` and no `std`, so it runs where the backend does: on bare metal, depend on this crate with
+//! `default-features = false` and print the [`Report`]. There a check that panics ends in the target's panic handler;
+//! with the feature `std` it has failed, and the others run.
 
 mod absent;
 mod checks;

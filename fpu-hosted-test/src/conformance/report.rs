@@ -1,6 +1,7 @@
 //! What the checks found.
 
-use std::fmt;
+use alloc::{string::String, vec::Vec};
+use core::fmt;
 
 /// One check's result.
 #[derive(Clone, Debug, PartialEq, Eq)]

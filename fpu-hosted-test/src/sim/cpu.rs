@@ -169,7 +169,7 @@ impl SimFpu {
         // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1.
         unsafe { TheBackend::from_ref(self) }
     }
-    /// The units with which a section began whose end the backend has not been told.
+    /// The units of a section of which the backend was told one end only: its beginning while it is open.
     #[must_use]
     pub fn section(&self) -> Option<KernelUnits> {
         self.section.get()

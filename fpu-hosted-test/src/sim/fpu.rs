@@ -42,7 +42,7 @@ pub struct SimFpu {
     fail_in: Cell<Option<u64>>,
     flaw: Option<Flaw>,
     broken: Cell<bool>,
-    /// The units of the section that is open.
+    /// The units of a beginning without an end, or of an end without a beginning.
     pub(super) section: Cell<Option<KernelUnits>>,
     calls: Cell<usize>,
     pub(super) line: Rc<Line>,
@@ -408,7 +408,7 @@ unsafe impl RawFpu for SimFpu {
 
     unsafe fn section_end(&self, units: KernelUnits) {
         self.line.step();
-        self.section.set(self.section.get().filter(|&begun| begun != units));
+        self.section.set((self.section.get() != Some(units)).then_some(units));
         self.broken.set(self.broken.get() || self.is(Flaw::EndBreaksRestores));
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {

@@ -8,10 +8,8 @@ use core::ptr::NonNull;
 use std::cell::Cell;
 
 use fpu_core::{
-    observe::Event,
     verify::{CompareFpu, Difference},
-    CpuFpu, CpuWords, Exclusive, FpuRef, IdleFpu, KernelUnits, Level, Pinned, RawFpu, RestoreFault,
-    SoftFloat, Stopped, TheBackend,
+    CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, TheBackend,
 };
 
 use super::{line::Line, words::goes_back};
@@ -286,60 +284,40 @@ impl Drop for Off<'_> {
     }
 }
 
-// SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: nothing to enable. P4: the
-// search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the level
-// is where the interrupt says it runs. P6: it looks only.
-unsafe impl Pinned for Pin<'_> {
-    type Backend = Symbolic;
-    type Words = Words;
-    fn backend(&self) -> &TheBackend<Symbolic> {
-        self.0.registers.the_backend()
-    }
-    fn words(&self) -> &Words {
-        &self.0.words
-    }
-    fn level(&self) -> Level {
-        self.1
-    }
-    fn observe(&self, event: Event) {
-        self.0.words.line.step();
-        if let Some(machine) = self.0.words.line.machine() {
-            machine.observed(self.0, event);
-        }
+fpu_core::witness! {
+    // SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: nothing to enable. P4:
+    // the search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the
+    // level is where the interrupt says it runs. P6: it looks only. F1: symbols change only where an
+    // operation of the search says so.
+    unsafe impl Pinned + SoftFloat for Pin<'_> {
+        backend: Symbolic = |cpu| cpu.0.registers.the_backend(),
+        words: Words = |cpu| &cpu.0.words,
+        level: |cpu| cpu.1,
+        observe: |cpu, event| {
+            cpu.0.words.line.step();
+            if let Some(machine) = cpu.0.words.line.machine() {
+                machine.observed(cpu.0, event);
+            }
+        },
     }
 }
-// SAFETY: P1-P6: those of `Pin`.
-unsafe impl Pinned for Off<'_> {
-    type Backend = Symbolic;
-    type Words = Words;
-    fn backend(&self) -> &TheBackend<Symbolic> {
-        self.0.backend()
-    }
-    fn words(&self) -> &Words {
-        self.0.words()
-    }
-    fn observe(&self, event: Event) {
-        self.0.observe(event);
+fpu_core::witness! {
+    // SAFETY: P1-P6, F1: those of `Pin`. E1: the line is masked while the value lives.
+    unsafe impl Pinned + Exclusive + SoftFloat for Off<'_> {
+        backend: Symbolic = |cpu| cpu.0.backend(),
+        words: Words = |cpu| cpu.0.words(),
+        observe: |cpu, event| cpu.0.observe(event),
     }
 }
-// SAFETY: E1: the line is masked while the value lives.
-unsafe impl Exclusive for Off<'_> {}
-// SAFETY: F1: symbols change only where an operation of the search says so.
-unsafe impl SoftFloat for Pin<'_> {}
-// SAFETY: F1: as above.
-unsafe impl SoftFloat for Off<'_> {}
 
 /// A task is stopped: it is current nowhere.
 pub(super) struct Proof<'t>(pub(super) &'t Symbolic, pub(super) &'t Context);
 
-// SAFETY: T1, T2: the search stops only tasks that are current nowhere, one at a time. T3: a field.
-unsafe impl Stopped for Proof<'_> {
-    type Backend = Symbolic;
-    fn backend(&self) -> &TheBackend<Symbolic> {
-        self.0.the_backend()
-    }
-    fn context(&self) -> FpuRef<'_, Symbolic> {
-        self.1.context()
+fpu_core::witness! {
+    // SAFETY: T1, T2: the search stops only tasks that are current nowhere, one at a time. T3: a field.
+    unsafe impl Stopped for Proof<'_> {
+        backend: Symbolic = |proof| proof.0.the_backend(),
+        context: |proof| proof.1.context(),
     }
 }
 

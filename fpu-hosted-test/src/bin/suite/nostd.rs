@@ -173,6 +173,24 @@ fn build_with_core(suite: &Suite, rustc: &Path) -> Result<PathBuf, String> {
     Ok(target.join(TARGET).join("release/libfpu_nostd.a"))
 }
 
+/// The conformance suite for who tries a backend on bare metal: it builds without the standard library, and on
+/// `fpu-core` alone.
+pub fn conformance(suite: &Suite) -> Outcome {
+    let package = ["-p", "fpu-hosted-test", "--no-default-features"];
+    let tree = suite.cargo(&["tree", "-e", "normal", "--prefix", "none"]).args(&package).ok();
+    let ours = |line: &&str| line.starts_with("fpu-hosted-test ") || line.starts_with("fpu-core ");
+    match tree.as_ref().map(|text| text.lines().filter(|line| !ours(line)).collect::<String>()) {
+        Ok(others) if others.is_empty() => {}
+        Ok(others) => return Outcome::Failed(format!("it depends on {others}")),
+        Err(why) => return Outcome::Failed(why.clone()),
+    }
+    let mut build = suite.cargo(&["build", "--lib"]).args(&package);
+    if bare_metal() {
+        build = build.args(&["--target", TARGET]);
+    }
+    Outcome::of(build.env("CARGO_TARGET_DIR", suite.target.join("nostd-conformance")).ok())
+}
+
 /// Symbols of `std` and `alloc`, and those that our code needs and nothing in the library defines. (The
 /// toolchain's own members, of which a linker takes what is needed, are incomplete by themselves.)
 fn foreign(nm: &str) -> Result<BTreeSet<String>, String> {

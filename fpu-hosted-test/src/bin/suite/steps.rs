@@ -90,6 +90,8 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     let (no_std, no_sse) = nostd::abouts();
     add("no_std", no_std, false, Box::new(nostd::symbols));
     add("no-sse", no_sse, false, Box::new(nostd::no_sse));
+    let conformance = "the conformance suite without the standard library, on fpu-core alone";
+    add("no-std-tests", conformance, false, Box::new(nostd::conformance));
     let bare_metal = "the same library for x86_64-unknown-none by rustup's or Debian's compiler";
     add("bare-metal", bare_metal, false, Box::new(nostd::on_bare_metal));
     let oldest = "fpu-core and fpu-x86 on the rust-version that they promise";

@@ -1,0 +1,122 @@
+//! Witnesses, each in one block.
+
+/// Writes the impls of a kernel's witness types: [`Pinned`](crate::Pinned) with the promises that are added to it
+/// ([`Exclusive`](crate::Exclusive), [`SoftFloat`](crate::SoftFloat)), or [`Stopped`](crate::Stopped).
+///
+/// It promises nothing: `unsafe` stands where it is used, once for all traits that are named there, and the comment
+/// above it argues their duties (P1 to P6, E1, F1; T1 to T3).
+///
+/// | entry | of | |
+/// |---|---|---|
+/// | `backend: B = \|w\| ..` | both | a reference to [`TheBackend<B>`](crate::TheBackend) |
+/// | `words: W = \|w\| ..` | `Pinned` | a reference to this CPU's words |
+/// | `level: \|w\| ..` | `Pinned`, may be left out | [`Level::Task`](crate::Level::Task) otherwise |
+/// | `observe: \|w, event\| ..` | `Pinned`, may be left out | nothing otherwise |
+/// | `context: \|w\| ..` | `Stopped` | the task's [`context`](crate::TaskFpu::context) |
+///
+/// The entries stand in this order, each with a comma behind it. `w` is `&self`, and `_` where it is not needed. A type
+/// with lifetimes is written with `'_`; for a type with other parameters write the impls by hand.
+///
+/// ```
+/// use core::marker::PhantomData;
+/// use fpu_core::{CpuFpu, FpuRef, Level};
+/// # use fpu_hosted_test::doc::{new_task, the_backend, this_cpu_fpu, Backend, Task};
+/// struct IrqsOff(PhantomData<*mut ()>);
+/// struct InNmi(PhantomData<*mut ()>);
+/// struct Traced<'t>(&'t Task);
+///
+/// fpu_core::witness! {
+///     // SAFETY: P1, E1: interrupts are off while the value lives. P2: per-CPU data. P3: each CPU enables it when it
+///     // starts. P4: run-queue locks. P5: NMI handlers use `InNmi`. F1: this kernel is compiled soft-float.
+///     unsafe impl Pinned + Exclusive + SoftFloat for IrqsOff {
+///         backend: Backend = |_| the_backend(),
+///         words: CpuFpu = |_| this_cpu_fpu(),
+///     }
+///     // SAFETY: P1 to P5, F1: the same; not `Exclusive`.
+///     unsafe impl Pinned + SoftFloat for InNmi {
+///         backend: Backend = |_| the_backend(),
+///         words: CpuFpu = |_| this_cpu_fpu(),
+///         level: |_| Level::Nmi,
+///     }
+///     // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer. T3: a field.
+///     unsafe impl Stopped for Traced<'_> {
+///         backend: Backend = |_| the_backend(),
+///         context: |proof| proof.0.context(),
+///     }
+/// }
+/// # use fpu_core::Pinned;
+/// # assert_eq!(InNmi(PhantomData).level(), Level::Nmi);
+/// # assert_eq!(IrqsOff(PhantomData).level(), Level::Task);
+/// # assert!(new_task().stopped(&mut Traced(&new_task())).is_err());
+/// ```
+#[macro_export]
+macro_rules! witness {
+    (
+        unsafe impl Pinned $(+ $promise:ident)* for $name:ty {
+            backend: $backend:ty = |$b:tt| $get_backend:expr,
+            words: $words:ty = |$w:tt| $get_words:expr,
+            $(level: |$l:tt| $get_level:expr,)?
+            $(observe: |$o:tt, $event:tt| $tell:expr,)?
+        }
+        $($rest:tt)*
+    ) => {
+        // SAFETY: P1 to P6 are argued where the macro is used, by `unsafe impl`.
+        unsafe impl $crate::Pinned for $name {
+            type Backend = $backend;
+            type Words = $words;
+            #[inline(always)]
+            fn backend(&self) -> &$crate::TheBackend<$backend> {
+                let $b = self;
+                $get_backend
+            }
+            #[inline(always)]
+            fn words(&self) -> &$words {
+                let $w = self;
+                $get_words
+            }
+            $(
+                #[inline]
+                fn level(&self) -> $crate::Level {
+                    let $l = self;
+                    $get_level
+                }
+            )?
+            $(
+                #[inline(always)]
+                fn observe(&self, event: $crate::observe::Event) {
+                    let ($o, $event) = (self, event);
+                    $tell
+                }
+            )?
+        }
+        $(
+            // SAFETY: E1, F1 likewise.
+            unsafe impl $crate::$promise for $name {}
+        )*
+        $crate::witness! { $($rest)* }
+    };
+    (
+        unsafe impl Stopped for $name:ty {
+            backend: $backend:ty = |$b:tt| $get_backend:expr,
+            context: |$c:tt| $get_context:expr,
+        }
+        $($rest:tt)*
+    ) => {
+        // SAFETY: T1 to T3 are argued where the macro is used, by `unsafe impl`.
+        unsafe impl $crate::Stopped for $name {
+            type Backend = $backend;
+            #[inline]
+            fn backend(&self) -> &$crate::TheBackend<$backend> {
+                let $b = self;
+                $get_backend
+            }
+            #[inline]
+            fn context(&self) -> $crate::FpuRef<'_, $backend> {
+                let $c = self;
+                $get_context
+            }
+        }
+        $crate::witness! { $($rest)* }
+    };
+    () => {};
+}
