@@ -12,6 +12,8 @@ mod backend;
 mod closed;
 mod cpu;
 mod error;
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 mod hints;
 mod idle;
 mod kernel;

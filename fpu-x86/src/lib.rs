@@ -16,6 +16,8 @@ mod cpuid;
 mod describe;
 mod error;
 mod foreign;
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 mod image;
 mod layout;
 #[cfg(all(test, target_arch = "x86_64"))]
