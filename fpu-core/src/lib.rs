@@ -18,6 +18,8 @@ mod backend;
 mod closed;
 mod cpu;
 mod error;
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 #[cfg(feature = "alloc")]
 mod heap_area;
 mod hints;

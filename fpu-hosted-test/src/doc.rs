@@ -145,7 +145,7 @@ pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), Restore
         // SAFETY: S1: the plan's area. S2: simulated registers.
         unsafe { this_cpu().fpu().restore(area) }?;
     }
-    // SAFETY: the plan's word, a `u64` that nobody else accesses now.
+    // SAFETY: the plan's word, a `u64` that no other code accesses now.
     unsafe { steps.word.write_volatile(steps.live) };
     this_cpu().fpu().set_avx0(avx0);
     if let Some(area) = NonNull::new(steps.save_to) {

@@ -1,4 +1,4 @@
-//! Restores that the real CPU refuses come back as errors, and nothing is lost by them.
+//! Restores that the real CPU refuses return errors, and lose nothing.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::ptr::NonNull;

@@ -77,7 +77,7 @@ fn tiles_in_use(plan: &Plan) -> Option<bool> {
     })
 }
 
-/// The task runs and is switched out, the CPU goes idle, twice, and the task comes back.
+/// The task runs and is switched out, the CPU goes idle, twice, and the task resumes.
 unsafe extern "C" fn goes_idle(job: *mut c_void) {
     // SAFETY: a live job.
     let job = unsafe { &mut *job.cast::<Job<'_>>() };
@@ -121,7 +121,7 @@ fn trip(job: &mut Job<'_>) -> Result<(), Error> {
             }
         }
         job.after = Some((configuration, tile));
-        // SAFETY: tiles that nobody needs any more.
+        // SAFETY: tiles that no code needs any more.
         unsafe { asm!("tilerelease", options(nostack, preserves_flags)) };
     }
     Ok(())

@@ -23,14 +23,14 @@ impl CpuIdReader for Liar {
     }
 }
 
-/// A plan for what is enabled, but for tiles.
+/// A plan for what is enabled, except tiles.
 fn plan(facts: Facts, rung: Rung) -> Result<Plan, PlanError> {
     Plan::for_user(facts, 0, Components::all())?.with_rung(rung)
 }
 
 fn measured(plan: &Plan) -> Result<(), Measured> {
     serve_fixups();
-    // SAFETY: C1, C2: nobody looks at the registers meanwhile. C6: ring 3; tiles are not tried.
+    // SAFETY: C1, C2: no code looks at the registers meanwhile. C6: ring 3; tiles are not tried.
     unsafe { plan.measure() }
 }
 

@@ -107,7 +107,7 @@ fn bytes_of_absent_components_never_surface() {
             let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
             let what = format!("{:?} without {component:?}", h.fpu().rung());
             same(&after, &expect, &what);
-            // SAFETY: S1, S3: an image, and nobody else has it.
+            // SAFETY: S1, S3: an image, and no other code has it.
             let view = h.view(unsafe { h.fpu().image(memory.base()) }).unwrap();
             same(&view.0, &expect, &format!("the view of {what}"));
         }
@@ -146,7 +146,7 @@ fn mxcsr_is_kept_when_all_vectors_are_initial() {
         let mut memory = saved(h, &registers);
         let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
         same(&after, &registers.0, &format!("{:?}", h.fpu().rung()));
-        // SAFETY: S1, S3: an image, and nobody else has it.
+        // SAFETY: S1, S3: an image, and no other code has it.
         assert_eq!(unsafe { h.fpu().image(memory.base()) }.mxcsr(), 0x7F80);
     });
 }
@@ -169,7 +169,7 @@ fn a_first_write_brings_the_rest_of_its_component_initial() {
             }
             memory.0[HEADER + 64..len].fill(0xEE);
             let mut expect = RegFile::initial(h.classes());
-            // SAFETY: S1, S3: an image, and nobody else has it.
+            // SAFETY: S1, S3: an image, and no other code has it.
             let mut image = unsafe { h.fpu().image_mut(memory.base()) };
             match component {
                 Components::X87 => {
@@ -211,7 +211,7 @@ fn a_stack_register_written_is_not_empty() {
     for_each_rung(|h| {
         for top in 0..8 {
             let mut memory = Memory::new(h.fpu());
-            // SAFETY: S1, S3: an image, and nobody else has it.
+            // SAFETY: S1, S3: an image, and no other code has it.
             let mut image = unsafe { h.fpu().image_mut(memory.base()) };
             image.set_fsw(top << 11);
             image.set_st(2, [0xFF; 10]).unwrap();
@@ -229,7 +229,7 @@ fn writes_that_a_restore_would_refuse_are_refused() {
     for_each_rung(|h| {
         let mut memory = Memory::new(h.fpu());
         let before = memory.0;
-        // SAFETY: S1, S3: an image, and nobody else has it.
+        // SAFETY: S1, S3: an image, and no other code has it.
         let mut image = unsafe { h.fpu().image_mut(memory.base()) };
         let mask = h.fpu().mxcsr_mask();
         // Bit 6, DAZ, came later than the others (SDM vol. 1, 10.2.3.4).
@@ -391,7 +391,7 @@ fn the_x87_instruction_pointer_has_64_bits() {
         assert!(ip > u64::from(u32::MAX), "the test is linked above 4 GiB");
         run(h, &[Step::Restore(area), Step::Save(again.base())]);
         for area in [area, again.base()] {
-            // SAFETY: S1, S3: an image, and nobody else has it.
+            // SAFETY: S1, S3: an image, and no other code has it.
             let image = unsafe { h.fpu().image(area) };
             assert_eq!(image.fip(), ip, "{:?}", h.fpu().rung());
             assert_eq!((image.fcw(), image.fsw() & 0x84), (0x37B, 0x84), "pending");

@@ -52,7 +52,7 @@ fn rip_alone_makes_a_refused_restore_an_error() {
         // restore, which says that it changes them; a refused one is followed by one that is not.
         let (bad, good) = unsafe {
             plan.write_initial(area.base());
-            // A reserved bit of MXCSR; the highest byte of XSTATE_BV, for a component that nobody enables.
+            // A reserved bit of MXCSR; the highest byte of XSTATE_BV, for a component that no system enables.
             let (at, wrong) =
                 if plan.format() == Format::Legacy { (27, 0x80) } else { (519, 0x40) };
             let byte = area.base().as_ptr().add(at);

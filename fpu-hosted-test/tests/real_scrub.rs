@@ -77,7 +77,7 @@ fn through_memory(h: &mut RealHarness, held: &Seen, pending: &Seen) -> (Seen, X8
     // SAFETY: S1: the two areas.
     let outcome = unsafe { h.run(&steps) };
     assert_eq!(outcome.restored, Ok(()));
-    // SAFETY: S1, S3: an image, and nobody else has it.
+    // SAFETY: S1, S3: an image, and no other code has it.
     let x87 = unsafe { h.fpu().image(to) }.x87();
     (outcome.registers, x87)
 }

@@ -180,7 +180,7 @@ fn whatever_can_be_written_agrees_after_a_restore() {
         let mut agreed = 0;
         for round in 0..6000 {
             let mut area = saved(h, &full);
-            // SAFETY: S1, S3: an image, and nobody else has it.
+            // SAFETY: S1, S3: an image, and no other code has it.
             let mut view = unsafe { plan.image_mut(area.base()) };
             if round % 2 == 0 {
                 random_image(&plan, &mut words, &mut image);

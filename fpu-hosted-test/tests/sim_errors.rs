@@ -269,7 +269,7 @@ fn a_section_told_of_another_task_loses_the_right_one_and_says_so() {
 /// carry out of the word.
 fn almost_exhausted(cpu: &SimCpu) {
     let id = cpu.words().resident() & 0x7FFE;
-    // SAFETY: a word of this CPU's own range that nobody has been given.
+    // SAFETY: a word of this CPU's own range that no context has.
     unsafe { cpu.words().set_resident(0u64.wrapping_sub(2 << 15) | id) };
 }
 
@@ -284,7 +284,7 @@ fn all_stamps_issued() {
     cpu.fpu().load(&kept);
     let fine = ["switch_prepare", "plan_switch_out", "offline", "invalidate", "resume"];
     all_refused(&cpu, &task, Error::Exhausted, &fine);
-    // The task that has it can still be saved, come back, and leave.
+    // The task that has it can still be saved, run again, and leave.
     last.switch_prepare(&cpu.irqs_off()).expect("live here");
     enter(&cpu, &last);
     last.switch_prepare(&cpu.irqs_off()).expect("live here");
@@ -388,12 +388,12 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
             assert_eq!(answer, Err(Error::RestoreFailed(RestoreFault(14))), "{name} {again}");
             assert_eq!(format!("{task:?}"), before, "{name}: the task claims something");
             assert_eq!(cpu.totals().failed, again, "{name}");
-            // What is left is neither, so that whoever trusts it is found out.
+            // What is left is neither, so that code that trusts it is found out.
             neither(&cpu.fpu().registers(), [&theirs, &mine]);
             let valid = |task: &Task| task.registers_valid(&cpu.irqs_off());
             assert!(!valid(&task) && !valid(&resident), "{name}: the registers have an owner");
         }
-        // Whoever was there before is loaded again, not believed to be there.
+        // The earlier task is loaded again, not taken for resident.
         still_holds(&cpu, &resident, &theirs);
         resident.switch_prepare(&cpu.irqs_off()).expect("live here");
         still_holds(&cpu, &task, &mine);

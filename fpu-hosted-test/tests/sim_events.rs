@@ -205,7 +205,7 @@ const CASES: [Case; 42] = [
     ),
 ];
 
-/// Operations that take the registers from whoever is in them.
+/// Operations that take the registers from the context in them.
 const WHOLE: [&str; 6] =
     ["section", "invalidate", "idle, tiles in use", "resume", "offline", "online"];
 

@@ -80,7 +80,7 @@ fn the_claim_survives_exactly_where_nothing_is_given_up() {
     }
 }
 
-/// The task comes back elsewhere, or another one comes here.
+/// The task runs next on another CPU, or another task runs here.
 #[test]
 fn whoever_comes_next_finds_its_own() {
     for present in [0b0111, 0b1111] {
@@ -102,7 +102,7 @@ fn whoever_comes_next_finds_its_own() {
     }
 }
 
-/// The stamp taken is nobody's, and the next load takes another.
+/// No context has the stamp taken, and the next load takes another.
 #[test]
 fn a_stamp_is_taken_and_not_used() {
     let (cpu, task) = (SimCpu::online(0), new_task());
@@ -172,7 +172,7 @@ fn refused_with_nothing_changed() {
 fn without_a_stamp_the_claim_and_the_registers_stay() {
     let (cpu, task) = (SimCpu::online(0), new_task());
     let number = cpu.words().resident() & 0x7FFE;
-    // SAFETY: a word of this CPU's own range that nobody has been given.
+    // SAFETY: a word of this CPU's own range that no context has.
     unsafe { cpu.words().set_resident(0u64.wrapping_sub(2 << 15) | number) };
     let mine = runs(&cpu, &task, 28, EVERY);
     let before = snapshot(&cpu, &task);
@@ -203,7 +203,7 @@ const HANDLERS: [Handler; 4] = [
 ];
 
 /// At every step: it has run before the CPU was closed, runs after it was opened, or is refused; what the
-/// call gives up is nobody's in any case.
+/// call gives up is unowned in any case.
 #[test]
 fn interrupts_at_every_step() {
     for (name, handler) in HANDLERS {

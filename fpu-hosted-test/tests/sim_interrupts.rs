@@ -116,7 +116,7 @@ fn plan_round_trip(world: &World) -> Result<(), Error> {
         // SAFETY: S1: the plan's area. S2: simulated registers.
         unsafe { fpu.restore(from) }.expect("a good image");
     }
-    // SAFETY: the plan's word, which nobody else accesses now.
+    // SAFETY: the plan's word, which no other code accesses now.
     unsafe { steps.word.write_volatile(steps.live) };
     assert_eq!(fpu.registers(), *world.mine.borrow());
     fpu.load(&written());

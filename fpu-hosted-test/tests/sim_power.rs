@@ -19,7 +19,7 @@ fn online(cpu: &SimCpu, number: u32) -> Result<(), Error> {
     unsafe { cpu.preempt_off().fpu_online(number) }
 }
 
-/// Another context's stamps are never issued again: nobody else's load makes `guest` look loaded.
+/// Another context's stamps are never issued again: no other load makes `guest` look loaded.
 fn never_claims(cpu: &SimCpu, guest: &Task, what: &str) {
     for load in 0..8 {
         assert!(!guest.registers_valid(&cpu.irqs_off()), "{what}: after {load} loads by others");
@@ -130,7 +130,7 @@ fn a_cpu_on_which_a_guard_was_forgotten_stays_refusing() {
     }
 }
 
-/// A CPU that has used up its number can go offline, and comes back under another.
+/// A CPU that has used up its number can go offline, and online again under another.
 #[test]
 fn a_used_up_number_can_be_given_up() {
     let cpu = SimCpu::online(0);

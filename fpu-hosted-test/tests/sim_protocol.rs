@@ -215,7 +215,7 @@ fn t6_a_persistent_context_skips_the_restore_until_somebody_else_was_there() {
             assert_eq!(cpu.fpu().registers(), inside, "the guest found something else");
             inside = Registers::pattern(seed, u64::MAX);
             cpu.fpu().load(&inside);
-            // Inside, nobody else gets the registers.
+            // Inside, no other code gets the registers.
             let intruder = cpu.interrupted().with_kernel_fpu(None, KernelUnits::ALL, || ());
             assert_eq!(intruder, Err(Error::Busy));
         });

@@ -206,7 +206,7 @@ impl World {
             self.arrives(c, slot);
             return drop(ready);
         }
-        // SAFETY: the plan's word, which nobody else accesses now.
+        // SAFETY: the plan's word, which no other code accesses now.
         unsafe { steps.word.write_volatile(steps.live) };
         self.arrives(c, slot);
         // SAFETY: as for the restore.

@@ -145,7 +145,7 @@ fn the_numbers_mean_what_they_say() {
     cpu.invalidate_registers().expect("online");
     assert_eq!((raw_out(&task, &cpu), raw_in(&task, &cpu)), (raw::LOST, raw::LOST));
     let late = new_task(&fpu);
-    // SAFETY: the last word of this CPU's own range, which nobody has been given.
+    // SAFETY: the last word of this CPU's own range, which no context has.
     unsafe { words.set_resident(0u64.wrapping_sub(1 << 15) | (words.resident() & 0x7FFE)) };
     assert_eq!(raw_in(&late, &cpu), raw::EXHAUSTED);
     let refused = [raw::OFFLINE, raw::BUSY, raw::LIVE_ELSEWHERE, raw::LOST, raw::EXHAUSTED];

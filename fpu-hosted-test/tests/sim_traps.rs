@@ -12,7 +12,7 @@ fn enter(cpu: &SimCpu, task: &Task) {
 }
 
 /// A section forgotten by an interrupt that came between the gate's test and its store: the CPU stays
-/// busy, and no claim comes back to life.
+/// busy, and no ended claim is valid again.
 #[test]
 fn a_section_forgotten_in_an_interrupt_leaves_the_cpu_busy() {
     let mut met = 0;

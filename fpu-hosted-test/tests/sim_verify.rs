@@ -32,7 +32,7 @@ fn runs(cpu: &SimCpu, task: &Task, seed: u64) -> Registers {
     mine
 }
 
-/// What a kernel breaks, and on which CPU (of two) the task comes back.
+/// What a kernel breaks, and on which CPU (of two) the task runs next.
 type Broken = (&'static str, fn(&[SimCpu; 2], &Task), usize);
 const BROKEN: [Broken; 6] = [
     ("F1: kernel code compiled with SSE", |cpus, _| cpus[0].fpu().set_avx0(13), 0),
@@ -169,7 +169,7 @@ fn a_check_leaves_the_next_save_whole() {
     }
 }
 
-/// A disagreement ends the task's claim and nobody else's.
+/// A disagreement ends the task's claim and no other.
 #[test]
 fn a_persistent_context_is_checked_like_a_task() {
     let (cpu, task, guest) = (SimCpu::online(0), new_task(), new_task());

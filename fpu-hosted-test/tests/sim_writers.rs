@@ -1,4 +1,4 @@
-//! Whoever makes memory differ from some CPU's registers ends that CPU's claim first; whoever only reads
+//! Code that makes memory differ from some CPU's registers ends that CPU's claim first; code that only reads
 //! leaves it. Two CPUs: the task was switched out on CPU 0, whose registers still claim it, and is then
 //! reached from somewhere else, in memory only, and goes on on CPU 0 without having been in user mode.
 
@@ -26,7 +26,7 @@ fn new() -> Registers {
     Registers::pattern(2, 0b0110)
 }
 
-/// CPU 0 claims the task, which holds [`old`]; CPU 1 has run somebody else.
+/// CPU 0 claims the task, which holds [`old`]; CPU 1 has run another task.
 fn claimed() -> (SimCpu, SimCpu, Task) {
     let (first, second, task) = (SimCpu::online(0), SimCpu::online(1), new_task());
     enter(&second, &new_task());

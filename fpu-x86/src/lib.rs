@@ -16,6 +16,9 @@ mod error;
 
 mod cpuid;
 
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
+
 mod layout;
 
 // What has a fixed place in every image. Not part of `image`, whose views are of a plan: x87 state is converted, and

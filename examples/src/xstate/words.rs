@@ -127,7 +127,7 @@ pub fn hex(text: &str, required: bool) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// A piece of somebody's input as a JSON string, cut if it is long.
+/// A piece of input as a JSON string, cut if it is long.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     const MOST: usize = 40;

@@ -95,7 +95,7 @@ pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
 
 /// # Safety
 ///
-/// `base` is good for `len` bytes that nobody else uses.
+/// `base` is good for `len` bytes that no other code uses.
 #[no_mangle]
 pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, len: usize) -> bool {
     // SAFETY: A3: the caller's.

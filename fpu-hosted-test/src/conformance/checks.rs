@@ -156,7 +156,7 @@ impl<H: Harness> Bench<'_, H> {
         child
     }
     pub(super) fn view(&self, memory: &mut Memory) -> Option<H::Registers> {
-        // SAFETY: S1 as in `fresh`, and an image is in it; S3: nobody else has the memory.
+        // SAFETY: S1 as in `fresh`, and an image is in it; S3: no other code has the memory.
         self.harness.view(unsafe { self.harness.fpu().image(memory.base()) })
     }
     pub(super) fn write(&self, memory: &mut Memory, registers: &H::Registers) -> bool {

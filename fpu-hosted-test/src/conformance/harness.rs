@@ -172,7 +172,7 @@ impl<F: RawFpu> Call<F> {
 ///
 /// `call` points to a value made by [`Call::new`] whose backend is alive; S1 and S2 of [`RawFpu`] hold.
 pub unsafe extern "C" fn call<F: RawFpu>(call: *mut Call<F>) {
-    // SAFETY: the caller's promise: both are alive, and nobody else uses `call`.
+    // SAFETY: the caller's promise: both are alive, and no other code uses `call`.
     let (call, fpu) = unsafe { (&mut *call, &*(*call).fpu) };
     // SAFETY: S1, S2 by the caller.
     unsafe {

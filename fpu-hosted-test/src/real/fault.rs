@@ -77,7 +77,7 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
             registers[libc::REG_RIP as usize] = fixup.rip as i64;
             registers[libc::REG_RAX as usize] = fixup.rax as i64;
         }
-        // Not ours: the same instruction faults again, and then as if nobody had asked.
+        // Not one of the crate's: the same instruction faults again, and then as without this handler.
         // SAFETY: async-signal-safe.
         None => unsafe {
             libc::signal(signal, libc::SIG_DFL);

@@ -74,7 +74,7 @@ unsafe extern "C" fn idle(argument: *mut c_void) {
     // SAFETY: S2: `run_between` has nothing of its own in the registers.
     idle.awake = unsafe { idle.plan.keeps_awake() };
     if idle.awake {
-        // SAFETY: as above; it has just said so, and nobody needs them.
+        // SAFETY: as above; `keeps_awake` has just answered, and no code needs them.
         unsafe { idle.plan.release() };
     }
 }

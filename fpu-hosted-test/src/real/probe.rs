@@ -91,7 +91,7 @@ pub fn refuses(bytes: &[u8], by_xrstor: bool) -> bool {
     match unsafe { libc::fork() } {
         0 => {
             // SAFETY: as above; without the default handlers another could let it live. XRSTOR is there where
-            // the caller has an image for it. What the registers hold afterwards nobody looks at.
+            // the caller has an image for it. No code looks at what the registers hold afterwards.
             unsafe {
                 for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL] {
                     libc::signal(signal, libc::SIG_DFL);

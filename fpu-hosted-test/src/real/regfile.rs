@@ -64,7 +64,7 @@ fn mix(state: &mut u64) -> u64 {
 }
 
 impl RegFile {
-    /// The architectural initial state (SDM vol. 1, 13.6): zero, but for the two control words.
+    /// The architectural initial state (SDM vol. 1, 13.6): zero, except for the two control words.
     #[must_use]
     pub fn initial(classes: Classes) -> Self {
         let mut file = Self { vectors: [[0; 8]; 32], fx: [0; 64], masks: [0; 8], classes };

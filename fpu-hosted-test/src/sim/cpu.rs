@@ -249,7 +249,7 @@ impl<K: Kind> Drop for Witness<'_, K> {
 }
 
 // SAFETY: P1: the value cannot leave its thread, nor its `SimCpu`. P2: the CPU's own. P3: nothing
-// has to be enabled. P4: whoever drives the simulation; a violation gives wrong values
+// has to be enabled. P4: the driver of the simulation; a violation gives wrong values
 // and nothing worse, since registers and CPU words are cells of one thread and the memory of images is
 // accessed atomically. P5: the kind's constant.
 unsafe impl<K: Kind> Pinned for Witness<'_, K> {
@@ -294,7 +294,7 @@ impl<'t> SimStopped<'t> {
         Self(SimFpu::new(), task)
     }
 }
-// SAFETY: T1, T2: whoever drives the simulation; a violation is as harmless as one of P4 (`Witness`).
+// SAFETY: T1, T2: the driver of the simulation; a violation is as harmless as one of P4 (`Witness`).
 // T3: a field.
 unsafe impl Stopped for SimStopped<'_> {
     type Backend = SimFpu;

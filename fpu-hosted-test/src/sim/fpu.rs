@@ -379,7 +379,7 @@ unsafe impl RawFpu for SimFpu {
                 };
             }
         }
-        // SAFETY: the caller's S1, but for the writing.
+        // SAFETY: the caller's S1, except for the writing.
         unsafe { self.spoil_restored(area) };
         self.in_use.set(present & ALL);
         self.modified.set(0);
@@ -453,7 +453,7 @@ unsafe impl CompareFpu for SimFpu {
         let (ours, theirs) = (ours.with_old_bytes(old_bytes), theirs.with_old_bytes(old_bytes));
         let compared = COMPONENTS - usize::from(self.is(Flaw::CompareSkipsComponent));
         if self.is(Flaw::CompareWrites) {
-            // SAFETY: the caller's S1 of both, but for the writing: inside the area.
+            // SAFETY: the caller's S1 of both, except for the writing: inside the area.
             unsafe { (0..AREA_LEN / 8).for_each(|word| put(one, word, get(other, word))) };
         }
         for (index, component) in LAYOUT.iter().enumerate().take(compared) {

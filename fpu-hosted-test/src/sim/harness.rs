@@ -121,7 +121,7 @@ impl Harness for SimHarness {
         // SAFETY: S2: simulated registers.
         let awake = unsafe { self.fpu.keeps_awake() };
         if awake {
-            // SAFETY: S2: as above; it has just said so, and nobody needs them.
+            // SAFETY: S2: as above; `keeps_awake` has just answered, and no code needs them.
             unsafe { self.fpu.release() };
         }
         Some((awake, self.fpu.registers()))

@@ -1,4 +1,4 @@
-//! A simulated CPU: registers that behave like XSAVE's where it matters to a lazy scheme, two words,
+//! A simulated CPU: registers that behave like XSAVE's where it matters to deferred restores, two words,
 //! witnesses, and an interrupt line that can strike at any step.
 //!
 //! What it imitates: components of different sizes at offsets that are not in their order; the init

@@ -42,7 +42,7 @@ pub fn checked(suite: &Suite) -> Outcome {
     counted(boot(suite, &args), "machines", "machine", is_passed)
 }
 
-/// The words of every recorded machine, and some that nobody recorded, once on a machine that has what they
+/// The words of every recorded machine, and some made-up words, once on a machine that has what they
 /// promise, and once on one that has nothing of it.
 pub fn cpuid(suite: &Suite) -> Outcome {
     let is_passed = |run: &Value| text(run, "verdict") == "pass";

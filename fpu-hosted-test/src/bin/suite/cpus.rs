@@ -112,7 +112,7 @@ fn on_all(run: impl Fn(&str) -> Seen + Sync) -> Vec<Seen> {
         let at = next.fetch_add(1, Ordering::Relaxed);
         let (Some((model, _)), Some(result)) = (MODELS.get(at), results.get(at)) else { break };
         let seen = run(model);
-        *result.lock().expect("nobody else has this one") = seen;
+        *result.lock().expect("no other thread panics with this one") = seen;
     };
     std::thread::scope(|scope| {
         scope.spawn(work);

@@ -38,11 +38,12 @@ fn archive(suite: &Suite, name: &str) -> String {
     file.to_string_lossy().into_owned()
 }
 
-/// The licences are links in the repository and must be files in the package.
+/// The licences and the guides are links in the repository and must be files in the package.
 fn holds(suite: &Suite, name: &str) -> Result<(), String> {
     let archive = archive(suite, name);
     let list = Cmd::new("tar").args(&["-tvzf", &archive]).ok()?;
-    for file in MUST_HOLD {
+    let must_hold = MUST_HOLD.into_iter().map(str::to_owned).chain(guides(suite, name));
+    for file in must_hold {
         let path = format!(" {}/{file}", full_name(name));
         let Some(line) = list.lines().find(|line| line.ends_with(&path)) else {
             return Err(format!("{archive} does not hold {file}"));
@@ -55,6 +56,13 @@ fn holds(suite: &Suite, name: &str) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The pages that the crate's documentation includes.
+fn guides(suite: &Suite, name: &str) -> Vec<String> {
+    let entries = fs::read_dir(suite.root.join(name).join("docs"));
+    let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.map(|name| format!("docs/{}", name.to_string_lossy())).collect()
 }
 
 fn unpack(suite: &Suite, into: &Path) -> Result<(), String> {

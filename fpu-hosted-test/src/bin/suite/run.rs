@@ -197,7 +197,7 @@ fn descendants(of: u32) -> Vec<u32> {
 pub struct Done {
     pub shown: String,
     pub success: bool,
-    /// What ended it, if nobody here did.
+    /// What ended the child, if this program did not.
     pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,

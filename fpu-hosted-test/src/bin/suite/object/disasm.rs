@@ -274,7 +274,7 @@ pub fn resolve_words(functions: &mut Functions, words: &BTreeMap<u64, u64>) {
 }
 
 /// What the register that the call at `at` goes to was loaded with, if that is certain: the last write before
-/// it is a load, and nobody jumps in between from elsewhere.
+/// it is a load, and no jump from elsewhere leads in between.
 fn loaded(body: &[Insn], at: usize, callee: &dyn Fn(&Insn) -> Option<String>) -> Option<String> {
     let register = family(body[at].operands.trim());
     // A call writes to all registers but those that the called function keeps.

@@ -54,7 +54,7 @@ const BACKEND_FILE: &str = "fpu-x86/src/insn.rs";
 const REACHED: &[&str] = &["schedule", "enable_given"];
 
 /// Code that moves registers on purpose (a section's patterns, a seeded fault), and the verdict, from which
-/// nobody comes back.
+/// no call returns.
 const ON_PURPOSE: &[&str] = &["kernel_regs_", "seeded_vector", "verdict_end"];
 
 /// Builds the kernel and judges it.
@@ -101,7 +101,7 @@ fn forbidden(tables: &Tables<'_>, body: &[Insn], insn: &Insn) -> Option<&'static
     }
     let nowhere = (insn.is_call() || insn.is_jump()) && insn.target_name().is_none();
     if nowhere && insn.is_jump() && !tables.stays_within(body, insn) {
-        return Some("a jump to nobody knows where");
+        return Some("a jump to an unknown place");
     }
     quiet::noise(insn)
 }
@@ -119,7 +119,8 @@ fn is_trap_entry(name: &str) -> bool {
 fn judge(functions: &Functions, constants: &BTreeMap<u64, u64>) -> Vec<Line> {
     // Without them every instruction of the backend would be named.
     if functions.values().flatten().all(|insn| insn.file.is_none()) {
-        let why = "has no line tables: nobody knows where the backend's instructions come from";
+        let why =
+            "has no line tables, so it does not say where the backend's instructions come from";
         return vec![problem("kernel", why.into())];
     }
     let (roots, missing): (Vec<_>, Vec<_>) = ROOTS
@@ -222,13 +223,13 @@ mod tests {
     fn a_jump_must_say_where_it_goes() {
         for jump in ["jmp    rax", "jmp    QWORD PTR [rbx+0x8]", "rex.W jmp rax"] {
             let found = wrong(&with("syscall_dispatch", jump));
-            assert!(found[0].contains("a jump to nobody knows where"), "{jump}: {found:?}");
+            assert!(found[0].contains("a jump to an unknown place"), "{jump}: {found:?}");
         }
         let table = with("schedule", "jmp    QWORD PTR [rax*8+0x2000]");
         let dump = |low: &str| format!(" 2000 {low}0f00 00000000 00000000 00000000  ....\n");
         assert_eq!(wrong_with(&table, &dump("09f0")), [""; 0]);
-        assert!(wrong_with(&table, &dump("00e0"))[0].contains("a jump to nobody"));
-        assert!(wrong_with(&table, "")[0].contains("a jump to nobody"));
+        assert!(wrong_with(&table, &dump("00e0"))[0].contains("a jump to an unknown"));
+        assert!(wrong_with(&table, "")[0].contains("a jump to an unknown"));
     }
 
     #[test]

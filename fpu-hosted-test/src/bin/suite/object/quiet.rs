@@ -18,7 +18,7 @@ pub fn noise(insn: &Insn) -> Option<&'static str> {
     if insn.touches_fpu() && !BACKEND.contains(&insn.last_word()) {
         Some("FPU access")
     } else if insn.is_call() && insn.target_name().is_none() {
-        Some("a call of nobody knows what")
+        Some("a call of an unknown function")
     } else {
         None
     }
@@ -37,7 +37,7 @@ pub fn judge(
     let mut lines = Vec::new();
     while let Some((name, caller)) = open.pop() {
         let moves = on_purpose.iter().any(|start| last_part(name).starts_with(start));
-        // What panics does not come back to registers that hold a task.
+        // Code that panics does not return to registers that hold a task.
         if moves || is_panic(name) || !seen.insert(name) {
             continue;
         }
@@ -99,7 +99,7 @@ mod tests {
         let here = LOOP.replace("mov    rax,QWORD PTR [rdi]", "fld1");
         assert!(wrong(&here)[0].contains("FPU access"));
         let pointer = LOOP.replace("call   2000 <helper>", "call   rax");
-        assert!(wrong(&pointer)[0].contains("nobody knows"));
+        assert!(wrong(&pointer)[0].contains("an unknown function"));
         let library = LOOP.replace("call   2000 <helper>", "call   2000 <memcpy>");
         assert!(wrong(&library)[0].contains("is not in the program"));
     }

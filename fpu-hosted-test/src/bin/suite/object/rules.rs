@@ -5,7 +5,7 @@ use super::{
     walk::{paths, text, Kind, Path},
 };
 
-/// Which functions do not come back: where the probes and kernels go on `Err`.
+/// Functions that do not return, which the probes and kernels call on `Err`.
 fn gives_up(name: &str) -> bool {
     name.contains("refused")
 }

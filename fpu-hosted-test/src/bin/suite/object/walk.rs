@@ -6,7 +6,7 @@ use super::disasm::{registers, Insn};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     Return,
-    /// In a function that does not come back: the refusal.
+    /// In a function that does not return: the refusal.
     Refused,
 }
 

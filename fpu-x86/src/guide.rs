@@ -1,0 +1,8 @@
+//! The guides of the repository that concern this backend. Links between pages lead to files there.
+
+/// Machines whose CPUID words contradict each other, and what a plan does with each.
+#[doc = include_str!("../docs/hypervisors.md")]
+pub mod hypervisors {}
+/// The save instructions: formats, needs, and cycles.
+#[doc = include_str!("../docs/rungs.md")]
+pub mod rungs {}
