@@ -7,43 +7,42 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-mod area;
-mod backend;
-mod closed;
+// What a kernel calls.
 mod cpu;
-mod error;
-mod hints;
-mod idle;
-mod kernel;
-mod kernel_fpu;
-mod observer;
-mod opened;
-mod plan;
+mod deferred;
 pub mod raw;
-mod residency;
+mod section;
 mod session;
-mod state;
 mod stopped;
-mod sync;
 mod task;
 mod verify;
 
+// How it is done.
+mod protocol;
+
+// What it is said in: what a kernel proves, what an architecture supplies, what is answered and told.
+mod area;
+mod backend;
+mod error;
+mod observe;
+mod sync;
+mod witness;
+
 pub use area::{Area, RawArea, SaveArea};
-pub use backend::{KernelUnits, RawFpu, RestoreFault};
+pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault};
 pub use cpu::{CpuFpu, CpuLifecycle};
+pub use deferred::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use error::{AreaError, Error};
-pub use idle::IdleFpu;
-pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
-pub use kernel_fpu::{KernelFpu, Section};
-pub use observer::{Counters, Event, EventKind, Totals};
-pub use opened::{ReadSession, TaskState};
-pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
-pub use residency::MAX_CPUS;
-pub use session::Session;
-pub use state::{
+pub use observe::{Counters, Event, EventKind, Totals};
+pub use protocol::steps::FpuRef;
+pub use section::{KernelFpu, Section};
+pub use session::open::{ReadSession, TaskState};
+pub use session::state::{
     Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
     RegistersStale, State, Unclaimed,
 };
-pub use stopped::{StoppedImageMut, StoppedTask};
-pub use task::{FpuRef, TaskFpu, UserReady};
+pub use session::Session;
+pub use stopped::{Stopped, StoppedImageMut, StoppedTask};
+pub use task::{TaskFpu, UserReady};
 pub use verify::{CompareFpu, Difference, Scratch, Verified, VerifyError};
+pub use witness::{CpuWords, Exclusive, Level, Pinned, SoftFloat, MAX_CPUS};

@@ -9,7 +9,14 @@
 
 use core::{fmt, ptr::NonNull};
 
-use crate::{AreaError, Error, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu, TaskState};
+use crate::{
+    area::SaveArea,
+    backend::RawFpu,
+    error::{AreaError, Error},
+    session::open::TaskState,
+    task::TaskFpu,
+    witness::{Pinned, SoftFloat},
+};
 
 /// A backend that can compare two images.
 ///
