@@ -3,13 +3,15 @@
 use core::fmt;
 
 use crate::{
-    closed::ClosedCpu,
+    backend::IdleFpu,
+    error::Error,
     observe::{Event, EventKind},
-    residency::{
-        self, after, gate, left_closed, offline_word, online_word, set_gate, set_resident, used_up,
+    protocol::{
+        closed::{self, Closed},
+        cpu_word::gate,
     },
     sync::{AtomicU64, Ordering},
-    CpuWords, Error, IdleFpu, Level, Pinned, SoftFloat,
+    witness::{CpuWords, Pinned, SoftFloat},
 };
 
 /// The per-CPU state, for kernels whose per-CPU data can hold a struct. Two words, zero at first, alone
@@ -123,15 +125,7 @@ pub trait CpuLifecycle: Pinned {
     /// ```
     #[doc(alias = "fpu__init_cpu")]
     unsafe fn fpu_online(&mut self, number: u32) -> Result<(), Error> {
-        if self.level() == Level::Nmi {
-            return Err(Error::Nmi);
-        }
-        let cpu = self.words();
-        if cpu.gate() != gate::OFFLINE {
-            return Err(Error::CpuOnline);
-        }
-        let resident = online_word(cpu.resident(), number)?;
-        residency::reopen(cpu, resident);
+        closed::come_online(self, number)?;
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }
@@ -158,27 +152,7 @@ pub trait CpuLifecycle: Pinned {
     where
         Self: Sized,
     {
-        if self.level() == Level::Nmi {
-            return Err(Error::Nmi);
-        }
-        let cpu = self.words();
-        match cpu.gate() {
-            gate::OFFLINE => return Err(Error::CpuOffline),
-            gate::OPEN => {}
-            _ => return Err(Error::Busy),
-        }
-        // From here on sections are refused, so the word is stable.
-        set_gate(cpu, gate::SESSION);
-        crate::sync::compiler_fence(Ordering::SeqCst);
-        let resident = cpu.resident();
-        if left_closed(resident) {
-            // As in `close`: an interrupt has just begun something and forgotten to end it. Under how many
-            // stamps, nobody knows, so no word could be left that is sure to be behind them.
-            return Err(Error::Busy);
-        }
-        set_resident(cpu, offline_word(resident));
-        crate::sync::compiler_fence(Ordering::SeqCst);
-        set_gate(cpu, gate::OFFLINE);
+        closed::go_offline(self)?;
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }
@@ -208,16 +182,12 @@ pub trait CpuLifecycle: Pinned {
     where
         Self: Sized,
     {
-        let resident = match residency::close(self, gate::SESSION) {
-            Ok(resident) => resident,
-            Err(Error::Exhausted) => {
-                // The claim ends all the same.
-                set_resident(self.words(), used_up(self.words().resident()));
-                return Err(Error::Exhausted);
-            }
-            Err(why) => return Err(why),
-        };
-        residency::reopen(self.words(), after(resident));
+        let ended = Closed::new(self, gate::SESSION).map(|mut closed| closed.end_claims());
+        if let Err(Error::Exhausted) = ended {
+            // The claim ends all the same.
+            closed::use_up(self.words());
+        }
+        ended?;
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }
@@ -292,14 +262,14 @@ pub trait CpuLifecycle: Pinned {
         Self: SoftFloat + Sized,
         Self::Backend: IdleFpu,
     {
-        let mut closed = ClosedCpu::new(self)?;
+        let mut closed = Closed::new(self, gate::SESSION)?;
         // SAFETY: S2: pinned (P1), enabled (P3), F1; the CPU is closed.
         if !unsafe { closed.cpu().backend().keeps_awake() } {
             return Ok(false);
         }
-        closed.resident = after(closed.resident);
-        // SAFETY: S2: as above, and it has just answered. Nobody needs the registers: the word with
-        // which the CPU will reopen is no stamp that anybody has.
+        closed.end_claims();
+        // SAFETY: S2: as above, and it has just answered. Nobody needs the registers: the stamp with
+        // which the CPU will reopen is no context's.
         unsafe { closed.cpu().backend().release() };
         let cpu = closed.into_cpu();
         cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });

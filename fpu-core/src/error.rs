@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::RestoreFault;
+use crate::{backend::RestoreFault, witness::MAX_CPUS};
 
 /// Why an operation on a task's registers was refused.
 ///
@@ -54,7 +54,7 @@ impl fmt::Display for Error {
         match self {
             Error::CpuOffline => f.write_str("this CPU is not online for FPU use"),
             Error::CpuOnline => f.write_str("this CPU is online for FPU use already"),
-            Error::InvalidCpu => write!(f, "CPU number above {}", crate::MAX_CPUS - 1),
+            Error::InvalidCpu => write!(f, "CPU number above {}", MAX_CPUS - 1),
             Error::Busy => f.write_str("a section or session is open on this CPU"),
             Error::Nmi => f.write_str("the FPU cannot be used in a non-maskable interrupt"),
             Error::LiveElsewhere { cpu } => {

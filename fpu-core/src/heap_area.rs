@@ -3,7 +3,11 @@
 use alloc::alloc::{alloc_zeroed, dealloc};
 use core::{alloc::Layout, fmt, ptr::NonNull};
 
-use crate::{AreaError, RawFpu, SaveArea, TheBackend};
+use crate::{
+    area::SaveArea,
+    backend::{RawFpu, TheBackend},
+    error::AreaError,
+};
 
 /// Memory for one image, owned, allocated with the size and alignment that a backend asks for.
 ///

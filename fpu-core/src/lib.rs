@@ -12,43 +12,43 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod align;
-mod area;
-mod backend;
-mod closed;
-mod cpu;
-mod error;
 #[cfg(all(doc, not(doctest)))]
 pub mod guide;
-#[cfg(feature = "alloc")]
-mod heap_area;
-mod hints;
-mod idle;
-mod kernel;
-mod kernel_fpu;
-mod macros;
-pub mod observe;
-mod opened;
-mod plan;
+
+// What a kernel calls.
+mod cpu;
+mod deferred;
 pub mod raw;
-mod residency;
+mod section;
 pub mod session;
-mod state;
 mod stopped;
-mod sync;
 mod task;
 pub mod verify;
 
+// How it is done.
+mod protocol;
+
+// What it is said in: what a kernel proves, what an architecture supplies, what is answered and told.
+pub mod align;
+mod area;
+mod backend;
+mod error;
+#[cfg(feature = "alloc")]
+mod heap_area;
+mod macros;
+pub mod observe;
+mod sync;
+mod witness;
+
 pub use area::{Area, RawArea, SaveArea};
-pub use backend::{KernelUnits, RawFpu, RestoreFault, TheBackend};
+pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
+pub use deferred::{OutPlan, SaveSteps, UserPlan, UserSteps};
 pub use error::{AreaError, Error, NewError};
 #[cfg(feature = "alloc")]
 pub use heap_area::HeapArea;
-pub use idle::IdleFpu;
-pub use kernel::{CpuWords, Exclusive, Level, Pinned, SoftFloat, Stopped};
-pub use kernel_fpu::{KernelFpu, Section};
-pub use plan::{OutPlan, SaveSteps, UserPlan, UserSteps};
-pub use residency::MAX_CPUS;
-pub use stopped::{StoppedImageMut, StoppedTask};
-pub use task::{FpuRef, TaskFpu, UserReady};
+pub use protocol::steps::FpuRef;
+pub use section::{KernelFpu, Section};
+pub use stopped::{Stopped, StoppedImageMut, StoppedTask};
+pub use task::{TaskFpu, UserReady};
+pub use witness::{CpuWords, Exclusive, Level, Pinned, SoftFloat, MAX_CPUS};

@@ -38,11 +38,15 @@
 //! ```
 
 use crate::{
-    residency::{in_due, out_due, InDue, OutDue, MEMORY},
-    CpuFpu, CpuWords, Error,
+    cpu::CpuFpu,
+    error::Error,
+    protocol::{
+        cpu_word::Stamp,
+        steps::{due_on_entry, due_on_leaving, OnEntry},
+    },
 };
 
-pub use crate::residency::TaskWord;
+pub use crate::protocol::word::TaskWord;
 
 /// Nothing is to be done.
 pub const NOTHING: u32 = 0;
@@ -95,9 +99,9 @@ fn code(why: Error) -> u32 {
 #[doc(alias = "switch_fpu_prepare")]
 pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: R1: both point to live values.
-    match unsafe { out_due(&*task, &*cpu) } {
-        Ok(OutDue::Nothing) => NOTHING,
-        Ok(OutDue::Save { .. }) => SAVE,
+    match unsafe { due_on_leaving(&*task, &*cpu) } {
+        Ok(None) => NOTHING,
+        Ok(Some(_)) => SAVE,
         Err(why) => code(why),
     }
 }
@@ -128,7 +132,7 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
 pub unsafe extern "C" fn saved(task: *const TaskWord) {
     // SAFETY: R1.
     let task = unsafe { &*task };
-    task.publish(task.load() | MEMORY);
+    task.publish(task.load().saved());
 }
 
 /// The task enters user mode here: [`NOTHING`], [`MARKED`], [`RESTORE`], or an error.
@@ -156,13 +160,13 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
 pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: R1.
     let (task, cpu) = unsafe { (&*task, &*cpu) };
-    match in_due(task, cpu) {
-        Ok(InDue::Nothing) => NOTHING,
-        Ok(InDue::Mark { live }) => {
+    match due_on_entry(task, cpu) {
+        Ok(OnEntry::Nothing) => NOTHING,
+        Ok(OnEntry::Mark(live)) => {
             task.mark_live(live);
             MARKED
         }
-        Ok(InDue::Restore { .. }) => RESTORE,
+        Ok(OnEntry::Load(_)) => RESTORE,
         Err(why) => code(why),
     }
 }
@@ -189,5 +193,5 @@ pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu
 /// ```
 pub unsafe extern "C" fn restored(task: *const TaskWord, cpu: *const CpuFpu) {
     // SAFETY: R1. The CPU's word is the stamp that `switch_return` issued for this restore.
-    unsafe { (*task).mark_live((*cpu).resident()) };
+    unsafe { (*task).mark_live(Stamp::of(&*cpu)) };
 }

@@ -3,9 +3,61 @@
 use core::{fmt, marker::PhantomData};
 
 use crate::{
-    residency::{MEMORY, NOWHERE},
-    Error, FpuRef, RawFpu, SaveArea, Stopped, TaskFpu,
+    area::SaveArea,
+    backend::{RawFpu, TheBackend},
+    error::Error,
+    protocol::{steps::FpuRef, word::Word},
+    task::TaskFpu,
 };
+
+/// Proof that a task does not run and cannot be woken: what a debugger holds. It holds the task's context too,
+/// borrowed or owned: an address would go on to name whatever comes to lie there.
+///
+/// # Safety
+///
+/// While a value lives:
+///
+/// * **T1** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
+///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
+///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
+///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
+///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
+///   dropping the value is ordered before its next switch-in.
+/// * **T2** no other value holds the same context.
+///
+/// And always:
+///
+/// * **T3** [`context`](Self::context) is the same at each call.
+///
+/// ```
+/// use fpu_core::{FpuRef, Stopped, TheBackend};
+/// # use fpu_hosted_test::doc::{Backend, Task, the_backend};
+/// struct Traced<'t> { task: &'t Task }
+/// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
+/// // T3: a field that nobody changes.
+/// unsafe impl Stopped for Traced<'_> {
+///     type Backend = Backend;
+///     fn backend(&self) -> &TheBackend<Backend> { the_backend() }
+///     fn context(&self) -> FpuRef<'_, Backend> { self.task.context() }
+/// }
+/// # let _ = Traced { task: &fpu_hosted_test::doc::new_task() };
+/// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` does not prove that the task is stopped",
+        label = "the task could run, and change its registers, meanwhile",
+        note = "stop the task first and pass the guard type for which the kernel implements `fpu_core::Stopped`"
+    )
+)]
+pub unsafe trait Stopped {
+    /// The kernel's backend.
+    type Backend: RawFpu;
+    /// The backend, the same as [`Pinned::backend`].
+    fn backend(&self) -> &TheBackend<Self::Backend>;
+    /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
+    fn context(&self) -> FpuRef<'_, Self::Backend>;
+}
 
 /// A stopped task's image, to be read; or, after
 /// [`make_memory_valid_write`](Self::make_memory_valid_write), to be changed.
@@ -77,8 +129,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         }
         let backend = proof.backend();
         let w = self.word.load();
-        if w & MEMORY == 0 {
-            return Err(crate::residency::live_elsewhere(w));
+        if !w.in_memory() {
+            return Err(w.live_elsewhere());
         }
         Ok(StoppedTask { task: self.context(), backend, not_send: PhantomData })
     }
@@ -114,7 +166,7 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub fn make_memory_valid_write(self) -> StoppedImageMut<'s, B> {
-        self.task.word.publish(NOWHERE);
+        self.task.word.publish(Word::NOWHERE);
         StoppedImageMut(self)
     }
 }
@@ -154,7 +206,7 @@ impl<B: RawFpu> StoppedImageMut<'_, B> {
 
 impl<B: RawFpu> fmt::Debug for StoppedTask<'_, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StoppedTask {{ word: {:#x} }}", self.task.word.load())
+        write!(f, "StoppedTask {{ word: {:#x} }}", self.task.word.load().bits())
     }
 }
 impl<B: RawFpu> fmt::Debug for StoppedImageMut<'_, B> {

@@ -3,10 +3,17 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use crate::{
-    observe::{Event, EventKind},
-    residency::{in_due, out_due, InDue, OutDue, TaskWord, MEMORY, NOWHERE},
-    AreaError, CpuWords, Error, Exclusive, NewError, Pinned, RawFpu, SaveArea, SoftFloat,
-    TheBackend,
+    area::SaveArea,
+    backend::{RawFpu, TheBackend},
+    error::{AreaError, Error, NewError},
+    observe::EventKind,
+    protocol::{
+        closed::Closed,
+        cpu_word::{gate, Stamp},
+        steps::{self, FpuRef, OnEntry},
+        word::{Place, TaskWord, Word},
+    },
+    witness::{Exclusive, Pinned, SoftFloat},
 };
 
 /// One task's FPU state: 8 bytes of protocol, and the area it is saved to.
@@ -152,7 +159,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[doc(alias = "fpregs_state_valid")]
     #[inline]
     pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
-        self.word.load() & !MEMORY == cpu.words().resident()
+        let place = self.word.load().against(Stamp::of(cpu.words())).place();
+        matches!(place, Place::Registers | Place::Both)
     }
 
     /// Switching out: saves the registers if they are the only valid copy, and leaves them alone.
@@ -181,18 +189,12 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
-        match out_due(&self.word, cpu.words())? {
-            OutDue::Nothing => Ok(()),
-            OutDue::Save { saved } => {
-                // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned
-                // (P1) and F1; between the comparison and here nothing ran on this CPU (E1).
-                unsafe { cpu.backend().save(self.base()) };
-                self.word.publish(saved);
-                self.tell(cpu, EventKind::Saved);
-                self.tell(cpu, EventKind::Unloaded);
-                Ok(())
-            }
+        if let Some(saved) = steps::due_on_leaving(&self.word, cpu.words())? {
+            // SAFETY: D1: checked in `new`; P4. D2, D3: what is due was compared just now; E1.
+            unsafe { steps::save(self.context(), cpu, saved) };
+            self.tell(cpu, EventKind::Unloaded);
         }
+        Ok(())
     }
 
     /// On the way to user mode: makes the registers this task's, loading them only if they are not.
@@ -230,22 +232,17 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
-        match in_due(&self.word, cpu.words())? {
-            InDue::Nothing => {}
-            InDue::Mark { live } => {
+        match steps::due_on_entry(&self.word, cpu.words())? {
+            OnEntry::Nothing => {}
+            OnEntry::Mark(live) => {
                 self.word.mark_live(live);
                 self.tell(cpu, EventKind::Skipped);
                 self.tell(cpu, EventKind::Loaded);
             }
-            InDue::Restore { live } => {
-                // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: as for the
-                // save; the registers are nobody's since `in_due` moved the CPU's word.
-                if let Err(why) = unsafe { cpu.backend().restore(self.base()) } {
-                    self.tell(cpu, EventKind::Failed);
-                    return Err(Error::RestoreFailed(why));
-                }
-                self.word.mark_live(live);
-                self.tell(cpu, EventKind::Restored);
+            OnEntry::Load(live) => {
+                // SAFETY: D1: checked in `new`; P4. D2: compared just now; E1. D4: this CPU has had the stamp
+                // since then.
+                unsafe { steps::load(self.context(), cpu, live) }?;
                 self.tell(cpu, EventKind::Loaded);
             }
         }
@@ -273,8 +270,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[doc(alias = "fpu_flush_thread")]
     #[doc(alias = "fpu__clear_user_states")]
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
-        let closed = crate::closed::ClosedCpu::new(cpu)?;
-        self.word.publish(NOWHERE);
+        let closed = Closed::new(cpu, gate::SESSION)?;
+        self.word.publish(Word::NOWHERE);
         // SAFETY: S1: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
         // and no other CPU uses a context whose task is current here (P4).
         unsafe { closed.cpu().backend().write_initial(self.base()) };
@@ -282,77 +279,15 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(())
     }
 
-    /// Fork: `child` becomes a copy of this, the current task's, state; it is resident nowhere.
-    ///
-    /// # Errors
-    ///
-    /// As for [`open`](Self::open); the child is then unchanged.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_task();
-    /// drop(task.switch_return(&mut cpu)?);
-    /// cpu.set_avx0(7);
-    /// let mut child = new_task();
-    /// task.fork_into(&mut cpu, &mut child)?;
-    /// assert!(task.registers_valid(&cpu) && !child.registers_valid(&cpu));
-    /// drop(child.switch_return(&mut cpu)?);
-    /// assert_eq!(cpu.avx0(), 7);
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    #[doc(alias = "fpu_clone")]
-    pub fn fork_into<C, A2>(&self, cpu: &mut C, child: &mut TaskFpu<B, A2>) -> Result<(), Error>
-    where
-        C: SoftFloat + Pinned<Backend = B>,
-        A2: SaveArea,
-    {
-        let state = self.open(cpu)?.make_memory_valid_read();
-        // Before its memory changes: registers of some CPU may hold what was there.
-        child.word.publish(NOWHERE);
-        // SAFETY: S1 for both: each was checked against this backend (K1) in `new`; `child` is
-        // borrowed exclusively and is another value, so they do not overlap (A2).
-        unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
-        Ok(())
-    }
-
     #[inline(always)]
     pub(crate) fn tell<C: Pinned>(&self, cpu: &C, kind: EventKind) {
-        cpu.observe(Event { kind, context: self.word.as_ptr() as usize });
+        self.context().tell(cpu, kind);
     }
 }
 
 impl<B, A> fmt::Debug for TaskFpu<B, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TaskFpu {{ word: {:#x} }}", self.word.load())
-    }
-}
-
-/// A context without the type of its area: what a section saves, or what it runs as.
-///
-/// ```
-/// # use fpu_hosted_test::doc::*;
-/// # let (mut cpu, task) = cpu_and_task();
-/// let current = Some(task.context());
-/// cpu.with_kernel_fpu(current, KernelUnits::ALL, || { /* vector code */ })?;
-/// # Ok::<(), fpu_core::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct FpuRef<'t, B> {
-    pub(crate) word: &'t TaskWord,
-    pub(crate) area: NonNull<u8>,
-    pub(crate) backend: PhantomData<fn(&B)>,
-}
-
-impl<B> Clone for FpuRef<'_, B> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<B> Copy for FpuRef<'_, B> {}
-
-impl<B> FpuRef<'_, B> {
-    pub(crate) fn tell<C: Pinned>(&self, cpu: &C, kind: EventKind) {
-        cpu.observe(Event { kind, context: self.word.as_ptr() as usize });
+        write!(f, "TaskFpu {{ word: {:#x} }}", self.word.load().bits())
     }
 }
 

@@ -9,7 +9,14 @@
 
 use core::{fmt, ptr::NonNull};
 
-use crate::{session::TaskState, Error, NewError, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu};
+use crate::{
+    area::SaveArea,
+    backend::RawFpu,
+    error::{Error, NewError},
+    session::open::TaskState,
+    task::TaskFpu,
+    witness::{Pinned, SoftFloat},
+};
 
 /// A backend that can compare two images.
 ///

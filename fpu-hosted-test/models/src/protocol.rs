@@ -3,180 +3,218 @@
 // each of a piece that its file in `fpu-core/src` has exactly once.
 protocol! {
     PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(3),
-        "task.rs": "unsafe { cpu.backend().save(self.base()) };" => "";
+        "task.rs": "unsafe { steps::save(self.context(), cpu, saved) };" => "self.word.publish(saved);";
     PrepareForgetsMemory, "the mark after it" => switch::SWITCH, "I1", "unsaved state", 0, At(3),
-        "task.rs": "self.word.publish(saved);" => "";
+        "task.rs":
+         "unsafe { steps::save(self.context(), cpu, saved) };" =>
+         "unsafe { cpu.backend().save(self.base()) };";
     PrepareMarksBeforeSave, "its order: marks first" => wrong::IN, "I1", "Causality violation", 0, At(2),
         "task.rs":
-         "unsafe { cpu.backend().save(self.base()) };
-         self.word.publish(saved);" =>
+         "unsafe { steps::save(self.context(), cpu, saved) };" =>
          "self.word.publish(saved);
-         unsafe { cpu.backend().save(self.base()) };";
+         unsafe { steps::save(self.context(), cpu, saved) };";
     PrepareMarkRelaxed, "the release of the mark" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
-        "task.rs": "self.word.publish(saved);" => "self.word.mark_live(saved);";
+        "task.rs":
+         "unsafe { steps::save(self.context(), cpu, saved) };" =>
+         "unsafe { cpu.backend().save(self.base()) };
+         self.word.mark_live(Stamp::from_bits(saved.bits()));";
     PrepareIgnoresElsewhere, "the comparison before a save" => wrong::LOST, "I1", "not reported", 0, At(1),
-        "residency.rs":
-         "if w != cpu.resident() {
-         return Err(refusal(w, cpu));
-         }" =>
-         "";
+        "protocol/steps.rs": "if !w.is_live_under(Stamp::of(cpu)) {" => "if false {";
     ReturnLoadRelaxed, "the acquire of a task's word" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
-        "residency.rs": "self.0.load(Ordering::Acquire)" => "self.0.load(Ordering::Relaxed)";
+        "protocol/word.rs": "self.0.load(Ordering::Acquire)" => "self.0.load(Ordering::Relaxed)";
     ReturnIgnoresElsewhere, "the refusal of a task live elsewhere" => wrong::ELSEWHERE, "I1", "stale registers", 0, At(1),
-        "residency.rs":
-         "if differ & MEMORY == 0 {
-         return Err(refuse_differing(differ, cpu));
-         }" =>
-         "";
+        "protocol/steps.rs":
+         "Place::Elsewhere => Err(compared.refusal(cpu)),
+         Place::Memory => {" =>
+         "Place::Elsewhere | Place::Memory => {";
     ReturnTrustsStale, "the count from the comparison: any stamp of this CPU will do" => switch::ALTERNATE, "I2", "another task's residue", 0, At(1),
-        "residency.rs": "if differ == MEMORY {" => "if differ == MEMORY || differ & ID_MASK == 0 {";
+        "protocol/word.rs": "MEMORY => Place::Both," => "differ if differ & ID_MASK == 0 => Place::Both,";
     ReturnSkipsMark, "the mark that registers are the only copy" => switch::BOUNCE, "I1", "stale registers", 0, At(3),
         "task.rs":
-         "InDue::Mark { live } => {
+         "OnEntry::Mark(live) => {
          self.word.mark_live(live);" =>
-         "InDue::Mark { .. } => {";
+         "OnEntry::Mark(_) => {";
     ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(2),
         "task.rs":
-         "InDue::Restore { live } => {" =>
-         "InDue::Restore { live } => {
+         "OnEntry::Load(live) => {" =>
+         "OnEntry::Load(live) => {
          self.word.mark_live(live);";
     ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(3),
-        "residency.rs": "let live = r.wrapping_add(STEP);" => "let live = r;";
+        "protocol/steps.rs": "let fresh = current.next();" => "let fresh = current;";
     ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(2),
-        "task.rs": "self.tell(cpu, EventKind::Failed);" => "self.word.publish(live | MEMORY);";
-    ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
-        "residency.rs":
-         "set_resident(cpu, live);
-         Ok(InDue" =>
-         "Ok(InDue";
-    ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
-        "residency.rs":
-         "set_resident(cpu, live);
-         Ok(InDue" =>
-         "Ok(InDue",
         "task.rs":
-         "self.tell(cpu, EventKind::Restored);" =>
-         "crate::residency::set_resident(cpu.words(), live);";
+         "unsafe { steps::load(self.context(), cpu, live) }?;" =>
+         "if let Err(why) = unsafe { steps::load(self.context(), cpu, live) } {
+         self.word.publish(Word::both(live));
+         return Err(why);
+         }";
+    ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
+        "protocol/steps.rs": "fresh.set(cpu);" => "";
+    ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
+        "protocol/steps.rs": "fresh.set(cpu);" => "",
+        "task.rs":
+         "unsafe { steps::load(self.context(), cpu, live) }?;" =>
+         "unsafe { steps::load(self.context(), cpu, live) }?;
+         unsafe { crate::witness::CpuWords::set_resident(cpu.words(), live.bits()) };";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(3),
-        "kernel_fpu.rs":
-         "unsafe { cpu.backend().save(task.area) };
-         task.word.publish(w | MEMORY);" =>
-         "";
+        "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
     SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
-        "kernel_fpu.rs":
-         "unsafe { cpu.backend().save(task.area) };
-         task.word.publish(w | MEMORY);" =>
-         "task.word.publish(w | MEMORY);
-         unsafe { cpu.backend().save(task.area) };";
+        "section.rs":
+         "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>
+         "task.word.publish(word.saved());
+         unsafe { steps::save(task, closed.cpu(), word.saved()) };";
     SectionMarkRelaxed, "the release of that mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, Not(ORDERING),
-        "kernel_fpu.rs": "task.word.publish(w | MEMORY);" => "task.word.mark_live(w | MEMORY);";
+        "section.rs":
+         "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>
+         "unsafe { closed.cpu().backend().save(task.area) };
+         task.word.mark_live(crate::protocol::cpu_word::Stamp::from_bits(word.saved().bits()));";
     SectionKeepsStamp, "the invalidation by a section" => section::TASK, "I5, I11", "kernel residue", 0, At(1),
-        "kernel_fpu.rs": "resident: after(resident)" => "resident";
+        "section.rs":
+         "let mut closed = begin(self, current)?;
+         closed.end_claims();" =>
+         "let closed = begin(self, current)?;";
     SectionSkipsGate, "the closing for a section" => section::INTERRUPT, "I3, I5", "kernel residue", 0, At(1),
-        "residency.rs":
-         "set_gate(cpu, by);
-         compiler_fence(Ordering::SeqCst);" =>
-         "if by == gate::SECTION {
-         return Ok(cpu.resident() | OPEN);
-         }
+        "protocol/closed.rs":
+         "set_gate(cpu, by);" =>
+         "if by != gate::SECTION {
          set_gate(cpu, by);
-         compiler_fence(Ordering::SeqCst);";
+         }",
+        "protocol/closed.rs":
+         "found.closed().set(cpu);" =>
+         "if by != gate::SECTION {
+         found.closed().set(cpu);
+         }";
     SectionNests, "the refusal inside a section or session" => section::INTERRUPT, "I5", "kernel residue", 0, At(1),
-        "residency.rs": "_ => return Err(Error::Busy)," => "_ => {}",
-        "residency.rs": "if (resident as i64) >= 0 {" => "if false {";
+        "protocol/closed.rs": "_ => return Err(Error::Busy)," => "_ => {}",
+        "protocol/closed.rs":
+         "if found.left_closed() {
+         // An interrupt" =>
+         "if false {
+         // An interrupt";
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0, At(1),
-        "kernel_fpu.rs": "reopen(words, resident);" => "";
+        "section.rs":
+         "Place::Elsewhere => return Err(closed.refuse(word))," =>
+         "Place::Elsewhere => {
+         core::mem::forget(closed);
+         return Err(word.live_elsewhere());
+         }";
     CloseReadsBeforeGate, "the order of gate and word" => section::LIFECYCLE, "I3", "kernel residue", 0, At(1),
-        "residency.rs":
-         "set_gate(cpu, by);
-         compiler_fence(Ordering::SeqCst);
-         let resident = cpu.resident();" =>
-         "let resident = cpu.resident();
-         set_gate(cpu, by);
-         compiler_fence(Ordering::SeqCst);";
+        "protocol/closed.rs":
+         "let found = shut(cpu, by)?;" =>
+         "let found = Stamp::of(cpu);
+         shut(cpu, by)?;";
     CloseKeepsWordOpen, "the closing of the word behind the gate" => wrong::INSIDE, "I5", "not reported", 0, At(1),
-        "residency.rs": "set_resident(cpu, closed(resident));" => "";
+        "protocol/closed.rs": "found.closed().set(cpu);" => "";
     PersistentTrustsStale, "the comparison before a persistent run" => section::PERSISTENT, "I2, I11", "residue", 0, At(1),
-        "kernel_fpu.rs": "if w == before | MEMORY {" => "if true {";
+        "section.rs": "if let Place::Both = closed.place(persistent.word.load()) {" => "if true {";
     PersistentSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0, At(1),
-        "kernel_fpu.rs": "unsafe { end.cpu.backend().save(persistent.area) };" => "";
+        "section.rs":
+         "unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };" =>
+         "persistent.word.publish(Word::both(closed.stamp()));";
     PersistentKeepsStamp, "the new stamp for its load" => section::PERSISTENT, "I2", "another task's residue", 0, At(2),
-        "kernel_fpu.rs": "end.resident = after(before);" => "";
+        "section.rs":
+         "} else {
+         closed.end_claims();" =>
+         "} else {";
     PersistentSkipsMark, "the mark of a context that runs" => wrong::TWICE, "I1", "not reported", 0, At(1),
-        "kernel_fpu.rs": "persistent.word.mark_live(end.resident);" => "";
+        "section.rs": "persistent.word.mark_live(closed.stamp());" => "",
+        "section.rs":
+         "unsafe { steps::load(persistent, closed.cpu(), closed.stamp()) }?;" =>
+         "unsafe { closed.cpu().backend().restore(persistent.area) }.map_err(Error::RestoreFailed)?;";
     PersistentMarkRelaxed, "the release of the mark after it" => wrong::IN_PERSISTENT, "I1", "Causality violation", 0, Not(ORDERING),
-        "kernel_fpu.rs":
-         "persistent.word.publish(end.resident | MEMORY);" =>
-         "persistent.word.mark_live(end.resident | MEMORY);";
+        "section.rs":
+         "unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };" =>
+         "unsafe { closed.cpu().backend().save(persistent.area) };
+         let saved = Word::both(closed.stamp()).bits();
+         persistent.word.mark_live(crate::protocol::cpu_word::Stamp::from_bits(saved));";
     PlanMarkRelaxed, "the release of the mark of an executed plan" => wrong::IN_PLAN, "I1", "Causality violation", 0, Not(ORDERING),
-        "plan.rs": ".publish(self.steps.saved)" => ".mark_live(self.steps.saved)";
+        "deferred.rs":
+         "word.publish(Word::from_bits(self.steps.saved));" =>
+         "word.mark_live(Stamp::from_bits(self.steps.saved));";
     RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0, Not(ORDERING),
-        "raw.rs": "task.publish(task.load() | MEMORY)" => "task.mark_live(task.load() | MEMORY)";
+        "raw.rs":
+         "task.publish(task.load().saved());" =>
+         "task.mark_live(Stamp::from_bits(task.load().saved().bits()));";
     SessionMarkRelaxed, "the release of the mark after a session's save" => wrong::IN_SESSION, "I1", "Causality violation", 0, Not(ORDERING),
-        "session.rs": "self.word().publish(word);" => "self.word().mark_live(word);";
+        "session/mod.rs":
+         "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>
+         "unsafe { self.closed.cpu().backend().save(self.task.area) };
+         self.word().mark_live(crate::protocol::cpu_word::Stamp::from_bits(word.bits()));";
     WriteKeepsClaim, "the invalidation before a session writes memory" => section::SESSION, "I1", "lost write", 0, At(1),
-        "session.rs":
-         "self.word().publish(NOWHERE);
-         self.task.tell(self.closed.cpu(), EventKind::Invalidated);
-         self.become_state()" =>
-         "self.become_state()",
-        "session.rs": "self.save(NOWHERE)" => "self.save(self.closed.resident | MEMORY)";
-    WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1, At(2),
-        "session.rs": "if self.word().load() != NOWHERE {" => "if false {";
-    WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(3),
-        "session.rs": "unsafe { self.closed.cpu().backend().save(self.task.area) };" => "";
-    SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0, At(1),
-        "residency.rs":
-         "set_gate(cpu, by);
-         compiler_fence(Ordering::SeqCst);" =>
-         "if by == gate::SESSION {
-         return Ok(cpu.resident() | OPEN);
+        "session/mod.rs":
+         "self.drop_claim();
+         self.become_state()
          }
+         
+         fn" =>
+         "self.become_state()
+         }
+         
+         fn",
+        "session/mod.rs": "self.save(Word::NOWHERE);" => "self.save(Word::both(self.closed.stamp()));";
+    WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1, At(2),
+        "session/mod.rs": "if self.word().load() != Word::NOWHERE {" => "if false {";
+    WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(3),
+        "session/mod.rs":
+         "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>
+         "self.word().publish(word);";
+    SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0, At(1),
+        "protocol/closed.rs":
+         "set_gate(cpu, by);" =>
+         "if by != gate::SESSION {
          set_gate(cpu, by);
-         compiler_fence(Ordering::SeqCst);";
+         }",
+        "protocol/closed.rs":
+         "found.closed().set(cpu);" =>
+         "if by != gate::SESSION {
+         found.closed().set(cpu);
+         }";
     SessionReloadKeepsStamp, "the new stamp for a session's load" => section::SESSION, "I2", "another task's residue", 0, At(2),
-        "session.rs": "let live = next_stamp(self.closed.resident)?;" => "let live = self.closed.resident;";
+        "session/mod.rs": "let stamp = self.closed.issue()?;" => "let stamp = self.closed.stamp();";
     SessionReturnSkipsMark, "the mark on return from a session" => section::SESSION, "I1", "stale registers", 0, At(2),
-        "session.rs": "self.word().mark_live(self.closed.resident);" => "";
+        "session/mod.rs": "self.word().mark_live(self.closed.stamp());" => "";
     StoppedWriteKeepsClaim, "the invalidation before a debugger writes" => stopped::WRITE, "I1", "lost write", 0, At(2),
-        "stopped.rs": "self.task.word.publish(NOWHERE);" => "";
+        "stopped.rs": "self.task.word.publish(Word::NOWHERE);" => "";
     StoppedIgnoresLive, "the refusal of a task that runs" => wrong::STOPS, "I1", "Causality violation", 0, At(1),
-        "stopped.rs": "if w & MEMORY == 0 {" => "if false {";
+        "stopped.rs": "if !w.in_memory() {" => "if false {";
     OnlineResetsCounter, "the count kept over offline" => power::OFFLINE, "I2", "another task's residue", 0, At(2),
-        "residency.rs": "if old & ID_MASK != id {" => "if true {";
+        "protocol/cpu_word.rs": "if self.0 & ID_MASK != id {" => "if true {";
     OfflineKeepsOpen, "the closing of an offline CPU" => power::OFFLINE, "I2", "offline CPU used", 0, At(1),
-        "cpu.rs": "set_resident(cpu, offline_word(resident));" => "";
+        "protocol/closed.rs": "found.offline().set(cpu);" => "";
     OfflineReadsBeforeGate, "the order of gate and word in going offline" => power::OFFLINE_INTERRUPTED, "I2", "undefined registers", 0, At(1),
-        "cpu.rs":
-         "match cpu.gate() {
-         gate::OFFLINE" =>
-         "let early = cpu.resident();
-         match cpu.gate() {
-         gate::OFFLINE",
-        "cpu.rs": "let resident = cpu.resident();" => "let resident = early;";
+        "protocol/closed.rs":
+         "let found = shut(cpu, gate::SESSION)?;" =>
+         "let found = Stamp::of(cpu);
+         shut(cpu, gate::SESSION)?;";
     OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0, At(2),
-        "cpu.rs": "if left_closed(resident) {" => "if false {";
+        "protocol/closed.rs":
+         "if found.left_closed() {
+         // As for a guard" =>
+         "if false {
+         // As for a guard";
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
-        "cpu.rs": "after(resident)" => "resident";
+        "cpu.rs": ".map(|mut closed| closed.end_claims())" => ".map(drop)";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(3),
-        "task.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
+        "session/open.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(3),
-        "task.rs": "child.word.publish(NOWHERE);" => "child.word.publish(self.word.load());";
+        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "child.word.publish(self.word.load());";
     ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
-        "task.rs": "child.word.publish(NOWHERE);" => "";
+        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "";
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0, At(2),
         "task.rs": "unsafe { backend.write_initial(task.base()) };" => "";
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0, At(2),
-        "task.rs": "self.word.publish(NOWHERE);" => "";
+        "task.rs": "self.word.publish(Word::NOWHERE);" => "";
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0, At(5),
-        "residency.rs": "let live = r.wrapping_add(STEP);" => "let live = r.wrapping_add(STEP) | (r & OPEN);";
+        "protocol/steps.rs":
+         "let fresh = current.next();" =>
+         "let fresh = if current.is_open() { current.next().open() } else { current.next() };";
     VerifySkipsSave, "the save before registers are compared with memory" => verify::RIGHT, "no false alarm", "false alarm", 0, At(2),
         "verify.rs": "unsafe { backend.save(registers) };" => "",
         "verify.rs": "registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());" => "";
     VerifyKeepsClaim, "the invalidation after they disagree" => verify::BROKEN, "I1, I11", "kernel residue", 0, At(2),
         "verify.rs": "drop(state.make_memory_valid_write());" => "";
     IdleKeepsClaim, "the invalidation after an idle CPU gave up registers" => idle::BETWEEN, "I1, I2", "torn state", 0, At(1),
-        "cpu.rs": "closed.resident = after(closed.resident);" => "";
+        "cpu.rs": "closed.end_claims();" => "";
     IdleReopensEarly, "the order: the CPU is open again before they are given up" => idle::INTERRUPT, "I2, I3", "torn state", 0, At(1),
         "cpu.rs":
          "unsafe { closed.cpu().backend().release() };

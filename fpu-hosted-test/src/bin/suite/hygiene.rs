@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use crate::run::{Cmd, Outcome, Suite};
+use crate::{
+    floors,
+    run::{Cmd, Outcome, Suite},
+};
 
 /// All that may stand at the top.
 const TOP: &[&str] = &[
@@ -50,6 +53,7 @@ pub fn check(suite: &Suite) -> Outcome {
     }
     wrong.extend(quotes(suite));
     wrong.extend(links(suite, &files));
+    wrong.extend(floors::check(&suite.root.join("fpu-core/src")));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
     } else {

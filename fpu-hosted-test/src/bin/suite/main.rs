@@ -8,6 +8,7 @@
 mod boot;
 mod cpus;
 mod crash;
+mod floors;
 mod hygiene;
 mod nostd;
 mod object;

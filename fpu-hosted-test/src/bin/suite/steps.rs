@@ -25,7 +25,12 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     let mut add = |name: &str, about: &str, slow: bool, check: Check| {
         steps.push(Step { name: name.into(), about: about.into(), slow, check });
     };
-    add("hygiene", "sizes of files, leftovers, names at the top", false, Box::new(hygiene::check));
+    add(
+        "hygiene",
+        "sizes of files, leftovers, names at the top, imports of fpu-core",
+        false,
+        Box::new(hygiene::check),
+    );
     add(
         "fmt",
         "rustfmt changes nothing",

@@ -3,7 +3,22 @@
 //! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
 //! crate cite. A kernel writes each `impl` once.
 
-use crate::{observe::Event, FpuRef, RawFpu, TheBackend};
+use crate::{
+    backend::{RawFpu, TheBackend},
+    observe::Event,
+};
+
+/// CPUs that can be told apart: numbers 0 to 16,381.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let mut cpu = offline_cpu();
+/// // SAFETY: O1, O2: the only CPU, its words new.
+/// let refused = unsafe { cpu.fpu_online(fpu_core::MAX_CPUS) };
+/// assert_eq!(refused, Err(fpu_core::Error::InvalidCpu));
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+pub const MAX_CPUS: u32 = (1 << 14) - 2;
 
 /// One CPU's two words, initially 0, as get and set: a `Cell` in the CPU's own block (on x86: behind GS), an OSTD
 /// `cpu_local_cell!`, a static indexed by CPU. [`CpuFpu`](crate::CpuFpu) is one ready made.
@@ -183,55 +198,6 @@ pub unsafe trait Exclusive: Pinned {}
     )
 )]
 pub unsafe trait SoftFloat: Pinned {}
-
-/// Proof that a task does not run and cannot be woken: what a debugger holds. It holds the task's context too,
-/// borrowed or owned: an address would go on to name whatever comes to lie there.
-///
-/// # Safety
-///
-/// While a value lives:
-///
-/// * **T1** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
-///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
-///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
-///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
-///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
-///   dropping the value is ordered before its next switch-in.
-/// * **T2** no other value holds the same context.
-///
-/// And always:
-///
-/// * **T3** [`context`](Self::context) is the same at each call.
-///
-/// ```
-/// use fpu_core::{FpuRef, Stopped, TheBackend};
-/// # use fpu_hosted_test::doc::{Backend, Task, the_backend};
-/// struct Traced<'t> { task: &'t Task }
-/// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
-/// // T3: a field that nobody changes.
-/// unsafe impl Stopped for Traced<'_> {
-///     type Backend = Backend;
-///     fn backend(&self) -> &TheBackend<Backend> { the_backend() }
-///     fn context(&self) -> FpuRef<'_, Backend> { self.task.context() }
-/// }
-/// # let _ = Traced { task: &fpu_hosted_test::doc::new_task() };
-/// ```
-#[cfg_attr(
-    fpu_diagnostics,
-    diagnostic::on_unimplemented(
-        message = "`{Self}` does not prove that the task is stopped",
-        label = "the task could run, and change its registers, meanwhile",
-        note = "stop the task first and pass the guard type for which the kernel implements `fpu_core::Stopped`"
-    )
-)]
-pub unsafe trait Stopped {
-    /// The kernel's backend.
-    type Backend: RawFpu;
-    /// The backend, the same as [`Pinned::backend`].
-    fn backend(&self) -> &TheBackend<Self::Backend>;
-    /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
-    fn context(&self) -> FpuRef<'_, Self::Backend>;
-}
 
 /// Where kernel code runs that wants to use the FPU.
 ///

@@ -1,11 +1,19 @@
-//! The plan form: what is due, executed by the kernel's own assembly.
+//! The plan form: what is due, done later, by the kernel's own assembly.
 
 use core::marker::PhantomData;
 
 use crate::{
+    area::SaveArea,
+    backend::{RawFpu, RestoreFault},
+    error::Error,
     observe::{Event, EventKind},
-    residency::{in_due, out_due, InDue, OutDue, MEMORY},
-    Error, Exclusive, Pinned, RawFpu, RestoreFault, SaveArea, TaskFpu, UserReady,
+    protocol::{
+        cpu_word::Stamp,
+        steps::{due_on_entry, due_on_leaving, OnEntry},
+        word::{TaskWord, Word},
+    },
+    task::{TaskFpu, UserReady},
+    witness::{Exclusive, Pinned},
 };
 
 /// The steps of one trip to user mode and back, for assembly. The backend's restore, if one is due, its save, and two
@@ -131,18 +139,18 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: Exclusive + Pinned<Backend = B>,
     {
         let area = self.base().as_ptr();
-        let (restore_from, live, load) = match in_due(&self.word, cpu.words())? {
-            InDue::Nothing => (core::ptr::null(), self.word.load(), None),
-            InDue::Mark { live } => (core::ptr::null(), live, Some(EventKind::Skipped)),
-            InDue::Restore { live } => (area.cast_const(), live, Some(EventKind::Restored)),
+        let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
+            OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
+            OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
+            OnEntry::Load(live) => (area.cast_const(), live, Some(EventKind::Restored)),
         };
         let steps = UserSteps {
             restore_from,
             save_to: area,
             mask: cpu.backend().plan_word(),
             word: self.word.as_ptr(),
-            live,
-            saved: live | MEMORY,
+            live: live.bits(),
+            saved: Word::both(live).bits(),
         };
         Ok(UserPlan { steps, load, cpu, task: PhantomData })
     }
@@ -172,10 +180,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + Pinned<Backend = B>,
     {
-        let OutDue::Save { saved } = out_due(&self.word, cpu.words())? else { return Ok(None) };
+        let Some(saved) = due_on_leaving(&self.word, cpu.words())? else { return Ok(None) };
         let (save_to, mask, word) =
             (self.base().as_ptr(), cpu.backend().plan_word(), self.word.as_ptr());
-        let steps = SaveSteps { save_to, mask, word, saved };
+        let steps = SaveSteps { save_to, mask, word, saved: saved.bits() };
         Ok(Some(OutPlan { steps, cpu, task: PhantomData }))
     }
 }
@@ -231,8 +239,8 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
         // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
-        unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }
-            .mark_live(self.steps.live);
+        let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
+        word.mark_live(Stamp::from_bits(self.steps.live));
         self.tell_loaded();
         UserReady { _cpu: self.cpu, not_send: PhantomData }
     }
@@ -325,7 +333,8 @@ impl<C: Exclusive> OutPlan<'_, C> {
     /// ```
     pub unsafe fn saved(self) {
         // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
-        unsafe { &*self.steps.word.cast::<crate::residency::TaskWord>() }.publish(self.steps.saved);
+        let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
+        word.publish(Word::from_bits(self.steps.saved));
         for kind in [EventKind::Saved, EventKind::Unloaded] {
             self.cpu.observe(Event { kind, context: self.steps.word as usize });
         }

@@ -4,21 +4,30 @@
 //! be. The states ([`RegistersOnly`], [`Both`], [`MemoryOnly`], [`MemoryWritable`]) and what is asked of them
 //! ([`MemoryValid`] and its like, which carry the compiler's messages) are seldom written by name.
 
+pub(crate) mod messages;
+pub(crate) mod open;
+pub(crate) mod state;
+
 use core::marker::PhantomData;
 
-use crate::{
-    closed::ClosedCpu,
-    observe::EventKind,
-    residency::{next_stamp, TaskWord, MEMORY, NOWHERE},
-    Error, Exclusive, FpuRef, Pinned, RawFpu, SoftFloat, UserReady,
-};
-
-pub use crate::{
-    opened::{ReadSession, TaskState},
+pub use self::{
+    open::{ReadSession, TaskState},
     state::{
         Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
         RegistersStale, State, Unclaimed,
     },
+};
+use crate::{
+    backend::RawFpu,
+    error::Error,
+    observe::EventKind,
+    protocol::{
+        closed::Closed,
+        steps::{self, FpuRef},
+        word::{TaskWord, Word},
+    },
+    task::UserReady,
+    witness::{Exclusive, Pinned, SoftFloat},
 };
 
 /// The current task's state in state `S`. While it lives, kernel FPU sections on this CPU are refused
@@ -38,7 +47,7 @@ pub use crate::{
 #[must_use = "the CPU is closed to other users of the registers until this is dropped"]
 pub struct Session<'s, C: Pinned, S: State> {
     pub(crate) task: FpuRef<'s, C::Backend>,
-    pub(crate) closed: ClosedCpu<'s, C>,
+    pub(crate) closed: Closed<'s, C>,
     pub(crate) state: PhantomData<(S, *mut ())>,
 }
 
@@ -114,28 +123,19 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: RegistersStale,
     {
-        let live = next_stamp(self.closed.resident)?;
-        self.closed.resident = live;
-        // SAFETY: S1: checked in `new`. S2: pinned (P1), F1; this CPU is closed, and its registers are
-        // nobody's under the new word.
-        if let Err(why) = unsafe { self.closed.cpu().backend().restore(self.task.area) } {
-            self.task.tell(self.closed.cpu(), EventKind::Failed);
-            return Err(Error::RestoreFailed(why));
-        }
-        self.word().publish(live | MEMORY);
-        self.task.tell(self.closed.cpu(), EventKind::Restored);
+        let stamp = self.closed.issue()?;
+        // SAFETY: D1: checked in `new`; P4. D2: this CPU is closed. D4: it will be reopened with the new stamp.
+        unsafe { steps::load_beside(self.task, self.closed.cpu(), stamp) }?;
         Ok(self.become_state())
     }
 
-    fn save(&self, word: u64)
+    fn save(&self, word: Word)
     where
         S: MemoryStale,
     {
-        // SAFETY: S1: checked in `new`, and only this CPU accesses it (P4). S2: pinned (P1), F1;
-        // the CPU has been closed since the word was compared, so the registers are the task's.
-        unsafe { self.closed.cpu().backend().save(self.task.area) };
-        self.word().publish(word);
-        self.task.tell(self.closed.cpu(), EventKind::Saved);
+        // SAFETY: D1: checked in `new`; P4. D2: this CPU has been closed since the word was compared. D3: so the
+        // state says.
+        unsafe { steps::save(self.task, self.closed.cpu(), word) };
     }
 
     /// Saves: the image can be read, the registers are still valid.
@@ -155,7 +155,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: MemoryStale,
     {
-        self.save(self.closed.resident | MEMORY);
+        self.save(Word::both(self.closed.stamp()));
         self.become_state()
     }
 
@@ -175,7 +175,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: MemoryStale,
     {
-        self.save(self.closed.resident | MEMORY);
+        self.save(Word::both(self.closed.stamp()));
         self.task.tell(self.closed.cpu(), EventKind::Unloaded);
     }
 
@@ -196,9 +196,13 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: BothValid,
     {
-        self.word().publish(NOWHERE);
-        self.task.tell(self.closed.cpu(), EventKind::Invalidated);
+        self.drop_claim();
         self.become_state()
+    }
+
+    fn drop_claim(&self) {
+        self.word().publish(Word::NOWHERE);
+        self.task.tell(self.closed.cpu(), EventKind::Invalidated);
     }
 }
 
@@ -217,7 +221,7 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
-        self.save(NOWHERE);
+        self.save(Word::NOWHERE);
         self.task.tell(self.closed.cpu(), EventKind::Invalidated);
         self.become_state()
     }
@@ -259,7 +263,7 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     where
         C: Exclusive,
     {
-        self.word().mark_live(self.closed.resident);
+        self.word().mark_live(self.closed.stamp());
         self.task.tell(self.closed.cpu(), EventKind::Loaded);
         UserReady { _cpu: self.closed.into_cpu(), not_send: PhantomData }
     }
@@ -280,9 +284,8 @@ impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub fn make_memory_valid_write(self) -> Session<'s, C, MemoryWritable> {
-        if self.word().load() != NOWHERE {
-            self.word().publish(NOWHERE);
-            self.task.tell(self.closed.cpu(), EventKind::Invalidated);
+        if self.word().load() != Word::NOWHERE {
+            self.drop_claim();
         }
         self.become_state()
     }

@@ -1,11 +1,18 @@
-//! The kernel's own use of the registers.
+//! The kernel's own use of the registers: sections, and persistent contexts.
 
 use core::{hint::black_box, marker::PhantomData};
 
 use crate::{
+    backend::{KernelUnits, RawFpu},
+    error::Error,
     observe::{Event, EventKind},
-    residency::{after, close, gate, refusal, reopen, MEMORY},
-    Error, FpuRef, KernelUnits, Level, Pinned, RawFpu, SoftFloat,
+    protocol::{
+        closed::Closed,
+        cpu_word::gate,
+        steps::{self, FpuRef},
+        word::{Place, Word},
+    },
+    witness::{Level, Pinned, SoftFloat},
 };
 
 /// Kernel FPU sections. Its methods exist for every [`SoftFloat`] witness.
@@ -66,17 +73,14 @@ pub trait KernelFpu: Pinned {
     where
         Self: SoftFloat + Sized,
     {
-        let resident = begin(self, current)?;
-        self.observe(Event { kind: EventKind::Invalidated, context: 0 });
+        let mut closed = begin(self, current)?;
+        closed.end_claims();
+        let cpu = closed.cpu();
+        cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
         // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
-        // is saved, and the word with which the CPU will reopen is no stamp that anybody has.
-        unsafe { self.backend().kernel_defaults(units) };
-        Ok(Section {
-            cpu: self,
-            resident: after(resident),
-            units: Some(units),
-            not_send: PhantomData,
-        })
+        // is saved, and the stamp with which the CPU will reopen is no context's.
+        unsafe { cpu.backend().kernel_defaults(units) };
+        Ok(Section { closed, units, not_send: PhantomData })
     }
 
     /// Runs `code` in a section.
@@ -139,34 +143,27 @@ pub trait KernelFpu: Pinned {
         if self.level() == Level::Nmi {
             return Err(Error::Nmi);
         }
-        let w = persistent.word.load();
-        if w & MEMORY == 0 && current.map_or(true, |c| !core::ptr::eq(c.word, persistent.word)) {
-            return Err(refusal(w, self.words()));
+        let word = persistent.word.load();
+        let is_current = current.is_some_and(|c| core::ptr::eq(c.word, persistent.word));
+        if !word.in_memory() && !is_current {
+            return Err(word.refusal(self.words()));
         }
-        let before = begin(self, current)?;
-        let mut end = Section { cpu: self, resident: before, units: None, not_send: PhantomData };
-        let w = persistent.word.load();
-        if w == before | MEMORY {
-            persistent.tell(end.cpu, EventKind::Skipped);
+        let mut closed = begin(self, current)?;
+        if let Place::Both = closed.place(persistent.word.load()) {
+            persistent.word.mark_live(closed.stamp());
+            persistent.tell(closed.cpu(), EventKind::Skipped);
         } else {
-            end.resident = after(before);
-            // SAFETY: S1: the context was made with this backend (K1) and is used by this CPU now (P4).
-            // S2: pinned (P1), F1, this CPU is closed, the current task is saved.
-            if let Err(why) = unsafe { end.cpu.backend().restore(persistent.area) } {
-                persistent.tell(end.cpu, EventKind::Failed);
-                return Err(Error::RestoreFailed(why));
-            }
-            persistent.tell(end.cpu, EventKind::Restored);
+            closed.end_claims();
+            // SAFETY: D1: P3, and it is used by this CPU now (P4). D2: this CPU is closed. D4: the current task is
+            // saved, and the stamp with which the CPU will reopen is no context's.
+            unsafe { steps::load(persistent, closed.cpu(), closed.stamp()) }?;
         }
-        persistent.word.mark_live(end.resident);
-        persistent.tell(end.cpu, EventKind::Loaded);
+        persistent.tell(closed.cpu(), EventKind::Loaded);
         let value = stay(code);
-        // SAFETY: as for the restore; the CPU was closed all the time.
-        unsafe { end.cpu.backend().save(persistent.area) };
-        persistent.word.publish(end.resident | MEMORY);
-        persistent.tell(end.cpu, EventKind::Saved);
-        persistent.tell(end.cpu, EventKind::Unloaded);
-        drop(end);
+        // SAFETY: D1, D2: as for the load; the CPU was closed all the time. D3: they were the context's then.
+        unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };
+        persistent.tell(closed.cpu(), EventKind::Unloaded);
+        drop(closed);
         Ok(value)
     }
 }
@@ -182,25 +179,24 @@ fn stay<T>(code: impl FnOnce() -> T) -> T {
     black_box(black_box(code)())
 }
 
-/// Closes the CPU and saves the current task if the registers are its only copy. Returns the CPU's
-/// open word. On `Err` nothing has changed.
-fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Result<u64, Error> {
-    let words = cpu.words();
-    let resident = close(cpu, gate::SECTION)?;
-    let Some(task) = current else { return Ok(resident) };
-    let w = task.word.load();
-    if w == resident {
-        // SAFETY: S1: made with this backend (K1), used by this CPU only (P4). S2: pinned (P1), F1;
-        // the CPU is closed, and the word has just said that the registers are this task's.
-        unsafe { cpu.backend().save(task.area) };
-        task.word.publish(w | MEMORY);
-        task.tell(cpu, EventKind::Saved);
-        task.tell(cpu, EventKind::Unloaded);
-    } else if w & MEMORY == 0 {
-        reopen(words, resident);
-        return Err(refusal(w, words));
+/// Closes the CPU and saves the current task if the registers are its only copy. On `Err` nothing has changed.
+fn begin<'c, C: SoftFloat>(
+    cpu: &'c mut C,
+    current: Option<FpuRef<'_, C::Backend>>,
+) -> Result<Closed<'c, C>, Error> {
+    let closed = Closed::new(cpu, gate::SECTION)?;
+    let Some(task) = current else { return Ok(closed) };
+    let word = task.word.load();
+    match closed.place(word) {
+        Place::Registers => {
+            // SAFETY: D1: P3, P4. D2: this CPU has been closed since its word was read. D3: compared just now.
+            unsafe { steps::save(task, closed.cpu(), word.saved()) };
+            task.tell(closed.cpu(), EventKind::Unloaded);
+        }
+        Place::Both | Place::Memory => {}
+        Place::Elsewhere => return Err(closed.refuse(word)),
     }
-    Ok(resident)
+    Ok(closed)
 }
 
 /// The kernel uses the registers until this is dropped. It holds the witness, so what the kernel
@@ -217,11 +213,9 @@ fn begin<C: SoftFloat>(cpu: &C, current: Option<FpuRef<'_, C::Backend>>) -> Resu
 /// ```
 #[must_use = "the section ends when this is dropped"]
 pub struct Section<'c, C: Pinned> {
-    cpu: &'c mut C,
-    /// The word to reopen with.
-    resident: u64,
-    /// What the section began with; `None` while a persistent context runs.
-    units: Option<KernelUnits>,
+    closed: Closed<'c, C>,
+    /// What the section began with.
+    units: KernelUnits,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -238,16 +232,13 @@ impl<C: Pinned> Section<'_, C> {
     /// ```
     #[must_use]
     pub fn cpu(&self) -> &C {
-        self.cpu
+        self.closed.cpu()
     }
 }
 
 impl<C: Pinned> Drop for Section<'_, C> {
     fn drop(&mut self) {
-        if let Some(units) = self.units {
-            // SAFETY: S2: pinned (P1), F1, this CPU is still closed; the registers are nobody's, as at the beginning.
-            unsafe { self.cpu.backend().section_end(units) };
-        }
-        reopen(self.cpu.words(), self.resident);
+        // SAFETY: S2: pinned (P1), F1, this CPU is still closed; no context is in the registers, as at the beginning.
+        unsafe { self.closed.cpu().backend().section_end(self.units) };
     }
 }

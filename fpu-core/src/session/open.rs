@@ -1,12 +1,22 @@
-//! Opening the current task's state: whichever state it is in, and the two calls that need not know.
+//! Opening the current task's state: whichever state it is in, the calls that need not know, and the fork.
 
 use core::marker::PhantomData;
 
+use super::{
+    state::{Both, MemoryOnly, MemoryWritable, RegistersOnly, State},
+    Session,
+};
 use crate::{
-    closed::ClosedCpu,
-    residency::{refusal, MEMORY},
-    session::{Both, MemoryOnly, MemoryWritable, RegistersOnly, Session, State},
-    Error, Pinned, RawFpu, SaveArea, SoftFloat, TaskFpu,
+    area::SaveArea,
+    backend::RawFpu,
+    error::Error,
+    protocol::{
+        closed::Closed,
+        cpu_word::gate,
+        word::{Place, Word},
+    },
+    task::TaskFpu,
+    witness::{Pinned, SoftFloat},
 };
 
 /// The current task's state, opened: exactly one handle, and on it only what is right.
@@ -54,19 +64,49 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: SoftFloat + Pinned<Backend = B>,
     {
-        let closed = ClosedCpu::new(cpu)?;
-        let (task, state) = (self.context(), PhantomData);
-        let w = self.word.load();
-        if w == closed.resident {
-            Ok(TaskState::RegistersOnly(Session { task, closed, state }))
-        } else if w == closed.resident | MEMORY {
-            Ok(TaskState::Both(Session { task, closed, state: PhantomData }))
-        } else if w & MEMORY != 0 {
-            Ok(TaskState::MemoryOnly(Session { task, closed, state: PhantomData }))
-        } else {
-            let cpu = closed.into_cpu();
-            Err(refusal(w, cpu.words()))
-        }
+        let closed = Closed::new(cpu, gate::SESSION)?;
+        let (task, word) = (self.context(), self.word.load());
+        Ok(match closed.place(word) {
+            Place::Registers => {
+                TaskState::RegistersOnly(Session { task, closed, state: PhantomData })
+            }
+            Place::Both => TaskState::Both(Session { task, closed, state: PhantomData }),
+            Place::Memory => TaskState::MemoryOnly(Session { task, closed, state: PhantomData }),
+            Place::Elsewhere => return Err(closed.refuse(word)),
+        })
+    }
+
+    /// Fork: `child` becomes a copy of this, the current task's, state; it is resident nowhere.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open); the child is then unchanged.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_avx0(7);
+    /// let mut child = new_task();
+    /// task.fork_into(&mut cpu, &mut child)?;
+    /// assert!(task.registers_valid(&cpu) && !child.registers_valid(&cpu));
+    /// drop(child.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 7);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[doc(alias = "fpu_clone")]
+    pub fn fork_into<C, A2>(&self, cpu: &mut C, child: &mut TaskFpu<B, A2>) -> Result<(), Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+        A2: SaveArea,
+    {
+        let state = self.open(cpu)?.make_memory_valid_read();
+        // Before its memory changes: registers of some CPU may hold what was there.
+        child.word.publish(Word::NOWHERE);
+        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
+        // borrowed exclusively and is another value, so they do not overlap (A2).
+        unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
+        Ok(())
     }
 }
 

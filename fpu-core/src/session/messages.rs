@@ -4,10 +4,12 @@
 //! which is the wrong one (`image` for `image_mut`, `switch_prepare` for `switch_return`). Each asks for
 //! a trait that nothing implements; its text is the message.
 
-use crate::{
-    session::{MemoryWritable, ReadSession, RegistersOnly, Session},
-    RawFpu, SoftFloat, StoppedTask, UserReady,
+use super::{
+    open::ReadSession,
+    state::{MemoryWritable, RegistersOnly},
+    Session,
 };
+use crate::{backend::RawFpu, stopped::StoppedTask, task::UserReady, witness::SoftFloat};
 
 macro_rules! hint {
     ($name:ident, $message:literal, $label:literal, $note:literal) => {

@@ -1,0 +1,189 @@
+//! The guard that shuts a CPU to every other user of its registers; a CPU's coming and going. No gate moves anywhere
+//! else.
+
+use super::{
+    cpu_word::{gate, set_gate, Stamp},
+    word::{Place, Word},
+};
+use crate::{
+    error::Error,
+    sync::{compiler_fence, Ordering},
+    witness::{CpuWords, Level, Pinned},
+};
+
+/// A CPU on which nobody else can use the registers, until drop. A forgotten one leaves the CPU
+/// refusing with [`Error::Busy`], nothing worse.
+///
+/// While it lives the CPU's word is closed: it matches nobody, and no stamp can be taken on the hot path.
+pub(crate) struct Closed<'c, C: Pinned> {
+    cpu: &'c mut C,
+    /// The one to reopen with.
+    stamp: Stamp,
+}
+
+impl<'c, C: Pinned> Closed<'c, C> {
+    /// For a section or a session.
+    #[inline]
+    pub(crate) fn new(cpu: &'c mut C, by: u64) -> Result<Self, Error> {
+        refuse_nmi(cpu)?;
+        let stamp = close(cpu.words(), by)?;
+        Ok(Self { cpu, stamp })
+    }
+    pub(crate) fn cpu(&self) -> &C {
+        self.cpu
+    }
+    /// What the registers are loaded under.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+    /// Where a context's state is.
+    #[inline]
+    pub(crate) fn place(&self, word: Word) -> Place {
+        word.against(self.stamp).place()
+    }
+    /// Nobody holds the stamp with which the CPU is reopened. There is one, or it could not have been closed.
+    #[inline]
+    pub(crate) fn end_claims(&mut self) {
+        self.stamp = self.stamp.next();
+    }
+    /// The same where it may be called again.
+    #[inline]
+    pub(crate) fn issue(&mut self) -> Result<Stamp, Error> {
+        self.stamp = self.stamp.another()?;
+        Ok(self.stamp)
+    }
+    /// Opens, and says why a context cannot be used here.
+    pub(crate) fn refuse(self, word: Word) -> Error {
+        word.refusal(self.into_cpu().words())
+    }
+    /// Opens, and gives the witness back.
+    pub(crate) fn into_cpu(self) -> &'c mut C {
+        open(self.cpu.words(), self.stamp);
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: rests on no duty: moves the reference out of a value that is neither dropped nor used
+        // again.
+        unsafe { core::ptr::read(&this.cpu) }
+    }
+}
+
+impl<C: Pinned> Drop for Closed<'_, C> {
+    #[inline]
+    fn drop(&mut self) {
+        open(self.cpu.words(), self.stamp);
+    }
+}
+
+/// A non-maskable interrupt could be between a comparison and a save.
+#[inline]
+fn refuse_nmi<C: Pinned + ?Sized>(cpu: &C) -> Result<(), Error> {
+    match cpu.level() {
+        Level::Nmi => Err(Error::Nmi),
+        _ => Ok(()),
+    }
+}
+
+/// Shuts the gate, and returns the word behind it.
+///
+/// An interrupt can run a whole section before the gate is set; one that comes after is refused.
+/// So the word is read behind the gate, and a plain load and store are enough.
+#[inline]
+fn shut<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
+    match cpu.gate() {
+        gate::OPEN => {}
+        gate::OFFLINE => return Err(Error::CpuOffline),
+        _ => return Err(Error::Busy),
+    }
+    set_gate(cpu, by);
+    compiler_fence(Ordering::SeqCst);
+    Ok(Stamp::of(cpu))
+}
+
+/// Shuts the gate and closes the word; the stamp with which to open it again.
+#[inline]
+fn close<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
+    let found = shut(cpu, by)?;
+    if found.none_left() {
+        set_gate(cpu, gate::OPEN);
+        return Err(Error::Exhausted);
+    }
+    if found.left_closed() {
+        // An interrupt has just begun something and forgotten to end it: it stays so.
+        return Err(Error::Busy);
+    }
+    found.closed().set(cpu);
+    Ok(found.open())
+}
+
+/// Opens the gate, in front of the stamp that the CPU shall have.
+#[inline]
+fn open<W: CpuWords>(cpu: &W, stamp: Stamp) {
+    stamp.set(cpu);
+    compiler_fence(Ordering::SeqCst);
+    set_gate(cpu, gate::OPEN);
+}
+
+/// Opens a CPU that is offline, under a number.
+pub(crate) fn come_online<C: Pinned + ?Sized>(cpu: &C, number: u32) -> Result<(), Error> {
+    refuse_nmi(cpu)?;
+    let cpu = cpu.words();
+    if cpu.gate() != gate::OFFLINE {
+        return Err(Error::CpuOnline);
+    }
+    open(cpu, Stamp::of(cpu).online(number)?);
+    Ok(())
+}
+
+/// Closes a CPU until it comes back. One that has used up its stamps can go, too.
+pub(crate) fn go_offline<C: Pinned>(cpu: &C) -> Result<(), Error> {
+    refuse_nmi(cpu)?;
+    let cpu = cpu.words();
+    let found = shut(cpu, gate::SESSION)?;
+    if found.left_closed() {
+        // As for a guard: an interrupt has just begun something and forgotten to end it. Under how many
+        // stamps, nobody knows, so no word could be left that is sure to be behind them.
+        return Err(Error::Busy);
+    }
+    found.offline().set(cpu);
+    compiler_fence(Ordering::SeqCst);
+    set_gate(cpu, gate::OFFLINE);
+    Ok(())
+}
+
+/// Ends the claims on a CPU that has no stamp left: nothing can be loaded there any more.
+pub(crate) fn use_up<W: CpuWords>(cpu: &W) {
+    Stamp::of(cpu).used_up().set(cpu);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{
+        cpu_word::tests::{online, stamp, ALL},
+        steps::due_on_entry,
+        word::TaskWord,
+    };
+
+    #[test]
+    fn a_closed_cpu_refuses_whatever_its_count() {
+        for count in [0, 1, ALL / 2, ALL - 4, ALL - 3, ALL - 1] {
+            let (cpu, now) = (online(7, count), stamp(7, count));
+            let Ok(open_word) = close(&cpu, gate::SESSION) else {
+                assert!(count >= ALL - 3);
+                assert_eq!((Stamp::of(&cpu), cpu.gate()), (now, gate::OPEN));
+                continue;
+            };
+            assert_eq!(open_word, now);
+            let (nowhere, live, other) = (TaskWord::new(), TaskWord::new(), TaskWord::new());
+            live.mark_live(now);
+            other.publish(Word::both(stamp(0, 1)));
+            let both = TaskWord::new();
+            both.publish(Word::both(now));
+            for word in [nowhere, live, both, other] {
+                assert!(matches!(due_on_entry(&word, &cpu), Err(Error::Busy)), "{word:?}");
+                assert_eq!(Stamp::of(&cpu), now.closed());
+            }
+            open(&cpu, now);
+            assert_eq!((Stamp::of(&cpu), cpu.gate()), (now, gate::OPEN));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What is due when a task leaves a CPU or enters user mode, and how it is done: one save, one load, and with each the
+//! store to the context's word that belongs to it.
+
+use core::{marker::PhantomData, ptr::NonNull};
+
+use super::{
+    cpu_word::Stamp,
+    word::{Place, TaskWord, Word},
+};
+use crate::{
+    backend::RawFpu,
+    error::Error,
+    observe::{Event, EventKind},
+    witness::{CpuWords, Pinned},
+};
+
+/// A context without the type of its area: what a section saves, or what it runs as.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// # let (mut cpu, task) = cpu_and_task();
+/// let current = Some(task.context());
+/// cpu.with_kernel_fpu(current, KernelUnits::ALL, || { /* vector code */ })?;
+/// # Ok::<(), fpu_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct FpuRef<'t, B> {
+    pub(crate) word: &'t TaskWord,
+    pub(crate) area: NonNull<u8>,
+    pub(crate) backend: PhantomData<fn(&B)>,
+}
+
+impl<B> Clone for FpuRef<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B> Copy for FpuRef<'_, B> {}
+
+impl<B> FpuRef<'_, B> {
+    #[inline(always)]
+    pub(crate) fn tell<C: Pinned>(&self, cpu: &C, kind: EventKind) {
+        cpu.observe(Event { kind, context: self.word.as_ptr() as usize });
+    }
+}
+
+/// What is due when the task of `word` is switched out of this CPU: nothing, or a save, and the word that it
+/// then has.
+#[inline(always)]
+pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Option<Word>, Error> {
+    let w = word.load();
+    if w.in_memory() {
+        return Ok(None);
+    }
+    if !w.is_live_under(Stamp::of(cpu)) {
+        return Err(w.refusal(cpu));
+    }
+    Ok(Some(w.saved()))
+}
+
+/// What going to user mode takes; each carries the stamp under which the task is then live.
+pub(crate) enum OnEntry {
+    Nothing,
+    Mark(Stamp),
+    /// The stamp is the CPU's already, and nobody's until the load is done.
+    Load(Stamp),
+}
+
+/// What is due before the task of `word` enters user mode here.
+#[inline(always)]
+pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
+    let current = Stamp::of(cpu);
+    let compared = word.load().against(current);
+    match compared.place() {
+        Place::Registers => Ok(OnEntry::Nothing),
+        Place::Both => Ok(OnEntry::Mark(current)),
+        Place::Elsewhere => Err(compared.refusal(cpu)),
+        Place::Memory => {
+            let fresh = current.next();
+            if !fresh.is_open() {
+                return Err(compared.refusal(cpu));
+            }
+            // Before the registers change: from here on they are nobody's. A load that fails needs
+            // nothing undone.
+            fresh.set(cpu);
+            Ok(OnEntry::Load(fresh))
+        }
+    }
+}
+
+/// The save: the registers go to memory, and only then the context's word says so.
+///
+/// # Safety
+///
+/// * **D1** the context was made with this CPU's backend (P3), so its area is large enough, and only this CPU uses
+///   it now (P4).
+/// * **D2** nothing but the task has changed the registers since its word was compared with this CPU's: the
+///   CPU is closed, or interrupts are off (E1); it is pinned (P1), and kernel code leaves them alone (F1).
+/// * **D3** that comparison said that they hold the context.
+#[inline(always)]
+pub(crate) unsafe fn save<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C, word: Word) {
+    // SAFETY: S1: D1. S2: D2; what is in the registers is the context's (D3).
+    unsafe { cpu.backend().save(context.area) };
+    context.word.publish(word);
+    context.tell(cpu, EventKind::Saved);
+}
+
+/// The load: memory goes to the registers, and only then the context's word says that they are its only copy. If the
+/// hardware refuses the image they are nobody's, and the word says what it said.
+///
+/// # Safety
+///
+/// D1 and D2, and
+///
+/// * **D4** the registers are nobody's: `stamp` is, or is going to be, this CPU's, and no context has it.
+#[inline(always)]
+pub(crate) unsafe fn load<C: Pinned>(
+    context: FpuRef<'_, C::Backend>,
+    cpu: &C,
+    stamp: Stamp,
+) -> Result<(), Error> {
+    // SAFETY: D1, D2, D4 by the caller.
+    unsafe { restore(context, cpu) }?;
+    context.word.mark_live(stamp);
+    context.tell(cpu, EventKind::Restored);
+    Ok(())
+}
+
+/// The same where the context does not run next: memory stays valid beside the registers.
+///
+/// # Safety
+///
+/// As for [`load`].
+#[inline]
+pub(crate) unsafe fn load_beside<C: Pinned>(
+    context: FpuRef<'_, C::Backend>,
+    cpu: &C,
+    stamp: Stamp,
+) -> Result<(), Error> {
+    // SAFETY: D1, D2, D4 by the caller.
+    unsafe { restore(context, cpu) }?;
+    context.word.publish(Word::both(stamp));
+    context.tell(cpu, EventKind::Restored);
+    Ok(())
+}
+
+/// # Safety
+///
+/// As for [`load`].
+#[inline(always)]
+unsafe fn restore<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C) -> Result<(), Error> {
+    // SAFETY: S1: D1. S2: D2; nobody needs what is in the registers (D4).
+    if let Err(why) = unsafe { cpu.backend().restore(context.area) } {
+        context.tell(cpu, EventKind::Failed);
+        return Err(Error::RestoreFailed(why));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::cpu_word::{
+        gate,
+        tests::{online, stamp, Words, ALL},
+    };
+
+    fn word(says: Word) -> TaskWord {
+        let word = TaskWord::new();
+        word.publish(says);
+        word
+    }
+    fn live(stamp: Stamp) -> TaskWord {
+        let word = TaskWord::new();
+        word.mark_live(stamp);
+        word
+    }
+
+    #[test]
+    fn only_a_load_takes_a_stamp() {
+        let now = stamp(2, 5);
+        for (word, expect) in [
+            (live(now), "nothing"),
+            (word(Word::both(now)), "mark"),
+            (TaskWord::new(), "load"),
+            (word(Word::both(stamp(2, 4))), "load"),
+            (live(stamp(2, 4)), "Lost"),
+            (live(stamp(4, 1)), "LiveElsewhere { cpu: 4 }"),
+        ] {
+            let cpu = online(2, 5);
+            let got = match due_on_entry(&word, &cpu) {
+                Ok(OnEntry::Nothing) => "nothing".into(),
+                Ok(OnEntry::Mark(live)) => {
+                    assert_eq!(live, now);
+                    "mark".into()
+                }
+                Ok(OnEntry::Load(live)) => {
+                    assert_eq!(live, stamp(2, 6));
+                    "load".into()
+                }
+                Err(e) => std::format!("{e:?}"),
+            };
+            assert_eq!(got, expect, "{word:?}");
+            let after = if got == "load" { stamp(2, 6) } else { now };
+            assert_eq!(Stamp::of(&cpu), after, "{word:?}");
+        }
+    }
+
+    #[test]
+    fn exhaustion_is_refused_and_never_reissues() {
+        let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
+        let nowhere = TaskWord::new();
+        assert!(matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load(live)) if live == last));
+        for _ in 0..3 {
+            assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
+            assert_eq!((Stamp::of(&cpu), cpu.gate()), (last, gate::OPEN));
+        }
+    }
+
+    #[test]
+    fn a_cpu_that_was_never_online_holds_nobody() {
+        let cpu = Words::default();
+        for word in [TaskWord::new(), live(stamp(0, 1)), word(Word::both(stamp(0, 1)))] {
+            assert!(matches!(due_on_entry(&word, &cpu), Err(Error::CpuOffline)));
+            assert!(matches!(due_on_leaving(&word, &cpu), Ok(None) | Err(Error::CpuOffline)));
+        }
+        assert_eq!((cpu.resident(), cpu.gate()), (0, gate::OFFLINE));
+    }
+}
