@@ -116,16 +116,19 @@ const SOURCES: [&str; 9] = [
     "verify.rs",
 ];
 /// Those that have none: what a kernel or a backend supplies, and what is inside.
-const OTHER_SOURCES: [&str; 12] = [
+const OTHER_SOURCES: [&str; 15] = [
+    "align.rs",
     "area.rs",
     "backend.rs",
     "closed.rs",
     "error.rs",
+    "heap_area.rs",
     "hints.rs",
     "idle.rs",
     "kernel.rs",
     "lib.rs",
-    "observer.rs",
+    "macros.rs",
+    "observe.rs",
     "residency.rs",
     "state.rs",
     "sync.rs",
