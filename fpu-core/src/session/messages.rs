@@ -7,7 +7,7 @@
 use super::{
     open::ReadSession,
     state::{MemoryWritable, RegistersOnly},
-    Session,
+    typed::Session,
 };
 use crate::{backend::RawFpu, stopped::StoppedTask, task::UserReady, witness::SoftFloat};
 

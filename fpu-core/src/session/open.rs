@@ -4,7 +4,7 @@ use core::marker::PhantomData;
 
 use super::{
     state::{Both, MemoryOnly, MemoryWritable, RegistersOnly, State},
-    Session,
+    typed::Session,
 };
 use crate::{
     area::SaveArea,

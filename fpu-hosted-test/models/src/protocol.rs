@@ -136,12 +136,12 @@ protocol! {
          "task.publish(task.load().saved());" =>
          "task.mark_live(Stamp::from_bits(task.load().saved().bits()));";
     SessionMarkRelaxed, "the release of the mark after a session's save" => wrong::IN_SESSION, "I1", "Causality violation", 0, Not(ORDERING),
-        "session/mod.rs":
+        "session/typed.rs":
          "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>
          "unsafe { self.closed.cpu().backend().save(self.task.area) };
          self.word().mark_live(crate::protocol::cpu_word::Stamp::from_bits(word.bits()));";
     WriteKeepsClaim, "the invalidation before a session writes memory" => section::SESSION, "I1", "lost write", 0, At(1),
-        "session/mod.rs":
+        "session/typed.rs":
          "self.drop_claim();
          self.become_state()
          }
@@ -151,11 +151,11 @@ protocol! {
          }
          
          fn",
-        "session/mod.rs": "self.save(Word::NOWHERE);" => "self.save(Word::both(self.closed.stamp()));";
+        "session/typed.rs": "self.save(Word::NOWHERE);" => "self.save(Word::both(self.closed.stamp()));";
     WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1, At(2),
-        "session/mod.rs": "if self.word().load() != Word::NOWHERE {" => "if false {";
+        "session/typed.rs": "if self.word().load() != Word::NOWHERE {" => "if false {";
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(3),
-        "session/mod.rs":
+        "session/typed.rs":
          "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>
          "self.word().publish(word);";
     SessionSkipsGate, "the closing for a session" => section::INTERRUPT, "I3", "kernel residue", 0, At(1),
@@ -170,9 +170,9 @@ protocol! {
          found.closed().set(cpu);
          }";
     SessionReloadKeepsStamp, "the new stamp for a session's load" => section::SESSION, "I2", "another task's residue", 0, At(2),
-        "session/mod.rs": "let stamp = self.closed.issue()?;" => "let stamp = self.closed.stamp();";
+        "session/typed.rs": "let stamp = self.closed.issue()?;" => "let stamp = self.closed.stamp();";
     SessionReturnSkipsMark, "the mark on return from a session" => section::SESSION, "I1", "stale registers", 0, At(2),
-        "session/mod.rs": "self.word().mark_live(self.closed.stamp());" => "";
+        "session/typed.rs": "self.word().mark_live(self.closed.stamp());" => "";
     StoppedWriteKeepsClaim, "the invalidation before a debugger writes" => stopped::WRITE, "I1", "lost write", 0, At(2),
         "stopped.rs": "self.task.word.publish(Word::NOWHERE);" => "";
     StoppedIgnoresLive, "the refusal of a task that runs" => wrong::STOPS, "I1", "Causality violation", 0, At(1),
