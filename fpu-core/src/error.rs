@@ -20,7 +20,7 @@ pub enum Error {
     CpuOffline,
     /// The CPU is online already.
     CpuOnline,
-    /// The CPU number does not fit the word ([`MAX_CPUS`](crate::MAX_CPUS)).
+    /// The CPU number does not fit the word ([`MAX_CPUS`]).
     InvalidCpu,
     /// A kernel FPU section or a session is open on this CPU: use a path without FPU, or wait.
     Busy,

@@ -32,7 +32,7 @@ impl<'c, C: Pinned> Closed<'c, C> {
     pub(crate) fn cpu(&self) -> &C {
         self.cpu
     }
-    /// What the registers are loaded under.
+    /// The one with which the CPU is reopened: until claims end, that of what the registers hold.
     pub(crate) fn stamp(&self) -> Stamp {
         self.stamp
     }
