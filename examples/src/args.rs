@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use fpu_x86::Rung;
+use fpu_x86::SaveInstruction;
 
 use crate::{faults::Fault, options::Options};
 
@@ -14,7 +14,7 @@ pub struct Args {
     /// How often each script runs under each kernel.
     pub runs: u64,
     /// The instruction, if not the best.
-    pub rung: Option<Rung>,
+    pub rung: Option<SaveInstruction>,
     /// Where the timeline goes, if not to the default place.
     pub svg: Option<PathBuf>,
     /// One JSON document instead of the table.
@@ -33,11 +33,11 @@ pub enum Command {
 }
 
 /// The rungs by name.
-pub const RUNGS: [(&str, Rung); 4] = [
-    ("xsavec", Rung::Xsavec),
-    ("xsaveopt", Rung::Xsaveopt),
-    ("xsave", Rung::Xsave),
-    ("fxsave", Rung::Fxsave),
+pub const RUNGS: [(&str, SaveInstruction); 4] = [
+    ("xsavec", SaveInstruction::Xsavec),
+    ("xsaveopt", SaveInstruction::Xsaveopt),
+    ("xsave", SaveInstruction::Xsave),
+    ("fxsave", SaveInstruction::Fxsave),
 ];
 
 fn help() -> String {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fpu_hosted_test::real::Classes;
-use fpu_x86::{Components, Plan, Rung};
+use fpu_x86::{Components, Plan, SaveInstruction};
 
 use crate::{
     args::{self, Args, Command},
@@ -23,7 +23,7 @@ use crate::{
 
 fn setup(args: &Args) -> Result<Setup, String> {
     let classes = Classes::detect();
-    let (plan, classes) = if args.rung == Some(Rung::Fxsave) {
+    let (plan, classes) = if args.rung == Some(SaveInstruction::Fxsave) {
         // SAFETY: X1: the tasks then use x87 and SSE only; compiled code, which may use more, runs
         // between scripts, and what it leaves there is no task's.
         let plan = unsafe { Plan::detect_user_without(!Components::LEGACY) };
@@ -33,7 +33,7 @@ fn setup(args: &Args) -> Result<Setup, String> {
     };
     let mut plan = plan.map_err(|why| why.to_string())?;
     if let Some(rung) = args.rung {
-        plan = plan.with_rung(rung).map_err(|why| why.to_string())?;
+        plan = plan.with_save_instruction(rung).map_err(|why| why.to_string())?;
     }
     Ok(Setup { plan, classes, seed: args.seed })
 }

@@ -112,7 +112,7 @@ pub fn document(
 ) -> String {
     let total = Row::total(rows);
     let list: Vec<_> = rows.iter().map(|r| row(r, overhead)).collect();
-    let rung = format!("{:?}", setup.plan.rung()).to_lowercase();
+    let rung = format!("{:?}", setup.plan.save_instruction()).to_lowercase();
     format!(
         "{{\"cpu\":{},\"registers\":{},\"rung\":{},\"area_bytes\":{},\"cores\":[{},{}],\"seed\":{},\
          \"overhead_cycles\":{overhead},\"fault\":{},\"scenarios\":[{}],\"total\":{},\

@@ -177,7 +177,7 @@ pub fn heading(machine: &Machine, setup: &Setup, tasks: usize) -> String {
         "{}: {}\n{}, {} bytes an area; {cpus}; {tasks} tasks; seed {}",
         cpu_name(),
         setup.classes.describe(),
-        format!("{:?}64", setup.plan.rung()).to_uppercase(),
+        format!("{:?}64", setup.plan.save_instruction()).to_uppercase(),
         setup.plan.area_len(),
         setup.seed
     )

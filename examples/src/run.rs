@@ -124,8 +124,8 @@ pub fn run(
     scenario: &Scenario,
     kernel: Kernel,
 ) -> Result<Outcome, String> {
-    let instructions =
-        Instructions::of(setup.plan.rung()).ok_or("no assembly for this rung in user mode")?;
+    let instructions = Instructions::of(setup.plan.save_instruction())
+        .ok_or("no assembly for this rung in user mode")?;
     let world = World::new(setup, &scenario.script.ops, instructions);
     let ready = std::sync::Barrier::new(2);
     let mut done = Vec::new();

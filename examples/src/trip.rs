@@ -10,7 +10,7 @@ use std::{
 
 use fpu_core::UserSteps;
 use fpu_hosted_test::real::RegFile;
-use fpu_x86::Rung;
+use fpu_x86::SaveInstruction;
 
 /// Leave the restore out although it is due.
 pub const SKIP_RESTORE: u64 = 1;
@@ -79,12 +79,12 @@ pub struct Instructions {
 impl Instructions {
     /// Those of a rung; `None` for those that user mode does not have (XSAVES).
     #[must_use]
-    pub fn of(rung: Rung) -> Option<Self> {
+    pub fn of(rung: SaveInstruction) -> Option<Self> {
         match rung {
-            Rung::Xsavec => Some(Self { restore: 0, save: 0 }),
-            Rung::Xsaveopt => Some(Self { restore: 0, save: 1 }),
-            Rung::Xsave => Some(Self { restore: 0, save: 2 }),
-            Rung::Fxsave => Some(Self { restore: 1, save: 3 }),
+            SaveInstruction::Xsavec => Some(Self { restore: 0, save: 0 }),
+            SaveInstruction::Xsaveopt => Some(Self { restore: 0, save: 1 }),
+            SaveInstruction::Xsave => Some(Self { restore: 0, save: 2 }),
+            SaveInstruction::Fxsave => Some(Self { restore: 1, save: 3 }),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use fpu_x86::{Components, Layout, Plan, Rung, Standard};
+use fpu_x86::{Components, Layout, Plan, SaveInstruction, Standard};
 use serde_json::{json, Value};
 
 #[path = "support/program.rs"]
@@ -360,7 +360,7 @@ fn the_table_fits_and_says_what_the_cpu_says() {
     }
     // Computed is what the subleaves of CPUID make; its own sum of them may be another (a hypervisor that
     // takes components away may leave the size with them), which the table says.
-    let facts = plan.facts();
+    let facts = plan.cpuid_info();
     let all = Layout::<Standard>::new(facts, facts.supported_user()).map(|layout| layout.len());
     let agrees = all.is_ok_and(|len| len == facts.standard_supported() as usize);
     let row = "standard, all that XCR0 can enable";
@@ -394,7 +394,8 @@ fn a_table_shows_what_is_off_and_finds_what_cannot_be_read() {
 
 /// Is there an XSAVE area on this machine?
 fn has_area() -> bool {
-    Plan::detect_user(Components::all()).is_ok_and(|plan| plan.rung() != Rung::Fxsave)
+    Plan::detect_user(Components::all())
+        .is_ok_and(|plan| plan.save_instruction() != SaveInstruction::Fxsave)
 }
 
 #[test]

@@ -13,7 +13,7 @@ use fpu_examples::{
     },
 };
 use fpu_hosted_test::real::{run_between, Classes, RegFile};
-use fpu_x86::{Components, Facts, ForeignImage, Format, Plan, Rung};
+use fpu_x86::{Components, CpuidInfo, ForeignImage, Format, Plan, SaveInstruction};
 
 /// What a thunk saves to.
 struct Target<'a> {
@@ -47,11 +47,14 @@ fn image(plan: &Plan, registers: &RegFile) -> Vec<u8> {
 /// A plan for each instruction that can be used here.
 fn plans() -> Vec<Plan> {
     let best = Plan::detect_user(Components::all()).expect("a plan");
-    Rung::ALL.into_iter().filter_map(|rung| best.clone().with_rung(rung).ok()).collect()
+    SaveInstruction::ALL
+        .into_iter()
+        .filter_map(|rung| best.clone().with_save_instruction(rung).ok())
+        .collect()
 }
 
-fn facts() -> Facts {
-    Facts::from_cpuid(Words::of_this_cpu()).expect("a CPU")
+fn facts() -> CpuidInfo {
+    CpuidInfo::from_cpuid(Words::of_this_cpu()).expect("a CPU")
 }
 
 fn decoded(bytes: &[u8]) -> Result<String, String> {
@@ -87,7 +90,7 @@ fn what_this_cpu_saves_is_what_is_decoded() {
             let used =
                 used.iter().filter(|(_, held)| *held).map(|(len, _)| *len).max().unwrap_or(0);
             let seen = area.vector(n);
-            assert_eq!(seen[..used], expected[..used], "vector {n}, {:?}", plan.rung());
+            assert_eq!(seen[..used], expected[..used], "vector {n}, {:?}", plan.save_instruction());
             assert!(seen[used..].iter().all(|byte| *byte == 0), "vector {n}");
         }
         for n in 0..8 {
@@ -113,26 +116,35 @@ fn what_this_cpu_saves_is_what_is_decoded() {
 fn absent_components_are_said_to_be_initial() {
     // The CPU may leave out what is initial, and need not (SDM vol. 1, 13.6).
     let registers = RegFile::initial(Classes::detect());
-    let optimised = |plan: &Plan| matches!(plan.rung(), Rung::Xsavec | Rung::Xsaveopt);
+    let optimised = |plan: &Plan| {
+        matches!(plan.save_instruction(), SaveInstruction::Xsavec | SaveInstruction::Xsaveopt)
+    };
     for plan in plans().iter().filter(|plan| optimised(plan)) {
         let bytes = image(plan, &registers);
         let shown = decoded(&bytes).expect("well-formed");
         if bytes[512] & 1 != 0 {
-            println!("SKIP: {:?}: this CPU calls initial x87 registers in use", plan.rung());
+            println!(
+                "SKIP: {:?}: this CPU calls initial x87 registers in use",
+                plan.save_instruction()
+            );
             continue;
         }
         let initial = shown.lines().find(|line| line.starts_with("initial "));
-        assert!(initial.is_some_and(|line| line.contains("X87")), "{:?}: {shown}", plan.rung());
+        assert!(
+            initial.is_some_and(|line| line.contains("X87")),
+            "{:?}: {shown}",
+            plan.save_instruction()
+        );
         assert!(!shown.contains("FCW"), "{shown}");
     }
     // Old bytes in the place of an absent component are nothing.
     let registers = RegFile::pattern(3, Classes::detect());
-    for plan in plans().iter().filter(|plan| plan.rung() != Rung::Fxsave) {
+    for plan in plans().iter().filter(|plan| plan.save_instruction() != SaveInstruction::Fxsave) {
         let mut bytes = image(plan, &registers);
         bytes[512..520].fill(0);
         let shown = decoded(&bytes).expect("well-formed");
         for word in ["zmm", "ymm", "xmm", "FCW", "OPMASK  "] {
-            assert!(!shown.contains(word), "{:?}: {shown}", plan.rung());
+            assert!(!shown.contains(word), "{:?}: {shown}", plan.save_instruction());
         }
         for (name, _) in plan.components().iter_names().filter(|(_, one)| one.number().is_some()) {
             assert!(shown[shown.find("initial").unwrap_or(0)..].contains(name), "{shown}");
@@ -144,7 +156,11 @@ fn absent_components_are_said_to_be_initial() {
         assert!(!partly.contains("zmm"), "{partly}");
         // In the standard format MXCSR is loaded even then.
         let mxcsr = format!("MXCSR       {:#010x}", registers.mxcsr());
-        assert_eq!(shown.contains(&mxcsr), plan.rung() != Rung::Xsavec, "{shown}");
+        assert_eq!(
+            shown.contains(&mxcsr),
+            plan.save_instruction() != SaveInstruction::Xsavec,
+            "{shown}"
+        );
     }
 }
 
@@ -239,7 +255,9 @@ fn core_files_are_decoded_thread_by_thread() {
 
 #[test]
 fn a_wrong_field_is_named_with_its_offset() {
-    let Some(plan) = plans().into_iter().find(|plan| plan.rung() == Rung::Xsave) else {
+    let Some(plan) =
+        plans().into_iter().find(|plan| plan.save_instruction() == SaveInstruction::Xsave)
+    else {
         println!("SKIP: no XSAVE here");
         return;
     };
@@ -299,7 +317,7 @@ fn a_signal_frame_names_its_sizes() {
     words.set(0xD, 0, [0x207, 896, 896, 0]);
     words.set(0xD, 2, [256, 640, 0, 0]);
     words.set(0xD, 9, [8, 576, 0, 0]);
-    let facts = Facts::from_xsave_leaf(words).expect("a leaf");
+    let facts = CpuidInfo::from_xsave_leaf(words).expect("a leaf");
     let seen = Area::new(&area, 0, &facts).expect("well-formed");
     let frame = Software::Frame { extended_size: 900, enabled: 0x207, size: 896 };
     assert_eq!((seen.software, seen.kind, seen.rest()), (frame, Kind::Standard, 0));

@@ -53,7 +53,7 @@ use crate::{
 pub unsafe trait Stopped {
     /// The kernel's backend.
     type Backend: RawFpu;
-    /// The backend, the same as [`Pinned::backend`].
+    /// The backend, the same as [`Pinned::backend`](crate::Pinned::backend).
     fn backend(&self) -> &TheBackend<Self::Backend>;
     /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
     fn context(&self) -> FpuRef<'_, Self::Backend>;

@@ -18,7 +18,7 @@ use fpu_hosted_test::{
     conformance::Harness,
     real::{refuses_reserved_mxcsr, RealHarness, ANY_MXCSR},
 };
-use fpu_x86::{Format, Plan, Rung};
+use fpu_x86::{Format, Plan, SaveInstruction};
 
 #[path = "support/witness.rs"]
 mod witness;
@@ -71,11 +71,11 @@ impl Words {
 /// restore.
 macro_rules! for_the_rung {
     ($function:ident($plan:expr $(, $more:expr)*)) => {
-        match $plan.rung() {
-            Rung::Fxsave => $function::<{ Rung::Fxsave as u8 }>($plan $(, $more)*),
-            Rung::Xsave => $function::<{ Rung::Xsave as u8 }>($plan $(, $more)*),
-            Rung::Xsaveopt => $function::<{ Rung::Xsaveopt as u8 }>($plan $(, $more)*),
-            Rung::Xsavec => $function::<{ Rung::Xsavec as u8 }>($plan $(, $more)*),
+        match $plan.save_instruction() {
+            SaveInstruction::Fxsave => $function::<{ SaveInstruction::Fxsave as u8 }>($plan $(, $more)*),
+            SaveInstruction::Xsave => $function::<{ SaveInstruction::Xsave as u8 }>($plan $(, $more)*),
+            SaveInstruction::Xsaveopt => $function::<{ SaveInstruction::Xsaveopt as u8 }>($plan $(, $more)*),
+            SaveInstruction::Xsavec => $function::<{ SaveInstruction::Xsavec as u8 }>($plan $(, $more)*),
             other => unreachable!("{other:?} in ring 3"),
         }
     };
@@ -83,7 +83,7 @@ macro_rules! for_the_rung {
 
 #[inline(never)]
 fn saved_over<const RUNG: u8>(plan: &Plan, old: u32) -> u32 {
-    assert_eq!(plan.rung() as u8, RUNG);
+    assert_eq!(plan.save_instruction() as u8, RUNG);
     let mut words = Words::new(plan);
     set_mxcsr(ROUNDS_UP);
     words.0[MXCSR] = old;
@@ -100,13 +100,13 @@ fn memory_is_read_again_after_a_save() {
     for plan in plans() {
         // Every save writes an MXCSR that is not the initial one (SDM vol. 1, 13.7 to 13.10).
         let saved = for_the_rung!(saved_over(&plan, black_box(7)));
-        assert_eq!(saved, ROUNDS_UP, "{:?}", plan.rung());
+        assert_eq!(saved, ROUNDS_UP, "{:?}", plan.save_instruction());
     }
 }
 
 #[inline(never)]
 fn restored_from<const RUNG: u8>(plan: &Plan, new: u32) -> Result<(), RestoreFault> {
-    assert_eq!((plan.rung() as u8, plan.scrubs()), (RUNG, false));
+    assert_eq!((plan.save_instruction() as u8, plan.scrubs()), (RUNG, false));
     let mut words = Words::new(plan);
     words.0[MXCSR] = new;
     // SAFETY: S1: as in `Words`. S2: the compiler is told by the operands what it loads, which is the subject.
@@ -122,13 +122,16 @@ fn memory_is_written_before_a_restore() {
     }
     for plan in plans() {
         if plan.scrubs() {
-            println!("SKIP: {:?}: the scrub before a restore reads memory", plan.rung());
+            println!(
+                "SKIP: {:?}: the scrub before a restore reads memory",
+                plan.save_instruction()
+            );
             continue;
         }
         // Bit 31 is reserved. Without a header bit for SSE the compacted form does not look at it (SDM vol. 1, 13.8.2).
         if plan.format() != Format::Compacted {
             let refused = for_the_rung!(restored_from(&plan, black_box(1 << 31)));
-            assert_eq!(refused, Err(RestoreFault(13)), "{:?}", plan.rung());
+            assert_eq!(refused, Err(RestoreFault(13)), "{:?}", plan.save_instruction());
         }
         assert_eq!(for_the_rung!(restored_from(&plan, black_box(DEFAULT))), Ok(()));
     }
@@ -160,7 +163,7 @@ fn xmm_held<const RUNG: u8>(
     from: &[[f64; 2]; 16],
     to: &mut [[f64; 2]; 16],
 ) -> Result<(), RestoreFault> {
-    assert_eq!(plan.rung() as u8, RUNG);
+    assert_eq!(plan.save_instruction() as u8, RUNG);
     held_in_all!(xmm_reg, _mm_loadu_pd, _mm_storeu_pd, from, to, {
         plan.save(scratch);
         plan.restore(initial)
@@ -175,7 +178,7 @@ unsafe fn ymm_held<const RUNG: u8>(
     from: &[[f64; 4]; 16],
     to: &mut [[f64; 4]; 16],
 ) -> Result<(), RestoreFault> {
-    assert_eq!(plan.rung() as u8, RUNG);
+    assert_eq!(plan.save_instruction() as u8, RUNG);
     held_in_all!(ymm_reg, _mm256_loadu_pd, _mm256_storeu_pd, from, to, {
         plan.save(scratch);
         plan.restore(initial)
@@ -194,15 +197,15 @@ fn values_in_vector_registers_outlive_a_save_and_a_restore() {
         let areas = (initial.area(), scratch.area());
         let (from, mut to) = (values::<2>(), [[0.0; 2]; 16]);
         let answer = for_the_rung!(xmm_held(&plan, areas, &from, &mut to));
-        assert_eq!((answer, to), (Ok(()), from), "xmm, {:?}", plan.rung());
+        assert_eq!((answer, to), (Ok(()), from), "xmm, {:?}", plan.save_instruction());
         if !is_x86_feature_detected!("avx") {
-            println!("SKIP: no AVX: {:?} with ymm registers", plan.rung());
+            println!("SKIP: no AVX: {:?} with ymm registers", plan.save_instruction());
             continue;
         }
         let (from, mut to) = (values::<4>(), [[0.0; 4]; 16]);
         // SAFETY: the CPU has AVX.
         let answer = unsafe { for_the_rung!(ymm_held(&plan, areas, &from, &mut to)) };
-        assert_eq!((answer, to), (Ok(()), from), "ymm, {:?}", plan.rung());
+        assert_eq!((answer, to), (Ok(()), from), "ymm, {:?}", plan.save_instruction());
     }
 }
 
@@ -255,11 +258,16 @@ fn what_a_section_computes_is_computed_inside() {
         let mut quotients = [0.0; 3];
         let answer = in_a_loop(&mut cpu, &task, (one, three), black_box(&mut quotients));
         set_mxcsr(DEFAULT);
-        assert_eq!((answer, quotients), (Ok(()), [nearest; 3]), "in a loop, {:?}", plan.rung());
+        assert_eq!(
+            (answer, quotients),
+            (Ok(()), [nearest; 3]),
+            "in a loop, {:?}",
+            plan.save_instruction()
+        );
         let quotient = used_later(&mut cpu, &task, black_box((one, three, true)));
         let live = mxcsr();
         set_mxcsr(DEFAULT);
-        assert_eq!(quotient, Ok(Some(nearest)), "used later, {:?}", plan.rung());
-        assert_eq!(live, ROUNDS_UP, "the task's MXCSR, {:?}", plan.rung());
+        assert_eq!(quotient, Ok(Some(nearest)), "used later, {:?}", plan.save_instruction());
+        assert_eq!(live, ROUNDS_UP, "the task's MXCSR, {:?}", plan.save_instruction());
     }
 }

@@ -5,7 +5,7 @@ use fpu_hosted_test::{
     conformance::{self, Harness, Verdict},
     real::{refuses_reserved_mxcsr, RealHarness},
 };
-use fpu_x86::Rung;
+use fpu_x86::SaveInstruction;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
@@ -41,21 +41,26 @@ fn every_rung_of_this_cpu_conforms() {
     for harness in rungs {
         let mut harness = harness.counting(allocations);
         let plan = harness.fpu();
-        println!("{:?}, {:?}, {} bytes", plan.rung(), plan.components(), plan.area_len());
+        println!(
+            "{:?}, {:?}, {} bytes",
+            plan.save_instruction(),
+            plan.components(),
+            plan.area_len()
+        );
         let report = conformance::check(&mut harness);
         println!("{report}");
         assert!(report.passed(), "{report}");
         let mut skips = 0;
         for check in &report.checks {
             if let Verdict::Skipped(why) = check.verdict {
-                println!("SKIP: {:?}, {}: {why}", harness.fpu().rung(), check.name);
+                println!("SKIP: {:?}, {}: {why}", harness.fpu().save_instruction(), check.name);
                 skips += 1;
             }
         }
         // Only with FXSAVE, whose images have no header; and where FXRSTOR refuses nothing.
-        let most = match harness.fpu().rung() {
-            Rung::Fxsave if !refuses_reserved_mxcsr() => 3,
-            Rung::Fxsave => 1,
+        let most = match harness.fpu().save_instruction() {
+            SaveInstruction::Fxsave if !refuses_reserved_mxcsr() => 3,
+            SaveInstruction::Fxsave => 1,
             _ => 0,
         };
         assert_eq!(report.counts(), (report.checks.len() - most, 0, most), "{report}");

@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
 use fpu_hosted_test::real::{fuzz_foreign, random_image, ForeignBench, Words};
-use fpu_x86::{ForeignError, Rung};
+use fpu_x86::{ForeignError, SaveInstruction};
 
 const MANY: u64 = 1_000_000;
 const DEBUG: u64 = 50_000;
@@ -68,7 +68,8 @@ fn what_is_accepted_never_faults_and_what_is_refused_changes_nothing() {
     let images = images();
     let mut benches = ForeignBench::all();
     // XRSTOR, if there is any, to be asked about what was refused.
-    let xrstor = benches.iter().position(|bench| bench.plan().rung() != Rung::Fxsave);
+    let xrstor =
+        benches.iter().position(|bench| bench.plan().save_instruction() != SaveInstruction::Fxsave);
     let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
     let mut words = Words(20_261_123);
     let mut image = Vec::new();

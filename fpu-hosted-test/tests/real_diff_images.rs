@@ -9,7 +9,7 @@ use fpu_hosted_test::{
     conformance::{Harness, Outcome, Step},
     real::{keeps_x87_pointers, RealHarness, RegFile, Seen, NO_POINTERS},
 };
-use fpu_x86::{Components, Format, Image, ImageMut, Plan, Rung};
+use fpu_x86::{Components, Format, Image, ImageMut, Plan, SaveInstruction};
 
 const HEADER: usize = 512;
 const MXCSR: u32 = 0x1F80;
@@ -80,7 +80,7 @@ fn harnesses() -> (Vec<RealHarness>, RealHarness) {
         println!("SKIP: {why}");
     }
     let legacy = rungs.pop().unwrap();
-    assert_eq!(legacy.fpu().rung(), Rung::Fxsave, "every CPU has it");
+    assert_eq!(legacy.fpu().save_instruction(), SaveInstruction::Fxsave, "every CPU has it");
     (rungs, legacy)
 }
 
@@ -110,7 +110,9 @@ const FOP: u16 = 0x5EA;
 #[test]
 fn what_is_saved_is_what_is_read_and_converted() {
     let (mut rungs, mut legacy) = harnesses();
-    let Some(standard) = rungs.iter().position(|h| h.fpu().rung() == Rung::Xsave) else {
+    let Some(standard) =
+        rungs.iter().position(|h| h.fpu().save_instruction() == SaveInstruction::Xsave)
+    else {
         return println!("SKIP: no XSAVE");
     };
     let pointers = keeps_x87_pointers();
@@ -138,7 +140,8 @@ fn what_is_saved_is_what_is_read_and_converted() {
             }
             run(&mut legacy, &[Step::Load(&narrow), Step::Save(fxsave.base())]);
             for h in &mut rungs {
-                let what = format!("{:?}, set {set:#x}, variant {variant}", h.fpu().rung());
+                let what =
+                    format!("{:?}, set {set:#x}, variant {variant}", h.fpu().save_instruction());
                 let mut memory = Memory::over(h.fpu(), 0xA5);
                 run(h, &[Step::Load(&held), Step::Save(memory.base())]);
                 let plan = h.fpu().clone();
@@ -206,7 +209,11 @@ fn a_converted_image_restores_the_same_registers() {
             let plan = rungs[from].fpu().clone();
             let image = source.view(&plan);
             for h in &mut rungs {
-                let what = format!("{:?} to {:?}, set {set:#x}", plan.rung(), h.fpu().rung());
+                let what = format!(
+                    "{:?} to {:?}, set {set:#x}",
+                    plan.save_instruction(),
+                    h.fpu().save_instruction()
+                );
                 // A target that holds something else.
                 let mut target = Memory::over(h.fpu(), 0x5A);
                 run(h, &[Step::Load(&other), Step::Save(target.base())]);
@@ -224,8 +231,10 @@ fn a_converted_image_restores_the_same_registers() {
 #[test]
 fn the_compacted_export_is_xsavecs() {
     let (mut rungs, _) = harnesses();
-    let find = |rungs: &[RealHarness], rung| rungs.iter().position(|h| h.fpu().rung() == rung);
-    let (Some(compacted), Some(standard)) = (find(&rungs, Rung::Xsavec), find(&rungs, Rung::Xsave))
+    let find =
+        |rungs: &[RealHarness], rung| rungs.iter().position(|h| h.fpu().save_instruction() == rung);
+    let (Some(compacted), Some(standard)) =
+        (find(&rungs, SaveInstruction::Xsavec), find(&rungs, SaveInstruction::Xsave))
     else {
         return println!("SKIP: no XSAVEC");
     };

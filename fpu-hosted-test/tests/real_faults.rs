@@ -35,7 +35,7 @@ fn a_refused_image_is_an_error_and_the_next_one_loads() {
         let (one, two) = (h.pattern(6, every(h)), h.pattern(7, every(h)));
         let mut good = saved(h, &one);
         for (what, at, bits) in damages(h.fpu().format()) {
-            let what = format!("{:?}, {what}", h.fpu().rung());
+            let what = format!("{:?}, {what}", h.fpu().save_instruction());
             let mut bad = saved(h, &two);
             let word = bad.word(at) ^ bits;
             bad.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
@@ -80,7 +80,7 @@ fn memory_that_is_not_there_is_an_error_too() {
         let one = h.pattern(8, every(h));
         // Not S1, which is what is tried: the memory is this test's, only not readable.
         let answer = attempt(h, &[Step::Load(&one), Step::Restore(nowhere)]);
-        assert_eq!(answer.restored, Err(RestoreFault(14)), "{:?}", h.fpu().rung());
+        assert_eq!(answer.restored, Err(RestoreFault(14)), "{:?}", h.fpu().save_instruction());
         let mut good = saved(h, &one);
         let after = run(h, &[Step::Restore(good.base())]);
         same(&after, &one.0, "after a page fault");

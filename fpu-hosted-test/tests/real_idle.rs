@@ -69,7 +69,7 @@ fn awake(cpu: &Liar<'_>) -> bool {
 
 /// What XGETBV says of tiles, where it can be asked.
 fn tiles_in_use(plan: &Plan) -> Option<bool> {
-    plan.facts().xgetbv1().then(|| {
+    plan.cpuid_info().xgetbv1().then(|| {
         let low: u32;
         // SAFETY: CPUID says that XGETBV takes ECX = 1.
         unsafe { asm!("xgetbv", in("ecx") 1, out("eax") low, out("edx") _) };
@@ -158,10 +158,10 @@ fn without_tiles_in_use_nothing_is_given_up_and_the_claim_stays() {
         let (words, plan) = (CpuFpu::new(), h.fpu().clone());
         let registers = h.pattern(3, every(h));
         let job = idles(&plan, &words, &registers.0, None);
-        let what = format!("{:?}, {:?}", plan.rung(), plan.components());
+        let what = format!("{:?}, {:?}", plan.save_instruction(), plan.components());
         println!("{what}: {:?}", job.idle);
         assert_eq!(job.error, None, "{what}");
-        if plan.components().intersects(Components::AMX) && !plan.facts().xgetbv1() {
+        if plan.components().intersects(Components::AMX) && !plan.cpuid_info().xgetbv1() {
             return println!("SKIP: {what}: this CPU cannot be asked what is in use");
         }
         if job.in_use == Some(true) {
@@ -192,15 +192,18 @@ fn tiles_in_use_are_given_up_and_come_back() {
     for_each_rung(|h| {
         let (words, plan) = (CpuFpu::new(), h.fpu().clone());
         if !plan.components().contains(Components::AMX) {
-            return println!("{:?}: no tiles in {:?}", plan.rung(), plan.components());
+            return println!("{:?}: no tiles in {:?}", plan.save_instruction(), plan.components());
         }
         if !may_use_tiles() {
-            return println!("SKIP: {:?}: the system refuses tiles to this process", plan.rung());
+            return println!(
+                "SKIP: {:?}: the system refuses tiles to this process",
+                plan.save_instruction()
+            );
         }
         let tile = Tile(core::array::from_fn(|at| at as u8 ^ (at >> 8) as u8));
         let registers = h.pattern(4, every(h));
         let job = idles(&plan, &words, &registers.0, Some(tile.clone()));
-        let what = format!("{:?}, {:?}", plan.rung(), plan.components());
+        let what = format!("{:?}, {:?}", plan.save_instruction(), plan.components());
         println!("{what}: {:?}", job.idle);
         assert_eq!(job.error, None, "{what}");
         assert_eq!(job.awake[0], Some(true), "{what}: in use, and not seen");

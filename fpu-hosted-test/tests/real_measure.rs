@@ -3,7 +3,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use fpu_hosted_test::real::serve_fixups;
-use fpu_x86::{Components, Facts, Measured, Plan, PlanError, Rung};
+use fpu_x86::{Components, CpuidInfo, Measured, Plan, PlanError, SaveInstruction};
 use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
 
 /// This CPU's words, of which one component's are changed.
@@ -24,8 +24,8 @@ impl CpuIdReader for Liar {
 }
 
 /// A plan for what is enabled, except tiles.
-fn plan(facts: Facts, rung: Rung) -> Result<Plan, PlanError> {
-    Plan::for_user(facts, 0, Components::all())?.with_rung(rung)
+fn plan(facts: CpuidInfo, rung: SaveInstruction) -> Result<Plan, PlanError> {
+    Plan::for_user(facts, 0, Components::all())?.with_save_instruction(rung)
 }
 
 fn measured(plan: &Plan) -> Result<(), Measured> {
@@ -45,8 +45,8 @@ unsafe fn without_tiles(plan: Plan) -> Plan {
 #[test]
 fn every_instruction_saves_what_the_plan_says() {
     let mut tried = 0;
-    for rung in Rung::ALL {
-        let plan = match plan(Facts::of_this_cpu().unwrap(), rung) {
+    for rung in SaveInstruction::ALL {
+        let plan = match plan(CpuidInfo::of_this_cpu().unwrap(), rung) {
             Ok(plan) => plan,
             Err(PlanError::Unavailable(_) | PlanError::TooNarrow { .. }) => continue,
             Err(why) => panic!("{rung:?}: {why}"),
@@ -59,7 +59,7 @@ fn every_instruction_saves_what_the_plan_says() {
     // FXSAVE, where more than x87 and SSE is enabled.
     // SAFETY: X1: this test puts nothing into the other registers.
     let plan = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
-    assert_eq!(measured(&plan.with_rung(Rung::Fxsave).unwrap()), Ok(()));
+    assert_eq!(measured(&plan.with_save_instruction(SaveInstruction::Fxsave).unwrap()), Ok(()));
     assert!(tried > 0, "not one plan for all that is enabled");
     println!("{tried} plans");
 }
@@ -68,9 +68,9 @@ fn every_instruction_saves_what_the_plan_says() {
 /// a plan takes.
 #[test]
 fn a_component_that_lies_elsewhere_than_cpuid_says_is_found() {
-    let true_facts = Facts::of_this_cpu().unwrap();
+    let true_facts = CpuidInfo::of_this_cpu().unwrap();
     let xcr0 = true_facts.xcr0().unwrap_or(Components::LEGACY);
-    let true_plan = match plan(true_facts, Rung::Xsave) {
+    let true_plan = match plan(true_facts, SaveInstruction::Xsave) {
         Ok(plan) => plan,
         Err(PlanError::Unavailable(_)) => {
             return println!("SKIP: this CPU or its system has no XSAVE");
@@ -86,8 +86,8 @@ fn a_component_that_lies_elsewhere_than_cpuid_says_is_found() {
         let component = Components::of_number(number).unwrap();
         let (right, _) = true_plan.place(component).unwrap();
         for offset in (576..8192).step_by(64).filter(|offset| *offset != right as u32) {
-            let facts = Facts::from_cpuid(Liar { number, offset }).unwrap().with_xcr0(xcr0);
-            for rung in [Rung::Xsave, Rung::Xsaveopt] {
+            let facts = CpuidInfo::from_cpuid(Liar { number, offset }).unwrap().with_xcr0(xcr0);
+            for rung in [SaveInstruction::Xsave, SaveInstruction::Xsaveopt] {
                 // A place in another component is refused when the plan is made.
                 let plan = match plan(facts.clone(), rung) {
                     Ok(plan) => plan,

@@ -10,7 +10,7 @@ use core::{
 };
 use fpu_core::RawFpu;
 use fpu_hosted_test::{conformance::Harness, real::RealHarness};
-use fpu_x86::{Components, Plan, Rung};
+use fpu_x86::{Components, Plan, SaveInstruction};
 
 /// An instruction that moves registers: opcode, and the digit of the SDM's `/digit`.
 type Opcode = (u8, u8);
@@ -116,16 +116,21 @@ fn expect(plan: &Plan) {
     let area = NonNull::from(&mut memory.0).cast();
     // SAFETY: S1: aligned, long enough, ours.
     unsafe { plan.write_initial(area) };
-    let (save, restore) = match plan.rung() {
-        Rung::Fxsave => (FXSAVE64, FXRSTOR64),
-        Rung::Xsave => (XSAVE64, XRSTOR64),
-        Rung::Xsaveopt => (XSAVEOPT64, XRSTOR64),
-        Rung::Xsavec => (XSAVEC64, XRSTOR64),
-        Rung::Xsaves => (XSAVES64, XRSTORS64),
+    let (save, restore) = match plan.save_instruction() {
+        SaveInstruction::Fxsave => (FXSAVE64, FXRSTOR64),
+        SaveInstruction::Xsave => (XSAVE64, XRSTOR64),
+        SaveInstruction::Xsaveopt => (XSAVEOPT64, XRSTOR64),
+        SaveInstruction::Xsavec => (XSAVEC64, XRSTOR64),
+        SaveInstruction::Xsaves => (XSAVES64, XRSTORS64),
         other => panic!("which instructions has {other:?}?"),
     };
     let mask = plan.components().bits();
-    let what = format!("{:?}, {:?}, scrubs: {}", plan.rung(), plan.components(), plan.scrubs());
+    let what = format!(
+        "{:?}, {:?}, scrubs: {}",
+        plan.save_instruction(),
+        plan.components(),
+        plan.scrubs()
+    );
     println!("{what}");
     // FXSAVE has no mask.
     let masked = |steps: Vec<(Opcode, u64)>| -> Vec<(Opcode, u64)> {
@@ -133,7 +138,7 @@ fn expect(plan: &Plan) {
         let keep = |(opcode, mask)| (opcode, if has(opcode) { mask } else { 0 });
         steps.into_iter().map(keep).collect()
     };
-    let mask = if plan.rung() == Rung::Fxsave { 0 } else { mask };
+    let mask = if plan.save_instruction() == SaveInstruction::Fxsave { 0 } else { mask };
     // SAFETY: S1: as above. A save changes no register.
     let saved = masked(steps(|| unsafe { plan.save(area) }));
     assert_eq!(saved, [(save, mask)], "a save: {what}");
@@ -164,7 +169,7 @@ fn each_rung_executes_its_own_instructions_with_the_whole_mask() {
     assert_eq!(ours.len(), 1);
     let mut plans: Vec<Plan> = rungs.iter().map(|harness| harness.fpu().clone()).collect();
     let kernel = Plan::detect_kernel(Components::USER | Components::CET_U);
-    match kernel.and_then(|plan| plan.with_rung(Rung::Xsaves)) {
+    match kernel.and_then(|plan| plan.with_save_instruction(SaveInstruction::Xsaves)) {
         Ok(plan) => plans.push(plan),
         Err(why) => println!("SKIP: XSAVES and XRSTORS: {why}"),
     }

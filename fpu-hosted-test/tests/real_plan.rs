@@ -5,7 +5,8 @@
 use core::arch::{asm, x86_64::__cpuid_count};
 
 use fpu_x86::{
-    Compacted, Components, ControlState, Layout, Plan, PlanError, Quirk, Rung, SizeWord, Standard,
+    Compacted, Components, ControlState, Layout, Plan, PlanError, Quirk, SaveInstruction, SizeWord,
+    Standard,
 };
 
 /// Components that take any bytes: not tiles, which need permission, and not bounds.
@@ -16,8 +17,8 @@ fn loadable(plan: &Plan) -> Components {
 #[test]
 fn layouts_have_the_sizes_that_this_cpu_reports_or_a_quirk_says_so() {
     let plan = Plan::detect_user(Components::all()).unwrap();
-    let facts = plan.facts();
-    if plan.rung() == Rung::Fxsave {
+    let facts = plan.cpuid_info();
+    if plan.save_instruction() == SaveInstruction::Fxsave {
         println!("SKIP: this CPU or its system has no XSAVE");
         return;
     }
@@ -66,11 +67,11 @@ fn everything(layout: &Layout<Standard>) -> Box<Bytes> {
 #[test]
 fn each_component_of_each_set_lies_where_the_layout_says() {
     let plan = Plan::detect_user(Components::all()).unwrap();
-    if !plan.facts().xsavec() || plan.rung() == Rung::Fxsave {
+    if !plan.cpuid_info().xsavec() || plan.save_instruction() == SaveInstruction::Fxsave {
         println!("SKIP: this CPU or its system has no XSAVEC");
         return;
     }
-    let facts = plan.facts();
+    let facts = plan.cpuid_info();
     let full = loadable(&plan);
     let standard = Layout::<Standard>::new(facts, full).unwrap();
     let from = everything(&standard);
@@ -132,21 +133,25 @@ fn each_component_of_each_set_lies_where_the_layout_says() {
 fn the_plan_for_ring_0_is_consistent_on_this_cpu() {
     let user = Plan::detect_user(Components::all()).unwrap();
     let plan = Plan::detect_kernel(Components::USER | Components::MPX | Components::CET_U).unwrap();
-    println!("{:?}, XCR0 {:?}, XSS {:?}", plan.rung(), plan.xcr0(), plan.xss());
+    println!("{:?}, XCR0 {:?}, XSS {:?}", plan.save_instruction(), plan.xcr0(), plan.xss());
     assert!(plan.xcr0().contains(user.components()), "what the system enabled can be enabled");
     assert!(!plan.xcr0().contains(Components::PKRU));
     assert_eq!(plan.components(), plan.xcr0() | plan.xss());
-    assert_eq!(plan.check_cpu(user.facts()), Ok(()), "a CPU is like itself");
+    assert_eq!(plan.check_cpu(user.cpuid_info()), Ok(()), "a CPU is like itself");
     let state = ControlState::of(&plan);
     assert_eq!(state.verify(&plan), Ok(()));
-    for rung in Rung::ALL {
-        match plan.clone().with_rung(rung) {
+    for rung in SaveInstruction::ALL {
+        match plan.clone().with_save_instruction(rung) {
             Ok(lower) => {
-                let least = if rung == Rung::Fxsave { 512 } else { 576 };
-                assert!(lower.rung() <= plan.rung() && lower.area_len() >= least);
+                let least = if rung == SaveInstruction::Fxsave { 512 } else { 576 };
+                assert!(
+                    lower.save_instruction() <= plan.save_instruction()
+                        && lower.area_len() >= least
+                );
                 // All but FXSAVE's need CR4.OSXSAVE and the same XCR0.
                 let state = ControlState::of(&lower);
-                let same = (rung == Rung::Fxsave) == (plan.rung() == Rung::Fxsave);
+                let same = (rung == SaveInstruction::Fxsave)
+                    == (plan.save_instruction() == SaveInstruction::Fxsave);
                 assert_eq!(state.verify(&plan).is_ok(), same);
             }
             Err(why) => assert!(

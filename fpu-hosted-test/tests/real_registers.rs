@@ -17,7 +17,7 @@ use fpu_hosted_test::{
         NO_POINTERS,
     },
 };
-use fpu_x86::{Components, Format, ImageError, Plan, Rung};
+use fpu_x86::{Components, Format, ImageError, Plan, SaveInstruction};
 
 #[path = "support/real.rs"]
 mod support;
@@ -45,7 +45,7 @@ fn xcr0() -> u64 {
 #[test]
 fn the_plan_is_of_this_cpu() {
     let plan = Plan::detect_user(Components::all()).unwrap();
-    println!("{:?} {:?}, {} bytes", plan.rung(), plan.components(), plan.area_len());
+    println!("{:?} {:?}, {} bytes", plan.save_instruction(), plan.components(), plan.area_len());
     // What XCR0 has enabled a task can hold, and a plan may leave nothing of that out.
     let [xsave, xsaveopt, xsavec] = saves();
     let xcr0 = if xsave { xcr0() } else { Components::LEGACY.bits() };
@@ -57,12 +57,15 @@ fn the_plan_is_of_this_cpu() {
         }
     }
     let best = [
-        (xsavec, Rung::Xsavec),
-        (xsaveopt, Rung::Xsaveopt),
-        (xsave, Rung::Xsave),
-        (true, Rung::Fxsave),
+        (xsavec, SaveInstruction::Xsavec),
+        (xsaveopt, SaveInstruction::Xsaveopt),
+        (xsave, SaveInstruction::Xsave),
+        (true, SaveInstruction::Fxsave),
     ];
-    assert_eq!(Some(plan.rung()), best.iter().find(|(there, _)| *there).map(|(_, rung)| *rung));
+    assert_eq!(
+        Some(plan.save_instruction()),
+        best.iter().find(|(there, _)| *there).map(|(_, rung)| *rung)
+    );
     let unseen =
         plan.components().difference(RealHarness::new(plan).parts().iter().copied().collect());
     if !unseen.is_empty() {
@@ -73,7 +76,7 @@ fn the_plan_is_of_this_cpu() {
 #[test]
 fn every_register_survives_every_rung() {
     for_each_rung(|h| {
-        let what = format!("{:?}, {}", h.fpu().rung(), h.classes().describe());
+        let what = format!("{:?}, {}", h.fpu().save_instruction(), h.classes().describe());
         println!("{what}");
         for seed in 0..200 {
             let (one, two) = (h.pattern(2 * seed, every(h)), h.pattern(2 * seed + 1, every(h)));
@@ -105,7 +108,7 @@ fn bytes_of_absent_components_never_surface() {
                 expect.set_mxcsr(full.0.mxcsr()); // loaded from memory whatever the header says
             }
             let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
-            let what = format!("{:?} without {component:?}", h.fpu().rung());
+            let what = format!("{:?} without {component:?}", h.fpu().save_instruction());
             same(&after, &expect, &what);
             // SAFETY: S1, S3: an image, and no other code has it.
             let view = h.view(unsafe { h.fpu().image(memory.base()) }).unwrap();
@@ -145,7 +148,7 @@ fn mxcsr_is_kept_when_all_vectors_are_initial() {
         let other = h.pattern(4, every(h));
         let mut memory = saved(h, &registers);
         let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
-        same(&after, &registers.0, &format!("{:?}", h.fpu().rung()));
+        same(&after, &registers.0, &format!("{:?}", h.fpu().save_instruction()));
         // SAFETY: S1, S3: an image, and no other code has it.
         assert_eq!(unsafe { h.fpu().image(memory.base()) }.mxcsr(), 0x7F80);
     });
@@ -201,7 +204,7 @@ fn a_first_write_brings_the_rest_of_its_component_initial() {
             assert_eq!(image.as_image().present(), component);
             let other = h.pattern(5, every(h));
             let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
-            same(&after, &expect, &format!("{:?}, {component:?}", h.fpu().rung()));
+            same(&after, &expect, &format!("{:?}, {component:?}", h.fpu().save_instruction()));
         }
     });
 }
@@ -276,7 +279,7 @@ fn writes_that_a_restore_would_refuse_are_refused() {
 #[test]
 fn leaving_out_the_unmodified_loses_nothing() {
     for_each_rung(|h| {
-        let what = format!("{:?}", h.fpu().rung());
+        let what = format!("{:?}", h.fpu().save_instruction());
         for round in 0..50 {
             let (one, two) = (h.pattern(9 + round, every(h)), h.pattern(1009 + round, every(h)));
             let (mut a, mut b) = (saved(h, &one), saved(h, &two));
@@ -393,7 +396,7 @@ fn the_x87_instruction_pointer_has_64_bits() {
         for area in [area, again.base()] {
             // SAFETY: S1, S3: an image, and no other code has it.
             let image = unsafe { h.fpu().image(area) };
-            assert_eq!(image.fip(), ip, "{:?}", h.fpu().rung());
+            assert_eq!(image.fip(), ip, "{:?}", h.fpu().save_instruction());
             assert_eq!((image.fcw(), image.fsw() & 0x84), (0x37B, 0x84), "pending");
         }
     });

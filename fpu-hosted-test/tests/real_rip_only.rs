@@ -8,7 +8,7 @@ use std::{
 };
 
 use fpu_core::{Area, RawFpu, RestoreFault, SaveArea};
-use fpu_x86::{Components, Format, Plan, Rung};
+use fpu_x86::{Components, Format, Plan, SaveInstruction};
 
 unsafe extern "C" fn on_fault(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: with SA_SIGINFO the third argument is the interrupted context, ours to change.
@@ -41,9 +41,11 @@ fn rip_alone_makes_a_refused_restore_an_error() {
     let all = Plan::detect_user(Components::all()).unwrap();
     // SAFETY: X1: this test puts nothing into the other registers.
     let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
-    let mut plans: Vec<Plan> =
-        Rung::ALL.iter().filter_map(|rung| all.clone().with_rung(*rung).ok()).collect();
-    plans.extend(legacy.with_rung(Rung::Fxsave));
+    let mut plans: Vec<Plan> = SaveInstruction::ALL
+        .iter()
+        .filter_map(|rung| all.clone().with_save_instruction(*rung).ok())
+        .collect();
+    plans.extend(legacy.with_save_instruction(SaveInstruction::Fxsave));
     let mut refused = 0;
     for plan in plans {
         let area = Area::<16384>::new();
@@ -61,14 +63,17 @@ fn rip_alone_makes_a_refused_restore_an_error() {
             byte.write(right);
             (bad, plan.restore(area.base()))
         };
-        assert_eq!(good, Ok(()), "{:?}", plan.rung());
+        assert_eq!(good, Ok(()), "{:?}", plan.save_instruction());
         match bad {
             // Emulators load any MXCSR.
             Ok(()) => {
-                println!("SKIP: reserved bits of MXCSR are no fault for {:?} here", plan.rung())
+                println!(
+                    "SKIP: reserved bits of MXCSR are no fault for {:?} here",
+                    plan.save_instruction()
+                )
             }
             // 255: the handler did not tell.
-            bad => assert_eq!(bad, Err(RestoreFault(255)), "{:?}", plan.rung()),
+            bad => assert_eq!(bad, Err(RestoreFault(255)), "{:?}", plan.save_instruction()),
         }
         refused += u32::from(bad.is_err());
     }

@@ -9,7 +9,7 @@ use fpu_hosted_test::{
     conformance::{Harness, Step},
     real::{keeps_x87_pointers, RealHarness, Seen, NO_POINTERS},
 };
-use fpu_x86::{Plan, Rung, X87};
+use fpu_x86::{Plan, SaveInstruction, X87};
 
 #[repr(C, align(64))]
 struct Memory([u8; 16384]);
@@ -32,9 +32,9 @@ fn a_scrubbing_restore_restores_the_same() {
         println!("SKIP: {NO_POINTERS}");
     }
     for plan in plans() {
-        let rung = plan.rung();
+        let rung = plan.save_instruction();
         let mut h = RealHarness::new(plan.scrubbing());
-        assert_eq!((h.fpu().rung(), h.fpu().scrubs()), (rung, true));
+        assert_eq!((h.fpu().save_instruction(), h.fpu().scrubs()), (rung, true));
         let every = (1 << h.components()) - 1;
         for seed in 0..100 {
             let mut held = h.pattern(seed, every);
@@ -55,7 +55,7 @@ fn a_scrubbing_restore_restores_the_same() {
             }
         }
     }
-    assert!(plans().iter().any(|plan| plan.rung() == Rung::Fxsave));
+    assert!(plans().iter().any(|plan| plan.save_instruction() == SaveInstruction::Fxsave));
 }
 
 /// Saves `held`, loads `pending`, restores, and saves again.

@@ -42,7 +42,7 @@ fn a_save_agrees_with_the_image_it_was_restored_from() {
                 let mut scratch = saved(h, &full);
                 let (to, elsewhere) = (area.base(), scratch.base());
                 run(h, &[Step::Load(&registers), Step::Save(to), Step::Save(elsewhere)]);
-                let what = format!("{:?}, {set:#b}", h.fpu().rung());
+                let what = format!("{:?}, {set:#b}", h.fpu().save_instruction());
                 assert_eq!(compare(h.fpu(), &mut area, &mut scratch), Ok(()), "{what}: saved");
                 let other = h.pattern(seed + 1000, every(h));
                 run(h, &[Step::Load(&other), Step::Restore(to), Step::Save(elsewhere)]);
@@ -113,7 +113,7 @@ fn every_register_that_changes_is_named() {
             let mut area = saved(h, &held);
             let mut scratch = Memory::new(h.fpu());
             let all = changes(h.fpu(), h.parts());
-            println!("{:?}: {} changes", h.fpu().rung(), all.len());
+            println!("{:?}: {} changes", h.fpu().save_instruction(), all.len());
             for (name, change, component, offset) in all {
                 let mut changed = held.clone();
                 change(&mut changed.0);
@@ -124,7 +124,7 @@ fn every_register_that_changes_is_named() {
                 let component = component.number().unwrap();
                 let difference = Difference { component, offset: offset as u32 };
                 let found = compare(h.fpu(), &mut area, &mut scratch);
-                assert_eq!(found, Err(difference), "{:?}: {name}", h.fpu().rung());
+                assert_eq!(found, Err(difference), "{:?}: {name}", h.fpu().save_instruction());
             }
         }
     });
@@ -144,7 +144,7 @@ fn the_x87_pointers_count_while_an_exception_is_pending() {
             held.0.set_x87_pointers(0x1234_5678_9ABC, 0x7654_3210_FEDC, 0x5EA);
             let (mut area, mut scratch) = (saved(h, &held), Memory::new(h.fpu()));
             run(h, &[Step::Restore(area.base()), Step::Save(scratch.base())]);
-            let what = format!("{:?}, pending: {pending}", h.fpu().rung());
+            let what = format!("{:?}, pending: {pending}", h.fpu().save_instruction());
             assert_eq!(compare(h.fpu(), &mut area, &mut scratch), Ok(()), "{what}");
             for (fip, fdp, fop, offset) in [
                 (0x1234_5678_9ABD, 0x7654_3210_FEDC, 0x5EA, 8),
@@ -174,7 +174,7 @@ fn whatever_can_be_written_agrees_after_a_restore() {
     }
     for_each_rung(|h| {
         let (plan, full) = (h.fpu().clone(), h.pattern(8, every(h)));
-        let what = plan.rung();
+        let what = plan.save_instruction();
         let mut words = Words(9);
         let (mut image, mut private) = (Vec::new(), vec![0; plan.foreign_len()]);
         let mut agreed = 0;
@@ -224,7 +224,7 @@ fn a_save_elsewhere_leaves_the_next_save_whole() {
                     [Step::Load(&other), Step::Restore(to), Step::Save(elsewhere), Step::Save(to)];
                 run(h, &steps);
                 let after = run(h, &[Step::Load(&other), Step::Restore(to)]);
-                let what = format!("{:?}, {component:?}", h.fpu().rung());
+                let what = format!("{:?}, {component:?}", h.fpu().save_instruction());
                 same(&after, &one.0, &what);
                 let steps = [
                     Step::Restore(to),
@@ -280,7 +280,7 @@ fn a_kernel_compiled_with_sse_is_found_out() {
         // SAFETY: H1: the harness's classes. H3: a live job; what it leaves in the registers is dumped and
         // not looked at.
         unsafe { run_between(&file, computes_in_the_kernel, argument, &mut dump) };
-        let what = format!("{:?}: {:?}", plan.rung(), job.found);
+        let what = format!("{:?}: {:?}", plan.save_instruction(), job.found);
         println!("{what}");
         assert!(matches!(job.found, Some(Err(VerifyError::Disagreement(_)))), "{what}");
         assert_eq!(job.after, Some(true), "{what}");

@@ -14,7 +14,7 @@
 use core::{arch::asm, hint::black_box, ptr::NonNull};
 
 use fpu_core::{Area, RawFpu, SaveArea};
-use fpu_x86::{Components, Format, Plan, Rung};
+use fpu_x86::{Components, Format, Plan, SaveInstruction};
 
 const SAMPLES: usize = 4001;
 /// Round trips in a row.
@@ -200,15 +200,17 @@ fn main() -> Result<(), fpu_x86::PlanError> {
     let empty = least_of_nothing();
     println!("{}; {SAMPLES} saves, {ROWS} rows of {TRIPS} round trips; least / median", brand());
     println!();
-    println!("| rung | bytes | in use | save | restore | round trip, branch | round trip, type |");
+    println!(
+        "| instruction | bytes | in use | save | restore | round trip, branch | round trip, type |"
+    );
     println!("|---|---:|---|---:|---:|---:|---:|");
-    for rung in Rung::ALL {
+    for rung in SaveInstruction::ALL {
         let plan = match rung {
             // SAFETY: X1: this program puts AVX registers back (`fill` is not asked for them).
-            Rung::Fxsave => unsafe { Plan::detect_user_without(!Components::LEGACY) },
+            SaveInstruction::Fxsave => unsafe { Plan::detect_user_without(!Components::LEGACY) },
             _ => Ok(best.clone()),
         };
-        let Ok(plan) = plan.and_then(|plan| plan.with_rung(rung)) else { continue };
+        let Ok(plan) = plan.and_then(|plan| plan.with_save_instruction(rung)) else { continue };
         for live in [Live::Nothing, Live::Avx, Live::Avx512] {
             let (name, needs) = match live {
                 Live::Nothing => ("nothing", Components::empty()),
@@ -220,8 +222,8 @@ fn main() -> Result<(), fpu_x86::PlanError> {
             }
             let figures = match (plan.format(), rung) {
                 (Format::Legacy, _) => measure::<FXSAVE>(&plan, live),
-                (_, Rung::Xsavec) => measure::<XSAVEC>(&plan, live),
-                (_, Rung::Xsaveopt) => measure::<XSAVEOPT>(&plan, live),
+                (_, SaveInstruction::Xsavec) => measure::<XSAVEC>(&plan, live),
+                (_, SaveInstruction::Xsaveopt) => measure::<XSAVEOPT>(&plan, live),
                 _ => measure::<XSAVE>(&plan, live),
             };
             let [save, restore, branch, by_type] = figures;
@@ -246,7 +248,7 @@ fn main() -> Result<(), fpu_x86::PlanError> {
         assert_eq!(found, Ok(()));
     }
     println!();
-    let (rung, bytes) = (plan.rung(), plan.area_len());
+    let (rung, bytes) = (plan.save_instruction(), plan.area_len());
     println!("Plan::measure, {rung:?}, {bytes} bytes: {}", figures.show(empty, 1));
     Ok(())
 }

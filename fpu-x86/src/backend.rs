@@ -8,7 +8,7 @@ use crate::{
     image::{self, Image, ImageMut},
     insn, layout,
     plan::Plan,
-    save_instruction::{RestoreBy, Rung},
+    save_instruction::{RestoreBy, SaveInstruction},
     units::{SIMD, X87},
 };
 use fpu_core::{
@@ -65,18 +65,18 @@ unsafe impl RawFpu for Plan {
     unsafe fn save(&self, area: NonNull<u8>) {
         let (area, mask) = (area.as_ptr(), self.mask);
         // Two predictable compares for the better ones; a `match` becomes an indirect jump.
-        if self.rung > Rung::Xsaveopt {
-            if self.rung == Rung::Xsavec {
-                // SAFETY: N1: the rung is offered (`offers`), and S1. So for all five.
+        if self.instruction > SaveInstruction::Xsaveopt {
+            if self.instruction == SaveInstruction::Xsavec {
+                // SAFETY: N1: the instruction is offered (`offers`), and S1. So for all five.
                 unsafe { insn::xsavec(area, mask) }
             } else {
-                // SAFETY: as above; a plan with this rung is for ring 0.
+                // SAFETY: as above; a plan with this instruction is for ring 0.
                 unsafe { insn::xsaves(area, mask) }
             }
-        } else if self.rung == Rung::Xsaveopt {
+        } else if self.instruction == SaveInstruction::Xsaveopt {
             // SAFETY: as above.
             unsafe { insn::xsaveopt(area, mask) }
-        } else if self.rung == Rung::Xsave {
+        } else if self.instruction == SaveInstruction::Xsave {
             // SAFETY: as above.
             unsafe { insn::xsave(area, mask) }
         } else {
@@ -91,7 +91,7 @@ unsafe impl RawFpu for Plan {
         // As in `save`.
         refused(if self.restore_by < RestoreBy::Fxrstor {
             if self.restore_by == RestoreBy::Xrstor {
-                // SAFETY: N1: the rung has XRSTOR, for its own format; S1. N2: S2. So for all.
+                // SAFETY: N1: the instruction has XRSTOR, for its own format; S1. N2: S2. So for all.
                 unsafe { insn::xrstor(area, mask) }
             } else {
                 // SAFETY: as above.
@@ -101,10 +101,10 @@ unsafe impl RawFpu for Plan {
             if self.restore_by == RestoreBy::Scrubbing {
                 // SAFETY: N2: S2.
                 unsafe { insn::scrub() };
-                if self.rung == Rung::Xsaves {
+                if self.instruction == SaveInstruction::Xsaves {
                     // SAFETY: as above.
                     return refused(unsafe { insn::xrstors(area, mask) });
-                } else if self.rung != Rung::Fxsave {
+                } else if self.instruction != SaveInstruction::Fxsave {
                     // SAFETY: as above.
                     return refused(unsafe { insn::xrstor(area, mask) });
                 }
@@ -180,7 +180,7 @@ unsafe impl IdleFpu for Plan {
     unsafe fn keeps_awake(&self) -> bool {
         // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (P3). N8: the
         // plan's CPU has it, and `check_cpu` lets no CPU in that differs.
-        self.has_tiles() && awake(self.facts().xgetbv1().then(|| unsafe { insn::xgetbv1() }))
+        self.has_tiles() && awake(self.cpuid_info().xgetbv1().then(|| unsafe { insn::xgetbv1() }))
     }
     /// On x86: TILERELEASE, if AMX is in the plan.
     unsafe fn release(&self) {

@@ -5,20 +5,20 @@ use raw_cpuid::{CpuId, CpuIdReader};
 use crate::{
     components::{Components, NUMBERS},
     error::PlanError,
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
 };
 
 /// How CPUID(0xD, i) describes component i.
 ///
 /// ```
-/// # use fpu_x86::Facts;
+/// # use fpu_x86::CpuidInfo;
 /// # use raw_cpuid::CpuIdResult;
 /// # let words = |leaf, sub| match (leaf, sub) {
 /// #     (0xD, 0) => CpuIdResult { eax: 7, ebx: 832, ecx: 832, edx: 0 },
 /// #     (0xD, 2) => CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 },
 /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
 /// # };
-/// let avx = Facts::from_xsave_leaf(words)?.described(2).ok_or("no AVX")?;
+/// let avx = CpuidInfo::from_xsave_leaf(words)?.described(2).ok_or("no AVX")?;
 /// assert_eq!((avx.size, avx.offset, avx.align), (256, 576, false));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -54,7 +54,7 @@ pub(crate) enum Leaf {
 /// what was enabled at the time, and [XCR0](Self::xcr0), which whoever knows it adds.
 ///
 /// ```
-/// use fpu_x86::{Components, Facts, PlanError};
+/// use fpu_x86::{Components, CpuidInfo, PlanError};
 /// use raw_cpuid::{CpuIdReader, CpuIdResult};
 /// // Recorded words, here of a CPU that has FXSAVE and SSE and no XSAVE.
 /// let words = |leaf, _subleaf| match leaf {
@@ -62,13 +62,14 @@ pub(crate) enum Leaf {
 ///     1 => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 3 << 24 },
 ///     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
 /// };
-/// let facts = Facts::from_cpuid(words)?;
+/// let facts = CpuidInfo::from_cpuid(words)?;
 /// assert!(!facts.xsave());
 /// assert_eq!(facts.supported_user(), Components::LEGACY);
 /// # Ok::<(), PlanError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
+#[doc(alias = "Facts")]
+pub struct CpuidInfo {
     xsave: bool,
     osxsave: bool,
     xsaveopt: bool,
@@ -98,7 +99,7 @@ fn restores_error_pointers<R: CpuIdReader>(reader: &R) -> bool {
     reader.cpuid1(0x8000_0000).eax >= CAPACITY && reader.cpuid1(CAPACITY).ebx & 1 << 2 != 0
 }
 
-impl Facts {
+impl CpuidInfo {
     /// Reads CPUID through `reader`: the CPU itself (`raw_cpuid::CpuIdReaderNative`) or recorded
     /// words.
     ///
@@ -228,14 +229,14 @@ impl Facts {
     /// for ring 3 is made from that.
     ///
     /// ```
-    /// use fpu_x86::{Components, Facts};
+    /// use fpu_x86::{Components, CpuidInfo};
     /// # use raw_cpuid::CpuIdResult;
     /// # let words = |leaf, sub| match (leaf, sub) {
     /// #     (0xD, 0) => CpuIdResult { eax: 7, ebx: 832, ecx: 832, edx: 0 },
     /// #     (0xD, 2) => CpuIdResult { eax: 256, ebx: 576, ecx: 0, edx: 0 },
     /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
     /// # };
-    /// let facts = Facts::from_xsave_leaf(words)?;
+    /// let facts = CpuidInfo::from_xsave_leaf(words)?;
     /// assert_eq!(facts.xcr0(), None);
     /// let facts = facts.with_xcr0(Components::LEGACY | Components::AVX);
     /// assert_eq!(facts.xcr0(), Some(Components::LEGACY | Components::AVX));
@@ -319,13 +320,13 @@ impl Facts {
     }
 
     /// The CPU has the instruction and it works; whether it may be used here is another matter.
-    pub(crate) fn offers(&self, rung: Rung) -> bool {
-        match rung {
-            Rung::Fxsave => true,
-            Rung::Xsave => self.xsave,
-            Rung::Xsaveopt => self.xsave && self.xsaveopt,
-            Rung::Xsavec => self.xsave && self.xsavec,
-            Rung::Xsaves => self.xsave && self.offers_xsaves(),
+    pub(crate) fn offers(&self, instruction: SaveInstruction) -> bool {
+        match instruction {
+            SaveInstruction::Fxsave => true,
+            SaveInstruction::Xsave => self.xsave,
+            SaveInstruction::Xsaveopt => self.xsave && self.xsaveopt,
+            SaveInstruction::Xsavec => self.xsave && self.xsavec,
+            SaveInstruction::Xsaves => self.xsave && self.offers_xsaves(),
         }
     }
 

@@ -8,7 +8,7 @@ use core::{fmt, marker::PhantomData};
 
 use crate::{
     components::{extended, one, Components, MANAGED, NUMBERS},
-    cpuid::{Described, Facts},
+    cpuid::{CpuidInfo, Described},
     error::PlanError,
     save_instruction::Format,
 };
@@ -61,7 +61,11 @@ impl<const N: usize> Places<N> {
 
 impl PlanPlaces {
     /// Of components that a plan holds.
-    pub(crate) fn of(format: Format, set: Components, facts: &Facts) -> Result<Self, PlanError> {
+    pub(crate) fn of(
+        format: Format,
+        set: Components,
+        facts: &CpuidInfo,
+    ) -> Result<Self, PlanError> {
         let all = Places::new(format, set, facts)?;
         let mut places = Self { len: all.len, ..Self::legacy() };
         for (slot, from) in places.slots.iter_mut().zip(all.slots) {
@@ -72,7 +76,11 @@ impl PlanPlaces {
 }
 
 impl Places {
-    pub(crate) fn new(format: Format, set: Components, facts: &Facts) -> Result<Self, PlanError> {
+    pub(crate) fn new(
+        format: Format,
+        set: Components,
+        facts: &CpuidInfo,
+    ) -> Result<Self, PlanError> {
         match format {
             Format::Legacy => Ok(Self::legacy()),
             Format::Standard => Layout::<Standard>::new(facts, set).map(|layout| layout.places),
@@ -93,10 +101,10 @@ impl Places {
 }
 
 mod sealed {
-    use super::{Components, Facts, Places, PlanError};
+    use super::{Components, CpuidInfo, Places, PlanError};
 
     pub trait Sealed {
-        fn places(facts: &Facts, set: Components) -> Result<Places, PlanError>;
+        fn places(facts: &CpuidInfo, set: Components) -> Result<Places, PlanError>;
     }
 }
 
@@ -122,7 +130,7 @@ impl LayoutFormat for Compacted {
 }
 
 /// The CPU has every component of the set and describes it as what its mask says.
-fn describe(facts: &Facts, set: Components, number: u32) -> Result<Described, PlanError> {
+fn describe(facts: &CpuidInfo, set: Components, number: u32) -> Result<Described, PlanError> {
     let user = facts.supported_user().contains(one(number));
     match facts.described(number) {
         Some(described) if described.supervisor != user => Ok(described),
@@ -131,7 +139,7 @@ fn describe(facts: &Facts, set: Components, number: u32) -> Result<Described, Pl
 }
 
 impl sealed::Sealed for Standard {
-    fn places(facts: &Facts, set: Components) -> Result<Places, PlanError> {
+    fn places(facts: &CpuidInfo, set: Components) -> Result<Places, PlanError> {
         let supervisor = set.difference(facts.supported_user());
         if !supervisor.is_empty() {
             return Err(PlanError::SupervisorOnly(supervisor));
@@ -157,7 +165,7 @@ impl sealed::Sealed for Standard {
 }
 
 impl sealed::Sealed for Compacted {
-    fn places(facts: &Facts, set: Components) -> Result<Places, PlanError> {
+    fn places(facts: &CpuidInfo, set: Components) -> Result<Places, PlanError> {
         let mut places = Places { len: EXTENDED, ..Places::legacy() };
         for number in extended(set) {
             let Described { size, align, .. } = describe(facts, set, number)?;
@@ -176,7 +184,7 @@ impl sealed::Sealed for Compacted {
 /// the other is meant.
 ///
 /// ```
-/// use fpu_x86::{Compacted, Components, Facts, Layout, PlanError, Standard};
+/// use fpu_x86::{Compacted, Components, CpuidInfo, Layout, PlanError, Standard};
 /// # use raw_cpuid::CpuIdResult;
 /// # let words = |leaf, sub| match (leaf, sub) {
 /// #     (0xD, 0) => CpuIdResult { eax: 0x207, ebx: 2440, ecx: 2440, edx: 0 },
@@ -185,7 +193,7 @@ impl sealed::Sealed for Compacted {
 /// #     (0xD, 9) => CpuIdResult { eax: 8, ebx: 2432, ecx: 0, edx: 0 },
 /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
 /// # };
-/// let facts = Facts::from_xsave_leaf(words)?; // here, of an EPYC 7763
+/// let facts = CpuidInfo::from_xsave_leaf(words)?; // here, of an EPYC 7763
 /// let set = Components::LEGACY | Components::AVX | Components::PKRU;
 /// let standard = Layout::<Standard>::new(&facts, set)?;
 /// let compacted = Layout::<Compacted>::new(&facts, set)?;
@@ -222,7 +230,7 @@ impl<F: LayoutFormat> Layout<F> {
     /// [`PlanError::NotEnumerated`], [`PlanError::SupervisorOnly`], [`PlanError::Undescribed`];
     /// [`PlanError::Misplaced`] if the standard format's offsets lie in the header or in one another;
     /// [`PlanError::WrongSize`] if the area would not fit 32 bits.
-    pub fn new(facts: &Facts, components: Components) -> Result<Self, PlanError> {
+    pub fn new(facts: &CpuidInfo, components: Components) -> Result<Self, PlanError> {
         let supported = facts.supported_user().union(facts.supported_supervisor());
         let missing = components.difference(supported);
         if !missing.is_empty() {

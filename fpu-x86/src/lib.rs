@@ -46,7 +46,7 @@ mod backend;
 mod tests;
 
 pub use components::Components;
-pub use cpuid::{Described, Facts};
+pub use cpuid::{CpuidInfo, Described};
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
 pub use foreign::{ForeignError, ForeignImage, ValidImage};
 pub use image::{Image, ImageMut};
@@ -61,5 +61,5 @@ pub use ring0::{
     EnableError,
 };
 pub use ring0::{ControlMismatch, ControlState};
-pub use save_instruction::{Format, Rung};
+pub use save_instruction::{Format, SaveInstruction};
 pub use x87::{Selectors, X87};

@@ -4,13 +4,14 @@
 /// greater.
 ///
 /// ```
-/// use fpu_x86::{Format, Rung};
-/// assert!(Rung::Xsaves > Rung::Xsavec && Rung::Xsavec > Rung::Xsaveopt);
-/// assert_eq!(Rung::Xsavec.format(), Format::Compacted);
+/// use fpu_x86::{Format, SaveInstruction};
+/// assert!(SaveInstruction::Xsaves > SaveInstruction::Xsavec && SaveInstruction::Xsavec > SaveInstruction::Xsaveopt);
+/// assert_eq!(SaveInstruction::Xsavec.format(), Format::Compacted);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
-pub enum Rung {
+#[doc(alias = "Rung")]
+pub enum SaveInstruction {
     /// FXSAVE64: x87 and SSE only, always all of it.
     Fxsave,
     /// XSAVE64: every component in every save.
@@ -25,7 +26,7 @@ pub enum Rung {
     Xsaves,
 }
 
-impl Rung {
+impl SaveInstruction {
     /// All of them, the best first.
     pub const ALL: [Self; 5] =
         [Self::Xsaves, Self::Xsavec, Self::Xsaveopt, Self::Xsave, Self::Fxsave];

@@ -10,7 +10,9 @@ use fpu_core::{
     AreaError, CpuFpu, CpuLifecycle, Error, Exclusive, Level, Pinned, RawArea, SoftFloat, TaskFpu,
     TheBackend, UserReady,
 };
-use fpu_x86::{BringUpError, Components, ControlState, Facts, Plan, PlanCell, PlanError, Rung};
+use fpu_x86::{
+    BringUpError, Components, ControlState, CpuidInfo, Plan, PlanCell, PlanError, SaveInstruction,
+};
 
 use crate::{
     cpu::this_cpu,
@@ -36,12 +38,12 @@ pub fn early() {
 }
 
 /// What CPUID says. A kernel that does not try what others say calls `bring_up_boot_cpu`, which asks the CPU.
-fn facts() -> Result<Facts, PlanError> {
-    Facts::from_cpuid(cpuid::Reader)
+fn facts() -> Result<CpuidInfo, PlanError> {
+    CpuidInfo::from_cpuid(cpuid::Reader)
 }
 
 /// Makes the first CPU run tasks. Interrupts are off.
-pub fn boot(rung: Option<Rung>) -> Result<IrqsOff, BringUpError> {
+pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError> {
     let facts = facts()?;
     let unscrubbed = crate::main_params().unscrubbed;
     let keep = |plan: Plan| {
@@ -59,16 +61,16 @@ pub fn boot(rung: Option<Rung>) -> Result<IrqsOff, BringUpError> {
 }
 
 /// Chooses the registers that are switched, and the instruction, of what CPUID offers.
-fn choose(facts: &Facts, rung: Option<Rung>) -> Result<Plan, PlanError> {
+fn choose(facts: &CpuidInfo, rung: Option<SaveInstruction>) -> Result<Plan, PlanError> {
     let wanted = match rung {
         None => Components::USER | Components::CET_U,
         // To try the lesser instructions on a CPU that has better ones.
-        Some(Rung::Fxsave) => Components::LEGACY,
+        Some(SaveInstruction::Fxsave) => Components::LEGACY,
         Some(_) => Components::USER,
     };
     let mut plan = Plan::detect_kernel_given(facts.clone(), wanted)?;
     if let Some(rung) = rung {
-        plan = plan.with_rung(rung)?;
+        plan = plan.with_save_instruction(rung)?;
     }
     if crate::main_params().trust {
         // SAFETY: C7: no task of this kernel uses tiles.

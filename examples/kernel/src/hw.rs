@@ -7,7 +7,7 @@ use core::{
 };
 
 use fpu_core::RawFpu;
-use fpu_x86::{Components, Rung};
+use fpu_x86::{Components, SaveInstruction};
 use x86_64::registers::{
     control::{Cr4, Cr4Flags},
     model_specific::Msr,
@@ -35,7 +35,7 @@ pub unsafe fn detect() {
     let [ebx, ecx] =
         if last >= 7 { [__cpuid_count(7, 0).ebx, __cpuid_count(7, 0).ecx] } else { [0; 2] };
     let mut classes = Classes::BASE;
-    if plan.xcr0().contains(Components::AVX) && plan.rung() != Rung::Fxsave {
+    if plan.xcr0().contains(Components::AVX) && plan.save_instruction() != SaveInstruction::Fxsave {
         classes = classes.with(Classes::AVX);
         if plan.xcr0().contains(Components::AVX512) && ebx >> 16 & 1 != 0 {
             classes = classes.with(Classes::AVX512);
@@ -126,8 +126,8 @@ pub unsafe fn write_ssp(ssp: u64) {
 /// `area` is an image of the caller's own that nobody uses meanwhile. It is no image of the backend's any more, so
 /// the next restore breaks its S1: it must be refused, which [`bad_images`] says of this processor.
 pub unsafe fn spoil(area: NonNull<u8>) {
-    let (at, bit) = match fpu::plan().rung() {
-        Rung::Fxsave => (24 + 3, 0x80),
+    let (at, bit) = match fpu::plan().save_instruction() {
+        SaveInstruction::Fxsave => (24 + 3, 0x80),
         _ => (512 + 7, 0x40),
     };
     // SAFETY: the caller's; areas have 576 bytes at least, FXSAVE's 512.

@@ -1,7 +1,7 @@
 //! Which control registers the library writes to put a plan into force, in which order, and what: by the numbers of
 //! the SDM. A kernel of yours has no such file.
 
-use fpu_x86::{Facts, Plan, Rung};
+use fpu_x86::{CpuidInfo, Plan, SaveInstruction};
 use raw_cpuid::CpuIdReaderNative;
 use x86_64::registers::control::{Cr0, Cr4};
 
@@ -24,7 +24,7 @@ const IA32_XSS: Register = Register::Msr(0xDA0);
 ///
 /// Interrupts are off, no other CPU has been started, nobody needs what the registers hold, and CPUID is this CPU's.
 pub fn as_the_manual_has_it() {
-    let Ok(facts) = Facts::from_cpuid(CpuIdReaderNative) else { return };
+    let Ok(facts) = CpuidInfo::from_cpuid(CpuIdReaderNative) else { return };
     for _ in 0..2 {
         // SAFETY: interrupts are off, the CPU's word is not open, and the plan comes into force below.
         unsafe { odd::leave() };
@@ -32,7 +32,7 @@ pub fn as_the_manual_has_it() {
     }
 }
 
-fn enable(plan: &Plan, facts: &Facts) {
+fn enable(plan: &Plan, facts: &CpuidInfo) {
     let (cr0, cr4) = (Cr0::read_raw(), Cr4::read_raw());
     let mut ended = Ok(());
     let seen = watch::writes(|| {
@@ -42,7 +42,7 @@ fn enable(plan: &Plan, facts: &Facts) {
     if let Err(why) = ended {
         verdict::fail(format_args!("the plan comes into force, and then not: {why}"));
     }
-    let xsave = plan.rung() != Rung::Fxsave;
+    let xsave = plan.save_instruction() != SaveInstruction::Fxsave;
     let osxsave = if xsave { OSXSAVE } else { 0 };
     let [ours, set] = CR0;
     let due = [

@@ -1,6 +1,6 @@
 //! Boot parameters: `key=value` words, from the loader's command line or from the disk.
 
-use fpu_x86::Rung;
+use fpu_x86::SaveInstruction;
 
 use crate::faults::Fault;
 
@@ -25,7 +25,7 @@ pub struct Params {
     /// The seeded fault.
     pub fault: Option<Fault>,
     /// The instruction, if not the best.
-    pub rung: Option<Rung>,
+    pub rung: Option<SaveInstruction>,
     /// Compare the registers with the claims on the way to user mode.
     pub check: bool,
     /// Take the library's word for AMX: no task here uses tiles, and an emulator's saves lose them.
@@ -87,17 +87,17 @@ impl Params {
 }
 
 /// By its name on the command line.
-fn rung(name: &str) -> Option<Rung> {
-    Rung::ALL.into_iter().find(|rung| rung_name(*rung) == name)
+fn rung(name: &str) -> Option<SaveInstruction> {
+    SaveInstruction::ALL.into_iter().find(|rung| rung_name(*rung) == name)
 }
 
 /// The name of a rung in parameters and in the result.
-pub fn rung_name(rung: Rung) -> &'static str {
+pub fn rung_name(rung: SaveInstruction) -> &'static str {
     match rung {
-        Rung::Xsaves => "xsaves",
-        Rung::Xsavec => "xsavec",
-        Rung::Xsaveopt => "xsaveopt",
-        Rung::Xsave => "xsave",
+        SaveInstruction::Xsaves => "xsaves",
+        SaveInstruction::Xsavec => "xsavec",
+        SaveInstruction::Xsaveopt => "xsaveopt",
+        SaveInstruction::Xsave => "xsave",
         _ => "fxsave",
     }
 }

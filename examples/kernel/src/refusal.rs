@@ -8,7 +8,8 @@ use core::{
 };
 
 use fpu_x86::{
-    Components, ControlRegister, CpuMismatch, EnableError, Facts, Plan, PlanError, Rung,
+    Components, ControlRegister, CpuMismatch, CpuidInfo, EnableError, Plan, PlanError,
+    SaveInstruction,
 };
 use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
 use x86_64::registers::{
@@ -78,7 +79,7 @@ impl CpuIdReader for Lie {
 }
 
 /// CR0, CR4, XCR0, IA32_XSS and IA32_XFD, as far as there are.
-fn registers(facts: &Facts) -> [u64; 5] {
+fn registers(facts: &CpuidInfo) -> [u64; 5] {
     let cr4 = Cr4::read();
     if !facts.xsave() {
         return [Cr0::read_raw(), cr4.bits(), 0, 0, 0];
@@ -97,7 +98,7 @@ fn registers(facts: &Facts) -> [u64; 5] {
 /// Plans that must be refused are. Interrupts are off, nobody needs what the registers hold, and the CPU is brought
 /// up afterwards.
 pub fn leaves_everything_as_before() -> Result<(), &'static str> {
-    let Ok(facts) = Facts::from_cpuid(CpuIdReaderNative) else { return Ok(()) };
+    let Ok(facts) = CpuidInfo::from_cpuid(CpuIdReaderNative) else { return Ok(()) };
     // Another value than the library writes, where one is harmless here.
     // SAFETY: nothing in the kernel uses x87 or SSE exceptions, and no task runs.
     unsafe {
@@ -126,7 +127,7 @@ pub fn leaves_everything_as_before() -> Result<(), &'static str> {
 }
 
 /// What is refused leaves the registers as they were.
-fn unchanged(facts: &Facts, refused: impl FnOnce() -> bool) -> Result<(), &'static str> {
+fn unchanged(facts: &CpuidInfo, refused: impl FnOnce() -> bool) -> Result<(), &'static str> {
     let before = registers(facts);
     let refused = refused();
     let after = registers(facts);
@@ -142,14 +143,14 @@ fn unchanged(facts: &Facts, refused: impl FnOnce() -> bool) -> Result<(), &'stat
 
 /// One of them, with instructions that are as they should be.
 #[inline(never)]
-fn tried(lie: Lie, facts: &Facts) -> Result<(), &'static str> {
-    let told = Facts::from_cpuid(lie).map_err(|_| "CPUID is none")?;
+fn tried(lie: Lie, facts: &CpuidInfo) -> Result<(), &'static str> {
+    let told = CpuidInfo::from_cpuid(lie).map_err(|_| "CPUID is none")?;
     let wanted = Components::LEGACY | Components::AVX | lie.component();
     let plan =
         Plan::for_kernel(told.clone(), 0, wanted).and_then(|plan| plan.requiring(lie.component()));
     let plan = match lie {
         // Where a component has a place of its own.
-        Lie::Avx => plan.and_then(|plan| plan.with_rung(Rung::Xsave)),
+        Lie::Avx => plan.and_then(|plan| plan.with_save_instruction(SaveInstruction::Xsave)),
         _ => plan,
     };
     // AMD's family 17h has XSAVES that is not used, so that there is no such plan.
@@ -178,12 +179,14 @@ fn tried(lie: Lie, facts: &Facts) -> Result<(), &'static str> {
 
 /// A CPU without XSAVE refuses CR4.OSXSAVE.
 #[inline(never)]
-fn without_osxsave(facts: &Facts) -> Result<(), &'static str> {
+fn without_osxsave(facts: &CpuidInfo) -> Result<(), &'static str> {
     // QEMU 7.2, which says that it is a hypervisor, hangs there.
     let hypervisor = __cpuid(1).ecx >> 31 & 1 != 0;
-    let told = Facts::from_cpuid(Lie::Xsave).map_err(|_| "CPUID is none")?;
+    let told = CpuidInfo::from_cpuid(Lie::Xsave).map_err(|_| "CPUID is none")?;
     let plan = Plan::for_kernel(told.clone(), 0, Components::LEGACY);
-    let plan = plan.and_then(|plan| plan.with_rung(Rung::Xsave)).map_err(|_| "no plan")?;
+    let plan = plan
+        .and_then(|plan| plan.with_save_instruction(SaveInstruction::Xsave))
+        .map_err(|_| "no plan")?;
     for (rip_only, vector) in HANDLERS.into_iter().filter(|_| !hypervisor) {
         unchanged(facts, || {
             RIP_ONLY.store(rip_only, Relaxed);
@@ -198,9 +201,9 @@ fn without_osxsave(facts: &Facts) -> Result<(), &'static str> {
 
 /// Plans of CPUs that are not like this one: with AVX elsewhere, and with more bits of MXCSR; and one for ring 3.
 #[inline(never)]
-fn others(facts: &Facts) -> Result<(), &'static str> {
+fn others(facts: &CpuidInfo) -> Result<(), &'static str> {
     let of = |facts, mask| Plan::for_kernel(facts, mask, Components::LEGACY | Components::AVX);
-    if let Ok(plan) = Facts::from_cpuid(Lie::Avx).and_then(|told| of(told, 0)) {
+    if let Ok(plan) = CpuidInfo::from_cpuid(Lie::Avx).and_then(|told| of(told, 0)) {
         unchanged(facts, || {
             // SAFETY: as in `tried`.
             let result = unsafe { plan.enable_given(facts) };
@@ -230,9 +233,9 @@ fn others(facts: &Facts) -> Result<(), &'static str> {
 
 /// A plan for FXSAVE turns off what firmware, or a plan with XSAVE, has turned on: tasks cannot use AVX.
 #[inline(never)]
-fn without_xsave(facts: &Facts) -> Result<(), &'static str> {
+fn without_xsave(facts: &CpuidInfo) -> Result<(), &'static str> {
     let plan = Plan::for_kernel(facts.clone(), 0, Components::LEGACY)
-        .and_then(|plan| plan.with_rung(Rung::Fxsave));
+        .and_then(|plan| plan.with_save_instruction(SaveInstruction::Fxsave));
     let Ok(plan) = plan else { return Ok(()) };
     let before = Cr4::read();
     // SAFETY: the CPU has XSAVE; C1 to C5 as in `tried`; the bit is put back.

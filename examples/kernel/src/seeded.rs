@@ -9,7 +9,7 @@ use fpu_core::{
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu, RestoreFault,
 };
-use fpu_x86::{Components, Image, ImageMut, Plan, Rung};
+use fpu_x86::{Components, Image, ImageMut, Plan, SaveInstruction};
 
 use crate::faults::Fault;
 
@@ -50,17 +50,21 @@ pub struct Seeded {
 
 impl Seeded {
     pub fn new(plan: Plan, keeps_sse: bool) -> Self {
-        let narrow = Plan::detect_kernel_given(plan.facts().clone(), Components::LEGACY);
-        let narrow = narrow.and_then(|narrow| narrow.with_rung(plan.rung()));
+        let narrow = Plan::detect_kernel_given(plan.cpuid_info().clone(), Components::LEGACY);
+        let narrow =
+            narrow.and_then(|narrow| narrow.with_save_instruction(plan.save_instruction()));
         let narrow = narrow.ok().filter(|n| n.components() != plan.components());
         let users = plan.components() & !Components::SUPERVISOR;
         let other = match () {
-            () if on(Fault::LegacyRestore) => Some((Components::LEGACY, Rung::Fxsave)),
-            () if on(Fault::UserRestore) => Some((users, plan.rung())),
+            () if on(Fault::LegacyRestore) => Some((Components::LEGACY, SaveInstruction::Fxsave)),
+            () if on(Fault::UserRestore) => Some((users, plan.save_instruction())),
             () => None,
         };
         let other = other.and_then(|(wanted, rung)| {
-            Plan::detect_kernel_given(plan.facts().clone(), wanted).ok()?.with_rung(rung).ok()
+            Plan::detect_kernel_given(plan.cpuid_info().clone(), wanted)
+                .ok()?
+                .with_save_instruction(rung)
+                .ok()
         });
         Self { plan, narrow, other, keeps_sse }
     }
@@ -98,7 +102,7 @@ impl Seeded {
             // SAFETY: S1, S2: the caller's; a part of the components needs no more bytes.
             return unsafe { narrow.save(area) };
         }
-        debug_assert!(self.plan.rung() == Rung::Fxsave);
+        debug_assert!(self.plan.save_instruction() == SaveInstruction::Fxsave);
         #[repr(C, align(64))]
         struct Legacy([u8; 512]);
         let mut scratch = Legacy([0; 512]);

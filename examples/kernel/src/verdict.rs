@@ -303,7 +303,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
     }
     write!(out, "\"vendor\":\"{vendor}\",")?;
     if let Some(plan) = fpu::decided() {
-        let (rung, area) = (rung_name(plan.rung()), plan.area_len());
+        let (rung, area) = (rung_name(plan.save_instruction()), plan.area_len());
         write!(out, "\"rung\":\"{rung}\",\"area\":{area},")?;
         match rung {
             "fxsave" => write!(out, "\"xcr0\":null,")?,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read, sync::OnceLock};
 
-use fpu_x86::{Components, Facts, Plan};
+use fpu_x86::{Components, CpuidInfo, Plan};
 use serde_json::value::RawValue;
 
 use crate::xstate::{
@@ -174,7 +174,7 @@ impl Recorded {
     /// `None`: they are none to make a plan from.
     #[must_use]
     pub fn plan(&self) -> Option<Plan> {
-        let facts = Facts::from_cpuid(self.words.clone()).ok()?;
+        let facts = CpuidInfo::from_cpuid(self.words.clone()).ok()?;
         Plan::for_kernel(facts, 0, Components::USER | Components::CET_U).ok()
     }
 

@@ -1,7 +1,7 @@
 //! The verdict on a run. The kernel's own is not taken on trust: its figures are held against the goals
 //! once more.
 
-use fpu_x86::Facts;
+use fpu_x86::CpuidInfo;
 
 use crate::xstate::words::hex;
 
@@ -115,7 +115,7 @@ fn enables_another(report: &Report, machine: &Machine) -> Option<String> {
 
 /// Of components in the standard format, those that the emulators save elsewhere than the words say. The library
 /// measures that, and leaves them out: processors differ in where they have AVX-512.
-fn elsewhere(facts: &Facts) -> u64 {
+fn elsewhere(facts: &CpuidInfo) -> u64 {
     const PLACES: [(u32, u32, u64); 4] =
         [(2, 576, AVX | AVX512), (5, 1088, AVX512), (6, 1152, AVX512), (7, 1664, AVX512)];
     let moved = |(number, at, _): &(u32, u32, u64)| {
@@ -144,8 +144,8 @@ fn unlike_words(report: &Report, machine: &Machine, recorded: &Recorded) -> Opti
         }
     }
     let Enables { xcr0, xss } = machine.enables?;
-    let facts = plan.facts();
-    let planned = format!("{:?}", plan.rung()).to_lowercase();
+    let facts = plan.cpuid_info();
+    let planned = format!("{:?}", plan.save_instruction()).to_lowercase();
     let offered = |rung: &str| match rung {
         "xsaves" => facts.xsaves() && !facts.xsaves_erratum(),
         "xsavec" => facts.xsavec(),

@@ -1,6 +1,6 @@
 //! A save area in memory: its format, what is in it, and where.
 
-use fpu_x86::{Components, Facts};
+use fpu_x86::{Components, CpuidInfo};
 
 use super::{
     bytes::{array, u16_at, u32_at, u64_at, Malformed},
@@ -76,7 +76,7 @@ impl<'a> Area<'a> {
     /// # Errors
     ///
     /// The first field that is wrong.
-    pub fn new(bytes: &'a [u8], base: usize, facts: &Facts) -> Result<Self, Malformed> {
+    pub fn new(bytes: &'a [u8], base: usize, facts: &CpuidInfo) -> Result<Self, Malformed> {
         let wrong =
             |field: &str, at: usize, why: String| Err(Malformed::new(field, base + at, why));
         if bytes.len() < LEGACY {
@@ -141,7 +141,7 @@ impl<'a> Area<'a> {
 
     /// The standard format does not say which components are absent and which not enabled. Software
     /// may; else it is those that the file has room for.
-    fn make_room(&mut self, facts: &Facts) {
+    fn make_room(&mut self, facts: &CpuidInfo) {
         let said = match self.software {
             Software::Enabled(enabled) | Software::Frame { enabled, .. } => enabled,
             Software::None => facts.supported_user().bits(),
@@ -242,7 +242,7 @@ impl<'a> Area<'a> {
     }
 }
 
-fn standard(facts: &Facts, set: u64) -> Result<Region, String> {
+fn standard(facts: &CpuidInfo, set: u64) -> Result<Region, String> {
     let layouts = Layouts::new(facts, set)?;
     let supervisor = numbers(set & !0b11).find(|n| !layouts.standard.places.contains_key(n));
     match supervisor {

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
 };
 
-use fpu_x86::Facts;
+use fpu_x86::CpuidInfo;
 
 use super::{
     layouts::{explain, Layouts, Region},
@@ -84,7 +84,7 @@ pub fn answer(line: &[u8]) -> String {
 
 fn layouts(request: &Request<'_>) -> Result<Layouts, String> {
     request.cpuid.check_leaf()?;
-    let facts = Facts::from_xsave_leaf(request.cpuid.clone()).map_err(|why| explain(&why))?;
+    let facts = CpuidInfo::from_xsave_leaf(request.cpuid.clone()).map_err(|why| explain(&why))?;
     Layouts::new(&facts, request.bitmap)
 }
 

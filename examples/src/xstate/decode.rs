@@ -1,6 +1,6 @@
 //! `xstate decode`: what is in a file.
 
-use fpu_x86::{Facts, ForeignImage, Plan};
+use fpu_x86::{CpuidInfo, ForeignImage, Plan};
 
 use crate::report::Style;
 
@@ -20,7 +20,7 @@ pub const MOST: u64 = 256 << 20;
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     /// The CPU, if it has XSAVE.
-    pub facts: &'a Facts,
+    pub facts: &'a CpuidInfo,
     /// It was named on the command line, so that a file's own word does not count.
     pub named: bool,
     /// Whether this plan's tasks could have the registers is said too.
@@ -100,7 +100,7 @@ fn is(note: &Note<'_>, owner: &[u8], kind: u32) -> bool {
 
 /// A core file's own word on where its components are: number, size, offset and flags of each, as
 /// CPUID would say it.
-fn recorded(note: &Note<'_>) -> Result<Facts, Malformed> {
+fn recorded(note: &Note<'_>) -> Result<CpuidInfo, Malformed> {
     const FIELD: &str = "NT_X86_XSAVE_LAYOUT";
     let mut words = Words::default();
     let mut all = 0b11_u64;
@@ -122,5 +122,5 @@ fn recorded(note: &Note<'_>) -> Result<Facts, Malformed> {
         }
     }
     words.set(LEAF, 0, [all as u32, 576, 576, (all >> 32) as u32]);
-    Facts::from_xsave_leaf(words).map_err(|why| Malformed::new(FIELD, note.at, explain(&why)))
+    CpuidInfo::from_xsave_leaf(words).map_err(|why| Malformed::new(FIELD, note.at, explain(&why)))
 }

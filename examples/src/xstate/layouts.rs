@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fpu_x86::{Compacted, Components, Facts, Layout, LayoutFormat, PlanError, Standard};
+use fpu_x86::{Compacted, Components, CpuidInfo, Layout, LayoutFormat, PlanError, Standard};
 
 use super::words::{component, numbers};
 
@@ -30,7 +30,7 @@ impl Layouts {
     /// # Errors
     ///
     /// The component that the CPU does not describe, or that cannot lie where it says.
-    pub fn new(facts: &Facts, bitmap: u64) -> Result<Self, String> {
+    pub fn new(facts: &CpuidInfo, bitmap: u64) -> Result<Self, String> {
         let set = Components::from_bits_retain(bitmap);
         if bitmap >> 63 != 0 {
             return Err("bit 63 of the bitmap is no component".into());

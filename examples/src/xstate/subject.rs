@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fpu_x86::{Components, Facts, Plan, PlanError, Quirk, Rung};
+use fpu_x86::{Components, CpuidInfo, Plan, PlanError, Quirk, SaveInstruction};
 
 use super::{
     layouts::{explain, Layouts},
@@ -18,7 +18,7 @@ pub struct Subject {
     /// Where the words come from.
     pub source: &'static str,
     /// What it says.
-    pub facts: Facts,
+    pub facts: CpuidInfo,
     /// What is enabled: XCR0, and of another CPU perhaps IA32_XSS too.
     pub enabled: u64,
     /// What tasks would be switched with here.
@@ -37,7 +37,7 @@ impl Subject {
     ///
     /// It has not even FXSAVE, or CPUID contradicts itself.
     pub fn this_machine() -> Result<Self, String> {
-        let facts = Facts::from_cpuid(Words::of_this_cpu()).map_err(|why| explain(&why))?;
+        let facts = CpuidInfo::from_cpuid(Words::of_this_cpu()).map_err(|why| explain(&why))?;
         let plan = Plan::detect_user(Components::all());
         let enabled = plan.as_ref().map_or(facts.supported_user(), Plan::xcr0).bits();
         Ok(Self {
@@ -62,8 +62,8 @@ impl Subject {
         let read = read.and_then(|Recorded { words, bitmap, brand }| {
             let whole = words.get(1, 0).is_some();
             let facts = match whole {
-                true => Facts::from_cpuid(words),
-                false => Facts::from_xsave_leaf(words),
+                true => CpuidInfo::from_cpuid(words),
+                false => CpuidInfo::from_xsave_leaf(words),
             };
             let facts = facts.map_err(|why| explain(&why))?;
             let ring0 = whole.then(|| Plan::for_kernel(facts.clone(), 0, KERNEL));
@@ -110,15 +110,15 @@ impl Subject {
 
     /// The instructions that save, the best first, with whether the CPU has them.
     #[must_use]
-    pub fn rungs(&self) -> Vec<(Rung, bool)> {
+    pub fn rungs(&self) -> Vec<(SaveInstruction, bool)> {
         let has = |rung| match rung {
-            Rung::Xsaves => self.facts.xsaves(),
-            Rung::Xsavec => self.facts.xsavec(),
-            Rung::Xsaveopt => self.facts.xsaveopt(),
-            Rung::Xsave => self.facts.xsave(),
+            SaveInstruction::Xsaves => self.facts.xsaves(),
+            SaveInstruction::Xsavec => self.facts.xsavec(),
+            SaveInstruction::Xsaveopt => self.facts.xsaveopt(),
+            SaveInstruction::Xsave => self.facts.xsave(),
             _ => true,
         };
-        Rung::ALL.into_iter().map(|rung| (rung, has(rung))).collect()
+        SaveInstruction::ALL.into_iter().map(|rung| (rung, has(rung))).collect()
     }
 
     /// The supervisor components, together with what is enabled, that give CPUID's own compacted size;

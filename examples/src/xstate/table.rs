@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use fpu_x86::{Plan, PlanError, Rung};
+use fpu_x86::{Plan, PlanError, SaveInstruction};
 
 use crate::report::Style;
 
@@ -139,7 +139,7 @@ pub fn table(subject: &Subject, style: Style) -> Result<String, String> {
 
 /// What a kernel would have, by what CPUID says.
 fn ring0(plan: &Plan) -> String {
-    let rung = format!("{:?}", plan.rung()).to_uppercase();
+    let rung = format!("{:?}", plan.save_instruction()).to_uppercase();
     let (bytes, xcr0, xss) = (plan.area_len(), plan.xcr0().bits(), plan.xss().bits());
     let xss = if xss == 0 { String::new() } else { format!(", IA32_XSS {xss:#x}") };
     format!("{rung}, {bytes} bytes; XCR0 {xcr0:#x}{xss}")
@@ -156,7 +156,7 @@ fn overlooked(out: &mut String, subject: &Subject, style: Style) {
 fn instructions(subject: &Subject, style: Style) -> String {
     let chosen = subject.plan.as_ref().and_then(|plan| plan.as_ref().ok());
     let best = |rung| match chosen {
-        Some(plan) => plan.rung() == rung,
+        Some(plan) => plan.save_instruction() == rung,
         None => false,
     };
     let rungs = subject.rungs().into_iter().map(|(rung, there)| {
@@ -166,7 +166,7 @@ fn instructions(subject: &Subject, style: Style) -> String {
         match (there, best(rung)) {
             (_, true) => style.good(&style.bold(&format!("[{name}]"))),
             (true, _) if usable => name,
-            (true, _) if rung == Rung::Xsaves => style.dim("XSAVES (ring 0)"),
+            (true, _) if rung == SaveInstruction::Xsaves => style.dim("XSAVES (ring 0)"),
             (true, _) => style.dim(&format!("{name} (x87, SSE)")),
             (false, _) => style.dim(&format!("no {name}")),
         }
@@ -174,9 +174,9 @@ fn instructions(subject: &Subject, style: Style) -> String {
     rungs.collect::<Vec<_>>().join("   ")
 }
 
-fn usable(plan: &Plan, rung: Rung) -> bool {
+fn usable(plan: &Plan, rung: SaveInstruction) -> bool {
     !matches!(
-        plan.clone().with_rung(rung),
+        plan.clone().with_save_instruction(rung),
         Err(PlanError::Unavailable(_) | PlanError::TooNarrow { .. })
     )
 }

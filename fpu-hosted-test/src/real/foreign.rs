@@ -161,12 +161,20 @@ impl ForeignBench {
         let steps = [Step::Load(&self.other), Step::Restore(area)];
         // SAFETY: S1: the target.
         let outcome = unsafe { self.harness.run(&steps) };
-        assert_eq!(outcome.restored, Ok(()), "{:?} refused accepted bytes", self.plan().rung());
+        assert_eq!(
+            outcome.restored,
+            Ok(()),
+            "{:?} refused accepted bytes",
+            self.plan().save_instruction()
+        );
         let expected = settled(decode(bytes, self.harness.classes()));
         let got = settled(outcome.registers.0);
         if let Some(register) = expected.first_difference(&got) {
             let (expected, got) = (register.value(&expected), register.value(&got));
-            panic!("{:?}: {register} is {got:#x}, not {expected:#x}", self.plan().rung());
+            panic!(
+                "{:?}: {register} is {got:#x}, not {expected:#x}",
+                self.plan().save_instruction()
+            );
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use fpu_core::{
     IdleFpu, KernelUnits,
 };
 use fpu_x86::units::{SIMD, X87};
-use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, Rung};
+use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, SaveInstruction};
 
 use super::{
     load_registers, refuses_reserved_mxcsr, run_between, serve_fixups, Classes, RegFile, Thunk,
@@ -166,14 +166,17 @@ impl RealHarness {
     pub fn rungs() -> (Vec<Self>, Vec<String>) {
         let (mut offered, mut skipped) = (Vec::new(), Vec::new());
         // XSAVES is for ring 0, on every CPU.
-        for rung in Rung::ALL.into_iter().filter(|rung| *rung != Rung::Xsaves) {
+        for rung in SaveInstruction::ALL.into_iter().filter(|rung| *rung != SaveInstruction::Xsaves)
+        {
             let plan = match rung {
                 // SAFETY: X1: the harness of this plan moves x87 and SSE registers only, and every
                 // test that uses others loads all of them itself.
-                Rung::Fxsave => unsafe { Plan::detect_user_without(!Components::LEGACY) },
+                SaveInstruction::Fxsave => unsafe {
+                    Plan::detect_user_without(!Components::LEGACY)
+                },
                 _ => Plan::detect_user(Components::all()),
             };
-            match plan.and_then(|plan| plan.with_rung(rung)) {
+            match plan.and_then(|plan| plan.with_save_instruction(rung)) {
                 Ok(plan) => offered.push(Self::new(plan)),
                 Err(why @ PlanError::Unavailable(_)) => skipped.push(why.to_string()),
                 Err(why) => skipped.push(format!("{rung:?}: {why}")),

@@ -7,7 +7,7 @@ use fpu_hosted_test::{
     conformance::{Harness, Outcome, Step},
     real::{RealHarness, RegFile, Seen},
 };
-use fpu_x86::{Plan, Rung};
+use fpu_x86::{Plan, SaveInstruction};
 
 pub const HEADER: usize = 512;
 
@@ -64,7 +64,10 @@ pub fn for_each_rung(mut test: impl FnMut(&mut RealHarness)) {
     for why in skipped {
         println!("SKIP: {why}");
     }
-    assert!(rungs.iter().any(|h| h.fpu().rung() == Rung::Fxsave), "every CPU has it");
+    assert!(
+        rungs.iter().any(|h| h.fpu().save_instruction() == SaveInstruction::Fxsave),
+        "every CPU has it"
+    );
     for mut harness in rungs {
         test(&mut harness);
     }

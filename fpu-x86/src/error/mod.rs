@@ -8,7 +8,7 @@ pub use measured::Measured;
 
 use core::fmt;
 
-use crate::{components::Components, save_instruction::Rung};
+use crate::{components::Components, save_instruction::SaveInstruction};
 
 /// Why no plan could be made. The CPU's state is as before.
 ///
@@ -73,7 +73,7 @@ pub enum PlanError {
     /// The system has enabled XSAVE, and what XCR0 holds was not given.
     UnknownXcr0,
     /// The CPU, or its operating system, does not offer this instruction; XSAVES is for ring 0 only.
-    Unavailable(Rung),
+    Unavailable(SaveInstruction),
     /// The instruction cannot save all that is enabled.
     TooNarrow {
         /// What would be lost.
@@ -132,7 +132,9 @@ impl fmt::Display for PlanError {
             }
             Self::Required { component, why } => write!(f, "no {}: {why}", List(component)),
             Self::UnknownXcr0 => f.write_str("what XCR0 holds is not known"),
-            Self::Unavailable(rung) => write!(f, "{rung:?} is not available on this CPU"),
+            Self::Unavailable(instruction) => {
+                write!(f, "{instruction:?} is not available on this CPU")
+            }
             Self::TooNarrow { missing } => {
                 write!(f, "the instruction does not save {}", List(missing))
             }

@@ -159,7 +159,7 @@ impl Image<'_> {
     /// [`ImageError::TooShort`]; `out` is unchanged.
     pub fn to_compacted(&self, out: &mut [u8]) -> Result<usize, ImageError> {
         let set = self.plan().components();
-        let places = PlanPlaces::of(Format::Compacted, set, self.plan().facts());
+        let places = PlanPlaces::of(Format::Compacted, set, self.plan().cpuid_info());
         let places = places.map_err(|_| ImageError::NotManaged)?;
         self.export(out, places.len(), Format::Compacted, set, Where::At(&places))
     }

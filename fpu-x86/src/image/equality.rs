@@ -174,7 +174,12 @@ mod tests {
                         let expect = if bits >> bit & 1 != 0 { Err(difference) } else { Ok(()) };
                         seen += u32::from(expect.is_err());
                         let got = compare(&area, &other, &plan);
-                        assert_eq!(got, expect, "{:?}: byte {at}, bit {bit}", plan.rung());
+                        assert_eq!(
+                            got,
+                            expect,
+                            "{:?}: byte {at}, bit {bit}",
+                            plan.save_instruction()
+                        );
                     }
                 }
                 assert!(seen > 2000, "{seen} bits count");
@@ -242,7 +247,7 @@ mod tests {
                     }
                 }
                 set(&mut cleared, XSTATE_BV, plan.mask.to_le_bytes());
-                let what = std::format!("{:?} without {one:?}", plan.rung());
+                let what = std::format!("{:?} without {one:?}", plan.save_instruction());
                 assert_eq!(compare(&absent, &cleared, &plan), Ok(()), "{what}");
                 // The same bytes, and the header says that they count.
                 let mut counting = absent.clone();

@@ -36,7 +36,7 @@ impl Where<'_> {
 
 /// By CPUID, whether or not the component is the plan's.
 fn standard(plan: &Plan, number: u32) -> Option<(usize, usize)> {
-    let described = plan.facts().described(number)?;
+    let described = plan.cpuid_info().described(number)?;
     Some((described.offset as usize, described.size as usize))
 }
 

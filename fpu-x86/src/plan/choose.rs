@@ -9,10 +9,10 @@ use super::{
 };
 use crate::{
     components::{one, Components, SWITCHED},
-    cpuid::{Facts, Leaf},
+    cpuid::{CpuidInfo, Leaf},
     error::{LeftOut, PlanError},
     layout::PlanPlaces,
-    save_instruction::{RestoreBy, Rung},
+    save_instruction::{RestoreBy, SaveInstruction},
 };
 
 /// The mask of CPUs that leave the field 0 (SDM vol. 1, 11.6.6); every 64-bit CPU has these bits.
@@ -23,10 +23,10 @@ const KNOWN_MXCSR_MASK: u32 = 0x2_FFFF;
 
 impl Plan {
     /// A plan before its components, instruction and layout are decided.
-    fn blank(facts: Facts, mxcsr_mask: u32, ring0: bool) -> Self {
+    fn blank(facts: CpuidInfo, mxcsr_mask: u32, ring0: bool) -> Self {
         Self {
             mask: Components::LEGACY.bits(),
-            rung: Rung::Fxsave,
+            instruction: SaveInstruction::Fxsave,
             restore_by: RestoreBy::Fxrstor,
             xcr0: Components::LEGACY.bits(),
             area_len: 0,
@@ -55,10 +55,10 @@ impl Plan {
     /// # Errors
     ///
     /// As for [`detect_user`](Self::detect_user), and [`PlanError::UnknownXcr0`] if the facts lack
-    /// [XCR0](Facts::with_xcr0) although the system has enabled XSAVE.
+    /// [XCR0](CpuidInfo::with_xcr0) although the system has enabled XSAVE.
     ///
     /// ```
-    /// use fpu_x86::{Components, Facts, Plan, Rung};
+    /// use fpu_x86::{Components, CpuidInfo, Plan, SaveInstruction};
     /// # use raw_cpuid::CpuIdResult;
     /// // Recorded words, here of an EPYC 7763.
     /// # let words = |leaf, sub| match (leaf, sub) {
@@ -71,18 +71,22 @@ impl Plan {
     /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
     /// # };
     /// let xcr0 = Components::LEGACY | Components::AVX;
-    /// let facts = Facts::from_cpuid(words)?.with_xcr0(xcr0);
+    /// let facts = CpuidInfo::from_cpuid(words)?.with_xcr0(xcr0);
     /// let plan = Plan::for_user(facts, 0x2_FFFF, Components::all())?;
-    /// assert_eq!((plan.components(), plan.rung()), (xcr0, Rung::Xsavec));
+    /// assert_eq!((plan.components(), plan.save_instruction()), (xcr0, SaveInstruction::Xsavec));
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
-    pub fn for_user(facts: Facts, mxcsr_mask: u32, wanted: Components) -> Result<Self, PlanError> {
+    pub fn for_user(
+        facts: CpuidInfo,
+        mxcsr_mask: u32,
+        wanted: Components,
+    ) -> Result<Self, PlanError> {
         Self::user(facts, mxcsr_mask, wanted, Components::empty())
     }
 
     /// What ring 3 can know and do: components enabled in XCR0, minus PKRU, minus `left_out`.
     pub(crate) fn user(
-        facts: Facts,
+        facts: CpuidInfo,
         mxcsr_mask: u32,
         wanted: Components,
         left_out: Components,
@@ -117,7 +121,7 @@ impl Plan {
         if !plan.xsave {
             let missing = due.difference(Components::LEGACY);
             match plan.facts.leaf() {
-                _ if missing.is_empty() => plan.take_best_rung(Rung::Xsaves)?,
+                _ if missing.is_empty() => plan.take_best_instruction(SaveInstruction::Xsaves)?,
                 // Tasks can use what no instruction is known to save.
                 Some(Leaf::None { .. }) => return Err(PlanError::NoXsaveLeaf),
                 _ => return Err(PlanError::EmptyXsaveLeaf),
@@ -130,7 +134,7 @@ impl Plan {
         }
         plan.check_enabled(due)?;
         plan.note_sizes_of_ring_3(enabled);
-        plan.take_best_rung(Rung::Xsaves)?;
+        plan.take_best_instruction(SaveInstruction::Xsaves)?;
         Ok(plan)
     }
 
@@ -168,7 +172,7 @@ impl Plan {
     /// part of AVX-512, MPX or AMX.
     ///
     /// ```
-    /// use fpu_x86::{Components, Facts, Plan, Rung};
+    /// use fpu_x86::{Components, CpuidInfo, Plan, SaveInstruction};
     /// # use raw_cpuid::CpuIdResult;
     /// // Words of a virtual machine that says XSAVE, and has no leaf 0xD.
     /// # let words = |leaf, _| match leaf {
@@ -176,13 +180,13 @@ impl Plan {
     /// #     1 => CpuIdResult { eax: 0, ebx: 0, ecx: 1 << 26, edx: 3 << 24 },
     /// #     _ => CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
     /// # };
-    /// let plan = Plan::for_kernel(Facts::from_cpuid(words)?, 0, Components::USER)?;
-    /// assert_eq!((plan.rung(), plan.area_len()), (Rung::Fxsave, 512));
+    /// let plan = Plan::for_kernel(CpuidInfo::from_cpuid(words)?, 0, Components::USER)?;
+    /// assert_eq!((plan.save_instruction(), plan.area_len()), (SaveInstruction::Fxsave, 512));
     /// assert_eq!(plan.quirks().count(), 1);
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
     pub fn for_kernel(
-        facts: Facts,
+        facts: CpuidInfo,
         mxcsr_mask: u32,
         wanted: Components,
     ) -> Result<Self, PlanError> {
@@ -213,7 +217,7 @@ impl Plan {
             plan.xcr0 = usable.user_part().bits();
             plan.note_supported_size();
         }
-        plan.take_best_rung(Rung::Xsaves)?;
+        plan.take_best_instruction(SaveInstruction::Xsaves)?;
         Ok(plan)
     }
 
@@ -256,7 +260,7 @@ impl Plan {
         why: LeftOut,
     ) -> Result<(), PlanError> {
         self.remove(unusable, why)?;
-        self.take_best_rung(self.rung)
+        self.take_best_instruction(self.instruction)
     }
 
     /// The same before an instruction is chosen. If a component is required, nothing has changed.
@@ -274,53 +278,56 @@ impl Plan {
     }
 
     /// Does without the present instruction, which does not work, and without what the next best cannot save.
-    pub(crate) fn bar_rung(&mut self, why: LeftOut) -> Result<(), PlanError> {
-        self.quirks.bar(self.rung, why);
+    pub(crate) fn bar_instruction(&mut self, why: LeftOut) -> Result<(), PlanError> {
+        self.quirks.bar(self.instruction, why);
         self.keep_what_can_be_saved(why)
     }
 
     /// Takes the best instruction that is left, and leaves out what it cannot save.
     pub(crate) fn keep_what_can_be_saved(&mut self, why: LeftOut) -> Result<(), PlanError> {
         let supervisor = self.components().intersection(Components::SUPERVISOR);
-        if !supervisor.is_empty() && !self.offers(Rung::Xsaves) {
+        if !supervisor.is_empty() && !self.offers(SaveInstruction::Xsaves) {
             self.remove(supervisor, why)?;
         }
         let extended = self.components().difference(Components::LEGACY);
-        if !extended.is_empty() && self.best_rung(self.rung) == Rung::Fxsave {
+        if !extended.is_empty()
+            && self.best_instruction(self.instruction) == SaveInstruction::Fxsave
+        {
             self.remove(extended, why)?;
         }
-        self.take_best_rung(self.rung)
+        self.take_best_instruction(self.instruction)
     }
 
     /// The best instruction that is no better than `most`.
-    fn best_rung(&self, most: Rung) -> Rung {
-        let offered = |rung: &Rung| *rung <= most && self.offers(*rung);
-        Rung::ALL.into_iter().find(offered).unwrap_or(Rung::Fxsave)
+    fn best_instruction(&self, most: SaveInstruction) -> SaveInstruction {
+        let offered =
+            |instruction: &SaveInstruction| *instruction <= most && self.offers(*instruction);
+        SaveInstruction::ALL.into_iter().find(offered).unwrap_or(SaveInstruction::Fxsave)
     }
 
-    pub(crate) fn offers(&self, rung: Rung) -> bool {
-        self.facts.offers(rung)
-            && !self.quirks.is_barred(rung)
-            && (rung == Rung::Fxsave || self.xsave)
-            && (rung != Rung::Xsaves || (self.ring0 && self.writes_xss))
+    pub(crate) fn offers(&self, instruction: SaveInstruction) -> bool {
+        self.facts.offers(instruction)
+            && !self.quirks.is_barred(instruction)
+            && (instruction == SaveInstruction::Fxsave || self.xsave)
+            && (instruction != SaveInstruction::Xsaves || (self.ring0 && self.writes_xss))
     }
 
     /// Does a CPU with these facts have this plan's instruction?
-    pub(crate) fn offered_by(&self, cpu: &Facts) -> bool {
-        cpu.offers(self.rung)
+    pub(crate) fn offered_by(&self, cpu: &CpuidInfo) -> bool {
+        cpu.offers(self.instruction)
     }
 
     /// The same plan with another instruction, for tests and measurements.
     ///
-    /// Images made with one rung are not for another: make the plan before the first area.
+    /// Images made with one instruction are not for another: make the plan before the first area.
     ///
     /// ```
-    /// use fpu_x86::{Components, Plan, PlanError, Rung};
+    /// use fpu_x86::{Components, Plan, PlanError, SaveInstruction};
     /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
     /// let plan = Plan::detect_user(Components::all())?;
-    /// match plan.with_rung(Rung::Xsave) {
-    ///     Ok(plan) => assert_eq!(plan.rung(), Rung::Xsave),
-    ///     Err(why) => assert_eq!(why, PlanError::Unavailable(Rung::Xsave)),
+    /// match plan.with_save_instruction(SaveInstruction::Xsave) {
+    ///     Ok(plan) => assert_eq!(plan.save_instruction(), SaveInstruction::Xsave),
+    ///     Err(why) => assert_eq!(why, PlanError::Unavailable(SaveInstruction::Xsave)),
     /// }
     /// # }
     /// # Ok::<(), PlanError>(())
@@ -331,37 +338,45 @@ impl Plan {
     /// [`PlanError::Unavailable`], or [`PlanError::TooNarrow`] where the instruction would leave
     /// registers of one task to the next: FXSAVE with more than x87 and SSE, any but XSAVES with
     /// supervisor components.
-    pub fn with_rung(mut self, rung: Rung) -> Result<Self, PlanError> {
-        self.take_rung(rung)?;
+    #[doc(alias = "with_rung")]
+    pub fn with_save_instruction(
+        mut self,
+        instruction: SaveInstruction,
+    ) -> Result<Self, PlanError> {
+        self.take_instruction(instruction)?;
         Ok(self)
     }
 
     /// The best instruction that is no better than `most`.
-    fn take_best_rung(&mut self, most: Rung) -> Result<(), PlanError> {
-        self.take_rung(self.best_rung(most))
+    fn take_best_instruction(&mut self, most: SaveInstruction) -> Result<(), PlanError> {
+        self.take_instruction(self.best_instruction(most))
     }
 
-    fn take_rung(&mut self, rung: Rung) -> Result<(), PlanError> {
-        if !self.offers(rung) {
-            return Err(PlanError::Unavailable(rung));
+    fn take_instruction(&mut self, instruction: SaveInstruction) -> Result<(), PlanError> {
+        if !self.offers(instruction) {
+            return Err(PlanError::Unavailable(instruction));
         }
-        let held = match rung {
-            Rung::Fxsave => Components::LEGACY,
-            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => !Components::SUPERVISOR,
-            Rung::Xsaves => !Components::empty(),
+        let held = match instruction {
+            SaveInstruction::Fxsave => Components::LEGACY,
+            SaveInstruction::Xsave | SaveInstruction::Xsaveopt | SaveInstruction::Xsavec => {
+                !Components::SUPERVISOR
+            }
+            SaveInstruction::Xsaves => !Components::empty(),
         };
         let missing = self.components().difference(held);
         if !missing.is_empty() {
             return Err(PlanError::TooNarrow { missing });
         }
-        self.layout = PlanPlaces::of(rung.format(), self.components(), &self.facts)?;
-        self.restore_by = match rung {
+        self.layout = PlanPlaces::of(instruction.format(), self.components(), &self.facts)?;
+        self.restore_by = match instruction {
             _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
-            Rung::Xsave | Rung::Xsaveopt | Rung::Xsavec => RestoreBy::Xrstor,
-            Rung::Xsaves => RestoreBy::Xrstors,
-            Rung::Fxsave => RestoreBy::Fxrstor,
+            SaveInstruction::Xsave | SaveInstruction::Xsaveopt | SaveInstruction::Xsavec => {
+                RestoreBy::Xrstor
+            }
+            SaveInstruction::Xsaves => RestoreBy::Xrstors,
+            SaveInstruction::Fxsave => RestoreBy::Fxrstor,
         };
-        self.rung = rung;
+        self.instruction = instruction;
         self.area_len = self.needed();
         Ok(())
     }

@@ -5,8 +5,8 @@ use core::fmt;
 use super::Plan;
 use crate::{
     components::Components,
-    cpuid::{Described, Facts},
-    save_instruction::Rung,
+    cpuid::{CpuidInfo, Described},
+    save_instruction::SaveInstruction,
 };
 
 /// Why a CPU cannot run tasks of a plan that was made on another.
@@ -20,7 +20,7 @@ use crate::{
 #[non_exhaustive]
 pub enum CpuMismatch {
     /// It does not have the plan's save instruction, or only one that must not be used.
-    NoInstruction(Rung),
+    NoInstruction(SaveInstruction),
     /// It does not have all components of the plan.
     Missing(Components),
     /// It describes a component otherwise, so an image of one CPU would be misread on the other.
@@ -55,7 +55,7 @@ pub enum CpuMismatch {
 impl fmt::Display for CpuMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoInstruction(rung) => write!(f, "the CPU does not offer {rung:?}"),
+            Self::NoInstruction(instruction) => write!(f, "the CPU does not offer {instruction:?}"),
             Self::Missing(components) => write!(f, "the CPU lacks {}", components.list()),
             Self::Described { component, .. } => {
                 write!(f, "the CPU describes {} differently", component.list())
@@ -77,7 +77,7 @@ impl core::error::Error for CpuMismatch {}
 
 impl Plan {
     /// Can a CPU with these facts run tasks of this plan? It may have components that a plan for ring 0 has
-    /// not; they stay off. For a plan for ring 3, the facts must have [XCR0](Facts::with_xcr0), and it must be the
+    /// not; they stay off. For a plan for ring 3, the facts must have [XCR0](CpuidInfo::with_xcr0), and it must be the
     /// plan's: a process that was moved to a machine with more enabled would lose what its areas do not hold.
     ///
     /// CPUs of one system can differ: hybrid parts whose small cores lack AVX-512, boards with two
@@ -92,17 +92,17 @@ impl Plan {
     /// use fpu_x86::{Components, Plan};
     /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
     /// let plan = Plan::detect_kernel(Components::USER)?;
-    /// assert_eq!(plan.check_cpu(plan.facts()), Ok(()));
+    /// assert_eq!(plan.check_cpu(plan.cpuid_info()), Ok(()));
     /// # }
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
-    pub fn check_cpu(&self, cpu: &Facts) -> Result<(), CpuMismatch> {
+    pub fn check_cpu(&self, cpu: &CpuidInfo) -> Result<(), CpuMismatch> {
         if !self.offered_by(cpu) {
-            return Err(CpuMismatch::NoInstruction(self.rung()));
+            return Err(CpuMismatch::NoInstruction(self.save_instruction()));
         }
         if !self.is_for_kernel() {
-            if self.rung() != Rung::Fxsave && !cpu.osxsave() {
-                return Err(CpuMismatch::NoInstruction(self.rung()));
+            if self.save_instruction() != SaveInstruction::Fxsave && !cpu.osxsave() {
+                return Err(CpuMismatch::NoInstruction(self.save_instruction()));
             }
             let found = match cpu.xcr0() {
                 Some(xcr0) if cpu.osxsave() => Some(xcr0),
@@ -116,7 +116,7 @@ impl Plan {
         if cpu.keeps_x87_pointers() && !self.scrubs() {
             return Err(CpuMismatch::KeepsX87Pointers);
         }
-        if self.rung() == Rung::Fxsave {
+        if self.save_instruction() == SaveInstruction::Fxsave {
             return Ok(());
         }
         let supported = cpu.supported_user() | cpu.supported_supervisor();
@@ -125,19 +125,19 @@ impl Plan {
             return Err(CpuMismatch::Missing(missing));
         }
         for number in self.components().numbers() {
-            let (expected, found) = (self.facts().described(number), cpu.described(number));
+            let (expected, found) = (self.cpuid_info().described(number), cpu.described(number));
             if expected != found {
                 let component = Components::from_bits_retain(1 << number);
                 return Err(CpuMismatch::Described { component, expected, found });
             }
         }
         for (what, has) in [
-            ("XSAVEC", Facts::xsavec as fn(&Facts) -> bool),
-            ("XSAVES", Facts::xsaves),
-            ("XGETBV with ECX = 1", Facts::xgetbv1),
-            ("IA32_XFD", Facts::xfd),
+            ("XSAVEC", CpuidInfo::xsavec as fn(&CpuidInfo) -> bool),
+            ("XSAVES", CpuidInfo::xsaves),
+            ("XGETBV with ECX = 1", CpuidInfo::xgetbv1),
+            ("IA32_XFD", CpuidInfo::xfd),
         ] {
-            if has(cpu) != has(self.facts()) {
+            if has(cpu) != has(self.cpuid_info()) {
                 return Err(CpuMismatch::OnOneOnly(what));
             }
         }

@@ -5,7 +5,7 @@ use raw_cpuid::CpuIdReaderNative;
 use super::Plan;
 use crate::{
     components::Components,
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::PlanError,
     fields::{u32_at, MXCSR_MASK},
     insn,
@@ -23,7 +23,7 @@ pub(crate) fn mxcsr_mask() -> u32 {
     u32_at(&area.0, MXCSR_MASK)
 }
 
-impl Facts {
+impl CpuidInfo {
     /// Of this CPU, with XCR0 as the system has it: what a plan for ring 3 is made from, and what it is compared
     /// with after a move to another machine.
     ///
@@ -32,9 +32,9 @@ impl Facts {
     /// As for [`from_cpuid`](Self::from_cpuid).
     ///
     /// ```
-    /// use fpu_x86::{Components, Facts, Plan};
+    /// use fpu_x86::{Components, CpuidInfo, Plan};
     /// let plan = Plan::detect_user(Components::all())?;
-    /// assert_eq!(plan.check_cpu(&Facts::of_this_cpu()?), Ok(()));
+    /// assert_eq!(plan.check_cpu(&CpuidInfo::of_this_cpu()?), Ok(()));
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
     pub fn of_this_cpu() -> Result<Self, PlanError> {
@@ -49,7 +49,7 @@ impl Facts {
 }
 
 fn user(wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
-    Plan::user(Facts::of_this_cpu()?, mxcsr_mask(), wanted, left_out)
+    Plan::user(CpuidInfo::of_this_cpu()?, mxcsr_mask(), wanted, left_out)
 }
 
 impl Plan {
@@ -132,7 +132,7 @@ impl Plan {
     /// # Ok::<(), PlanError>(())
     /// ```
     pub fn detect_kernel(wanted: Components) -> Result<Self, PlanError> {
-        Self::detect_kernel_given(Facts::from_cpuid(CpuIdReaderNative)?, wanted)
+        Self::detect_kernel_given(CpuidInfo::from_cpuid(CpuIdReaderNative)?, wanted)
     }
 
     /// The same on a CPU whose CPUID is given: none is executed, only FXSAVE for the MXCSR mask.
@@ -142,13 +142,13 @@ impl Plan {
     /// As for [`detect_kernel`](Self::detect_kernel).
     ///
     /// ```
-    /// use fpu_x86::{Components, Facts, Plan};
-    /// let facts = Facts::from_cpuid(raw_cpuid::CpuIdReaderNative)?;
+    /// use fpu_x86::{Components, CpuidInfo, Plan};
+    /// let facts = CpuidInfo::from_cpuid(raw_cpuid::CpuIdReaderNative)?;
     /// let plan = Plan::detect_kernel_given(facts, Components::USER)?;
     /// assert_eq!(Plan::detect_kernel(Components::USER), Ok(plan));
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
-    pub fn detect_kernel_given(facts: Facts, wanted: Components) -> Result<Self, PlanError> {
+    pub fn detect_kernel_given(facts: CpuidInfo, wanted: Components) -> Result<Self, PlanError> {
         if insn::ring() == 0 {
             // SAFETY: N4: ring 0.
             let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };

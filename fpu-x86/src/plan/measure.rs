@@ -25,7 +25,7 @@ use crate::{
     },
     insn,
     layout::EXTENDED,
-    save_instruction::{Format, Rung},
+    save_instruction::{Format, SaveInstruction},
 };
 
 /// The largest area that can be tried, in bytes: that of every component which plans switch.
@@ -300,12 +300,12 @@ impl Plan {
         // behind; C6. N2: C2, and the function says that it changes the registers. So for all. Direct calls, so that
         // a kernel's checks can follow them.
         let answers = unsafe {
-            match self.rung() {
-                Rung::Xsaves => insn::xrstors_xsaves(image, area, mask),
-                Rung::Xsavec => insn::xrstor_xsavec(image, area, mask),
-                Rung::Xsaveopt => insn::xrstor_xsaveopt(image, area, mask),
-                Rung::Xsave => insn::xrstor_xsave(image, area, mask),
-                Rung::Fxsave => insn::fxrstor_fxsave(image, area, mask),
+            match self.save_instruction() {
+                SaveInstruction::Xsaves => insn::xrstors_xsaves(image, area, mask),
+                SaveInstruction::Xsavec => insn::xrstor_xsavec(image, area, mask),
+                SaveInstruction::Xsaveopt => insn::xrstor_xsaveopt(image, area, mask),
+                SaveInstruction::Xsave => insn::xrstor_xsave(image, area, mask),
+                SaveInstruction::Fxsave => insn::fxrstor_fxsave(image, area, mask),
             }
         };
         match answers {

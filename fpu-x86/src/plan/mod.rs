@@ -33,15 +33,15 @@ use quirk::Quirks;
 
 use crate::{
     components::Components,
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     layout::PlanPlaces,
-    save_instruction::{Format, RestoreBy, Rung},
+    save_instruction::{Format, RestoreBy, SaveInstruction},
 };
 
 /// Everything decided once: the components that are switched, the instruction, and the layout.
 ///
 /// It is the backend value: it implements [`fpu_core::RawFpu`]. A kernel makes it at boot and keeps it
-/// in a static; the switching path reads the mask and the rung from it.
+/// in a static; the switching path reads the mask and the instruction from it.
 ///
 /// ```
 /// use fpu_core::RawFpu;
@@ -57,7 +57,7 @@ use crate::{
 #[repr(C, align(64))] // what the switching path reads is in one cache line
 pub struct Plan {
     pub(crate) mask: u64,
-    pub(crate) rung: Rung,
+    pub(crate) instruction: SaveInstruction,
     pub(crate) restore_by: RestoreBy,
     /// What XCR0 holds while this plan is in use.
     pub(crate) xcr0: u64,
@@ -80,7 +80,7 @@ pub struct Plan {
     pub(crate) trusts_mxcsr: bool,
     pub(crate) mxcsr_mask: u32,
     pub(crate) layout: PlanPlaces,
-    pub(crate) facts: Facts,
+    pub(crate) facts: CpuidInfo,
     pub(crate) quirks: Quirks,
 }
 
@@ -88,7 +88,7 @@ impl Plan {
     /// The same plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
     /// restore leaves one of them to the next task:
     ///
-    /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](Facts::keeps_x87_pointers) a plan
+    /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](CpuidInfo::keeps_x87_pointers) a plan
     ///   scrubs by itself, and this is for a kernel that does not believe its hypervisor;
     /// * MXCSR, where an image in the compacted format has no SSE state. By SDM vol. 1, 13.8.2, a restore
     ///   initialises MXCSR then, and every CPU that is known here does; Bochs 3.0 does not.
@@ -170,14 +170,15 @@ impl Plan {
 
     /// The instruction that saves.
     #[must_use]
-    pub fn rung(&self) -> Rung {
-        self.rung
+    #[doc(alias = "rung")]
+    pub fn save_instruction(&self) -> SaveInstruction {
+        self.instruction
     }
 
     /// How its images are laid out.
     #[must_use]
     pub fn format(&self) -> Format {
-        self.rung.format()
+        self.instruction.format()
     }
 
     /// Bytes an area must have: those of its components, or more where CPUID says so.
@@ -242,13 +243,14 @@ impl Plan {
     /// use fpu_x86::{Components, Layout, Plan, Standard};
     /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
     /// let plan = Plan::detect_user(Components::all())?;
-    /// let leaving = Layout::<Standard>::new(plan.facts(), plan.components())?;
+    /// let leaving = Layout::<Standard>::new(plan.cpuid_info(), plan.components())?;
     /// assert!(leaving.len() >= 576);
     /// # }
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
     #[must_use]
-    pub fn facts(&self) -> &Facts {
+    #[doc(alias = "facts")]
+    pub fn cpuid_info(&self) -> &CpuidInfo {
         &self.facts
     }
 

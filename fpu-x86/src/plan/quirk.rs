@@ -5,7 +5,7 @@ use core::fmt;
 
 use crate::{
     components::Components, cpuid::Leaf, error::LeftOut, registers::ControlRegister,
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
 };
 
 /// A word of CPUID that gives the size of an area. A plan adds up its components instead.
@@ -77,7 +77,7 @@ pub enum Quirk {
     /// An instruction that CPUID promises does not work; the next best is used.
     Barred {
         /// Which.
-        rung: Rung,
+        instruction: SaveInstruction,
         /// Why not.
         why: LeftOut,
     },
@@ -107,7 +107,7 @@ impl fmt::Display for Quirk {
                 write!(f, "{word} says {reported} bytes, the components have {computed}")
             }
             Self::LeftOut { components, why } => write!(f, "left out {}: {why}", components.list()),
-            Self::Barred { rung, why } => write!(f, "{rung:?} is not used: {why}"),
+            Self::Barred { instruction, why } => write!(f, "{instruction:?} is not used: {why}"),
             Self::LeftAlone { register, why } => write!(f, "{register} is left alone: {why}"),
             Self::KeepsMxcsr => f.write_str("restores keep MXCSR where SSE state is absent"),
         }
@@ -123,8 +123,8 @@ pub(crate) struct Quirks {
     sizes: [Option<(u32, u32)>; 3],
     /// One place more than there are groups: PKRU, which is in none.
     left_out: [Option<(Components, LeftOut)>; Components::GROUPS.len() + 1],
-    /// By [`Rung`].
-    barred: [Option<LeftOut>; Rung::ALL.len()],
+    /// By [`SaveInstruction`].
+    barred: [Option<LeftOut>; SaveInstruction::ALL.len()],
     /// IA32_XSS and IA32_XFD.
     left_alone: [Option<(ControlRegister, LeftOut)>; 2],
     keeps_mxcsr: bool,
@@ -148,14 +148,14 @@ impl Quirks {
         }
     }
 
-    pub(crate) fn bar(&mut self, rung: Rung, why: LeftOut) {
-        if let Some(slot) = self.barred.get_mut(rung as usize) {
+    pub(crate) fn bar(&mut self, instruction: SaveInstruction, why: LeftOut) {
+        if let Some(slot) = self.barred.get_mut(instruction as usize) {
             *slot = Some(why);
         }
     }
 
-    pub(crate) fn is_barred(&self, rung: Rung) -> bool {
-        self.barred.get(rung as usize).is_some_and(Option::is_some)
+    pub(crate) fn is_barred(&self, instruction: SaveInstruction) -> bool {
+        self.barred.get(instruction as usize).is_some_and(Option::is_some)
     }
 
     pub(crate) fn leave_alone(&mut self, register: ControlRegister, why: LeftOut) {
@@ -178,9 +178,9 @@ impl Quirks {
         let left_out = self.left_out.iter().flatten();
         let left_out =
             left_out.map(|(components, why)| Quirk::LeftOut { components: *components, why: *why });
-        let barred = Rung::ALL.into_iter().filter_map(|rung| {
-            let why = self.barred.get(rung as usize).copied().flatten()?;
-            Some(Quirk::Barred { rung, why })
+        let barred = SaveInstruction::ALL.into_iter().filter_map(|instruction| {
+            let why = self.barred.get(instruction as usize).copied().flatten()?;
+            Some(Quirk::Barred { instruction, why })
         });
         let left_alone = self.left_alone.iter().flatten();
         let left_alone =
@@ -212,10 +212,10 @@ mod tests {
             quirks.leave_out(components, why);
             expect.push(Quirk::LeftOut { components, why });
         }
-        for rung in Rung::ALL {
-            quirks.bar(rung, why);
-            assert!(quirks.is_barred(rung));
-            expect.push(Quirk::Barred { rung, why });
+        for instruction in SaveInstruction::ALL {
+            quirks.bar(instruction, why);
+            assert!(quirks.is_barred(instruction));
+            expect.push(Quirk::Barred { instruction, why });
         }
         for register in [ControlRegister::Xss, ControlRegister::Xfd] {
             quirks.leave_alone(register, why);

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     components::{one, Components},
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     layout::{Compacted, Layout, Standard},
-    save_instruction::{Format, Rung},
+    save_instruction::{Format, SaveInstruction},
 };
 
 /// Where the format's size is in [`Plan::at_least`].
@@ -73,20 +73,20 @@ impl Plan {
     /// use fpu_x86::{Components, Plan};
     /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
     /// let plan = Plan::detect_kernel(Components::LEGACY)?;
-    /// let facts = plan.facts().clone();
+    /// let facts = plan.cpuid_info().clone();
     /// assert!(plan.clone().with_sizes(&facts).area_len() >= plan.area_len());
     /// # }
     /// # Ok::<(), fpu_x86::PlanError>(())
     /// ```
     #[must_use]
-    pub fn with_sizes(mut self, after: &Facts) -> Self {
+    pub fn with_sizes(mut self, after: &CpuidInfo) -> Self {
         self.note_sizes(after);
         self
     }
 
     /// As [`with_sizes`](Self::with_sizes).
-    pub(crate) fn note_sizes(&mut self, after: &Facts) {
-        if self.rung == Rung::Fxsave {
+    pub(crate) fn note_sizes(&mut self, after: &CpuidInfo) {
+        if self.instruction == SaveInstruction::Fxsave {
             return;
         }
         let (xcr0, all) = (self.xcr0(), self.components());
@@ -105,7 +105,7 @@ impl Plan {
     /// Bytes of an area: the components', or what CPUID says where that is more.
     pub(super) fn needed(&self) -> u32 {
         let len = self.layout.len() as u32; // a layout's length fits 32 bits
-        match self.rung.format() {
+        match self.instruction.format() {
             Format::Legacy => len,
             Format::Standard => len.max(self.at_least[STANDARD]),
             Format::Compacted => len.max(self.at_least[COMPACTED]),

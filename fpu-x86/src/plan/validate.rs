@@ -3,7 +3,7 @@
 
 use crate::{
     components::{one, Components},
-    cpuid::{Described, Facts},
+    cpuid::{CpuidInfo, Described},
     error::{CpuidRegister, Expected, LeftOut, WrongWord},
     layout::{Layout, Standard, EXTENDED},
 };
@@ -15,7 +15,7 @@ pub(crate) const LIMIT: u32 = 1 << 20;
 /// that of its registers where views depend on it; it is of the kind that the mask which lists it says; and it
 /// lies behind the header, and apart from the components of `taken`. (CPUID's alignment is about the compacted
 /// format.)
-pub(crate) fn check(number: u32, facts: &Facts, taken: Components) -> Result<(), WrongWord> {
+pub(crate) fn check(number: u32, facts: &CpuidInfo, taken: Components) -> Result<(), WrongWord> {
     let described = facts.described(number).unwrap_or_default();
     let Described { size, offset, .. } = described;
     let wrong =
@@ -62,7 +62,7 @@ pub(crate) fn check(number: u32, facts: &Facts, taken: Components) -> Result<(),
 pub(crate) fn usable(
     asked: Components,
     listed: Components,
-    facts: &Facts,
+    facts: &CpuidInfo,
     mut left_out: impl FnMut(Components, LeftOut),
 ) -> Components {
     let mut taken = Components::LEGACY;
@@ -85,7 +85,7 @@ fn joins(
     asked: Components,
     members: Components,
     taken: Components,
-    facts: &Facts,
+    facts: &CpuidInfo,
 ) -> Result<(), LeftOut> {
     let mut missing = asked.difference(members).intersection(Components::WHOLE);
     if members.intersects(Components::AVX512) {
@@ -106,7 +106,7 @@ fn joins(
 }
 
 /// Bytes of the standard format for all that XCR0 can enable, if all of it is described.
-pub(crate) fn supported_len(facts: &Facts) -> Option<u32> {
+pub(crate) fn supported_len(facts: &CpuidInfo) -> Option<u32> {
     let all = Layout::<Standard>::new(facts, facts.supported_user());
     all.ok().map(|layout| layout.len() as u32) // a layout's length fits 32 bits
 }

@@ -6,7 +6,7 @@ use fpu_core::{CpuLifecycle, Error, Pinned};
 
 use super::enable::{enable_legacy_on_this_cpu, Before, EnableError};
 use crate::{
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::PlanError,
     insn,
     plan::{Plan, PlanAlreadySet},
@@ -70,7 +70,7 @@ impl From<Error> for BringUpError {
 ///
 /// 1. [`enable_legacy_on_this_cpu`], so that FXSAVE works.
 /// 2. `choose` makes the plan: [`Plan::detect_kernel`], and what changes a plan before it is tried
-///    ([`requiring`](Plan::requiring), [`with_rung`](Plan::with_rung)).
+///    ([`requiring`](Plan::requiring), [`with_save_instruction`](Plan::with_save_instruction)).
 /// 3. [`Plan::settle_on_this_cpu`] puts it into force, and leaves out what does not work.
 /// 4. `keep` gets the plan that works, puts it where the kernel's witnesses find it (a
 ///    [`PlanCell`](crate::PlanCell)), and makes the first witness. With that the CPU comes online
@@ -156,7 +156,7 @@ pub unsafe fn bring_up_boot_cpu<C: Pinned>(
 ///
 /// As for [`bring_up_boot_cpu`]. That the facts are this CPU's is not relied on: what they promise is tried.
 pub unsafe fn bring_up_boot_cpu_given<C: Pinned>(
-    cpu: &Facts,
+    cpu: &CpuidInfo,
     number: u32,
     choose: impl FnOnce() -> Result<Plan, PlanError>,
     keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn ring_3_is_refused_before_anything_is_touched_or_asked() {
-        let facts = Facts::of_this_cpu().unwrap();
+        let facts = CpuidInfo::of_this_cpu().unwrap();
         let choose = || -> Result<Plan, PlanError> { panic!("no plan was asked for") };
         // SAFETY: K1: never called.
         let keep = |plan| Ok(Never(unsafe { TheBackend::new(plan) }, CpuFpu::new()));

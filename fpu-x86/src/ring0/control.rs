@@ -9,7 +9,7 @@ use crate::{
     registers::{
         ControlRegister, CR0_OURS, CR0_SET, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_OURS,
     },
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
 };
 
 /// The control registers of one CPU, as far as they decide over the FPU's state.
@@ -77,7 +77,7 @@ impl ControlState {
     /// that AVX, which FXSAVE does not save, cannot be used.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
-        let xsave = plan.rung() != Rung::Fxsave;
+        let xsave = plan.save_instruction() != SaveInstruction::Fxsave;
         let mut state = Self {
             cr0: CR0_SET,
             cr4: CR4_OSFXSR | CR4_OSXMMEXCPT,
@@ -107,8 +107,8 @@ impl ControlState {
         let should = Self::of(plan);
         // Registers that the plan leaves alone may hold anything.
         let left_alone = |there: bool, writes: bool| there && !writes;
-        let xss = self.xss.filter(|_| !left_alone(plan.facts().xsaves(), plan.writes_xss));
-        let xfd = self.xfd.filter(|_| !left_alone(plan.facts().xfd(), plan.writes_xfd));
+        let xss = self.xss.filter(|_| !left_alone(plan.cpuid_info().xsaves(), plan.writes_xss));
+        let xfd = self.xfd.filter(|_| !left_alone(plan.cpuid_info().xfd(), plan.writes_xfd));
         let pairs = [
             (R::Cr0, Some(should.cr0), Some(self.cr0 & CR0_OURS)),
             (R::Cr4, Some(should.cr4), Some(self.cr4 & CR4_OURS)),
@@ -137,7 +137,7 @@ impl Plan {
         self.xcr0()
             .difference(self.components())
             .numbers()
-            .filter(|number| self.facts().described(*number).is_some_and(|one| one.xfd))
+            .filter(|number| self.cpuid_info().described(*number).is_some_and(|one| one.xfd))
             .filter_map(Components::of_number)
             .fold(Components::empty(), Components::union)
     }

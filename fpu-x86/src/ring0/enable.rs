@@ -6,7 +6,7 @@ use raw_cpuid::CpuIdReaderNative;
 
 use super::control::{ControlMismatch, ControlState};
 use crate::{
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::{Measured, PlanError},
     fields::INITIAL_MXCSR,
     image, insn,
@@ -14,7 +14,7 @@ use crate::{
     registers::{
         ControlRegister, CR0_OURS, CR0_SET, CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CR4_OURS,
     },
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
 };
 
 pub(crate) const IA32_XFD: u32 = 0x1C4;
@@ -134,7 +134,7 @@ impl ControlState {
     /// ```
     #[must_use]
     pub unsafe fn read() -> Self {
-        let facts = Facts::from_cpuid(CpuIdReaderNative);
+        let facts = CpuidInfo::from_cpuid(CpuIdReaderNative);
         let (xss, xfd) = facts.map_or((false, false), |facts| (facts.xsaves(), facts.xfd()));
         // SAFETY: C1.
         unsafe { Self::read_these(xss, xfd) }
@@ -270,7 +270,7 @@ impl Plan {
     #[doc(alias = "fpu__resume_cpu")]
     pub unsafe fn enable_on_this_cpu(&self) -> Result<ControlState, EnableError> {
         self.check_ring()?;
-        let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
+        let cpu = CpuidInfo::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
         // SAFETY: C1 to C5.
         unsafe { self.enable_given(&cpu) }
     }
@@ -288,10 +288,10 @@ impl Plan {
     /// relied on: what they promise is tried.
     ///
     /// ```no_run
-    /// use fpu_x86::{Components, Facts, Plan};
+    /// use fpu_x86::{Components, CpuidInfo, Plan};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let table = |_, _| raw_cpuid::CpuIdResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
-    /// let facts = Facts::from_cpuid(table)?; // for instance, the CPUID page of an SEV-SNP guest
+    /// let facts = CpuidInfo::from_cpuid(table)?; // for instance, the CPUID page of an SEV-SNP guest
     /// let mut plan = Plan::detect_kernel_given(facts.clone(), Components::USER)?;
     /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
     /// unsafe { plan.settle_given(&facts) }?;
@@ -300,7 +300,7 @@ impl Plan {
     /// # Ok(())
     /// # }
     /// ```
-    pub unsafe fn enable_given(&self, cpu: &Facts) -> Result<ControlState, EnableError> {
+    pub unsafe fn enable_given(&self, cpu: &CpuidInfo) -> Result<ControlState, EnableError> {
         self.check_ring()?;
         self.check_cpu(cpu).map_err(EnableError::Cpu)?;
         // SAFETY: C1.
@@ -398,11 +398,11 @@ impl Plan {
                 insn::scrub();
             }
         }
-        let answer = match self.rung() {
+        let answer = match self.save_instruction() {
             // SAFETY: N1: a local of at least 512 bytes, aligned. N2: C2. So for all three.
-            Rung::Fxsave => unsafe { insn::fxrstor(area) },
+            SaveInstruction::Fxsave => unsafe { insn::fxrstor(area) },
             // SAFETY: as above, in ring 0 (C1); XSTATE_BV is 0, so nothing behind the header is read.
-            Rung::Xsaves => unsafe { insn::xrstors(area, self.mask) },
+            SaveInstruction::Xsaves => unsafe { insn::xrstors(area, self.mask) },
             // SAFETY: as above.
             _ => unsafe { insn::xrstor(area, self.mask) },
         };
@@ -428,7 +428,7 @@ mod tests {
     #[test]
     fn ring_3_is_refused_before_anything_is_touched() {
         let plan = Plan::detect_kernel(Components::USER).unwrap();
-        let facts = plan.facts();
+        let facts = plan.cpuid_info();
         // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
         unsafe {
             assert_eq!(plan.enable_on_this_cpu(), Err(EnableError::WrongRing(3)));
@@ -440,15 +440,26 @@ mod tests {
 
     #[test]
     fn the_initial_registers_load_in_every_rung_of_ring_3() {
-        for rung in [Rung::Xsavec, Rung::Xsaveopt, Rung::Xsave, Rung::Fxsave] {
-            let wanted = if rung == Rung::Fxsave { Components::LEGACY } else { Components::USER };
+        for instruction in [
+            SaveInstruction::Xsavec,
+            SaveInstruction::Xsaveopt,
+            SaveInstruction::Xsave,
+            SaveInstruction::Fxsave,
+        ] {
+            let wanted = if instruction == SaveInstruction::Fxsave {
+                Components::LEGACY
+            } else {
+                Components::USER
+            };
             // What the system of this test has enabled may be less than what the CPU has.
             let Ok(user) = Plan::detect_user(Components::all()) else { continue };
             let wanted = wanted.intersection(user.components());
-            match Plan::detect_kernel(wanted).and_then(|plan| plan.with_rung(rung)) {
+            match Plan::detect_kernel(wanted)
+                .and_then(|plan| plan.with_save_instruction(instruction))
+            {
                 // SAFETY: C2: no vector register holds anything across the call, by its clobbers.
                 Ok(plan) => assert_eq!(unsafe { plan.load_initial_registers() }, Ok(())),
-                Err(why) => assert_eq!(why, PlanError::Unavailable(rung)),
+                Err(why) => assert_eq!(why, PlanError::Unavailable(instruction)),
             }
         }
     }

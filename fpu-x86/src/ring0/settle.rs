@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     components::Components,
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::{LeftOut, Measured, PlanError},
     insn,
     plan::Plan,
     registers::{ControlRegister, CR4_OSXSAVE},
-    save_instruction::{RestoreBy, Rung},
+    save_instruction::{RestoreBy, SaveInstruction},
 };
 
 impl Plan {
@@ -57,10 +57,10 @@ impl Plan {
     #[doc(alias = "fpu__init_system")]
     pub unsafe fn settle_on_this_cpu(&mut self) -> Result<(), EnableError> {
         self.check_ring()?;
-        let cpu = Facts::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
+        let cpu = CpuidInfo::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
         // SAFETY: C1 to C5.
         unsafe { self.settle_given(&cpu) }?;
-        if let Ok(after) = Facts::from_cpuid(CpuIdReaderNative) {
+        if let Ok(after) = CpuidInfo::from_cpuid(CpuIdReaderNative) {
             self.note_sizes(&after);
         }
         Ok(())
@@ -77,7 +77,7 @@ impl Plan {
     ///
     /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu). That the facts are this CPU's is not relied on:
     /// what they promise is tried.
-    pub unsafe fn settle_given(&mut self, cpu: &Facts) -> Result<(), EnableError> {
+    pub unsafe fn settle_given(&mut self, cpu: &CpuidInfo) -> Result<(), EnableError> {
         loop {
             // SAFETY: C1 to C5.
             let Err(why) = (unsafe { self.enable_given(cpu) }) else { return Ok(()) };
@@ -209,7 +209,7 @@ impl Plan {
     /// FXSAVE, whatever else there may be.
     fn use_fxsave(&mut self, why: LeftOut) -> Result<(), PlanError> {
         self.xsave = false;
-        self.bar_rung(why)
+        self.bar_instruction(why)
     }
 
     /// Does without a register, and without what needs it: supervisor components need IA32_XSS; what IA32_XFD can
@@ -247,7 +247,9 @@ impl Plan {
             }
             ControlRegister::Xss => Some(self.keep_only(kept | !Components::SUPERVISOR, why)),
             ControlRegister::Xfd => Some(self.leave_alone(register, why)),
-            ControlRegister::Cr4 if self.rung() != Rung::Fxsave => Some(self.use_fxsave(why)),
+            ControlRegister::Cr4 if self.save_instruction() != SaveInstruction::Fxsave => {
+                Some(self.use_fxsave(why))
+            }
             _ => None,
         }
     }
@@ -271,10 +273,10 @@ impl Plan {
 
     fn take_a_lesser_instruction(&mut self, found: Measured) -> Result<(), PlanError> {
         let why = LeftOut::Measured(found);
-        if self.rung() == Rung::Fxsave {
+        if self.save_instruction() == SaveInstruction::Fxsave {
             return Err(PlanError::Required { component: Components::LEGACY, why });
         }
-        self.bar_rung(why)
+        self.bar_instruction(why)
     }
 }
 

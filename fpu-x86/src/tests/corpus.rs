@@ -15,7 +15,7 @@ use crate::{
     layout::{Compacted, Layout, Standard},
     plan::{Quirk, SizeWord},
     ring0::ControlState,
-    save_instruction::{Format, Rung},
+    save_instruction::{Format, SaveInstruction},
     tests::words::{Words, FXSR_SSE, OSXSAVE},
 };
 
@@ -67,7 +67,9 @@ fn recorded_cpus_with_xsave() {
             _ if words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE => {
                 assert_eq!(plan, Err(PlanError::NoFxsave), "{name}");
             }
-            _ if dormant => assert_eq!(plan.unwrap().rung(), Rung::Fxsave, "{name}"),
+            _ if dormant => {
+                assert_eq!(plan.unwrap().save_instruction(), SaveInstruction::Fxsave, "{name}")
+            }
             // What the system enabled is not recorded there: nothing but x87 and SSE can be saved.
             status @ ("zero_leaf_d" | "no_leaf_d") => {
                 let why = match status {
@@ -76,7 +78,11 @@ fn recorded_cpus_with_xsave() {
                 };
                 assert_eq!(words.clone().xcr0(7).plan(), Err(why), "{name}");
                 let plan = words.xcr0(3).plan().unwrap();
-                assert_eq!((plan.rung(), plan.quirks().count()), (Rung::Fxsave, 1), "{name}");
+                assert_eq!(
+                    (plan.save_instruction(), plan.quirks().count()),
+                    (SaveInstruction::Fxsave, 1),
+                    "{name}"
+                );
             }
             "complete" if enabled & 0b11 == 0b11 => {
                 let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
@@ -84,7 +90,7 @@ fn recorded_cpus_with_xsave() {
                 assert_eq!(plan.components().bits(), enabled & !0x200, "{name}");
                 assert!(plan.area_len() <= supported[2] as usize, "{name}");
                 if enabled & 0x200 == 0 {
-                    let standard = plan.with_rung(Rung::Xsave).unwrap();
+                    let standard = plan.with_save_instruction(SaveInstruction::Xsave).unwrap();
                     assert_eq!(standard.area_len(), supported[1] as usize, "{name}");
                 }
                 planned += 1;
@@ -108,7 +114,7 @@ fn recorded_cpus_without_xsave() {
         match recorded(line).plan() {
             Ok(plan) => {
                 assert!(has("fxsr") && has("sse"), "{brand}");
-                assert_eq!(plan.rung(), Rung::Fxsave, "{brand}");
+                assert_eq!(plan.save_instruction(), SaveInstruction::Fxsave, "{brand}");
                 legacy += 1;
             }
             Err(why) => {
@@ -160,7 +166,7 @@ fn layouts_are_the_sizes_that_recorded_cpus_report() {
     for line in &lines {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
         let words = recorded(line);
-        let facts = match words.facts() {
+        let facts = match words.cpuid_info() {
             Ok(facts) if facts.xsave() => facts,
             without => {
                 let junk = words.cpuid[&(1, 0)][3] & FXSR_SSE != FXSR_SSE;
@@ -243,7 +249,7 @@ fn layouts_are_the_sizes_that_recorded_cpus_report() {
 #[test]
 fn kernel_plans_of_recorded_cpus() {
     let lines: Vec<&str> = WITH_XSAVE.lines().collect();
-    let (mut planned, mut best) = (Vec::new(), [0; Rung::ALL.len()]);
+    let (mut planned, mut best) = (Vec::new(), [0; SaveInstruction::ALL.len()]);
     for line in &lines {
         let name = format!("{} {}", field(line, "id").unwrap(), field(line, "brand").unwrap());
         let words = recorded(line);
@@ -257,9 +263,9 @@ fn kernel_plans_of_recorded_cpus() {
             }
         };
         // What is listed and can be switched is in the plan, or a quirk says why not.
-        let facts = plan.facts();
+        let facts = plan.cpuid_info();
         let mut due = facts.supported_user() & SWITCHED;
-        if plan.rung() == Rung::Xsaves {
+        if plan.save_instruction() == SaveInstruction::Xsaves {
             due |= facts.supported_supervisor() & SWITCHED;
         }
         let left_out = plan.quirks().fold(Components::empty(), |set, quirk| match quirk {
@@ -271,28 +277,31 @@ fn kernel_plans_of_recorded_cpus() {
         assert_eq!(plan.xcr0() | plan.xss(), plan.components(), "{name}");
         if complete {
             assert_eq!(plan.quirks().count(), 0, "{name}: {:?}", plan.quirks().next());
-            best[Rung::ALL.iter().position(|rung| *rung == plan.rung()).unwrap()] += 1;
+            best[SaveInstruction::ALL
+                .iter()
+                .position(|instruction| *instruction == plan.save_instruction())
+                .unwrap()] += 1;
             planned.push((name, plan));
         }
     }
-    println!("{} plans; by rung {:?}: {best:?}", planned.len(), Rung::ALL);
+    println!("{} plans; by instruction {:?}: {best:?}", planned.len(), SaveInstruction::ALL);
     assert!(planned.len() >= 40 && best[0] >= 15, "{best:?}");
     // A CPU is let in only where every component lies alike.
     let (mut alike, mut refused) = (0, 0);
     for (name, plan) in &planned {
         for (other_name, other) in &planned {
-            let cpu = other.facts();
+            let cpu = other.cpuid_info();
             match plan.check_cpu(cpu) {
                 Ok(()) => {
                     let again = Layout::<Compacted>::new(cpu, plan.components());
-                    let here = Layout::<Compacted>::new(plan.facts(), plan.components());
+                    let here = Layout::<Compacted>::new(plan.cpuid_info(), plan.components());
                     assert_eq!(here, again, "{name}, {other_name}");
                     alike += 1;
                 }
                 Err(_) => refused += 1,
             }
         }
-        assert_eq!(plan.check_cpu(plan.facts()), Ok(()), "{name}");
+        assert_eq!(plan.check_cpu(plan.cpuid_info()), Ok(()), "{name}");
     }
     println!("{alike} pairs of CPUs are alike, {refused} are refused");
     assert!(refused > alike && alike > planned.len(), "{alike}, {refused}");
@@ -305,7 +314,7 @@ fn cpus_that_keep_x87_pointers_are_known() {
     let (mut keep, mut fixed) = (0, 0);
     for line in WITH_XSAVE.lines().chain(WITHOUT_XSAVE.lines()) {
         let brand = field(line, "brand").unwrap();
-        let Ok(facts) = recorded(line).facts() else { continue };
+        let Ok(facts) = recorded(line).cpuid_info() else { continue };
         let amd = ["AuthenticAMD", "HygonGenuine"].contains(&field(line, "vendor").unwrap());
         let family: u32 = field(line, "family").unwrap().parse().unwrap();
         let bits =
@@ -358,9 +367,10 @@ fn quirks_are_read_to_the_last_word() {
 /// What a kernel that asks for all user components and CET_U gets on each machine of the list: XCR0 and IA32_XSS,
 /// where there is XSAVE and XSAVES; the instruction; which components a quirk leaves out; and what the sizes that
 /// are there are compared with, when they stay as they are. Derived from the words by hand.
-type Expected = (&'static str, Option<u64>, Option<u64>, Rung, u64, [Option<(u32, u32)>; 2]);
+type Expected =
+    (&'static str, Option<u64>, Option<u64>, SaveInstruction, u64, [Option<(u32, u32)>; 2]);
 const EXPECTED: [Expected; 25] = {
-    use Rung::{Fxsave, Xsave, Xsavec, Xsaveopt, Xsaves};
+    use SaveInstruction::{Fxsave, Xsave, Xsavec, Xsaveopt, Xsaves};
     const AS_IT_IS: [Option<(u32, u32)>; 2] = [None, None];
     const fn compacted(computed: u32, reported: u32) -> [Option<(u32, u32)>; 2] {
         [None, Some((computed, reported))]
@@ -400,14 +410,18 @@ const EXPECTED: [Expected; 25] = {
 #[test]
 fn every_quirk_has_a_plan_for_ring_0() {
     for (line, expected) in QUIRKS.lines().zip(EXPECTED) {
-        let (name, xcr0, xss, rung, left_out, sizes) = expected;
+        let (name, xcr0, xss, instruction, left_out, sizes) = expected;
         assert_eq!(field(line, "name"), Some(name));
         let words = recorded(line);
         let plan = words.kernel(Components::USER | Components::CET_U);
         let plan = plan.unwrap_or_else(|why| panic!("{name}: {why}"));
         let state = ControlState::of(&plan);
-        assert_eq!((state.xcr0, state.xss, plan.rung()), (xcr0, xss, rung), "{name}");
-        let plan = plan.with_sizes(&words.facts().unwrap());
+        assert_eq!(
+            (state.xcr0, state.xss, plan.save_instruction()),
+            (xcr0, xss, instruction),
+            "{name}"
+        );
+        let plan = plan.with_sizes(&words.cpuid_info().unwrap());
         let (mut said, mut larger) = (Components::empty(), plan.layout.len());
         let mut found = [None; 2];
         for quirk in plan.quirks() {

@@ -243,8 +243,8 @@ fn every_plans_own_export_is_let_in_again() {
         image::write_initial(&mut bytes, &plan);
         let mut out = vec![0; plan.standard_len()];
         let len = Image::new(&bytes, &plan).to_standard(&mut out).unwrap();
-        assert!(len <= plan.foreign_len(), "{:?}", plan.rung());
-        assert_eq!(validate(&plan, &out[..len]).err(), None, "{:?}", plan.rung());
+        assert!(len <= plan.foreign_len(), "{:?}", plan.save_instruction());
+        assert_eq!(validate(&plan, &out[..len]).err(), None, "{:?}", plan.save_instruction());
     }
     // A CPU without XSAVE has frames with a header too.
     let plan = server().with(1, 0, [0, 0, 0, 3 << 24]).plan().unwrap();

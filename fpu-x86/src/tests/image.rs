@@ -10,7 +10,7 @@ use crate::{
     foreign::ForeignImage,
     layout::Places,
     plan::Plan,
-    save_instruction::{Format, Rung},
+    save_instruction::{Format, SaveInstruction},
     tests::sample,
     tests::sample::Random,
     x87::X87,
@@ -81,9 +81,17 @@ fn no_residue(image: &Image<'_>, what: &str) {
 }
 
 /// The same set with every instruction.
-fn rungs(set: Components) -> Vec<Plan> {
-    let rungs = [Rung::Xsavec, Rung::Xsaveopt, Rung::Xsave, Rung::Fxsave];
-    rungs.into_iter().filter_map(|rung| sample::plan(set).with_rung(rung).ok()).collect()
+fn instructions(set: Components) -> Vec<Plan> {
+    let instructions = [
+        SaveInstruction::Xsavec,
+        SaveInstruction::Xsaveopt,
+        SaveInstruction::Xsave,
+        SaveInstruction::Fxsave,
+    ];
+    instructions
+        .into_iter()
+        .filter_map(|instruction| sample::plan(set).with_save_instruction(instruction).ok())
+        .collect()
 }
 
 fn sets() -> [Components; 4] {
@@ -100,13 +108,17 @@ fn sets() -> [Components; 4] {
 fn formats_convert_into_one_another_without_loss() {
     let mut random = Random(1);
     for set in sets() {
-        for from in rungs(set) {
+        for from in instructions(set) {
             for _ in 0..60 {
                 let present = Components::from_bits_retain(random.word()) & set;
                 let area = random_area(&from, present, &mut random);
                 let source = image(&area, &from);
-                for to in rungs(set) {
-                    let what = std::format!("{present:?}, {:?} to {:?}", from.rung(), to.rung());
+                for to in instructions(set) {
+                    let what = std::format!(
+                        "{present:?}, {:?} to {:?}",
+                        from.save_instruction(),
+                        to.save_instruction()
+                    );
                     let mut target = random_area(&to, to.components(), &mut random);
                     // SAFETY: X2: nothing is restored.
                     let done =
@@ -134,7 +146,7 @@ fn formats_convert_into_one_another_without_loss() {
 fn no_byte_of_an_absent_component_leaves() {
     let mut random = Random(2);
     for set in sets() {
-        for plan in rungs(set).into_iter().filter(|plan| plan.format() != Format::Legacy) {
+        for plan in instructions(set).into_iter().filter(|plan| plan.format() != Format::Legacy) {
             for _ in 0..60 {
                 let present = Components::from_bits_retain(random.word()) & set;
                 let area = random_area(&plan, present, &mut random);
@@ -151,16 +163,16 @@ fn no_byte_of_an_absent_component_leaves() {
                     };
                     let len = export(source, &mut one).unwrap();
                     assert_eq!(export(image(&clean, &plan), &mut two), Ok(len));
-                    assert!(one[..len] == two[..len], "{present:?}, {:?}", plan.rung());
+                    assert!(one[..len] == two[..len], "{present:?}, {:?}", plan.save_instruction());
                     assert!(one[len..].iter().all(|byte| *byte == 0xAA));
                     assert!(one[416..512].iter().all(|byte| *byte == 0), "reserved");
                     assert!(one[528..576].iter().all(|byte| *byte == 0), "reserved");
                     let short = export(source, &mut one[..len - 1]);
                     assert_eq!(short, Err(ImageError::TooShort { need: len }));
                     let places = if compacted {
-                        Places::new(Format::Compacted, set, plan.facts()).unwrap()
+                        Places::new(Format::Compacted, set, plan.cpuid_info()).unwrap()
                     } else {
-                        Places::new(Format::Standard, set, plan.facts()).unwrap()
+                        Places::new(Format::Standard, set, plan.cpuid_info()).unwrap()
                     };
                     let mut gaps = vec![true; len];
                     gaps[..576].fill(false);
@@ -183,7 +195,7 @@ fn no_byte_of_an_absent_component_leaves() {
 
 #[test]
 fn mxcsr_follows_each_formats_rule() {
-    for plan in rungs(Components::LEGACY | Components::AVX) {
+    for plan in instructions(Components::LEGACY | Components::AVX) {
         let mut area = initial(&plan);
         set(&mut area, MXCSR, 0x7F80u32.to_le_bytes());
         let compacted = plan.format() == Format::Compacted;
@@ -224,7 +236,7 @@ fn what_the_target_cannot_hold_is_refused_whole() {
 #[test]
 fn a_merge_leaves_the_rest() {
     let plan = sample::plan(sets()[1]);
-    for plan in [plan.clone(), plan.with_rung(Rung::Xsave).unwrap()] {
+    for plan in [plan.clone(), plan.with_save_instruction(SaveInstruction::Xsave).unwrap()] {
         let mut area = initial(&plan);
         let mut target = ImageMut::new(&mut area, &plan);
         target.set_ymm_hi(2, [2; 16]).unwrap();
@@ -245,7 +257,7 @@ fn a_merge_leaves_the_rest() {
 
 #[test]
 fn control_components_take_legal_values_only() {
-    for plan in rungs(sets()[2]) {
+    for plan in instructions(sets()[2]) {
         let mut area = initial(&plan);
         let before = area.clone();
         let mut image = ImageMut::new(&mut area, &plan);
@@ -274,7 +286,7 @@ fn control_components_take_legal_values_only() {
 #[test]
 fn the_whole_x87_unit_goes_in_and_comes_out() {
     let mut random = Random(3);
-    for plan in rungs(sets()[1]) {
+    for plan in instructions(sets()[1]) {
         for _ in 0..100 {
             let mut bytes = [0; 512];
             random.fill(&mut bytes);
@@ -297,7 +309,7 @@ fn the_whole_x87_unit_goes_in_and_comes_out() {
 #[test]
 fn supervisor_state_survives_foreign_images() {
     let plan = sample::kernel();
-    assert_eq!((plan.rung(), plan.xss()), (Rung::Xsaves, Components::CET_U));
+    assert_eq!((plan.save_instruction(), plan.xss()), (SaveInstruction::Xsaves, Components::CET_U));
     let mut area = random_area(&plan, plan.components(), &mut Random(6));
     let shadow_stack = |area: &[u8]| {
         let mut bytes = [0; 16];

@@ -135,7 +135,7 @@ fn what_cannot_be_asked_about_keeps_a_core_awake() {
     let mute = tiles().with(0xD, 1, [0xB, 10752, 0, 0]);
     let with = mute.plan().unwrap();
     let without = mute.user(Components::all(), Components::AMX).unwrap();
-    assert!(with.components().contains(Components::AMX) && !with.facts().xgetbv1());
+    assert!(with.components().contains(Components::AMX) && !with.cpuid_info().xgetbv1());
     assert!(!without.components().intersects(Components::AMX));
     // SAFETY: S2: nothing is executed on a register.
     unsafe {
@@ -148,7 +148,7 @@ fn what_cannot_be_asked_about_keeps_a_core_awake() {
 #[test]
 fn in_use_is_what_this_cpu_says() {
     let plan = Plan::detect_user(Components::all()).unwrap();
-    if !plan.facts().xgetbv1() || !plan.components().contains(Components::AVX) {
+    if !plan.cpuid_info().xgetbv1() || !plan.components().contains(Components::AVX) {
         return println!("SKIP: this CPU or its system has no AVX, or no XGETBV with ECX = 1");
     }
     let in_use: u64;

@@ -7,12 +7,12 @@ use fpu_core::RawFpu;
 
 use crate::{
     components::Components as C,
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::ImageError,
     image::{self, Image, ImageMut},
     plan::Plan,
     ring0::ControlState,
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
     tests::words::{big_core, server, tiles, Words},
     x87::X87,
 };
@@ -24,7 +24,11 @@ fn control_registers_are_those_of_the_manual() {
     let state = ControlState::of(&plan);
     assert_eq!((state.cr0, state.cr4), (0x22, 0x4_0600));
     assert_eq!((state.xcr0, state.xss), (Some(0xE7), Some(0x800)));
-    let legacy = big_core().kernel(C::LEGACY).unwrap().with_rung(Rung::Fxsave).unwrap();
+    let legacy = big_core()
+        .kernel(C::LEGACY)
+        .unwrap()
+        .with_save_instruction(SaveInstruction::Fxsave)
+        .unwrap();
     let state = ControlState::of(&legacy);
     assert_eq!((state.cr0, state.cr4, state.xcr0), (0x22, 0x600, None));
     // Each bit that is looked at, set or clear against the plan; no other.
@@ -54,14 +58,22 @@ fn vendors_and_families_decide_over_errata() {
                 0,
                 [signature, 0, 3 << 26, 3 << 24],
             );
-            let facts = words.facts().unwrap();
+            let facts = words.cpuid_info().unwrap();
             assert_eq!(facts.keeps_x87_pointers(), errata, "{vendor:x?}");
             let erratum = errata && [0x17, 0x18].contains(&family);
             assert_eq!(facts.xsaves_erratum(), erratum, "{vendor:x?}, family {family:#x}");
             // Without XSAVES there is nothing to hold supervisor state.
             let plan = words.kernel(C::USER | C::CET_U).unwrap();
-            let (rung, xss) = if erratum { (Rung::Xsavec, 0) } else { (Rung::Xsaves, 0x800) };
-            assert_eq!((plan.rung(), plan.xss().bits()), (rung, xss), "{vendor:x?}, {family:#x}");
+            let (instruction, xss) = if erratum {
+                (SaveInstruction::Xsavec, 0)
+            } else {
+                (SaveInstruction::Xsaves, 0x800)
+            };
+            assert_eq!(
+                (plan.save_instruction(), plan.xss().bits()),
+                (instruction, xss),
+                "{vendor:x?}, {family:#x}"
+            );
         }
     }
 }
@@ -77,7 +89,7 @@ fn subleaves_of_absent_components_are_not_believed() {
         }
     });
     let junk = junk.with(0xD, 1, [0xF, 832, 0, 0]);
-    let facts: Facts = junk.facts().unwrap();
+    let facts: CpuidInfo = junk.cpuid_info().unwrap();
     for number in 0..70 {
         assert_eq!(facts.described(number).is_some(), number == 2, "{number}");
     }
@@ -107,7 +119,8 @@ fn a_child_gets_everything_but_tiles_and_supervisor_state() {
     struct Area([u8; 16384]);
     let kernel = kernel_with_everything();
     let user = tiles().plan().unwrap();
-    let plans = [kernel.clone(), user.clone(), user.with_rung(Rung::Xsave).unwrap()];
+    let plans =
+        [kernel.clone(), user.clone(), user.with_save_instruction(SaveInstruction::Xsave).unwrap()];
     for plan in plans {
         let len = plan.area_len();
         let mut parent = std::boxed::Box::new(Area([0; 16384]));
@@ -122,10 +135,10 @@ fn a_child_gets_everything_but_tiles_and_supervisor_state() {
             [&mut parent, &mut child].map(|area| NonNull::new(area.0.as_mut_ptr()).unwrap());
         // SAFETY: S1: both are larger than an area, aligned, and apart.
         unsafe { plan.copy_for_child(from, to) };
-        assert!(parent.0 == before, "{:?}: the parent keeps all", plan.rung());
+        assert!(parent.0 == before, "{:?}: the parent keeps all", plan.save_instruction());
         let present = u64::from_le_bytes(child.0[512..520].try_into().unwrap());
         // Components 10, 11, 12, 17 and 18.
-        assert_eq!(present, plan.components().bits() & !0x6_1C00, "{:?}", plan.rung());
+        assert_eq!(present, plan.components().bits() & !0x6_1C00, "{:?}", plan.save_instruction());
         assert!(child.0[..512] == before[..512] && child.0[520..len] == before[520..len]);
         assert!(child.0[len..].iter().all(|byte| *byte == 0xEE), "nothing behind the area");
     }
@@ -141,38 +154,40 @@ fn area(plan: &Plan, mxcsr: u32) -> Vec<u8> {
 /// MXCSR.DAZ is bit 6, which the oldest CPUs do not have.
 #[test]
 fn mxcsr_of_a_wider_mask_is_refused() {
-    let facts = || server().facts().unwrap().with_xcr0(C::from_bits_retain(0x2E7));
+    let facts = || server().cpuid_info().unwrap().with_xcr0(C::from_bits_retain(0x2E7));
     let wide = Plan::for_user(facts(), 0x2_FFFF, C::all()).unwrap();
     let narrow = Plan::for_user(facts(), 0xFFBF, C::all()).unwrap();
     assert_eq!((wide.mxcsr_mask(), narrow.mxcsr_mask()), (0x2_FFFF, 0xFFBF));
     // A CPU that leaves the field 0 has the oldest mask.
     assert_eq!(Plan::for_user(facts(), 0, C::all()).unwrap().mxcsr_mask(), 0xFFBF);
-    for rung in [Rung::Xsave, Rung::Xsavec] {
-        let (wide, narrow) =
-            (wide.clone().with_rung(rung).unwrap(), narrow.clone().with_rung(rung).unwrap());
+    for instruction in [SaveInstruction::Xsave, SaveInstruction::Xsavec] {
+        let (wide, narrow) = (
+            wide.clone().with_save_instruction(instruction).unwrap(),
+            narrow.clone().with_save_instruction(instruction).unwrap(),
+        );
         let mut from = area(&wide, 0x1FC0);
         from[512] |= 2;
         let mut to = area(&narrow, 0x1F80);
         let before = to.clone();
         let result = ImageMut::new(&mut to, &narrow).copy_from(&Image::new(&from, &wide));
-        assert_eq!(result, Err(ImageError::ReservedMxcsr { bits: 0x40 }), "{rung:?}");
-        assert_eq!(to, before, "{rung:?}: unchanged");
+        assert_eq!(result, Err(ImageError::ReservedMxcsr { bits: 0x40 }), "{instruction:?}");
+        assert_eq!(to, before, "{instruction:?}: unchanged");
     }
 }
 
 /// In the standard format MXCSR is loaded whether SSE is present or not (SDM vol. 1, 13.8.1).
 #[test]
 fn a_first_xmm_register_leaves_mxcsr() {
-    for rung in [Rung::Xsave, Rung::Xsavec] {
-        let plan = server().plan().unwrap().with_rung(rung).unwrap();
+    for instruction in [SaveInstruction::Xsave, SaveInstruction::Xsavec] {
+        let plan = server().plan().unwrap().with_save_instruction(instruction).unwrap();
         let mut bytes = area(&plan, 0x7FA0);
         let mut image = ImageMut::new(&mut bytes, &plan);
         // Compacted, an absent SSE has MXCSR's initial value (13.8.2).
-        let mxcsr = if rung == Rung::Xsave { 0x7FA0 } else { 0x1F80 };
+        let mxcsr = if instruction == SaveInstruction::Xsave { 0x7FA0 } else { 0x1F80 };
         assert_eq!(image.as_image().mxcsr(), mxcsr);
         image.set_xmm(3, [7; 16]).unwrap();
-        assert_eq!(image.as_image().mxcsr(), mxcsr, "{rung:?}");
-        assert_eq!(bytes[24..28], u32::to_le_bytes(mxcsr), "{rung:?}");
+        assert_eq!(image.as_image().mxcsr(), mxcsr, "{instruction:?}");
+        assert_eq!(bytes[24..28], u32::to_le_bytes(mxcsr), "{instruction:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use core::{
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::Facts;
+use crate::CpuidInfo;
 
 /// One test at a time looks.
 static TURN: Mutex<()> = Mutex::new(());
@@ -90,7 +90,7 @@ fn every_instruction_gets_both_halves_of_the_mask() {
     // Knuth's MMIX: both halves of a word vary.
     let next = |word: &u64| Some(word.wrapping_mul(0x5851_F42D_4C95_7F2D).wrapping_add(1));
     let masks = bits.chain(core::iter::successors(Some(62), next)).take(1000);
-    let has_xsave = Facts::of_this_cpu().is_ok_and(|facts| facts.osxsave());
+    let has_xsave = CpuidInfo::of_this_cpu().is_ok_and(|facts| facts.osxsave());
     for mask in masks {
         for save in [xsave, xsaveopt, xsavec, xsaves] {
             // SAFETY: N1 does not hold: the instruction faults.

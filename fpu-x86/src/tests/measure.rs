@@ -12,9 +12,11 @@ fn plans() -> Vec<Plan> {
     let all = unsafe { Plan::detect_user_without(refusing) }.unwrap();
     // SAFETY: X1: no other thread's registers are this test's business.
     let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
-    let mut plans: Vec<Plan> =
-        Rung::ALL.iter().filter_map(|rung| all.clone().with_rung(*rung).ok()).collect();
-    plans.extend(legacy.with_rung(Rung::Fxsave));
+    let mut plans: Vec<Plan> = SaveInstruction::ALL
+        .iter()
+        .filter_map(|instruction| all.clone().with_save_instruction(*instruction).ok())
+        .collect();
+    plans.extend(legacy.with_save_instruction(SaveInstruction::Fxsave));
     plans
 }
 
@@ -26,8 +28,8 @@ fn measured(plan: &Plan) -> Result<(), Measured> {
 #[test]
 fn this_cpu_saves_what_its_plans_say() {
     for plan in plans() {
-        assert_eq!(measured(&plan), Ok(()), "{:?}", plan.rung());
-        assert_eq!(measured(&plan.clone().scrubbing()), Ok(()), "{:?}", plan.rung());
+        assert_eq!(measured(&plan), Ok(()), "{:?}", plan.save_instruction());
+        assert_eq!(measured(&plan.clone().scrubbing()), Ok(()), "{:?}", plan.save_instruction());
     }
 }
 
@@ -50,7 +52,7 @@ fn a_layout_that_is_not_the_cpus_is_found() {
                 let mut wrong = plan.clone();
                 wrong.layout.place_for_test(number, other);
                 let result = measured(&wrong);
-                assert!(result.is_err(), "{:?}: {number} as {other:?}", plan.rung());
+                assert!(result.is_err(), "{:?}: {number} as {other:?}", plan.save_instruction());
                 found += 1;
             }
         }
@@ -125,8 +127,8 @@ fn each_wrong_byte_of_a_save_is_named() {
     let legacy = words::server().kernel(Components::LEGACY).unwrap();
     for plan in [
         server.clone(),
-        server.with_rung(Rung::Xsave).unwrap(),
-        legacy.with_rung(Rung::Fxsave).unwrap(),
+        server.with_save_instruction(SaveInstruction::Xsave).unwrap(),
+        legacy.with_save_instruction(SaveInstruction::Fxsave).unwrap(),
     ] {
         let all = plan.components();
         for present in [all, all & (Components::AVX | Components::X87), Components::empty()] {
@@ -139,7 +141,8 @@ fn each_wrong_byte_of_a_save_is_named() {
                     let mut area = good.clone();
                     area[at] ^= if header { 1 << bit } else { 0x18 };
                     let result = plan.check_saved(present, &area);
-                    let name = std::format!("{:?} {present:?}: {at} {bit}", plan.rung());
+                    let name =
+                        std::format!("{:?} {present:?}: {at} {bit}", plan.save_instruction());
                     if header {
                         // A bit of what is not present may be set.
                         let number = (at - 512) * 8 + bit;
@@ -181,8 +184,12 @@ fn the_registers_are_initial_afterwards() {
         // SAFETY: N1: 512 bytes, aligned.
         unsafe { insn::fxsave(area.0.as_mut_ptr()) };
         // Compiled code may have used the lower ones since.
-        assert!(area.0[160 + 8 * 16..416].iter().all(|byte| *byte == 0), "{:?}", plan.rung());
-        assert!(x87_bytes().all(|at| area.0[at] == 0), "{:?}", plan.rung());
+        assert!(
+            area.0[160 + 8 * 16..416].iter().all(|byte| *byte == 0),
+            "{:?}",
+            plan.save_instruction()
+        );
+        assert!(x87_bytes().all(|at| area.0[at] == 0), "{:?}", plan.save_instruction());
         assert_eq!(fields::u16_at(&area.0, FCW), INITIAL_FCW);
     }
 }
@@ -192,7 +199,9 @@ fn the_registers_are_initial_afterwards() {
 fn the_registers_are_initial_after_a_failure_too() {
     #[repr(C, align(64))]
     struct Area([u8; MOST]);
-    let Some(standard) = plans().into_iter().find(|plan| plan.rung() == Rung::Xsave) else {
+    let Some(standard) =
+        plans().into_iter().find(|plan| plan.save_instruction() == SaveInstruction::Xsave)
+    else {
         return println!("SKIP: this CPU or its system has no XSAVE");
     };
     if extended(standard.components()).next().is_none() {
@@ -213,7 +222,7 @@ fn the_registers_are_initial_after_a_failure_too() {
             let skipped = if [2, 6].contains(&number) { place.size / 2 } else { 0 };
             let kept = (place.offset + skipped) as usize..(place.offset + place.size) as usize;
             let left = area.0[kept].iter().position(|byte| *byte != 0);
-            assert_eq!(left, None, "{:?}: component {number}", plan.rung());
+            assert_eq!(left, None, "{:?}: component {number}", plan.save_instruction());
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     plan::{CpuMismatch, Plan, Quirk},
     registers::{ControlRegister, CR0_TS, CR4_OSXSAVE},
     ring0::{ControlMismatch, ControlState},
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
     tests::words::{big_core, cpu, server, tiles, Words, AMD, FXSR_SSE, INTEL},
 };
 
@@ -20,7 +20,7 @@ fn zen2() -> Words {
 }
 
 fn lens(words: &Words, set: C) -> (usize, usize) {
-    let facts = words.facts().unwrap();
+    let facts = words.cpuid_info().unwrap();
     let user = set.intersection(facts.supported_user());
     (
         Layout::<Standard>::new(&facts, user).unwrap().len(),
@@ -47,7 +47,10 @@ fn lightweight_profiling_has_a_place_but_no_plan() {
     );
     assert_eq!(lens(&words, C::LEGACY | C::AVX | C::LWP), (0x3C0, 0x3C0));
     let plan = words.kernel(C::all()).unwrap();
-    assert_eq!((plan.rung(), plan.xcr0()), (Rung::Xsave, C::LEGACY | C::AVX));
+    assert_eq!(
+        (plan.save_instruction(), plan.xcr0()),
+        (SaveInstruction::Xsave, C::LEGACY | C::AVX)
+    );
     let words = words.xcr0(1 << 62 | 7);
     assert_eq!(words.plan(), Err(PlanError::Unsupported(C::LWP)));
 }
@@ -61,10 +64,13 @@ fn mpx_without_avx() {
         .with(0xD, 4, [64, 1024, 0, 0])
         .xcr0(0x1B);
     let plan = words.plan().unwrap();
-    assert_eq!((plan.rung(), plan.area_len()), (Rung::Xsavec, 0x2C0));
+    assert_eq!((plan.save_instruction(), plan.area_len()), (SaveInstruction::Xsavec, 0x2C0));
     // The 256 bytes of the AVX that it lacks are a gap, not a reason to think it has AVX.
     assert_eq!(plan.place(C::BNDREGS), Some((576, 64)));
-    assert_eq!(plan.with_rung(Rung::Xsave).unwrap().place(C::BNDREGS), Some((960, 64)));
+    assert_eq!(
+        plan.with_save_instruction(SaveInstruction::Xsave).unwrap().place(C::BNDREGS),
+        Some((960, 64))
+    );
     assert_eq!(words.kernel(C::all()).unwrap().xcr0(), C::LEGACY | C::MPX);
 }
 
@@ -73,16 +79,19 @@ fn xsaves_without_xgetbv1_and_with_an_erratum() {
     let words = |signature| {
         cpu(AMD, signature).with(0xD, 0, [7, 0x340, 0x340, 0]).with(0xD, 1, [0xB, 0x340, 0, 0])
     };
-    let facts = words(0x0080_0F12).facts().unwrap();
+    let facts = words(0x0080_0F12).cpuid_info().unwrap();
     assert!(facts.xsaves() && !facts.xgetbv1() && facts.xsaves_erratum());
     let plan = words(0x0080_0F12).kernel(C::all()).unwrap();
-    assert_eq!(plan.rung(), Rung::Xsavec);
-    assert_eq!(plan.with_rung(Rung::Xsaves), Err(PlanError::Unavailable(Rung::Xsaves)));
+    assert_eq!(plan.save_instruction(), SaveInstruction::Xsavec);
+    assert_eq!(
+        plan.with_save_instruction(SaveInstruction::Xsaves),
+        Err(PlanError::Unavailable(SaveInstruction::Xsaves))
+    );
     // XGETBV(1) is not needed for it: the same flags on another family.
     let plan = words(0x00A0_0F11).kernel(C::all()).unwrap();
-    assert_eq!(plan.rung(), Rung::Xsaves);
+    assert_eq!(plan.save_instruction(), SaveInstruction::Xsaves);
     let why = plan.check_cpu(&facts);
-    assert_eq!(why, Err(CpuMismatch::NoInstruction(Rung::Xsaves)));
+    assert_eq!(why, Err(CpuMismatch::NoInstruction(SaveInstruction::Xsaves)));
 }
 
 #[test]
@@ -97,17 +106,23 @@ fn leaves_that_are_zero_or_missing() {
         (half, Quirk::EmptyXsaveLeaf { eax: 0x2E5 }, PlanError::EmptyXsaveLeaf),
     ] {
         let plan = words.kernel(C::all()).unwrap();
-        assert_eq!((plan.rung(), plan.area_len(), plan.xcr0()), (Rung::Fxsave, 512, C::LEGACY));
+        assert_eq!(
+            (plan.save_instruction(), plan.area_len(), plan.xcr0()),
+            (SaveInstruction::Fxsave, 512, C::LEGACY)
+        );
         assert!(plan.quirks().eq([quirk]));
         assert_eq!(ControlState::of(&plan).cr4 & CR4_OSXSAVE, 0, "nobody can use AVX");
         // In ring 3 somebody can: the system has enabled it.
         assert_eq!(words.plan(), Err(why));
         let plan = words.xcr0(3).plan().unwrap();
-        assert_eq!((plan.rung(), plan.area_len()), (Rung::Fxsave, 512));
+        assert_eq!((plan.save_instruction(), plan.area_len()), (SaveInstruction::Fxsave, 512));
     }
     let none = Words::default().with(0, 0, [2, 0, 0, 0]).with(1, 0, [0, 0, 0, FXSR_SSE]);
     let plan = none.kernel(C::all()).unwrap();
-    assert_eq!((plan.rung(), plan.area_len(), plan.xcr0()), (Rung::Fxsave, 512, C::LEGACY));
+    assert_eq!(
+        (plan.save_instruction(), plan.area_len(), plan.xcr0()),
+        (SaveInstruction::Fxsave, 512, C::LEGACY)
+    );
     let state = ControlState::of(&plan);
     assert_eq!((state.cr4 & CR4_OSXSAVE, state.xcr0, state.xss), (0, None, None));
     let none = none.with(1, 0, [0, 0, 0, 1 << 24]);
@@ -117,35 +132,36 @@ fn leaves_that_are_zero_or_missing() {
 #[test]
 fn cpus_of_another_kind_are_refused() {
     let plan = big_core().kernel(C::USER | C::CET_U).unwrap();
-    assert_eq!(plan.check_cpu(&big_core().facts().unwrap()), Ok(()));
+    assert_eq!(plan.check_cpu(&big_core().cpuid_info().unwrap()), Ok(()));
     let small = big_core().with(0xD, 0, [0x207, 0x340, 0xA88, 0]);
-    let why = plan.check_cpu(&small.facts().unwrap());
+    let why = plan.check_cpu(&small.cpuid_info().unwrap());
     assert_eq!(why, Err(CpuMismatch::Missing(C::AVX512)));
     // The other way round the big core has more, which stays off.
     let narrow = small.kernel(C::USER | C::CET_U).unwrap();
-    assert_eq!(narrow.check_cpu(&big_core().facts().unwrap()), Ok(()));
+    assert_eq!(narrow.check_cpu(&big_core().cpuid_info().unwrap()), Ok(()));
     let no_cet = big_core().with(0xD, 1, [0xF, 0x340, 0x100, 0]);
-    let why = plan.check_cpu(&no_cet.facts().unwrap());
+    let why = plan.check_cpu(&no_cet.cpuid_info().unwrap());
     assert_eq!(why, Err(CpuMismatch::Missing(C::CET_U)));
     let elsewhere = big_core().with(0xD, 5, [64, 1088, 2, 0]);
-    let why = plan.check_cpu(&elsewhere.facts().unwrap());
+    let why = plan.check_cpu(&elsewhere.cpuid_info().unwrap());
     assert!(matches!(why, Err(CpuMismatch::Described { component: C::OPMASK, .. })), "{why:?}");
     let no_xsaves = big_core().with(0xD, 1, [0x7, 0x340, 0, 0]);
-    let why = plan.check_cpu(&no_xsaves.facts().unwrap());
-    assert_eq!(why, Err(CpuMismatch::NoInstruction(Rung::Xsaves)));
-    let lower = big_core().kernel(C::USER).unwrap().with_rung(Rung::Xsavec).unwrap();
-    let why = lower.check_cpu(&no_xsaves.facts().unwrap());
+    let why = plan.check_cpu(&no_xsaves.cpuid_info().unwrap());
+    assert_eq!(why, Err(CpuMismatch::NoInstruction(SaveInstruction::Xsaves)));
+    let lower =
+        big_core().kernel(C::USER).unwrap().with_save_instruction(SaveInstruction::Xsavec).unwrap();
+    let why = lower.check_cpu(&no_xsaves.cpuid_info().unwrap());
     assert_eq!(why, Err(CpuMismatch::OnOneOnly("XSAVES")));
     // Idle CPUs ask XGETBV(1) where the plan's has it.
     let no_xgetbv1 = big_core().with(0xD, 1, [0xB, 0x340, 0x900, 0]);
-    let why = lower.check_cpu(&no_xgetbv1.facts().unwrap());
+    let why = lower.check_cpu(&no_xgetbv1.cpuid_info().unwrap());
     assert_eq!(why, Err(CpuMismatch::OnOneOnly("XGETBV with ECX = 1")));
     let xfd = big_core().with(0xD, 1, [0x1F, 0x340, 0x900, 0]);
-    let why = lower.check_cpu(&xfd.facts().unwrap());
+    let why = lower.check_cpu(&xfd.cpuid_info().unwrap());
     assert_eq!(why, Err(CpuMismatch::OnOneOnly("IA32_XFD")));
-    let lowest = lower.with_rung(Rung::Xsave).unwrap();
+    let lowest = lower.with_save_instruction(SaveInstruction::Xsave).unwrap();
     let no_xsavec = big_core().with(0xD, 1, [0xD, 0x340, 0x900, 0]);
-    let why = lowest.check_cpu(&no_xsavec.facts().unwrap());
+    let why = lowest.check_cpu(&no_xsavec.cpuid_info().unwrap());
     assert_eq!(why, Err(CpuMismatch::OnOneOnly("XSAVEC")));
     let masked = plan.check_mxcsr_mask(0xFFBF);
     assert_eq!(masked, Err(CpuMismatch::MxcsrMask { missing: 0x40 }));
@@ -165,11 +181,11 @@ fn a_cpu_that_keeps_x87_pointers_needs_a_plan_that_scrubs() {
         ),
     ] {
         let (scrubs, trusts) = (old.kernel(C::LEGACY).unwrap(), new.kernel(C::LEGACY).unwrap());
-        let why = trusts.check_cpu(&old.facts().unwrap());
+        let why = trusts.check_cpu(&old.cpuid_info().unwrap());
         assert_eq!(why, Err(CpuMismatch::KeepsX87Pointers));
-        assert_eq!(scrubs.check_cpu(&new.facts().unwrap()), Ok(()));
-        assert_eq!(scrubs.check_cpu(&old.facts().unwrap()), Ok(()));
-        let forced = trusts.scrubbing().with_rung(Rung::Fxsave).unwrap();
+        assert_eq!(scrubs.check_cpu(&new.cpuid_info().unwrap()), Ok(()));
+        assert_eq!(scrubs.check_cpu(&old.cpuid_info().unwrap()), Ok(()));
+        let forced = trusts.scrubbing().with_save_instruction(SaveInstruction::Fxsave).unwrap();
         assert!(forced.scrubs(), "whichever was asked for first");
     }
 }
@@ -205,7 +221,10 @@ fn sets_that_xsetbv_refuses_are_errors() {
     // APX, with the highest number but one, may lie where MPX did: below AVX-512.
     let below =
         with_apx.clone().with(0xD, 0, [0xE_02E7, 11008, 11008, 0]).with(0xD, 19, [128, 960, 0, 0]);
-    let plan = below.kernel(good).and_then(|plan| plan.with_rung(Rung::Xsave)).unwrap();
+    let plan = below
+        .kernel(good)
+        .and_then(|plan| plan.with_save_instruction(SaveInstruction::Xsave))
+        .unwrap();
     assert_eq!((plan.place(C::APX), plan.area_len()), (Some((960, 128)), 11008));
     let missing = C::SSE;
     assert_eq!(with_apx.kernel(C::X87), Err(PlanError::Uncovered { missing }));
@@ -217,30 +236,46 @@ fn sets_that_xsetbv_refuses_are_errors() {
 fn what_is_enabled_is_what_the_area_holds() {
     let wanted = C::USER | C::PT | C::CET_U | C::CET_S | C::LBR | C::HWP;
     let plan = big_core().kernel(wanted).unwrap();
-    assert_eq!(plan.rung(), Rung::Xsaves);
+    assert_eq!(plan.save_instruction(), SaveInstruction::Xsaves);
     assert_eq!(plan.xss(), C::CET_U | C::CET_S, "saving PT and LBR changes them; HWP is the CPU's");
     assert_eq!(plan.xcr0(), C::LEGACY | C::AVX | C::AVX512, "PKRU stays off: RDPKRU needs no XCR0");
     assert_eq!(plan.components(), plan.xcr0() | plan.xss());
     assert_eq!(plan.xfd(), C::empty());
     assert_eq!((plan.place(C::LBR), plan.place(C::PT)), (None, None));
     assert_eq!(plan.place(C::CET_S).unwrap().1, 24);
-    for rung in [Rung::Xsavec, Rung::Xsaveopt, Rung::Xsave] {
-        let why = plan.clone().with_rung(rung);
-        assert_eq!(why, Err(PlanError::TooNarrow { missing: plan.xss() }), "{rung:?}");
+    for instruction in [SaveInstruction::Xsavec, SaveInstruction::Xsaveopt, SaveInstruction::Xsave]
+    {
+        let why = plan.clone().with_save_instruction(instruction);
+        assert_eq!(why, Err(PlanError::TooNarrow { missing: plan.xss() }), "{instruction:?}");
     }
     let user = big_core().kernel(C::USER).unwrap();
-    for rung in [Rung::Xsaves, Rung::Xsavec, Rung::Xsaveopt, Rung::Xsave] {
-        assert_eq!(user.clone().with_rung(rung).unwrap().rung(), rung);
+    for instruction in [
+        SaveInstruction::Xsaves,
+        SaveInstruction::Xsavec,
+        SaveInstruction::Xsaveopt,
+        SaveInstruction::Xsave,
+    ] {
+        assert_eq!(
+            user.clone().with_save_instruction(instruction).unwrap().save_instruction(),
+            instruction
+        );
     }
-    let legacy = big_core().kernel(C::LEGACY).unwrap().with_rung(Rung::Fxsave).unwrap();
+    let legacy = big_core()
+        .kernel(C::LEGACY)
+        .unwrap()
+        .with_save_instruction(SaveInstruction::Fxsave)
+        .unwrap();
     assert_eq!(ControlState::of(&legacy).cr4 & CR4_OSXSAVE, 0, "nobody can use AVX");
 }
 
 #[test]
 fn ring_3_never_gets_xsaves() {
     let plan = big_core().plan().unwrap();
-    assert_eq!((plan.rung(), plan.is_for_kernel()), (Rung::Xsavec, false));
-    assert_eq!(plan.with_rung(Rung::Xsaves), Err(PlanError::Unavailable(Rung::Xsaves)));
+    assert_eq!((plan.save_instruction(), plan.is_for_kernel()), (SaveInstruction::Xsavec, false));
+    assert_eq!(
+        plan.with_save_instruction(SaveInstruction::Xsaves),
+        Err(PlanError::Unavailable(SaveInstruction::Xsaves))
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, println, vec::Vec};
 
 use crate::{
     components::Components,
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::PlanError,
     layout::{Compacted, Layout, LayoutFormat, Place, Standard},
     plan::Plan,
@@ -88,17 +88,17 @@ fn words(random: &mut Random) -> BTreeMap<u32, [u32; 4]> {
     words
 }
 
-fn facts(words: &BTreeMap<u32, [u32; 4]>) -> Result<Facts, PlanError> {
+fn facts(words: &BTreeMap<u32, [u32; 4]>) -> Result<CpuidInfo, PlanError> {
     let reader = |leaf, subleaf| {
         let words = if leaf == 0xD { words.get(&subleaf).copied() } else { None };
         let [eax, ebx, ecx, edx] = words.unwrap_or_default();
         CpuIdResult { eax, ebx, ecx, edx }
     };
-    Facts::from_xsave_leaf(reader)
+    CpuidInfo::from_xsave_leaf(reader)
 }
 
 /// What holds for any layout; also that an area of `len` bytes holds each place.
-fn check<F: LayoutFormat>(layout: &Layout<F>, facts: &Facts, set: Components) {
+fn check<F: LayoutFormat>(layout: &Layout<F>, facts: &CpuidInfo, set: Components) {
     let mut places: Vec<(u32, Place<F>)> = Vec::new();
     for number in 0..70 {
         let Some(place) = layout.place(number) else { continue };
@@ -117,7 +117,7 @@ fn check<F: LayoutFormat>(layout: &Layout<F>, facts: &Facts, set: Components) {
 }
 
 /// The compacted format by its definition, one component after the other.
-fn check_compacted(layout: &Layout<Compacted>, facts: &Facts, set: Components) {
+fn check_compacted(layout: &Layout<Compacted>, facts: &CpuidInfo, set: Components) {
     let mut end = 576;
     for number in set.difference(Components::LEGACY).numbers() {
         let described = facts.described(number).unwrap();
@@ -180,7 +180,7 @@ fn layouts_of_random_words_are_sound_or_refused() {
         let wanted = Components::from_bits_truncate(random.bits()) | Components::LEGACY;
         if let Ok(plan) = Plan::for_kernel(facts, 0xFFFF, wanted) {
             assert!(plan.area_len() <= 576 + (1 << 20) + 63 * 64);
-            assert_eq!(plan.check_cpu(plan.facts()), Ok(()));
+            assert_eq!(plan.check_cpu(plan.cpuid_info()), Ok(()));
             plans += 1;
         }
     }

@@ -4,7 +4,9 @@
 use raw_cpuid::CpuIdResult;
 use std::vec::Vec;
 
-use crate::{components::Components, cpuid::Facts, plan::Plan, save_instruction::Rung};
+use crate::{
+    components::Components, cpuid::CpuidInfo, plan::Plan, save_instruction::SaveInstruction,
+};
 
 /// Number, size, offset in the standard format, and the supervisor, align and XFD bits.
 const PARTS: [(u32, u32, u32, u32); 11] = [
@@ -25,7 +27,7 @@ const PARTS: [(u32, u32, u32, u32); 11] = [
 pub(crate) const MXCSR_MASK: u32 = 0xFFFF;
 
 /// A CPU that has these user components and nothing else, all of them enabled; or also CET's, and XSAVES.
-fn facts(user: Components, shadow_stack: bool) -> Facts {
+fn facts(user: Components, shadow_stack: bool) -> CpuidInfo {
     let supervisor = if shadow_stack { Components::CET_U } else { Components::empty() };
     let of =
         move |set: Components| PARTS.into_iter().filter(move |part| set.bits() >> part.0 & 1 != 0);
@@ -48,7 +50,7 @@ fn facts(user: Components, shadow_stack: bool) -> Facts {
         let [eax, ebx, ecx, edx] = four;
         CpuIdResult { eax, ebx, ecx, edx }
     };
-    Facts::from_cpuid(words).unwrap()
+    CpuidInfo::from_cpuid(words).unwrap()
 }
 
 /// A plan for what `xcr0` enables, on a CPU that has that and nothing else.
@@ -74,8 +76,10 @@ pub(crate) fn plans() -> Vec<Plan> {
     ];
     let mut plans = Vec::new();
     for set in sets {
-        for rung in [Rung::Xsavec, Rung::Xsave, Rung::Fxsave] {
-            plans.extend(plan(set).with_rung(rung));
+        for instruction in
+            [SaveInstruction::Xsavec, SaveInstruction::Xsave, SaveInstruction::Fxsave]
+        {
+            plans.extend(plan(set).with_save_instruction(instruction));
         }
     }
     plans

@@ -25,9 +25,9 @@ struct Machine {
     xss_forgets: Components,
     no_xfd: bool,
     /// Restores by these raise #UD.
-    no_restore: BTreeSet<Rung>,
+    no_restore: BTreeSet<SaveInstruction>,
     /// Saves do.
-    no_save: BTreeSet<Rung>,
+    no_save: BTreeSet<SaveInstruction>,
     misplaced: Components,
     keeps_mxcsr: bool,
 }
@@ -62,13 +62,13 @@ impl Machine {
                 return Err(EnableError::Verify(why));
             }
         }
-        if self.no_restore.contains(&plan.rung()) {
+        if self.no_restore.contains(&plan.save_instruction()) {
             return Err(EnableError::InitialState { vector: 6 });
         }
         if self.keeps_mxcsr && !plan.scrubs() {
             return Err(EnableError::KeepsMxcsr);
         }
-        if self.no_save.contains(&plan.rung()) {
+        if self.no_save.contains(&plan.save_instruction()) {
             return Err(EnableError::Measured(Measured::SaveFault { vector: 6 }));
         }
         match plan.components().intersection(self.misplaced).numbers().next() {
@@ -98,7 +98,8 @@ impl Machine {
                 return (Err(why), steps);
             }
             assert!(
-                before.components().contains(plan.components()) && plan.rung() <= before.rung()
+                before.components().contains(plan.components())
+                    && plan.save_instruction() <= before.save_instruction()
             );
             assert_ne!(before, plan, "nothing was done about {why}");
         }
@@ -113,17 +114,17 @@ impl Machine {
 
     /// The components that no instruction can save rightly here, or that cannot be enabled.
     fn unusable(&self, plan: &Plan) -> Components {
-        let xfd = |number: &u32| plan.facts().described(*number).is_some_and(|one| one.xfd);
+        let xfd = |number: &u32| plan.cpuid_info().described(*number).is_some_and(|one| one.xfd);
         let mut bad = self.xcr0_refuses | self.xcr0_forgets | self.misplaced;
-        if self.no_xfd && plan.facts().xfd() {
+        if self.no_xfd && plan.cpuid_info().xfd() {
             for number in plan.components().numbers().filter(xfd) {
                 bad |= Components::of_number(number).unwrap();
             }
         }
         if self.no_xss
             || self.refuses_all_of_xss(plan)
-            || self.no_restore.contains(&Rung::Xsaves)
-            || self.no_save.contains(&Rung::Xsaves)
+            || self.no_restore.contains(&SaveInstruction::Xsaves)
+            || self.no_save.contains(&SaveInstruction::Xsaves)
         {
             bad |= Components::SUPERVISOR;
         }
@@ -158,10 +159,14 @@ fn machine(random: &mut Random, plan: &Plan) -> Machine {
     let mut rarely = || random.word() % 12 == 0;
     let (no_osxsave, no_xss, no_xfd, keeps_mxcsr) = (rarely(), rarely(), rarely(), rarely());
     let xss_takes_one = rarely();
-    let (no_legacy, mut bad) = (rarely(), |_: &Rung| rarely());
-    let rungs = || Rung::ALL.into_iter().filter(|rung| *rung != Rung::Fxsave);
+    let (no_legacy, mut bad) = (rarely(), |_: &SaveInstruction| rarely());
+    let instructions = || {
+        SaveInstruction::ALL
+            .into_iter()
+            .filter(|instruction| *instruction != SaveInstruction::Fxsave)
+    };
     let (no_restore, no_save) =
-        (rungs().filter(&mut bad).collect(), rungs().filter(&mut bad).collect());
+        (instructions().filter(&mut bad).collect(), instructions().filter(&mut bad).collect());
     let legacy = if no_legacy { Components::LEGACY } else { Components::empty() };
     Machine {
         no_osxsave,
@@ -194,21 +199,24 @@ fn what_is_left_is_all_that_works() {
         assert_eq!(plan.components(), plan.xcr0() | plan.xss());
         assert!(plan.area_len() >= plan.layout.len() && plan.scrubs() == machine.keeps_mxcsr);
         // The best instruction that works, and everything that it can save and the machine can enable.
-        let works = |rung: &Rung| {
-            first.facts().offers(*rung)
-                && !machine.no_restore.contains(rung)
-                && !machine.no_save.contains(rung)
-                && (*rung != Rung::Xsaves
+        let works = |instruction: &SaveInstruction| {
+            first.cpuid_info().offers(*instruction)
+                && !machine.no_restore.contains(instruction)
+                && !machine.no_save.contains(instruction)
+                && (*instruction != SaveInstruction::Xsaves
                     || !(machine.no_xss || machine.refuses_all_of_xss(&first)))
         };
         let xsave = !machine.no_osxsave && !machine.xcr0_refuses.intersects(Components::LEGACY);
-        let best = Rung::ALL.into_iter().filter(works).find(|rung| xsave || *rung == Rung::Fxsave);
+        let best = SaveInstruction::ALL
+            .into_iter()
+            .filter(works)
+            .find(|instruction| xsave || *instruction == SaveInstruction::Fxsave);
         let best = best.unwrap();
         let due = match best {
-            Rung::Fxsave => Components::LEGACY,
+            SaveInstruction::Fxsave => Components::LEGACY,
             _ => first.components().difference(machine.unusable(&first).with_dependents()),
         };
-        assert_eq!((plan.rung(), plan.components()), (best, due), "{machine:x?}");
+        assert_eq!((plan.save_instruction(), plan.components()), (best, due), "{machine:x?}");
         // Everything that is not there is named.
         let named = plan.quirks().fold(Components::empty(), |set, quirk| match quirk {
             Quirk::LeftOut { components, .. } => set | components,
@@ -220,7 +228,7 @@ fn what_is_left_is_all_that_works() {
             |quirk| matches!(quirk, Quirk::LeftOut { components, .. } if components.is_empty());
         assert!(!plan.quirks().any(empty), "{machine:x?}");
         whole += u32::from(steps == 0);
-        least += u32::from(plan.rung() == Rung::Fxsave);
+        least += u32::from(plan.save_instruction() == SaveInstruction::Fxsave);
     }
     println!("{whole} as planned, {least} with FXSAVE, at most {most} steps");
     assert!(least > 500 && whole > 500 && most >= 6, "{least}, {whole}, {most}");
@@ -255,7 +263,11 @@ fn what_is_required_is_the_error() {
 /// FXSAVE that does not work leaves nothing.
 #[test]
 fn without_a_working_fxsave_there_is_no_plan() {
-    let plan = server().kernel(Components::LEGACY).unwrap().with_rung(Rung::Fxsave).unwrap();
+    let plan = server()
+        .kernel(Components::LEGACY)
+        .unwrap()
+        .with_save_instruction(SaveInstruction::Fxsave)
+        .unwrap();
     for why in [
         EnableError::InitialState { vector: 6 },
         EnableError::Measured(Measured::SaveFault { vector: 6 }),
@@ -317,7 +329,10 @@ fn what_is_refused_as_a_whole_leaves_fxsave_at_once() {
         kept(&plan, R::Xcr0, Components::X87),
     ] {
         let left = left.unwrap();
-        assert_eq!((left.rung(), left.components()), (Rung::Fxsave, Components::LEGACY));
+        assert_eq!(
+            (left.save_instruction(), left.components()),
+            (SaveInstruction::Fxsave, Components::LEGACY)
+        );
         assert_eq!(ControlState::of(&left).cr4 & CR4_OSXSAVE, 0);
         let lost = plan.components().difference(Components::LEGACY);
         let named =
@@ -336,14 +351,23 @@ fn a_register_that_keeps_something_else_is_left_alone() {
     // Each is accepted, and all of them are not: no XSAVES, and nothing else lost.
     let refused = EnableError::Refused { register: R::Xss, vector: 13 };
     let none = shrunk(&plan, refused, Components::all()).unwrap();
-    assert_eq!((none.rung(), none.components()), (Rung::Xsavec, plan.xcr0()));
+    assert_eq!(
+        (none.save_instruction(), none.components()),
+        (SaveInstruction::Xsavec, plan.xcr0())
+    );
     // More than was written: what is not saved would be in use. Less: that is left out.
     let more = kept(&plan, R::Xss, supervisor | Components::PT).unwrap();
-    assert_eq!((more.rung(), more.components()), (Rung::Xsavec, plan.xcr0()));
+    assert_eq!(
+        (more.save_instruction(), more.components()),
+        (SaveInstruction::Xsavec, plan.xcr0())
+    );
     assert!(more.quirks().any(|quirk| quirk
         == Quirk::LeftAlone { register: R::Xss, why: LeftOut::NotKept { register: R::Xss } }));
     let less = kept(&plan, R::Xss, supervisor.difference(Components::PASID)).unwrap();
-    assert_eq!((less.rung(), less.xss()), (Rung::Xsaves, supervisor.difference(Components::PASID)));
+    assert_eq!(
+        (less.save_instruction(), less.xss()),
+        (SaveInstruction::Xsaves, supervisor.difference(Components::PASID))
+    );
     let xfd = kept(&plan, R::Xfd, Components::TILEDATA).unwrap();
     assert_eq!(xfd.components(), plan.components().difference(Components::AMX));
     assert!(xfd.quirks().any(|quirk| quirk
@@ -371,9 +395,13 @@ fn what_goes_wrong_with_everything_in_use_is_the_instructions_fault() {
         Measured::Absent { missing: present },
     ] {
         let left = shrunk(&plan, EnableError::Measured(found), present).unwrap();
-        assert_eq!((left.rung(), left.components()), (Rung::Xsavec, present), "{found}");
+        assert_eq!(
+            (left.save_instruction(), left.components()),
+            (SaveInstruction::Xsavec, present),
+            "{found}"
+        );
         let why = LeftOut::Measured(found);
-        assert!(left.quirks().eq([Quirk::Barred { rung: Rung::Xsaves, why }]));
+        assert!(left.quirks().eq([Quirk::Barred { instruction: SaveInstruction::Xsaves, why }]));
     }
 }
 
@@ -389,7 +417,7 @@ fn what_is_lost_with_another_one_is_lost_by_all_rules() {
         if component == Components::AVX512)
     };
     assert!(required(error), "{error}");
-    let after = cpus()[0].clone().with(0xD, 1, [0xF, 9000, 0x100, 0]).facts().unwrap();
+    let after = cpus()[0].clone().with(0xD, 1, [0xF, 9000, 0x100, 0]).cpuid_info().unwrap();
     let sized = plan.with_sizes(&after);
     assert_eq!(sized.area_len(), 9000);
     let left = shrunk(&sized, why, Components::all()).unwrap();

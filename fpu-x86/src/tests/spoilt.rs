@@ -8,7 +8,7 @@ use crate::{
     components::Components as C,
     error::{CpuidRegister as R, Expected, LeftOut, PlanError, WrongWord},
     plan::{CpuMismatch, Plan, Quirk, SizeWord},
-    save_instruction::Rung,
+    save_instruction::SaveInstruction,
     tests::words::{big_core, server, tiles, Words},
 };
 
@@ -198,8 +198,12 @@ fn sizes_in_ring_3_are_hints() {
     // CPUID(0xD,0).EBX, for what is enabled with PKRU: 2696 bytes, of which the plan has 2688.
     for reported in [0, 832, 2695, 2696, 2697, 11008, 1 << 20, (1 << 20) + 1, u32::MAX] {
         let plan = server().with(0xD, 0, [0x2E7, reported, 2696, 0]).plan().unwrap();
-        assert_eq!((plan.rung(), plan.area_len()), (Rung::Xsavec, 2432), "another format");
-        let plan = plan.with_rung(Rung::Xsave).unwrap();
+        assert_eq!(
+            (plan.save_instruction(), plan.area_len()),
+            (SaveInstruction::Xsavec, 2432),
+            "another format"
+        );
+        let plan = plan.with_save_instruction(SaveInstruction::Xsave).unwrap();
         let larger = if (2697..=1 << 20).contains(&reported) { reported } else { 2688 };
         assert_eq!(plan.area_len(), larger as usize);
         let expect = [(SizeWord::Standard, 2696, reported)];
@@ -218,7 +222,7 @@ fn sizes_in_ring_3_are_hints() {
     let plan = server().with(0xD, 1, [0x3, 2568, 0x100, 0]).plan().unwrap();
     assert_eq!(sizes(&plan), [(SizeWord::Compacted, 2440, 2568)]);
     let plan = server().with(0xD, 1, [0x1, 7, 0, 0]).plan().unwrap();
-    assert_eq!((plan.rung(), sizes(&plan)), (Rung::Xsaveopt, Vec::new()));
+    assert_eq!((plan.save_instruction(), sizes(&plan)), (SaveInstruction::Xsaveopt, Vec::new()));
     // CPUID(0xD,0).ECX decides nothing.
     for reported in [0, 576, 2695, 11008, u32::MAX] {
         let words = server().with(0xD, 0, [0x2E7, 2696, reported, 0]);
@@ -232,10 +236,13 @@ fn sizes_in_ring_3_are_hints() {
 #[test]
 fn sizes_after_enabling_only_enlarge() {
     let plan = big_core().kernel(C::USER | C::CET_U).unwrap();
-    assert_eq!((plan.rung(), plan.area_len(), sizes(&plan)), (Rung::Xsaves, 2448, Vec::new()));
+    assert_eq!(
+        (plan.save_instruction(), plan.area_len(), sizes(&plan)),
+        (SaveInstruction::Xsaves, 2448, Vec::new())
+    );
     let after = |standard, compacted| {
         let words = big_core().with(0xD, 0, [0x2E7, standard, 0xA88, 0]);
-        words.with(0xD, 1, [0xF, compacted, 0x1_9900, 0]).facts().unwrap()
+        words.with(0xD, 1, [0xF, compacted, 0x1_9900, 0]).cpuid_info().unwrap()
     };
     let same = plan.clone().with_sizes(&after(2688, 2448));
     assert_eq!(same, plan);
@@ -251,9 +258,17 @@ fn sizes_after_enabling_only_enlarge() {
     assert_eq!(absurd.area_len(), 2448);
     // The same words again: as if nothing had been.
     assert_eq!(absurd.with_sizes(&after(2688, 2448)), plan);
-    let standard = big_core().kernel(C::USER).unwrap().with_rung(Rung::Xsaveopt).unwrap();
+    let standard = big_core()
+        .kernel(C::USER)
+        .unwrap()
+        .with_save_instruction(SaveInstruction::Xsaveopt)
+        .unwrap();
     assert_eq!(standard.with_sizes(&after(2752, 2512)).area_len(), 2752);
-    let legacy = big_core().kernel(C::LEGACY).unwrap().with_rung(Rung::Fxsave).unwrap();
+    let legacy = big_core()
+        .kernel(C::LEGACY)
+        .unwrap()
+        .with_save_instruction(SaveInstruction::Fxsave)
+        .unwrap();
     assert_eq!(legacy.clone().with_sizes(&after(9, 9)), legacy, "FXSAVE has 512 bytes");
 }
 
@@ -291,7 +306,7 @@ fn what_ring_3_finds_enabled_and_cannot_save_is_named() {
         assert_eq!(words.plan(), Err(PlanError::NoFxsave));
         assert_eq!(words.kernel(C::all()), Err(PlanError::NoFxsave));
     }
-    let facts = server().facts().unwrap();
+    let facts = server().cpuid_info().unwrap();
     assert_eq!(Plan::for_user(facts, 0, C::all()), Err(PlanError::UnknownXcr0));
 }
 
@@ -320,20 +335,20 @@ fn a_wrong_word_is_shown_with_what_it_should_be() {
 #[test]
 fn a_plan_for_ring_3_is_for_one_xcr0() {
     let plan = server().plan().unwrap();
-    let with = |xcr0: u64| server().facts().unwrap().with_xcr0(C::from_bits_retain(xcr0));
+    let with = |xcr0: u64| server().cpuid_info().unwrap().with_xcr0(C::from_bits_retain(xcr0));
     assert_eq!(plan.check_cpu(&with(0x2E7)), Ok(()));
     for bit in 0..63 {
         let found = Some(C::from_bits_retain(0x2E7 ^ 1 << bit));
         let why = Err(CpuMismatch::Xcr0 { expected: plan.xcr0(), found });
         assert_eq!(plan.check_cpu(&with(0x2E7 ^ 1 << bit)), why, "bit {bit}");
     }
-    let unknown = server().facts().unwrap();
+    let unknown = server().cpuid_info().unwrap();
     let why = Err(CpuMismatch::Xcr0 { expected: plan.xcr0(), found: None });
     assert_eq!(plan.check_cpu(&unknown), why);
     // A system without XSAVE has x87 and SSE enabled, whatever is said of XCR0.
     let disabled = server().with(1, 0, [0, 0, 1 << 26, 3 << 24]);
     let legacy = disabled.plan().unwrap();
-    assert_eq!(legacy.check_cpu(&disabled.facts().unwrap()), Ok(()));
+    assert_eq!(legacy.check_cpu(&disabled.cpuid_info().unwrap()), Ok(()));
     assert!(legacy.check_cpu(&with(0x2E7)).is_err());
     // Ring 0 decides XCR0 itself.
     let kernel = server().kernel(C::all()).unwrap();

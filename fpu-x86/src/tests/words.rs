@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use crate::{
     components::Components,
-    cpuid::Facts,
+    cpuid::CpuidInfo,
     error::{ImageError, PlanError},
     image::{self, Image, ImageMut},
     plan::Plan,
-    save_instruction::{Format, Rung},
+    save_instruction::{Format, SaveInstruction},
 };
 
 /// Words by leaf and subleaf; all others read as zero.
@@ -24,16 +24,16 @@ pub(crate) const XSAVE: u32 = 1 << 26;
 pub(crate) const OSXSAVE: u32 = 1 << 27;
 
 impl Words {
-    pub(crate) fn facts(&self) -> Result<Facts, PlanError> {
+    pub(crate) fn cpuid_info(&self) -> Result<CpuidInfo, PlanError> {
         let words = self.cpuid.clone();
         let reader = move |leaf, subleaf| {
             let [eax, ebx, ecx, edx] = words.get(&(leaf, subleaf)).copied().unwrap_or_default();
             CpuIdResult { eax, ebx, ecx, edx }
         };
-        Facts::from_cpuid(reader)
+        CpuidInfo::from_cpuid(reader)
     }
     pub(crate) fn user(&self, wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
-        let facts = self.facts()?.with_xcr0(Components::from_bits_retain(self.xcr0));
+        let facts = self.cpuid_info()?.with_xcr0(Components::from_bits_retain(self.xcr0));
         Plan::user(facts, 0xFFFF, wanted, left_out)
     }
     pub(crate) fn plan(&self) -> Result<Plan, PlanError> {
@@ -41,7 +41,7 @@ impl Words {
     }
     /// The plan for ring 0.
     pub(crate) fn kernel(&self, wanted: Components) -> Result<Plan, PlanError> {
-        Plan::for_kernel(self.facts()?, 0xFFFF, wanted)
+        Plan::for_kernel(self.cpuid_info()?, 0xFFFF, wanted)
     }
     pub(crate) fn with(mut self, leaf: u32, subleaf: u32, words: [u32; 4]) -> Self {
         self.cpuid.insert((leaf, subleaf), words);
@@ -110,19 +110,25 @@ pub(crate) fn big_core() -> Words {
 #[test]
 fn the_plan_is_what_is_enabled_but_for_pkru() {
     let plan = server().plan().unwrap();
-    assert_eq!((plan.components().bits(), plan.rung()), (0xE7, Rung::Xsavec));
+    assert_eq!(
+        (plan.components().bits(), plan.save_instruction()),
+        (0xE7, SaveInstruction::Xsavec)
+    );
     let places = |plan: &Plan| {
         [Components::AVX, Components::OPMASK, Components::ZMM_HI256, Components::HI16_ZMM]
             .map(|component| plan.place(component).unwrap().0)
     };
     assert_eq!((places(&plan), plan.area_len()), ([576, 832, 896, 1408], 2432));
-    let plan = plan.with_rung(Rung::Xsaveopt).unwrap();
+    let plan = plan.with_save_instruction(SaveInstruction::Xsaveopt).unwrap();
     assert_eq!((places(&plan), plan.area_len()), ([576, 1088, 1152, 1664], 2688));
     assert_eq!(plan.place(Components::PKRU), None);
     assert_eq!(plan.place(Components::SSE), None);
     assert_eq!(plan.place(Components::AVX512), None);
     let missing = Components::AVX | Components::AVX512;
-    assert_eq!(plan.with_rung(Rung::Fxsave), Err(PlanError::TooNarrow { missing }));
+    assert_eq!(
+        plan.with_save_instruction(SaveInstruction::Fxsave),
+        Err(PlanError::TooNarrow { missing })
+    );
 }
 
 #[test]
@@ -145,7 +151,7 @@ fn offsets_need_not_rise_with_the_numbers() {
         .with(0xD, 6, [512, 640, 0, 0])
         .with(0xD, 7, [1024, 1152, 0, 0])
         .plan()
-        .and_then(|plan| plan.with_rung(Rung::Xsave))
+        .and_then(|plan| plan.with_save_instruction(SaveInstruction::Xsave))
         .unwrap();
     assert_eq!((plan.place(Components::AVX), plan.area_len()), (Some((2432, 256)), 2688));
 }
@@ -167,7 +173,7 @@ fn what_is_wanted_must_cover_what_is_enabled() {
         );
     }
     let plan = words.user(Components::all(), !Components::LEGACY).unwrap();
-    let plan = plan.with_rung(Rung::Fxsave).unwrap();
+    let plan = plan.with_save_instruction(SaveInstruction::Fxsave).unwrap();
     assert_eq!((plan.area_len(), plan.format()), (512, Format::Legacy));
 }
 
@@ -177,17 +183,24 @@ fn rungs_follow_cpuid() {
     let disabled = server().with(1, 0, [0, 0, XSAVE, FXSR_SSE]);
     for words in [old, disabled] {
         let plan = words.plan().unwrap();
-        assert_eq!((plan.rung(), plan.area_len()), (Rung::Fxsave, 512));
+        assert_eq!((plan.save_instruction(), plan.area_len()), (SaveInstruction::Fxsave, 512));
         assert_eq!(plan.components(), Components::LEGACY);
-        for rung in [Rung::Xsave, Rung::Xsaveopt, Rung::Xsavec] {
-            assert_eq!(plan.clone().with_rung(rung), Err(PlanError::Unavailable(rung)));
+        for instruction in
+            [SaveInstruction::Xsave, SaveInstruction::Xsaveopt, SaveInstruction::Xsavec]
+        {
+            assert_eq!(
+                plan.clone().with_save_instruction(instruction),
+                Err(PlanError::Unavailable(instruction))
+            );
         }
     }
-    for (flags, best) in [(0, Rung::Xsave), (1, Rung::Xsaveopt), (2, Rung::Xsavec)] {
+    for (flags, best) in
+        [(0, SaveInstruction::Xsave), (1, SaveInstruction::Xsaveopt), (2, SaveInstruction::Xsavec)]
+    {
         let plan = server().with(0xD, 1, [flags, 2440, 0, 0]).plan().unwrap();
-        assert_eq!(plan.rung(), best);
+        assert_eq!(plan.save_instruction(), best);
         assert_eq!(
-            plan.with_rung(Rung::Xsaveopt).is_ok(),
+            plan.with_save_instruction(SaveInstruction::Xsaveopt).is_ok(),
             flags & 1 != 0,
             "XSAVEC does not imply XSAVEOPT"
         );
@@ -209,7 +222,7 @@ fn a_child_starts_without_tiles() {
 fn a_child_starts_without_supervisor_state() {
     let plan = big_core().kernel(Components::all()).unwrap();
     let supervisor = Components::CET_U | Components::CET_S;
-    assert_eq!((plan.rung(), plan.xss()), (Rung::Xsaves, supervisor));
+    assert_eq!((plan.save_instruction(), plan.xss()), (SaveInstruction::Xsaves, supervisor));
     let mut bytes = std::vec![0; plan.area_len()];
     image::write_initial(&mut bytes, &plan);
     let compacted = 1 << 63 | plan.components().bits();
