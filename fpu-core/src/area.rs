@@ -1,4 +1,4 @@
-//! Where an image lives: the caller's memory, whatever kind it is.
+//! Memory for images: the caller's, of any kind.
 
 use core::{cell::UnsafeCell, fmt, ptr::NonNull};
 
@@ -8,10 +8,10 @@ use crate::align::{AlignTo, Alignment};
 ///
 /// # Safety
 ///
-/// Whoever implements this promises:
+/// The implementer promises:
 ///
 /// * **A1** while the value is not moved, [`base`](Self::base) and [`len`](Self::len) return the
-///   same, and that many bytes are readable and writable through the pointer.
+///   same values, and that many bytes are readable and writable through the pointer.
 ///   Moving the value changes neither `len` nor that the first byte is at a multiple of
 ///   [`align`](Self::align).
 /// * **A2** nothing but this value's user reaches those bytes while the value lives.
@@ -102,8 +102,8 @@ where
     }
 }
 
-// SAFETY: the bytes are reached only through `base`, an unsafe matter of whoever uses the pointer
-// (A2 gives them to one user); the type itself has no operation on them. `_align` is empty.
+// SAFETY: only `base` gives access to the bytes, and a user of the pointer needs `unsafe` (A2 gives
+// the bytes to one user); the type itself has no operation on them. `_align` is empty.
 unsafe impl<const N: usize, const ALIGN: usize> Sync for Area<N, ALIGN> where
     AlignTo<ALIGN>: Alignment
 {
@@ -166,7 +166,7 @@ impl RawArea {
     /// use fpu_core::RawArea;
     /// # use fpu_hosted_test::doc::{the_backend, Area};
     /// let page = Box::leak(Box::new(Area::new()));
-    /// // SAFETY: A3: leaked, so ours for ever, and nothing else uses it.
+    /// // SAFETY: A3: leaked, so valid for ever, and no other code uses it.
     /// let area = unsafe { RawArea::new(NonNull::from(page).cast(), 512) };
     /// assert!(fpu_core::TaskFpu::new(the_backend(), area).is_ok());
     /// ```
@@ -194,7 +194,7 @@ unsafe impl SaveArea for RawArea {
     }
 }
 
-// SAFETY: A1, A2: those of the boxed area, which nobody else can reach and which does not even move
+// SAFETY: A1, A2: those of the boxed area, which no other code can reach and which does not move
 // with the box.
 #[cfg(feature = "alloc")]
 unsafe impl<T: SaveArea + ?Sized> SaveArea for alloc::boxed::Box<T> {

@@ -1,11 +1,11 @@
-//! What an architecture supplies: primitive steps, no policy.
+//! The primitive steps that an architecture supplies, without policy.
 
 use core::{fmt, ptr::NonNull};
 
 /// The primitive steps on one CPU's registers and one save area.
 ///
-/// A value describes one layout (which registers, what format, how many bytes); it knows nothing
-/// of tasks, of CPUs, or of what is valid where. The protocol on top is the same for every
+/// A value describes one layout (which registers, what format, how many bytes). A backend knows no
+/// tasks, no CPUs, and not which copy is valid. The protocol above is the same for every
 /// implementation. Run `fpu_hosted_test::conformance` on a new one.
 ///
 /// Compare `lock_api::RawMutex`. Two implementations stand in this workspace: `fpu-x86` and the
@@ -13,15 +13,15 @@ use core::{fmt, ptr::NonNull};
 ///
 /// # Safety
 ///
-/// Whoever implements this promises:
+/// The implementer promises:
 ///
 /// * **B1** [`area_len`](Self::area_len) and [`area_align`](Self::area_align) never change, the
 ///   alignment is a power of two, and no method reads or writes outside that many bytes.
 /// * **B2** [`save`](Self::save) writes every register that any task can hold (on x86: XCR0 | IA32_XSS)
 ///   and changes none.
 /// * **B3** [`restore`](Self::restore) sets every such register, those absent from the image to
-///   their initial value, so that nothing of the previous holder is left; it reads the image and writes
-///   nothing to it.
+///   their initial value, so that nothing of the previous holder is left. A restore reads the image and
+///   does not write it.
 /// * **B4** a restore that cannot be completed returns `Err` and does not fault; the registers may
 ///   then hold anything, the image is unchanged.
 /// * **B5** a restore of what [`save`](Self::save), [`write_initial`](Self::write_initial),
@@ -30,7 +30,7 @@ use core::{fmt, ptr::NonNull};
 /// * **B6** no method allocates, panics, waits, or touches another CPU.
 /// * **B7** an optimisation that leaves out of a save what "has not changed since the restore from
 ///   this address" is allowed only if it is right whenever the last restore on this CPU from this
-///   address loaded what is in memory now (that is what the protocol guarantees).
+///   address loaded what is in memory now (the protocol guarantees that).
 ///
 /// # Examples
 ///
@@ -116,8 +116,8 @@ pub unsafe trait RawFpu {
     ///
     /// * **S1** as for [`write_initial`](Self::write_initial), and what is in the area was written by
     ///   this backend.
-    /// * **S2** the caller may run on this CPU's registers: it is pinned, and the code around the
-    ///   call keeps nothing of its own in them.
+    /// * **S2** the caller may run on this CPU's registers: the caller is pinned, and the code
+    ///   around the call keeps nothing of its own in the registers.
     unsafe fn save(&self, area: NonNull<u8>);
 
     /// Loads all registers from `area`.
@@ -137,7 +137,7 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// S2 as for [`save`](Self::save), and the registers hold nothing that anybody needs.
+    /// S2 as for [`save`](Self::save), and no code needs what the registers hold.
     unsafe fn kernel_defaults(&self, units: KernelUnits);
 
     /// The section ends that [`kernel_defaults`](Self::kernel_defaults) began with these units: turns off again what
@@ -167,14 +167,14 @@ pub unsafe trait RawFpu {
     /// # Safety
     ///
     /// * S1 as for [`write_initial`](Self::write_initial), and the area holds an image.
-    /// * **S3** nobody writes the area while the view lives.
+    /// * **S3** no other code writes the area while the view lives.
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Self::Image<'a>;
 
     /// The typed view of an area, for changing it.
     ///
     /// # Safety
     ///
-    /// As for [`image`](Self::image), and nobody else reads the area either while the view lives.
+    /// As for [`image`](Self::image), and no other code reads the area while the view lives.
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> Self::ImageMut<'a>;
 }
 
@@ -182,17 +182,17 @@ pub unsafe trait RawFpu {
 /// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) asks for it; nothing of it exists for who does not call
 /// that.
 ///
-/// Some registers hold power even where nobody uses them: with AMX tiles that are not in their initial
-/// state, a core does not reach its deepest idle states. After a switch to idle they may still hold the
-/// task that was switched out (state 2a), so giving them up ends that claim.
+/// Some registers keep power on although no code uses them: with AMX tiles that are not in their
+/// initial state, a core does not reach its deepest idle states. After a switch to idle the tiles may
+/// still be those of the task that was switched out (state 2a), so giving up the tiles ends that claim.
 ///
 /// # Safety
 ///
-/// Whoever implements this promises, with B6 of [`RawFpu`]:
+/// The implementer promises, with B6 of [`RawFpu`]:
 ///
 /// * **Z1** [`keeps_awake`](Self::keeps_awake) changes no register and no memory. It answers `false` only
 ///   where every register that [`release`](Self::release) would change is in its initial state. It may
-///   answer `true` where that is so as well; what is lost then is a restore that could have been skipped.
+///   answer `true` there too; the cost is a restore that could have been skipped.
 /// * **Z2** [`release`](Self::release) brings the registers that keep a core awake to their initial state. It
 ///   changes no other register that a task can hold, and no memory.
 ///
@@ -229,7 +229,7 @@ pub unsafe trait RawFpu {
 ///     unsafe fn release(&self) { self.0.set(0) }
 /// }
 /// let cpu = OneRegister(Cell::new(7));
-/// // SAFETY: S2: the register is a cell, and nobody needs what is in it.
+/// // SAFETY: S2: the register is a cell, and no code needs its value.
 /// unsafe {
 ///     assert!(cpu.keeps_awake());
 ///     cpu.release();
@@ -257,7 +257,7 @@ pub unsafe trait IdleFpu: RawFpu {
     ///
     /// # Safety
     ///
-    /// S2 of [`RawFpu::save`], the registers hold nothing that anybody needs, and
+    /// S2 of [`RawFpu::save`], no code needs what the registers hold, and
     /// [`keeps_awake`](Self::keeps_awake) has just answered `true` here.
     unsafe fn release(&self);
 }

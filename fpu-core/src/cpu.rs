@@ -1,4 +1,4 @@
-//! A CPU's two words, and its coming and going.
+//! A CPU's two words, and the calls for online, offline, resume and idle.
 
 use core::fmt;
 
@@ -64,7 +64,7 @@ impl fmt::Debug for CpuFpu {
 }
 
 // SAFETY: W1: plain words, never reset by this type. W2: a relaxed 8-byte access is one instruction.
-// Relaxed is enough: only the CPU whose words they are accesses them (P2).
+// Relaxed is enough: only their own CPU accesses the words (P2).
 unsafe impl CpuWords for CpuFpu {
     #[inline(always)]
     fn resident(&self) -> u64 {
@@ -84,7 +84,7 @@ unsafe impl CpuWords for CpuFpu {
     }
 }
 
-/// A CPU's coming and going. Implemented for every [`Pinned`] witness.
+/// A CPU's lifecycle: online, offline, resume, idle. Implemented for every [`Pinned`] witness.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -130,15 +130,15 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// Ends it: no claim on these registers survives, kernel FPU use and restores are refused.
+    /// Takes this CPU offline: no claim on its registers survives, and kernel FPU use and restores are refused.
     ///
     /// A task that is live here at this moment has not been saved; its next use reports
     /// [`Error::Lost`] or [`Error::LiveElsewhere`]. Switch it out first.
     ///
     /// # Errors
     ///
-    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session, also one that
-    /// was forgotten; [`Error::Nmi`]. Nothing has changed.
+    /// [`Error::CpuOffline`] if it is not online; [`Error::Busy`] inside a section or session, a forgotten
+    /// one included; [`Error::Nmi`]. Nothing has changed.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -157,17 +157,18 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// Drops whatever claim stands on this CPU's registers: they are about to be, or have been,
-    /// overwritten by something that is not a task of this crate.
+    /// Ends the claim on this CPU's registers, because other code than a task of this crate is
+    /// about to overwrite them, or has done so.
     ///
-    /// Interrupts are off from here until they are overwritten, or have been since they were (F1): an interrupt
+    /// Interrupts are off from this call until the registers are overwritten, or from then until this call
+    /// (F1): an interrupt
     /// in between may run a section and a [persistent context](crate::KernelFpu::run_persistent), whose claim
     /// is younger than this call.
     ///
     /// # Errors
     ///
-    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed, but
-    /// for `Exhausted`: the claim is dropped then too, and nothing can be loaded here any more.
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed,
+    /// except with `Exhausted`: the claim ends then too, and this CPU can load nothing any more.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -184,7 +185,7 @@ pub trait CpuLifecycle: Pinned {
     {
         let ended = Closed::new(self, gate::SESSION).map(|mut closed| closed.end_claims());
         if let Err(Error::Exhausted) = ended {
-            // The claim ends all the same.
+            // The claim ends without a stamp.
             closed::use_up(self.words());
         }
         ended?;
@@ -192,9 +193,9 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// After suspend: the registers have lost their contents, the words have not. The task that was live here was
-    /// switched out before, as it cannot be saved any more, and this is the first call into this crate on
-    /// this CPU after the power has come back, interrupts included (F1).
+    /// After a suspend: the registers have lost their contents, and the words have not. The kernel switched the
+    /// live task out before the suspend, because its registers cannot be saved any more. This call is the first
+    /// into this crate on this CPU after power-on, interrupts included (F1).
     ///
     /// # Errors
     ///
@@ -221,23 +222,23 @@ pub trait CpuLifecycle: Pinned {
     /// pause: it closes and opens the CPU, asks the hardware, and may cost the task that comes back a
     /// restore.
     ///
-    /// `Ok(true)`: there were such registers. They are in their initial state now, and whoever was claimed
-    /// to be in the registers is in memory only ([`Invalidated`](EventKind::Invalidated) is told).
-    /// `Ok(false)`: there were none, and nothing has changed: who is still in the registers will not be
-    /// restored.
+    /// `Ok(true)`: there were such registers. These registers are in their initial state now, and the
+    /// context that the CPU claimed is in memory only ([`Invalidated`](EventKind::Invalidated) is told).
+    /// `Ok(false)`: there were none, and nothing has changed: the context that the registers still hold
+    /// needs no restore.
     ///
-    /// It does not save. A task that is live here at this moment has not been switched out; if registers
-    /// are given up its state is gone, and its next use reports [`Error::Lost`].
+    /// The call does not save. A task that is live here at this moment has not been switched out. If its
+    /// registers are given up, its state is lost, and its next use reports [`Error::Lost`].
     ///
-    /// Until it returns, sections on this CPU are refused with [`Error::Busy`], in interrupts too. A section
-    /// may run between this call and the sleep if interrupts are on; it leaves these registers alone unless
-    /// it uses them itself.
+    /// Until the call returns, this CPU refuses sections with [`Error::Busy`], in interrupts too. If
+    /// interrupts are on, a section may run between this call and the sleep; a section that does not use
+    /// these registers leaves them alone.
     ///
     /// # Errors
     ///
-    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed,
-    /// with `Exhausted` neither: no registers are given up then, so the claim can stand. The core can
-    /// sleep after an error too, if less deeply.
+    /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]. Nothing has changed.
+    /// With `Exhausted` too the call gives up no registers, so the claim can stand. After an error the
+    /// core can still sleep, if less deeply.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

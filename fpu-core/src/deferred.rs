@@ -30,8 +30,7 @@ use crate::{
 /// The store of `saved` says to other CPUs that memory holds the task, so it has to be a release store, which every
 /// store is on x86 (on AArch64 STLR; on RISC-V a `fence rw, w` before it).
 ///
-/// A kernel that saves only when switching does the second half from a
-/// [`SaveSteps`] instead.
+/// A kernel that saves only at a switch executes [`SaveSteps`] instead of the second half.
 ///
 /// ```
 /// assert_eq!(core::mem::offset_of!(fpu_core::UserSteps, live), 32);
@@ -47,9 +46,9 @@ pub struct UserSteps {
     pub mask: u64,
     /// Offset 24: the task's word.
     pub word: *mut u64,
-    /// Offset 32: its value once the registers hold the task (the commit of the restore).
+    /// Offset 32: the word's value once the registers hold the task (the commit of the restore).
     pub live: u64,
-    /// Offset 40: its value once they are saved (the commit of the save).
+    /// Offset 40: the word's value once the registers are saved (the commit of the save).
     pub saved: u64,
 }
 
@@ -68,14 +67,14 @@ pub struct SaveSteps {
     pub mask: u64,
     /// Offset 16: the task's word.
     pub word: *mut u64,
-    /// Offset 24: its value once the registers are saved (the commit).
+    /// Offset 24: the word's value once the registers are saved (the commit).
     pub saved: u64,
 }
 
-/// What is due before user mode, decided but not done.
+/// The steps that are due before user mode: decided, not executed.
 ///
-/// If a restore is due the CPU's registers are nobody's from the moment this exists; dropping it
-/// undone leaves the task in memory only.
+/// If a restore is due, the CPU's registers are unowned from the moment this value exists. A plan
+/// that is dropped without its steps leaves the task in memory only.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -95,13 +94,13 @@ pub struct SaveSteps {
 #[derive(Debug)]
 pub struct UserPlan<'t, C: Pinned> {
     steps: UserSteps,
-    /// How the registers become the task's, if they are not already.
+    /// The word that the restore commits, if a restore is due.
     load: Option<EventKind>,
     cpu: &'t mut C,
     task: PhantomData<(&'t (), *mut ())>,
 }
 
-/// What leaving this CPU takes, decided but not done.
+/// The steps that switching out takes: decided, not executed.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -123,8 +122,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// # Errors
     ///
-    /// As for [`switch_return`](Self::switch_return), but for `RestoreFailed`, which is then the
-    /// assembly's to see: it must not store `live`.
+    /// As for [`switch_return`](Self::switch_return), except `RestoreFailed`: the assembly sees the
+    /// fault, and must not store `live`.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -245,7 +244,7 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
         UserReady { _cpu: self.cpu, not_send: PhantomData }
     }
 
-    /// The assembly has executed and committed all steps, out and back: tells the observer.
+    /// Tells the observer that the assembly has executed and committed all steps, out and back.
     ///
     /// # Safety
     ///
@@ -272,7 +271,7 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
         self.tell([EventKind::Saved, EventKind::Unloaded]);
     }
 
-    /// The restore faulted; `live` was not stored. The registers are nobody's.
+    /// The restore faulted; `live` was not stored. The registers are unowned.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

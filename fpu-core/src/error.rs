@@ -1,4 +1,4 @@
-//! Every way an operation can be refused. Refused means: nothing changed but what the text says.
+//! Every way an operation can be refused. A refused operation changes nothing except what the text says.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use crate::{backend::RestoreFault, witness::MAX_CPUS};
 
 /// Why an operation on a task's registers was refused.
 ///
-/// Except for [`Error::RestoreFailed`] nothing has changed when one of these comes back.
+/// Except for [`Error::RestoreFailed`], a call that returns one of these has changed nothing.
 ///
 /// ```
 /// use fpu_core::Error;
@@ -26,26 +26,27 @@ pub enum Error {
     Busy,
     /// A non-maskable interrupt may not touch the registers or the words.
     Nmi,
-    /// The task's only valid state is in another CPU's registers: it was switched in here without
-    /// having been switched out there. A bug of the kernel; nothing was restored.
+    /// The task's only valid state is in another CPU's registers: the kernel switched the task in
+    /// here without switching it out there. A bug of the kernel; nothing was restored.
     LiveElsewhere {
         /// The CPU whose registers hold the state.
         cpu: u32,
     },
-    /// The context is live in this CPU's own registers, and was not named as the current one. Nothing is
-    /// lost.
+    /// The context is live in this CPU's own registers, and the call named another context as current.
+    /// Nothing is lost.
     LiveHere,
-    /// The proof does not speak of this task ([`Stopped::context`](crate::Stopped::context)).
+    /// The proof is another task's ([`Stopped::context`](crate::Stopped::context)).
     NotStopped,
-    /// The task's only valid state was in this CPU's registers, and they were given away unsaved
-    /// (the CPU was taken offline or resumed under it, or a section was told of another task).
+    /// The task's only valid state was in this CPU's registers, and other code got the registers
+    /// unsaved (the CPU went offline or resumed while the task was live, or a section was told of
+    /// another task).
     /// [`TaskFpu::reset`](crate::TaskFpu::reset) makes the context usable again.
     Lost,
-    /// The image could not be loaded. The registers are undefined and belong to nobody; the image
-    /// and its task are as before. End the task, or [reset](crate::TaskFpu::reset) it.
+    /// The image could not be loaded. The registers are undefined and unowned; the image and its
+    /// task are as before. End the task, or [reset](crate::TaskFpu::reset) it.
     RestoreFailed(RestoreFault),
-    /// This CPU has issued all 2^48 stamps of its number. It is never given one twice: take it
-    /// offline and online again with a number that no CPU has had.
+    /// This CPU has issued all 2^48 stamps of its number. No stamp is issued twice: take the CPU
+    /// offline, and online again with a number that no CPU has had.
     Exhausted,
 }
 

@@ -1,4 +1,4 @@
-//! What happened, for trace points and counters; nothing of it exists unless asked for.
+//! Events for trace points and counters. A kernel that does not override `observe` has no code of them.
 
 use crate::sync::{Count, Ordering};
 
@@ -13,7 +13,7 @@ use crate::sync::{Count, Ordering};
 pub struct Event {
     /// What.
     pub kind: EventKind,
-    /// To whom: the address of its [`TaskFpu`](crate::TaskFpu), 0 for the CPU as a whole.
+    /// The context: the address of its [`TaskFpu`](crate::TaskFpu), 0 for the CPU as a whole.
     pub context: usize,
 }
 
@@ -49,11 +49,11 @@ pub enum EventKind {
     /// The registers became the only valid copy (after `Restored` or `Skipped`).
     #[doc(alias = "x86_fpu_regs_activated")]
     Loaded,
-    /// The context left the registers: it was switched out, or a section took them (after `Saved`). A
+    /// The registers stopped being the context's only copy: a switch, or a section (after `Saved`). A
     /// session's save for reading is `Saved` alone.
     #[doc(alias = "x86_fpu_regs_deactivated")]
     Unloaded,
-    /// A claim on registers was dropped: of one context (its memory changes), or of whoever was in
+    /// A claim on registers was dropped: of one context (its memory changes), or of the context in
     /// a CPU's registers (`context` 0).
     Invalidated,
     /// A restore was refused by the hardware.
@@ -92,7 +92,7 @@ pub struct Counters {
     failed: Count,
 }
 
-/// What a [`Counters`] has seen.
+/// The counts of a [`Counters`].
 ///
 /// ```
 /// assert_eq!(fpu_core::observe::Totals::default().saved, 0);
@@ -107,7 +107,7 @@ pub struct Totals {
     pub skipped: u64,
     /// Times the registers became the only valid copy.
     pub loaded: u64,
-    /// Times they stopped being it.
+    /// Times the registers stopped being the only valid copy.
     pub unloaded: u64,
     /// Claims dropped.
     pub invalidated: u64,

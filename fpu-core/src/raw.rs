@@ -1,4 +1,4 @@
-//! The layer for assembly: no generics, no references, the C calling convention, one number back.
+//! The layer for assembly: no generics, no references, the C calling convention, one number as the answer.
 //!
 //! A switch path written in assembly needs two addresses: the task's word (the first 8 bytes of its
 //! [`TaskFpu`](crate::TaskFpu)) and its CPU's [`CpuFpu`]. It can call the functions here with `sym`
@@ -50,7 +50,7 @@ pub use crate::protocol::word::TaskWord;
 
 /// Nothing is to be done.
 pub const NOTHING: u32 = 0;
-/// Nothing is to be done: the registers still held the task, and now are its only copy.
+/// Nothing is to be done: the registers still held the task, and are its only copy now.
 pub const MARKED: u32 = 1;
 /// Restore from the area, then [`restored`].
 pub const RESTORE: u32 = 2;

@@ -15,14 +15,15 @@ use crate::{
     witness::{Level, Pinned, SoftFloat},
 };
 
-/// Kernel FPU sections. Its methods exist for every [`SoftFloat`] witness.
+/// Kernel FPU sections. The methods exist for every [`SoftFloat`] witness.
 ///
-/// Which to use: [`with_kernel_fpu`](Self::with_kernel_fpu) if the code fits in a closure (it cannot
-/// be forgotten); [`kernel_fpu`](Self::kernel_fpu) for spans; [`run_persistent`](Self::run_persistent)
-/// for a virtual CPU, whose registers may survive until it comes back.
+/// Which to use: [`with_kernel_fpu`](Self::with_kernel_fpu) if the code fits in a closure (a closure
+/// cannot be forgotten); [`kernel_fpu`](Self::kernel_fpu) for spans;
+/// [`run_persistent`](Self::run_persistent)
+/// for a virtual CPU, whose registers may survive until its next run.
 ///
-/// The user's state is saved once: after the first section of a system call the task is in memory
-/// only, so further ones save nothing, and one restore is due on the way to user mode.
+/// The first section of a system call saves the user's state. The task is in memory only then, so
+/// further sections save nothing, and one restore is due on the way to user mode.
 ///
 /// | begun in | allowed | refused |
 /// |---|---|---|
@@ -40,13 +41,13 @@ use crate::{
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 pub trait KernelFpu: Pinned {
-    /// Begins a section that ends on drop. What the vector code takes in and gives out has to go through
-    /// memory, or [`black_box`](core::hint::black_box): the compiler does not know of sections, and a
-    /// computation on values alone may move out of one. [`with_kernel_fpu`](Self::with_kernel_fpu) sees
-    /// to it by itself.
+    /// Begins a section that ends on drop. Input and output of the vector code have to go through
+    /// memory, or [`black_box`](core::hint::black_box): the compiler does not know of sections, and may
+    /// move a computation on values alone out of a section. [`with_kernel_fpu`](Self::with_kernel_fpu)
+    /// does that for its closure and value.
     ///
     /// `current` is the task this CPU runs or has interrupted,
-    /// `None` for one without a context (a kernel thread, idle).
+    /// `None` for a task without a context (a kernel thread, idle).
     ///
     /// # Errors
     ///
@@ -112,13 +113,13 @@ pub trait KernelFpu: Pinned {
     }
 
     /// Runs `code` with the registers holding `persistent` (a virtual CPU, a vector coroutine), and
-    /// saves it after. If nobody else used the registers since it ran here last, nothing is
-    /// loaded; if anybody did, it is noticed.
+    /// saves `persistent` afterwards. If no other code has used the registers since its last run
+    /// here, nothing is loaded; the words tell whether any has.
     ///
     /// # Errors
     ///
     /// As for [`kernel_fpu`](Self::kernel_fpu), for `persistent` too; and [`Error::RestoreFailed`]: the
-    /// registers are nobody's. `code` was not run. It must not unwind.
+    /// registers are unowned. `code` was not run. `code` must not unwind.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -168,12 +169,12 @@ pub trait KernelFpu: Pinned {
     }
 }
 
-// For every witness, with `SoftFloat` asked for by the methods: a witness without it is then told what
-// is missing, not that there is no such method.
+// For every witness; the methods ask for `SoftFloat`. So the compiler tells a caller without
+// `SoftFloat` what is missing, and not that there is no such method.
 impl<C: Pinned> KernelFpu for C {}
 
-/// Runs `code` here and nowhere else: a computation without memory would otherwise be free to move
-/// before the save or behind the end of the section.
+/// Keeps `code` here: without `black_box` the compiler may move a computation without memory before
+/// the save or behind the end of the section.
 #[inline]
 fn stay<T>(code: impl FnOnce() -> T) -> T {
     black_box(black_box(code)())
@@ -199,8 +200,8 @@ fn begin<'c, C: SoftFloat>(
     Ok(closed)
 }
 
-/// The kernel uses the registers until this is dropped. It holds the witness, so what the kernel
-/// has locked stays locked. A forgotten section leaves the CPU refusing with
+/// The kernel uses the registers until this value is dropped. The section holds the witness, so
+/// what the kernel has locked stays locked. After a forgotten section the CPU refuses with
 /// [`Error::Busy`], nothing worse.
 ///
 /// ```

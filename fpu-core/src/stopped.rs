@@ -1,4 +1,4 @@
-//! A task that does not run, reached by somebody else: a debugger, a core dump.
+//! Access to a task that does not run, for a debugger or a core dump.
 
 use core::{fmt, marker::PhantomData};
 
@@ -62,8 +62,8 @@ pub unsafe trait Stopped {
 /// A stopped task's image, to be read; or, after
 /// [`make_memory_valid_write`](Self::make_memory_valid_write), to be changed.
 ///
-/// There is no "registers only": a task that stopped was switched out, and so saved. Registers of
-/// some CPU may still hold its state; writing drops that claim first, without asking the CPU.
+/// There is no "registers only": a stopped task was switched out, and so saved. Some CPU's
+/// registers may still hold its state. Writing ends that claim first, and sends the CPU no message.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -99,12 +99,12 @@ pub struct StoppedTask<'s, B: RawFpu> {
 pub struct StoppedImageMut<'s, B: RawFpu>(StoppedTask<'s, B>);
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
-    /// Reaches a task that is stopped.
+    /// Opens the image of a stopped task.
     ///
     /// # Errors
     ///
     /// [`Error::NotStopped`]: the proof is another task's. [`Error::LiveElsewhere`]: the task's state is in a CPU's
-    /// registers; it was not switched out, so it is not stopped, whatever the proof says.
+    /// registers, so the task was not switched out and is not stopped.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -149,12 +149,12 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     #[must_use]
     pub fn image(&self) -> B::Image<'_> {
         // SAFETY: S1: checked in `new` against this backend (K1). S3: the task is stopped and memory is
-        // valid, so nothing saves to it (T1), and only this proof's holder is here (T2).
+        // valid, so no CPU saves to the area (T1), and only the proof's holder has access (T2).
         unsafe { self.backend.image(self.task.area) }
     }
 
-    /// Drops whatever claim some CPU's registers have: the image can be written, and what is written is
-    /// what the task runs with next.
+    /// Ends the claim of any CPU's registers. The image can be written, and the task runs next with
+    /// what is written.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

@@ -16,11 +16,11 @@ use crate::{
     witness::{Exclusive, Pinned, SoftFloat},
 };
 
-/// One task's FPU state: 8 bytes of protocol, and the area it is saved to.
+/// One task's FPU state: 8 bytes of protocol and the save area.
 ///
-/// The kernel puts it into its task struct. The state is a run-time matter of the value; typestate
-/// covers only the short [session](Self::open) borrowed from it. Dropping it touches nothing, on
-/// no CPU: registers that still hold its state are nobody's from then on.
+/// The kernel puts the value into its task struct. The value keeps its state at run time; typestate
+/// covers only the short [session](Self::open) borrowed from it. Drop touches no CPU: registers
+/// that still hold the state are unowned from then on.
 ///
 /// | to | call |
 /// |---|---|
@@ -85,7 +85,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             return Err(NewError { why: AreaError::TooSmall { need, have: area.len() }, area });
         }
         let task = Self { word: TaskWord::new(), area, backend: PhantomData };
-        // What the type promises wherever it is moved, and what is so here.
+        // The alignment that the type promises wherever the value is moved, and the address that the area has here.
         if task.area.align() < align || task.base().as_ptr() as usize & (align - 1) != 0 {
             return Err(NewError { why: AreaError::Misaligned { need: align }, area: task.area });
         }
@@ -128,7 +128,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         FpuRef { word: &self.word, area: self.base(), backend: PhantomData }
     }
 
-    /// Gives the area back. Its contents are the last image saved, if the context's registers were
+    /// Gives the area back. The area holds the last image saved, if the context's registers were
     /// [saved](Self::switch_prepare) at all.
     ///
     /// ```
@@ -146,7 +146,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 
     /// Do this CPU's registers hold this context's state (states 1 and 2a)?
     ///
-    /// One load and one comparison; the answer holds as long as `cpu` excludes sections.
+    /// One load and one comparison. The answer holds as long as `cpu` excludes sections.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -163,10 +163,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         matches!(place, Place::Registers | Place::Both)
     }
 
-    /// Switching out: saves the registers if they are the only valid copy, and leaves them alone.
+    /// Switching out: saves the registers if they are the only valid copy, and does not change the registers.
     ///
-    /// State 1 becomes 2a; in 2a and 2b nothing is done. Call it for the task that leaves, while it
-    /// is still current; a kernel thread has no context, so there is nothing to call.
+    /// State 1 becomes 2a; states 2a and 2b stay. The kernel calls this for the task that leaves,
+    /// while that task is still current. A kernel thread has no context and needs no call.
     ///
     /// # Errors
     ///
@@ -197,18 +197,18 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(())
     }
 
-    /// On the way to user mode: makes the registers this task's, loading them only if they are not.
+    /// On the way to user mode: loads this task's registers, unless the CPU still holds them.
     ///
-    /// There is no `switch_finish`: whether a load is due is read off the words, not stored. The
-    /// value returned is what the kernel's `enter_user` should ask for; while it lives, nothing else
-    /// can be done with `cpu`, so nothing comes between the decision and user mode.
+    /// There is no `switch_finish`: the words tell whether a load is due. The kernel's `enter_user`
+    /// should take the value returned. While the value lives, no other call can use `cpu`, so no
+    /// call comes between the decision and user mode.
     ///
     /// # Errors
     ///
     /// [`Error::LiveElsewhere`], [`Error::Lost`]: nothing was loaded. [`Error::CpuOffline`],
     /// [`Error::Busy`], [`Error::Exhausted`]: this CPU cannot hold a task now.
-    /// [`Error::RestoreFailed`]: the registers are undefined and nobody's. User mode must not be
-    /// entered after any of them.
+    /// [`Error::RestoreFailed`]: the registers are undefined and unowned. After any of these errors
+    /// the kernel must not enter user mode.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -249,7 +249,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(UserReady { _cpu: cpu, not_send: PhantomData })
     }
 
-    /// Back to the initial state, whatever was before (exec, or a context that reported
+    /// Resets the context to the initial state, from any state (exec, or a context that reported
     /// [`Error::Lost`] or [`Error::RestoreFailed`]): memory only, loaded at the next return.
     ///
     /// # Errors
@@ -291,11 +291,11 @@ impl<B, A> fmt::Debug for TaskFpu<B, A> {
     }
 }
 
-/// The registers are the task's, and stay so while this value lives: the only thing a kernel's
-/// `enter_user` should accept.
+/// Proof that the registers are the task's, as long as this value lives. A kernel's `enter_user`
+/// should take this value and no other.
 ///
-/// It borrows the witness exclusively: nothing else of this crate can run on the CPU before user
-/// mode, and interrupts stay off ([`Exclusive`]).
+/// The value borrows the witness exclusively, so no other call of this crate can use the CPU before
+/// user mode, and interrupts stay off ([`Exclusive`]).
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;

@@ -1,11 +1,11 @@
 //! A check that can be switched on: do the registers hold what they are claimed to hold?
 //!
-//! In state 2a the words say that registers and memory agree, so the claim can be tried: save the
-//! registers somewhere else and compare the two images as *state*. What that finds are broken duties
-//! that no type can see: kernel code that uses the registers outside a section (F1), firmware that does,
-//! a suspend of which the crate was not told, words that were zeroed (W1), a CPU number given twice (O1).
+//! In state 2a the words say that registers and memory agree. The check saves the registers to other
+//! memory and compares the two images as *state*. So it finds broken duties that no type can see: kernel
+//! code or firmware that uses the registers outside a section (F1), a suspend without `fpu_resume`, words
+//! that were zeroed (W1), a CPU number given twice (O1).
 //!
-//! Nothing of it exists for who does not call it.
+//! A kernel that does not call this has no code of it.
 
 use core::{fmt, ptr::NonNull};
 
@@ -21,12 +21,12 @@ use crate::{
 /// A backend that can compare two images.
 ///
 /// Images of one state can differ in their bytes: a component in its initial state may be absent, with old
-/// bytes in its place; reserved fields hold anything; some bits are computed from others. What is
-/// compared is what a task would find in its registers after a restore.
+/// bytes in its place; reserved fields hold anything; some bits are computed from others. The
+/// comparison covers what a task would find in its registers after a restore.
 ///
 /// # Safety
 ///
-/// Whoever implements this promises, with B6 of [`RawFpu`]:
+/// The implementer promises, with B6 of [`RawFpu`]:
 ///
 /// * **V1** [`same_state`](Self::same_state) reads no more than
 ///   [`area_len`](RawFpu::area_len) bytes of either area, writes none, and leaves the registers alone.
@@ -120,7 +120,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What [`TaskFpu::verify_registers`] found to be in order.
+/// How [`TaskFpu::verify_registers`] found registers and words in agreement.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -141,9 +141,9 @@ pub enum Verified {
     MemoryOnly,
 }
 
-/// Why [`TaskFpu::verify_registers`] did not say that all is in order.
+/// Why [`TaskFpu::verify_registers`] did not find registers and words in agreement.
 ///
-/// It is apart from [`Error`], which the hot path returns and which stays small for that.
+/// This type is apart from [`Error`], which stays small because the hot path returns it.
 ///
 /// ```
 /// use fpu_core::{verify::{Difference, VerifyError}, Error};
@@ -159,8 +159,8 @@ pub enum Verified {
 pub enum VerifyError {
     /// Nothing was compared, and nothing has changed.
     Refused(Error),
-    /// The registers do not hold what they are claimed to hold: a duty is broken somewhere. The claim
-    /// has been dropped, so the next [`switch_return`](TaskFpu::switch_return) loads the task from
+    /// The registers do not hold what the words claim: some duty is broken. The claim has ended, so
+    /// the next [`switch_return`](TaskFpu::switch_return) loads the task from
     /// memory, which was saved before and is right.
     Disagreement(Difference),
 }
@@ -189,7 +189,7 @@ impl core::error::Error for VerifyError {}
 /// Memory that [`TaskFpu::verify_registers`] saves registers to, checked once: one for each CPU, or one
 /// for each call.
 ///
-/// Nothing is ever restored from it. It holds the registers that were looked at last.
+/// No restore is ever made from this memory. It holds the registers that were compared last.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -240,8 +240,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// images. For a kernel's debug configuration, just before [`switch_return`](Self::switch_return)
     /// or wherever the registers are claimed.
     ///
-    /// The image in memory and the registers stay as they are, and so does the state, unless they
-    /// disagree. Until it returns, sections on this CPU are refused with [`Error::Busy`], in
+    /// The image in memory, the registers and the state stay as they are, unless registers and
+    /// memory disagree. Until the call returns, this CPU refuses sections with [`Error::Busy`], in
     /// interrupts too.
     ///
     /// # Errors
@@ -301,7 +301,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         // CPU remembers of a restore, so the next one to the task's own area leaves out no more.
         unsafe { backend.save(registers) };
         // SAFETY: S1: checked in `new`, both of them, and two values (A2). S3: this CPU is closed, so
-        // nothing saves to the task's area (P4); the other one is ours.
+        // no save goes to the task's area (P4); the scratch is borrowed exclusively.
         match unsafe { backend.same_state(memory, registers) } {
             Ok(()) => Ok(Verified::Agreed),
             Err(difference) => {

@@ -1,4 +1,4 @@
-//! What a kernel supplies: two words a CPU, and witnesses of what it has locked.
+//! The traits that a kernel implements: two words a CPU, and witnesses of what the kernel has locked.
 //!
 //! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
 //! crate cite. A kernel writes each `impl` once.
@@ -25,10 +25,10 @@ pub const MAX_CPUS: u32 = (1 << 14) - 2;
 ///
 /// # Safety
 ///
-/// Whoever implements this promises:
+/// The implementer promises:
 ///
 /// * **W1** a get returns what the last set on this CPU stored, or 0 if there was none; the words
-///   survive the CPU's going offline and coming back.
+///   survive while the CPU is offline.
 /// * **W2** each access is a single load or store with regard to interrupts on this CPU.
 ///
 /// ```
@@ -43,13 +43,13 @@ pub const MAX_CPUS: u32 = (1 << 14) - 2;
 /// }
 /// ```
 pub unsafe trait CpuWords {
-    /// The word that says whom the registers hold.
+    /// The word that says which context the registers hold.
     fn resident(&self) -> u64;
     /// Stores it.
     ///
     /// # Safety
     ///
-    /// For this crate only: a word that it did not choose can make stale registers look valid.
+    /// For this crate only: any other word can make stale registers look valid.
     unsafe fn set_resident(&self, word: u64);
     /// The word that says whether a section or session is open.
     fn gate(&self) -> u64;
@@ -61,25 +61,25 @@ pub unsafe trait CpuWords {
     unsafe fn set_gate(&self, word: u64);
 }
 
-/// Proof of being on one CPU and staying there: the kernel builds it from whatever it holds
-/// (interrupts off, a preemption guard, a lock level).
+/// Proof that the code is on one CPU and stays there. The kernel builds the value from what it
+/// holds (interrupts off, a preemption guard, a lock level).
 ///
 /// # Safety
 ///
-/// Whoever implements this promises that, while a value lives:
+/// The implementer promises that, while a value lives:
 ///
 /// * **P1** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
 ///   nor anything borrowed from it (a session and the views of its image, a section, a plan) is alive over
-///   a switch of stacks: who comes back makes a new one.
-/// * **P2** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once, but
-///   for those of code that has interrupted the other's.
+///   a switch of stacks. Code that resumes makes a new value.
+/// * **P2** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once,
+///   except those of code that has interrupted the other's.
 /// * **P3** what the [`backend`](Self::backend) manages is enabled on that CPU. (That it is the same everywhere
 ///   is K1 of [`TheBackend`].)
 /// * **P4** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
 ///   now), and whatever passes a task from one CPU to the next (a run-queue lock) orders what
-///   the first did before what the second does. The crate reports violations it
-///   can see ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)); it cannot see all.
+///   the first did before what the second does. The crate reports the violations that it can see
+///   ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)), and cannot see all.
 /// * **P5** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
 ///   interrupts off.
 /// * **P6** [`observe`](Self::observe) does not use the crate with this CPU.
@@ -113,7 +113,7 @@ pub unsafe trait CpuWords {
 pub unsafe trait Pinned {
     /// The kernel's backend.
     type Backend: RawFpu;
-    /// Its per-CPU words.
+    /// The kernel's per-CPU words.
     type Words: CpuWords;
 
     /// The backend, the same everywhere.
@@ -121,14 +121,14 @@ pub unsafe trait Pinned {
     /// This CPU's words.
     fn words(&self) -> &Self::Words;
 
-    /// Where the code runs; asked by everything but the hot path.
+    /// Where the code runs. Every call except the hot path asks.
     fn level(&self) -> Level {
         Level::Task
     }
 
-    /// Told of everything that happens to registers and images; inlined to nothing if not
-    /// overridden. It is called when words, registers and memory agree; it must not call back into
-    /// the crate with the same CPU (P6).
+    /// Gets every event of registers and images; without an override the calls vanish. The crate
+    /// calls `observe` when words, registers and memory agree. `observe` must not call into the
+    /// crate with the same CPU (P6).
     #[inline(always)]
     fn observe(&self, event: Event) {
         let _ = event;
@@ -143,8 +143,8 @@ pub unsafe trait Pinned {
 ///
 /// # Safety
 ///
-/// * **E1** while a value lives, nothing on this CPU that is not its holder calls into this crate,
-///   but for a non-maskable interrupt that says so (P5) and is refused. A type whose level can be
+/// * **E1** while a value lives, no code on this CPU except its holder calls into this crate, apart
+///   from a non-maskable interrupt that says so (P5) and is refused. A type whose level can be
 ///   [`Level::Nmi`] is not `Exclusive`: the hot path does not ask.
 ///
 /// ```
@@ -173,8 +173,8 @@ pub unsafe trait Exclusive: Pinned {}
 ///
 /// # Safety
 ///
-/// * **F1** between any two calls into this crate on a CPU, nothing outside a section but the task in user mode
-///   reads or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
+/// * **F1** between any two calls into this crate on a CPU, outside a section, only the task in user mode reads
+///   or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
 ///   power. (What the ABI of system calls takes from a task, the entry of a system call may discard before the first
 ///   call into this crate: what is left is the task's state.) Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
 ///   [`fpu_resume`](crate::CpuLifecycle::fpu_resume) belongs to it, before or after: from the first register that

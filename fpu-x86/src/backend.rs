@@ -25,8 +25,8 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
 }
 
 // SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
-// whose places `Layout` computed, `validate::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0 but for PKRU
-// (switched apart) and what X1 excludes; for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
+// whose places `Layout` computed, `validate::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0
+// except PKRU (switched apart) and what X1 excludes; for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
 // sets them, which P3 of the kernel ("same components enabled") requires to have been done; FXSAVE
 // is taken only if that is x87 and SSE; no save changes a register. A plan of given facts is for the
 // machine of those facts, by the same P3. B3: XRSTOR and FXRSTOR set
@@ -142,7 +142,7 @@ unsafe impl RawFpu for Plan {
     }
 
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
-        // SAFETY: S1, S3, and nobody else reads.
+        // SAFETY: S1, S3, and no other code reads.
         let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.area_len()) };
         ImageMut::new(bytes, self)
     }
@@ -170,7 +170,7 @@ impl Plan {
 }
 
 // SAFETY: Z1: XGETBV changes nothing but integer registers. A clear bit of XINUSE says that the component is in
-// its initial state (SDM vol. 1, 13.6); a CPU that cannot be asked is not believed to have none. Z2:
+// its initial state (SDM vol. 1, 13.6); a CPU that cannot be asked counts as having some in use. Z2:
 // TILERELEASE initialises TILECFG and TILEDATA, and touches nothing else (SDM vol. 2); without both in the
 // plan nothing is executed.
 unsafe impl IdleFpu for Plan {
@@ -192,7 +192,7 @@ unsafe impl IdleFpu for Plan {
     }
 }
 
-/// Do components that are in use, if the CPU tells, keep it awake?
+/// Tells whether components in use keep the CPU awake. `None`: the CPU does not tell which are in use.
 fn awake(in_use: Option<u64>) -> bool {
     in_use.map_or(true, |in_use| in_use & Components::AMX.bits() != 0)
 }

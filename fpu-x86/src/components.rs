@@ -43,7 +43,7 @@ bitflags::bitflags! {
         const CET_U = 1 << 11;
         /// The shadow-stack pointers of rings 0 to 2, supervisor.
         const CET_S = 1 << 12;
-        /// Hardware duty cycling, supervisor. It is the CPU's and no task's: no part of a plan.
+        /// Hardware duty cycling, supervisor. A setting of the CPU and of no task: no part of a plan.
         const HDC = 1 << 13;
         /// User interrupts, supervisor. XSAVES switches them off: no part of a plan.
         const UINTR = 1 << 14;
@@ -68,13 +68,13 @@ bitflags::bitflags! {
         const AVX512 = Self::OPMASK.bits() | Self::ZMM_HI256.bits() | Self::HI16_ZMM.bits();
         /// The two of AMX, enabled together.
         const AMX = Self::TILECFG.bits() | Self::TILEDATA.bits();
-        /// The ones with a name that IA32_XSS enables; the others are XCR0's.
+        /// The named components that IA32_XSS enables; XCR0 enables the others.
         #[doc(alias = "XFEATURE_MASK_SUPERVISOR_ALL")]
         const SUPERVISOR = Self::PT.bits() | Self::PASID.bits() | Self::CET_U.bits()
             | Self::CET_S.bits() | Self::HDC.bits() | Self::UINTR.bits() | Self::LBR.bits()
             | Self::HWP.bits();
-        /// The ones with a name that XCR0 enables, PKRU and LWP among them; but for MPX, which compilers
-        /// and kernels have dropped, and which a kernel that wants it asks for by name.
+        /// The named components that XCR0 enables, PKRU and LWP among them, except MPX: compilers and
+        /// kernels have dropped MPX, and a kernel that wants it asks by name.
         #[doc(alias = "XFEATURE_MASK_USER_SUPPORTED")]
         const USER = Self::LEGACY.bits() | Self::AVX.bits() | Self::AVX512.bits()
             | Self::PKRU.bits() | Self::AMX.bits() | Self::APX.bits() | Self::LWP.bits();
@@ -101,7 +101,7 @@ pub(crate) const SWITCHED: Components = Components::all()
 pub(crate) const MANAGED: usize = 20;
 
 impl Components {
-    /// Is this a value that XSETBV accepts, given a CPU that has all of it (SDM vol. 1, 13.3)?
+    /// Tells whether XSETBV accepts this value on a CPU that has all of these components (SDM vol. 1, 13.3).
     ///
     /// ```
     /// use fpu_x86::Components as C;
@@ -125,8 +125,8 @@ impl Components {
             && !(self.contains(Self::APX) && self.intersects(Self::MPX))
     }
 
-    /// Can it be asked for? On a CPU that has all of it XSETBV accepts it, but for MPX and APX together, of
-    /// which no CPU has both.
+    /// Tells whether a kernel can ask for this set. A CPU that has all of it accepts it in XSETBV, except
+    /// MPX and APX together, which no CPU has.
     pub(crate) const fn is_whole(self) -> bool {
         self.difference(Self::APX).is_legal_xcr0()
     }
@@ -196,8 +196,8 @@ impl Components {
     pub(crate) const WHOLE: Self = Self::AVX512.union(Self::MPX).union(Self::AMX);
 
     /// The set and all that cannot be enabled without it (SDM vol. 1, 13.3): the rest of each group, and
-    /// AVX-512 with AVX. Of CET each half can; they are left out together because a CPU that describes one
-    /// of them wrongly cannot be believed about the other.
+    /// AVX-512 with AVX. Each half of CET can be enabled alone. A plan leaves out both, because a CPU that
+    /// describes one half wrongly is not to be trusted about the other.
     pub(crate) fn with_dependents(self) -> Self {
         let mut set = self;
         for group in Self::GROUPS {

@@ -1,4 +1,4 @@
-//! What the CPU says about itself, read once.
+//! CPUID's words, read once.
 
 use raw_cpuid::{CpuId, CpuIdReader};
 
@@ -47,11 +47,11 @@ pub(crate) enum Leaf {
     Empty { eax: u32 },
 }
 
-/// What CPUID says about XSAVE: all that a plan and a [layout](crate::Layout) are made from.
+/// CPUID's words about XSAVE. A plan and a [layout](crate::Layout) are made from these words alone.
 ///
 /// It is about what the CPU *supports*, so it can be made from recorded words, or by a kernel that must not
 /// execute CPUID, from a table that its firmware left. The exceptions are the CPU's own sizes, which depend on
-/// what was enabled at the time, and [XCR0](Self::xcr0), which whoever knows it adds.
+/// what was enabled at the time, and [XCR0](Self::xcr0), which a caller that knows it adds.
 ///
 /// ```
 /// use fpu_x86::{Components, CpuidInfo, PlanError};
@@ -258,7 +258,7 @@ impl CpuidInfo {
         self.leaf
     }
 
-    /// Takes the description of a component away, in which nothing can be believed.
+    /// Removes the description of a component, which is not to be trusted.
     pub(crate) fn forget(&mut self, number: u32) {
         if let Some(described) = self.described.get_mut(number as usize) {
             *described = Described::default();
@@ -319,7 +319,7 @@ impl CpuidInfo {
         self.xsaves && !self.xsaves_erratum
     }
 
-    /// The CPU has the instruction and it works; whether it may be used here is another matter.
+    /// Tells whether the CPU has the instruction, without a known erratum. Whether this ring may use it is not asked.
     pub(crate) fn offers(&self, instruction: SaveInstruction) -> bool {
         match instruction {
             SaveInstruction::Fxsave => true,

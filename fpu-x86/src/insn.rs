@@ -1,9 +1,9 @@
 //! The instructions. Nothing else in this crate is assembly.
 //!
 //! Always the 64-bit forms: the others truncate the x87 instruction and operand pointers (SDM vol. 1,
-//! 10.5.1 and 13.5.1). All are inline. Saves fault only if the caller broke a duty. Restores can be
-//! refused by the CPU because of what is in the image: each is followed by bytes that say so, which
-//! [`fixup`] looks for.
+//! 10.5.1 and 13.5.1). All are inline. Saves fault only if the caller broke a duty. The CPU can
+//! refuse a restore because of what is in the image. Behind each restore stand bytes that mark it,
+//! which [`fixup`] looks for.
 
 mod ring0;
 
@@ -19,7 +19,7 @@ pub(crate) use ring0::*;
 /// can be 0, a value to be written, it is of R8D.
 static XORS: [&[u8]; 2] = [&[0x31, 0xC0], &[0x45, 0x31, 0xC0]];
 const MARK: [u8; 8] = [0x0F, 0x1F, 0x84, 0x00, b'F', b'P', b'U', 0x86];
-/// What a handler that can also sets RAX to, with the vector in the lowest byte: no plan has such components.
+/// The value for RAX, with the vector in the lowest byte, for handlers that can set RAX. No plan has such components.
 const TOLD: u32 = 0x4650_5500;
 /// The vector, where a handler did not set RAX.
 pub(crate) const NOT_TOLD: u32 = 255;
@@ -60,23 +60,23 @@ const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fixup {
-    /// The new instruction pointer. It alone makes the refusal an error.
+    /// The new instruction pointer, which is enough for the restore to return an error.
     pub rip: usize,
     /// The new RAX, by which the error has the vector. A handler that cannot set it, as those of the type
     /// `extern "x86-interrupt"` cannot, leaves it: then the vector is 255.
     pub rax: usize,
 }
 
-/// How to continue after a fault at `ip`, if that is an instruction of this crate that may be refused: a
+/// Tells how to continue after a fault at `ip`, if an instruction of this crate that may be refused stands there: a
 /// restore, a write to XCR0, CR4 or an MSR, or an instruction that is tried when a CPU is set up.
 ///
 /// A kernel asks this in its handlers of #GP, #PF, #SS, #NM, #UD and #AC, for faults in kernel mode
 /// that it cannot resolve otherwise, and replaces the saved RIP with the answer's; the restore then
 /// returns [`fpu_core::RestoreFault`]. If it replaces RAX too, the error has the vector. No other register has to be
-/// changed. A hosted program does the same in a handler of SIGSEGV. `None`: the fault is not one of ours.
+/// changed. A hosted program does the same in a handler of SIGSEGV. `None`: the fault is not one of this crate's.
 ///
-/// The instruction is told by the bytes at `ip` and behind it, so it can be inline, and there is no table
-/// for the linker script to keep.
+/// `fixup` knows the instruction by the bytes at `ip` and behind it. So the instruction can be inline,
+/// and the linker script keeps no table.
 ///
 /// # Safety
 ///
@@ -256,7 +256,7 @@ macro_rules! round {
         ///
         /// # Safety
         ///
-        /// N2, and N1 for both, but for this: whether the instructions are offered is what is tried.
+        /// N2, and N1 for both, except that the CPU need not offer the instructions, which is what the call tries.
         pub(crate) unsafe fn $name(from: *const u8, to: *mut u8, mask: u64) -> (u32, u32) {
             let (answer, stage): (u32, u32);
             let mxcsr = 0x1F80u32;
@@ -302,8 +302,9 @@ round!(
 /// Overwrites the addresses of the last x87 instruction and operand, and its opcode; and MXCSR. The unit is
 /// empty afterwards, and both have their default control words.
 ///
-/// FNCLEX and EMMS let FILD neither fault nor overflow; FILD is an instruction of ours with an operand of
-/// ours, so that all 64 bits are; FLDENV makes the lower 32 zero, so that no task learns where we are.
+/// FNCLEX and EMMS let FILD neither fault nor overflow; FILD is an instruction of this crate with an
+/// operand of this crate, so all 64 bits of the pointers are too; FLDENV makes the lower 32 bits zero, so
+/// that no task learns the address of this code.
 ///
 /// # Safety
 ///
@@ -422,7 +423,7 @@ pub(crate) unsafe fn tilerelease() {
     unsafe { asm!(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0", options(nostack, preserves_flags)) }
 }
 
-/// The ring that this runs in.
+/// The ring that the caller runs in.
 pub(crate) fn ring() -> u8 {
     let selector: u16;
     // SAFETY: the code segment's selector can be read in every ring; its low bits are the ring.

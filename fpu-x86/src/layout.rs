@@ -1,4 +1,4 @@
-//! Where each component lies in an area: a function of the set, the format and CPUID.
+//! Computes where each component lies in an area, from the set, the format and CPUID.
 //!
 //! SDM vol. 1, 13.4: 512 bytes legacy area, 64 bytes header, extended region. In the standard format
 //! each component has a fixed place; in the compacted one they follow one another in the order of
@@ -118,7 +118,7 @@ pub trait LayoutFormat: sealed::Sealed + Copy + fmt::Debug + PartialEq + Eq {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standard;
 
-/// The format of XSAVEC and XSAVES: no gaps but for alignment.
+/// The format of XSAVEC and XSAVES: no gaps except for alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compacted;
 

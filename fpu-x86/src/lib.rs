@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
-// Without instructions there is nobody to detect a plan.
+// Without instructions no code detects a plan.
 #![cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ pub(crate) const CR0_TS: u64 = 1 << 3;
 pub(crate) const CR0_NE: u64 = 1 << 5;
 /// The bits of CR0 that this crate decides.
 pub(crate) const CR0_OURS: u64 = CR0_MP | CR0_EM | CR0_TS | CR0_NE;
-/// WAIT looks at TS, the x87 unit is there, x87 errors raise #MF. TS stays clear for ever: registers are
-/// never withheld to be loaded on #NM, which leaks them to speculation (CVE-2018-3665).
+/// WAIT looks at TS, the x87 unit is there, x87 errors raise #MF. TS stays clear for ever: no restore
+/// waits for #NM, because speculation reads the old registers before the fault (CVE-2018-3665).
 pub(crate) const CR0_SET: u64 = CR0_MP | CR0_NE;
 
 pub(crate) const CR4_OSFXSR: u64 = 1 << 9;

@@ -1,8 +1,9 @@
 //! The x87 unit by itself, and its two layouts in memory: FXSAVE's and FSAVE's.
 //!
 //! FXSAVE has one tag bit for each physical register, "not empty", and its registers are in stack order.
-//! FSAVE has two tag bits for each physical register, which say what kind of number is in it; whoever
-//! has only FXSAVE's image finds that out from the number itself (SDM vol. 1, 8.1.7 and 10.5.1.1).
+//! FSAVE has two tag bits for each physical register, which say what kind of number is in it. Code
+//! that has only FXSAVE's image finds the kind from the number itself (SDM vol. 1, 8.1.7 and
+//! 10.5.1.1).
 
 use crate::fields::{array, put, u16_at, u32_at, FCW, FDP, FIP, FOP, FSW, ST, TAG};
 

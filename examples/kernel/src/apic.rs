@@ -241,7 +241,7 @@ pub unsafe fn send_nmi(apic_id: u8) -> bool {
 ///
 /// # Safety
 ///
-/// As [`send_init`] and [`send_startup`]; nobody else uses [`delay_us`] meanwhile.
+/// As [`send_init`] and [`send_startup`]; no other CPU uses [`delay_us`] meanwhile.
 pub unsafe fn wake(apic_id: u8, page: u8) -> bool {
     // SAFETY: clears what an earlier message left; then the caller's contract, step by step.
     unsafe {

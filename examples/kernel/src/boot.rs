@@ -61,7 +61,7 @@ pub unsafe fn set_ap(stack_top: u64, number: u32) {
 ///
 /// # Safety
 ///
-/// `params` is what `kernel_main` was given, and nobody writes there.
+/// `params` is what `kernel_main` was given, and no code writes there.
 pub unsafe fn params(params: *const u8) -> &'static [u8] {
     let size = (&raw const boot_params_size).addr();
     let mut len = 0;

@@ -167,7 +167,7 @@ impl PerCpu {
         NMI_STACKS[self.number.get() as usize].top().as_u64()
     }
 
-    /// May what `frame` interrupted give the CPU to somebody else?
+    /// Tells whether the code that `frame` interrupted may give the CPU to another thread.
     pub fn preemptible(&self, frame: &Frame) -> bool {
         if seeded::on(Fault::NoTimer) {
             return false;

@@ -43,7 +43,7 @@ static WANT: File = File::new();
 ///
 /// Called once, on the first CPU, before others are started.
 pub unsafe fn prepare() {
-    // SAFETY: A3: nobody else's memory, given once.
+    // SAFETY: A3: no other code's memory, given once.
     match unsafe { fpu::new_context(task::area(CRADLE), AREA) } {
         Ok(fpu) => CHILD.lock().fpu = Some(fpu),
         Err(why) => verdict::fail(format_args!("a child's context: {why}")),

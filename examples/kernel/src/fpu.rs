@@ -32,8 +32,8 @@ static BACKEND: PlanCell<TheBackend<Backend>> = PlanCell::new();
 /// Lets the first CPU execute SSE instructions before `boot`, for the parser of the boot parameters: the compiled
 /// `core` may have some. Interrupts are off.
 pub fn early() {
-    // SAFETY: C1: ring 0, interrupts are off, there is one CPU. C4: #MF and #XM have handlers, and nobody
-    // keeps copies of CR0 and CR4.
+    // SAFETY: C1: ring 0, interrupts are off, there is one CPU. C4: #MF and #XM have handlers, and no
+    // code keeps copies of CR0 and CR4.
     unsafe { fpu_x86::enable_legacy_on_this_cpu() };
 }
 

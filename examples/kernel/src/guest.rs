@@ -1,4 +1,4 @@
-//! Virtual CPUs: contexts that kernel threads run, whose registers may survive until they come back.
+//! Virtual CPUs: contexts that kernel threads run, whose registers may survive until the next run.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -43,7 +43,7 @@ pub unsafe fn prepare() {
 /// A guest runs: it looks at its registers, and changes all of them. Interrupts are on; those that ask for
 /// a section meanwhile are refused.
 ///
-/// Preemption is off, and `worker` is the current task, which nobody else's guest belongs to.
+/// Preemption is off, and `worker` is the current task, which has no other guest.
 pub fn round(worker: &Task) {
     let number = worker.worker();
     let (Some(context), left) = (CONTEXTS[number].get(), LEFT[number].get()) else { return };
@@ -67,7 +67,7 @@ pub fn round(worker: &Task) {
             core::hint::spin_loop();
         }
     };
-    // The thread has no registers of its own; whoever was here before has been saved.
+    // The thread has no registers of its own; the context that was here before has been saved.
     if let Err(why) = here.run_persistent(context.context(), None, guest) {
         verdict::refused(worker, why);
     }

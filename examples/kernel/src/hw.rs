@@ -90,7 +90,7 @@ pub fn read_pkru() -> u32 {
     unsafe { asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nomem, nostack)) };
     pkru
 }
-/// Sets it, but for key 0, which all pages have.
+/// Sets PKRU, except for key 0, which all pages have.
 pub fn write_pkru(pkru: u32) {
     if has_pkru() {
         // SAFETY: as above; what key 0 allows stays allowed.
@@ -123,7 +123,8 @@ pub unsafe fn write_ssp(ssp: u64) {
 ///
 /// # Safety
 ///
-/// `area` is an image of the caller's own that nobody uses meanwhile. It is no image of the backend's any more, so
+/// `area` is an image of the caller's own that no other code uses meanwhile. It is no image of the backend's any
+/// more, so
 /// the next restore breaks its S1: it must be refused, which [`bad_images`] says of this processor.
 pub unsafe fn spoil(area: NonNull<u8>) {
     let (at, bit) = match fpu::plan().save_instruction() {

@@ -101,7 +101,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
         order::as_the_manual_has_it();
     }
     // The plan is in force, so that the processor can be asked about images; then as every CPU begins.
-    // SAFETY: nobody needs the registers, and the CPU's word is not open.
+    // SAFETY: no code needs the registers, and the CPU's word is not open.
     unsafe { hw::detect() };
     power::bring_up(cpu);
 

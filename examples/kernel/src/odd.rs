@@ -23,8 +23,8 @@ static TURN: AtomicU32 = AtomicU32::new(0);
 ///
 /// # Safety
 ///
-/// Interrupts are off, the CPU's word is not open, nobody needs what the registers hold, and the library sets the
-/// CPU up before anybody uses them.
+/// Interrupts are off, the CPU's word is not open, no code needs what the registers hold, and the library sets
+/// the CPU up before any code uses them.
 pub unsafe fn leave() {
     // Without leaf 0xD, which says what XCR0 may hold, QEMU's XSETBV faults.
     let xsave = __cpuid(1).ecx >> 26 & 1 != 0 && __cpuid(0).eax >= 0xD;

@@ -75,7 +75,7 @@ pub fn start(number: usize) {
     }
 }
 
-/// The end of this CPU, from its idle task: nobody runs here, but claims on its registers may stand.
+/// The end of this CPU, from its idle task: no task runs here, and claims on its registers may stand.
 pub fn leave_cpu(cpu: &PerCpu) -> ! {
     interrupts::disable();
     // SAFETY: interrupts are off.
@@ -97,12 +97,12 @@ pub fn leave_cpu(cpu: &PerCpu) -> ! {
 }
 
 fn lose_registers() {
-    // SAFETY: nobody's registers are here but those that are claimed, whose loss is what is tried.
+    // SAFETY: only claimed registers are here, and the test is their loss.
     unsafe { torture::scribble(this_cpu()) };
 }
 
 /// Takes a CPU down and starts it again. The other tasks run on meanwhile, or (`at_once`) wait, so that the
-/// task which the CPU held comes back to it with the claim of before.
+/// task which the CPU held runs there again with the claim of before.
 fn cycle(number: usize, at_once: bool) {
     let Some(cpu) = cpu::by_number(number) else { return };
     if at_once {
@@ -124,7 +124,7 @@ fn cycle(number: usize, at_once: bool) {
 /// Registers are lost, the control registers are not.
 fn doze() {
     interrupts::disable();
-    // SAFETY: interrupts are off; nobody's task is current here but this thread.
+    // SAFETY: interrupts are off; only this thread is current here.
     let mut here = unsafe { IrqsOff::new() };
     lose_registers();
     if !seeded::on(Fault::NoResume) {
@@ -189,7 +189,7 @@ pub fn thread() -> ! {
     }
 }
 
-/// Where a CPU is when nobody runs.
+/// Where a CPU is when no thread runs.
 pub fn idle() -> ! {
     loop {
         interrupts::disable();

@@ -22,7 +22,7 @@ const LEAF: u32 = 0xD;
 const IA32_XFD: u32 = 0x1C4;
 const IA32_XSS: u32 = 0xDA0;
 
-/// CPUID as it is, but for this.
+/// CPUID as it is, except for this.
 #[derive(Clone, Copy)]
 enum Lie {
     /// AVX lies further behind: it is measured.
@@ -95,7 +95,7 @@ fn registers(facts: &CpuidInfo) -> [u64; 5] {
     [Cr0::read_raw(), cr4.bits(), xcr0, xss, xfd]
 }
 
-/// Plans that must be refused are. Interrupts are off, nobody needs what the registers hold, and the CPU is brought
+/// Plans that must be refused are. Interrupts are off, no code needs what the registers hold, and the CPU is brought
 /// up afterwards.
 pub fn leaves_everything_as_before() -> Result<(), &'static str> {
     let Ok(facts) = CpuidInfo::from_cpuid(CpuIdReaderNative) else { return Ok(()) };

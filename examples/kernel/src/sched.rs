@@ -25,7 +25,7 @@ struct Queue {
     ready: [bool; TASKS],
 }
 
-/// Taken with interrupts off, and held over a switch of stacks: nobody can take a task whose stack is in
+/// Taken with interrupts off, and held over a switch of stacks: no CPU can take a task whose stack is in
 /// use. It orders what one CPU did with a task before what the next does (P4).
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { ready: [false; TASKS] });
 
@@ -88,7 +88,7 @@ fn pick(queue: &Queue, cpu: &PerCpu, prev: &'static Task, next: Next) -> &'stati
     }
 }
 
-/// Gives the CPU to somebody. Interrupts are off; returns when it is the caller's turn again, maybe on
+/// Gives the CPU to another thread. Interrupts are off. Returns when the caller's turn comes again, maybe on
 /// another CPU.
 pub fn schedule(next: Next) {
     let cpu = this_cpu();
@@ -128,7 +128,7 @@ pub fn schedule(next: Next) {
     unsafe { cpu.set_current(next) };
     // The other stack gives it back.
     forget(queue);
-    // SAFETY: `next` is nobody's current task, so its pointer is that of its last switch, or `spawn`'s.
+    // SAFETY: `next` is no CPU's current task, so its pointer is that of its last switch, or `spawn`'s.
     unsafe { switch_stacks(prev.rsp.as_ptr(), next.rsp.get()) };
     // SAFETY: this stack has just been switched to.
     unsafe { finish_switch() };
@@ -148,7 +148,7 @@ pub unsafe fn finish_switch() {
     unsafe { QUEUE.force_unlock() };
 }
 
-/// The timer found that somebody else may run. Interrupts are off.
+/// The timer found that another thread may run. Interrupts are off.
 pub fn preempt() {
     let task = this_cpu().current();
     task.preemptions.fetch_add(1, Ordering::Relaxed);

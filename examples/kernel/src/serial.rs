@@ -44,7 +44,7 @@ fn port() -> Uart16550<PioBackend> {
 
 /// Sets the port up: 115200 baud, 8 bits, no parity. Once, before the first line.
 pub fn init() {
-    // Without a port there is nobody to tell.
+    // Without a port there is no reader.
     let _none = port().init(Config { baud_rate: BaudRate::Baud115200, ..Config::DEFAULT });
 }
 
@@ -58,7 +58,7 @@ pub fn lock() -> Line {
     Line { port: port(), locked: true, interrupts }
 }
 
-/// If nobody else writes a line; with interrupts off.
+/// Only if no other CPU writes a line; with interrupts off.
 pub fn try_lock() -> Option<Line> {
     let free = !TAKEN.swap(true, Ordering::Acquire);
     free.then(|| Line { port: port(), locked: true, interrupts: false })
@@ -74,14 +74,14 @@ pub fn last() -> Line {
     force()
 }
 
-/// Writes whoever holds the lock: for a panic, whose own CPU may hold it. Lines may mix; interrupts stay
+/// Writes without the lock: for a panic, whose own CPU may hold it. Lines may mix; interrupts stay
 /// off afterwards.
 pub fn force() -> Line {
     interrupts::disable();
     Line { port: port(), locked: false, interrupts: false }
 }
 
-/// For texts of others, where nobody's registers are kept: before the first task, and at the end.
+/// For other crates' texts, where no task's registers are kept: before the first task, and at the end.
 impl fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.put(text);

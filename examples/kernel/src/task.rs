@@ -60,7 +60,7 @@ pub enum Kind {
     Worker,
     /// The kernel thread that takes CPUs down, and judges.
     Power,
-    /// Runs when nobody else does.
+    /// Runs when no other thread does.
     Idle,
 }
 
@@ -204,7 +204,7 @@ impl Task {
     ///
     /// # Safety
     ///
-    /// Interrupts are off, this is the current task, and nobody has what [`fpu`](Self::fpu) gives.
+    /// Interrupts are off, this is the current task, and no code has what [`fpu`](Self::fpu) gives.
     #[allow(clippy::mut_from_ref)] // From the cell of the task that runs.
     pub unsafe fn context(&self) -> (&mut Option<Fpu>, &Cell<usize>) {
         // SAFETY: the caller's.
@@ -259,7 +259,7 @@ impl Task {
         if seeded::on(Fault::StaleSlot) && !spoilt {
             return;
         }
-        // SAFETY: the current task's own, with interrupts off: nobody else looks.
+        // SAFETY: the current task's own, with interrupts off: no other code looks.
         let slot = unsafe { &mut *self.fpu.get() };
         *slot = None;
         // SAFETY: A3: the context that had it is gone.
@@ -314,10 +314,10 @@ extern "C" {
 /// Called once, on the first CPU, before others are started.
 pub unsafe fn spawn(seed: u64) {
     let blob = user::blob();
-    // SAFETY: the user page is nobody's yet; the blob is shorter than what is before the blocks.
+    // SAFETY: the user page has no user yet; the blob is shorter than what is before the blocks.
     unsafe { (USER_PAGE as *mut u8).copy_from_nonoverlapping(blob.as_ptr(), blob.len()) };
     for stack in &STACKS {
-        // SAFETY: nobody uses the stacks yet.
+        // SAFETY: no code uses the stacks yet.
         unsafe { stack.base().cast::<u64>().write(CANARY) };
     }
     for task in all() {
@@ -335,7 +335,7 @@ pub unsafe fn spawn(seed: u64) {
                 Err(why) => verdict::fail(format_args!("task {}: {why}", task.slot)),
             }
             top -= size_of::<Frame>() as u64;
-            // SAFETY: the top of its own stack, which nobody uses yet.
+            // SAFETY: the top of its own stack, which no code uses yet.
             task.begin_life(unsafe { &mut *(top as *mut Frame) });
         }
         // What `switch_stacks` pops: six registers, and where to go. The stack is aligned for a call there.

@@ -129,7 +129,7 @@ pub fn tick(_frame: &Frame) {
         let before = CLOCK.fetch_add(ARMED.load(Relaxed), Relaxed);
         let beat = CLOCK.load(Relaxed) / BEAT;
         if beat != before / BEAT {
-            // Whoever waits for the verdict learns that there will be one.
+            // Tells the reader of the serial line that a verdict will come.
             if let Some(mut line) = serial::try_lock() {
                 line.put("tick ").put_dec(beat).put("\n");
             }
@@ -152,7 +152,7 @@ pub fn tick(_frame: &Frame) {
         let number = if cpu.number.get() == 0 { (random >> 8) as usize % MAX_CPUS } else { 0 };
         let to = if number == 0 { cpu } else { &cpu::all()[number] };
         if to.state.load(Relaxed) == state::ON {
-            // SAFETY: it has a handler, which comes back.
+            // SAFETY: it has a handler, which returns.
             unsafe { apic::send_nmi(to.apic.load(Relaxed) as u8) };
         }
     }
@@ -199,7 +199,7 @@ fn control_words(cpu: &PerCpu, units: KernelUnits) {
     let seen = seen(cpu);
     // SAFETY: H1: classes of this CPU, and its own file. H3: CR0.TS is never set here.
     unsafe { regs::dump(seen) };
-    // SAFETY: nobody else has it.
+    // SAFETY: no other code has it.
     let seen = unsafe { &*seen };
     let x87 = [
         ("fcw", 0x37F, seen.fcw().into()),
@@ -243,7 +243,7 @@ pub unsafe fn scribble(cpu: &PerCpu) -> &'static RegFile {
     pattern
 }
 
-/// Kernel code uses every register in a section; whoever interrupts it is refused, or comes before.
+/// Kernel code uses every register in a section; an interrupt's section is refused, or comes before.
 ///
 /// Preemption is off. Where interrupts are on, the section ends with them off half of the time: it has no
 /// part in that.

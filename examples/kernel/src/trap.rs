@@ -1,4 +1,4 @@
-//! Interrupts, exceptions and system calls: from the assembly to whoever handles them.
+//! Interrupts, exceptions and system calls: from the assembly to their handlers.
 
 use core::{
     arch::global_asm,

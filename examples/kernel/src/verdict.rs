@@ -1,6 +1,6 @@
 //! What was seen, and the verdict: the last line on the serial port.
 //!
-//! Nobody comes back from here but from comparisons that agreed, so text may be formatted.
+//! Only comparisons that agreed return, so text may be formatted.
 
 use core::{
     fmt::{self, Write},
@@ -146,7 +146,7 @@ pub fn disagree(task: &Task, cpu: &PerCpu, why: VerifyError) -> ! {
     fail(format_args!("task {} on CPU {}: {why}", task.slot, cpu.number.get()));
 }
 
-/// A fault in kernel mode that nobody resolves.
+/// A fault in kernel mode that no handler resolves.
 #[cold]
 pub fn kernel_exception(frame: &Frame) -> ! {
     fail(format_args!(

@@ -171,7 +171,7 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     };
     let (passed, failed, _) =
         if args.controls { controls::tally(&runs) } else { table::tally(&runs) };
-    // A seeded fault that nobody notices is no success.
+    // A seeded fault that the kernel does not notice is no success.
     let code = u8::from(failed > 0 || passed == 0 || args.params.fault.is_some());
     let end = if args.controls {
         controls_conclusion(&runs, style)

@@ -147,7 +147,7 @@ fn log_of(dir: &Path) -> String {
     log.lines().filter(grave).map(|line| line.to_owned() + "\n").collect()
 }
 
-/// CPUs of the host that nobody has taken.
+/// CPUs of the host that no run has taken.
 struct Budget {
     free: Mutex<usize>,
     returned: Condvar,

@@ -11,8 +11,8 @@ use crate::{
     witness::{CpuWords, Level, Pinned},
 };
 
-/// A CPU on which nobody else can use the registers, until drop. A forgotten one leaves the CPU
-/// refusing with [`Error::Busy`], nothing worse.
+/// A CPU on which no other code can use the registers, until drop. After a forgotten value the CPU
+/// refuses with [`Error::Busy`], nothing worse.
 ///
 /// While it lives the CPU's word is closed: it matches nobody, and no stamp can be taken on the hot path.
 pub(crate) struct Closed<'c, C: Pinned> {
@@ -84,8 +84,8 @@ fn refuse_nmi<C: Pinned + ?Sized>(cpu: &C) -> Result<(), Error> {
 
 /// Shuts the gate, and returns the word behind it.
 ///
-/// An interrupt can run a whole section before the gate is set; one that comes after is refused.
-/// So the word is read behind the gate, and a plain load and store are enough.
+/// An interrupt before the gate is set can run a whole section; an interrupt after that is refused.
+/// So `close` reads the word behind the gate, and a plain load and store are enough.
 #[inline]
 fn shut<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     match cpu.gate() {
@@ -107,7 +107,7 @@ fn close<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
         return Err(Error::Exhausted);
     }
     if found.left_closed() {
-        // An interrupt has just begun something and forgotten to end it: it stays so.
+        // An interrupt has just begun a section or session and forgotten the guard. The CPU stays closed.
         return Err(Error::Busy);
     }
     found.closed().set(cpu);

@@ -7,7 +7,8 @@
 //!             bit 0        0
 //! ```
 //!
-//! A new stamp is issued by adding to the count, so none is issued twice, and no two CPUs share a range. A word that
+//! A new stamp is issued by adding to the count, so no stamp is issued twice, and no two CPUs share a range. A word
+//! that
 //! is not open (0, at first) equals no context's word, and adding to it does not open it; adding to the last
 //! open one carries out of it. So one sign test covers "never online", "offline", "section open", "session open" and
 //! "all stamps issued".
@@ -23,8 +24,8 @@ const STEP: u64 = 1 << 15;
 const OPEN: u64 = 1 << 63;
 /// Where the CPU's number is, in a context's word too.
 pub(super) const ID_MASK: u64 = (STEP - 1) & !1;
-/// The last words from which a closed path takes a step. Only hot claims go further, so that a word
-/// which is not open has room for one more.
+/// Highest CPU word from which a section or session may still issue a stamp. Only claims of the hot
+/// path go further, so a word that is not open has room for one more stamp.
 const LIMIT: u64 = 0u64.wrapping_sub(3 * STEP);
 // The number after the last one is that of no CPU: it says "nowhere".
 const _: () = assert!((MAX_CPUS as u64) << 1 == ID_MASK - 2);
@@ -50,7 +51,7 @@ impl Stamp {
     /// Makes it the CPU's: whoever had another one no longer matches.
     #[inline(always)]
     pub(super) fn set<W: CpuWords>(self, cpu: &W) {
-        // SAFETY: W1, W2 are the word's; the method asks only that this crate chose the value, as it did.
+        // SAFETY: W1, W2 are the implementer's; the method asks only that this crate chose the value.
         unsafe { cpu.set_resident(self.0) }
     }
     #[inline(always)]
@@ -81,7 +82,7 @@ impl Stamp {
         }
         Ok(self.next())
     }
-    /// The same count, but matching nobody and refusing every claim.
+    /// The same count with the open bit clear: the word matches no context and refuses every claim.
     #[inline(always)]
     pub(super) const fn closed(self) -> Self {
         Self(self.0 & !OPEN)
@@ -96,15 +97,16 @@ impl Stamp {
     pub(super) const fn none_left(self) -> bool {
         self.0 | OPEN >= LIMIT
     }
-    /// Is something open under this word, or was left so: closed, and not because it is used up?
+    /// Tells whether a section or session is open under this word, or was forgotten: closed, with stamps left.
     pub(super) const fn left_closed(self) -> bool {
         !self.is_open() && !self.none_left()
     }
-    /// The word of a CPU whose claims end although no stamp is left: it matches nobody and refuses for ever.
+    /// The word of a CPU whose claims end although no stamp is left: the word matches no context and refuses
+    /// for ever.
     pub(super) const fn used_up(self) -> Self {
         Self(LIMIT | (self.0 & ID_MASK)).closed()
     }
-    /// The word of a CPU that comes online with a number: a stamp nobody holds.
+    /// The word of a CPU that goes online under a number: a stamp that no context holds.
     pub(super) fn online(self, number: u32) -> Result<Self, Error> {
         if number >= MAX_CPUS {
             return Err(Error::InvalidCpu);

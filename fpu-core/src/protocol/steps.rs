@@ -14,7 +14,7 @@ use crate::{
     witness::{CpuWords, Pinned},
 };
 
-/// A context without the type of its area: what a section saves, or what it runs as.
+/// A context without the type of its area: the context that a section saves, or that a persistent run loads.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -66,7 +66,7 @@ pub(crate) enum OnEntry {
     Load(Stamp),
 }
 
-/// What is due before the task of `word` enters user mode here.
+/// Tells which step is due before the task of `word` enters user mode here.
 #[inline(always)]
 pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
     let current = Stamp::of(cpu);

@@ -10,7 +10,7 @@
 //! With `r` the CPU's stamp, a context's word `w` says everything in one comparison, which is made here and nowhere
 //! else ([`Place`]):
 //!
-//! | `w` | thread's state | meaning on this CPU |
+//! | `w` | state | meaning on this CPU |
 //! |---|---|---|
 //! | `r` | 1 | the registers are the only copy |
 //! | `r \| 1` | 2a | registers and memory agree |
@@ -113,10 +113,10 @@ impl Compared {
     }
 }
 
-/// Why a word fits neither comparison.
+/// Tells why a word fits neither comparison.
 ///
-/// A number, not an [`Error`]: what a called function returns has no known range, and the compiler
-/// would keep a path from the cold call back into the hot one, with a stack frame for both.
+/// Returns `u32` so that the hot path needs no stack frame: the compiler knows no range of an
+/// [`Error`] from a call, and would keep a way from the cold path back into the hot path.
 #[cold]
 #[inline(never)]
 fn reason<W: CpuWords>(word: Word, cpu: &W) -> u32 {

@@ -1,8 +1,8 @@
-//! Calls that do not exist, so that the compiler can say which one is missing.
+//! Methods that cannot be called, so that the compiler says which call is missing.
 //!
 //! Without these methods a call in the wrong state ends in "no method named ..." and a similar name,
-//! which is the wrong one (`image` for `image_mut`, `switch_prepare` for `switch_return`). Each asks for
-//! a trait that nothing implements; its text is the message.
+//! which is the wrong one (`image` for `image_mut`, `switch_prepare` for `switch_return`). Each method
+//! asks for a trait that no type implements, and the trait's text is the message.
 
 use super::{
     open::ReadSession,
@@ -19,7 +19,7 @@ macro_rules! hint {
                 )]
         #[doc(hidden)]
         pub trait $name: Sized {
-            /// Nothing implements this, so nothing comes here.
+            /// No type implements the trait, so no call reaches this.
             fn never<T>(self) -> T;
         }
     };

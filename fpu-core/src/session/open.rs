@@ -19,7 +19,7 @@ use crate::{
     witness::{Pinned, SoftFloat},
 };
 
-/// The current task's state, opened: exactly one handle, and on it only what is right.
+/// The current task's state, opened: one handle, with only the calls that are right in that state.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -48,8 +48,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// [`Error::Nmi`], [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: the CPU cannot be
     /// closed.
-    /// [`Error::LiveElsewhere`], [`Error::Lost`]: the state is not to be had here.
-    /// Nothing has changed then.
+    /// [`Error::LiveElsewhere`], [`Error::Lost`]: this CPU cannot reach the state. Nothing has
+    /// changed.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -76,7 +76,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         })
     }
 
-    /// Fork: `child` becomes a copy of this, the current task's, state; it is resident nowhere.
+    /// Fork: copies this task's state, which is the current task's, into `child`. No CPU's registers hold `child`.
     ///
     /// # Errors
     ///
@@ -101,7 +101,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         A2: SaveArea,
     {
         let state = self.open(cpu)?.make_memory_valid_read();
-        // Before its memory changes: registers of some CPU may hold what was there.
+        // Before the child's memory changes: some CPU's registers may hold its earlier state.
         child.word.publish(Word::NOWHERE);
         // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
         // borrowed exclusively and is another value, so they do not overlap (A2).
@@ -131,8 +131,8 @@ impl<'s, C: SoftFloat> TaskState<'s, C> {
             TaskState::MemoryOnly(s) => ReadSession::MemoryOnly(s),
         }
     }
-    /// Saves if the registers are the only copy, and drops whatever claim stands, on this CPU's registers
-    /// or another's; then the image can be written.
+    /// Saves if the registers are the only copy, and ends the claim on this CPU's or another CPU's
+    /// registers; then the image can be written.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -151,7 +151,7 @@ impl<'s, C: SoftFloat> TaskState<'s, C> {
             TaskState::MemoryOnly(s) => s.make_memory_valid_write(),
         }
     }
-    /// Restores if the registers do not hold the state; then they do, in user mode or out of it.
+    /// Restores if the registers do not hold the state. Afterwards the registers hold the state.
     ///
     /// # Errors
     ///
@@ -171,7 +171,7 @@ impl<'s, C: SoftFloat> TaskState<'s, C> {
             TaskState::MemoryOnly(s) => s.make_registers_valid().map(drop),
         }
     }
-    /// The thread's name of the state that was found.
+    /// The name of the state, as in the theory statement.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -231,7 +231,7 @@ impl<'s, C: SoftFloat> ReadSession<'s, C> {
             ReadSession::MemoryOnly(s) => s.image(),
         }
     }
-    /// Drops whatever claim stands, on this CPU's registers or another's; then the image can be written.
+    /// Ends the claim on this CPU's or another CPU's registers; then the image can be written.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

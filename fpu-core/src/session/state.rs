@@ -1,4 +1,4 @@
-//! The states of the thread of 2016, as types. Empty, sealed, and named for what is true.
+//! The states of a session, as empty, sealed types that are named for what is true.
 
 mod sealed {
     pub trait Sealed {}
@@ -22,7 +22,7 @@ mod sealed {
 /// assert_eq!(name::<fpu_core::session::Both>(), "both");
 /// ```
 pub trait State: sealed::Sealed {
-    /// The state's name as in docs/theory.md.
+    /// The state's name, as in the theory statement.
     const NAME: &'static str;
 }
 
@@ -42,9 +42,9 @@ pub enum RegistersOnly {}
 /// ```
 #[derive(Debug)]
 pub enum Both {}
-/// State 2b on this CPU: its registers do not hold the state, and memory does. Registers of another CPU may
-/// hold it too, if the task came from there and has not been in user mode since: so memory can be read, not
-/// written.
+/// State 2b on this CPU: this CPU's registers do not hold the state, and memory does. Another CPU's
+/// registers may hold the state too, if the task came from that CPU and has not been in user mode since. So
+/// memory can be read and not written.
 ///
 /// ```
 /// use fpu_core::session::State;
@@ -98,7 +98,7 @@ impl MemoryValid for Both {}
 impl MemoryValid for MemoryOnly {}
 impl MemoryValid for MemoryWritable {}
 
-/// States in which this CPU's registers do not hold the state, so that it can be loaded.
+/// States in which this CPU's registers do not hold the task's state, so that a restore has something to do.
 ///
 /// ```
 /// fn loadable<S: fpu_core::session::RegistersStale>() {}

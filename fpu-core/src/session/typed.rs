@@ -19,8 +19,8 @@ use crate::{
     witness::{Exclusive, Pinned, SoftFloat},
 };
 
-/// The current task's state in state `S`. While it lives, kernel FPU sections on this CPU are refused
-/// with [`Error::Busy`], in interrupts too: keep it short. Drop ends it.
+/// The current task's state in state `S`. While a session lives, this CPU refuses kernel FPU sections
+/// with [`Error::Busy`], in interrupts too, so keep sessions short. Drop ends the session.
 ///
 /// The transitions are those of [`State`].
 ///
@@ -40,8 +40,8 @@ pub struct Session<'s, C: Pinned, S: State> {
     pub(crate) state: PhantomData<(S, *mut ())>,
 }
 
-// Where a state is required it stands as a bound on the method, not on the block: only then does the
-// compiler print the text of `state.rs` that says which call is missing.
+// A required state is a bound on the method, not on the block: only then does the compiler print the
+// text of `state.rs` that says which call is missing.
 impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     fn word(&self) -> &TaskWord {
         self.task.word
@@ -65,12 +65,12 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     where
         S: MemoryValid,
     {
-        // SAFETY: S1: checked in `new`. S3: this CPU is closed, so nothing saves, and `image_mut`
+        // SAFETY: S1: checked in `new`. S3: this CPU is closed, so no save runs, and `image_mut`
         // needs the session exclusively.
         unsafe { self.closed.cpu().backend().image(self.task.area) }
     }
 
-    /// The image in memory, to be changed: what is written is what the task has in its registers next.
+    /// The image in memory, to be changed. The task runs next with what is written.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -96,7 +96,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     ///
     /// # Errors
     ///
-    /// [`Error::RestoreFailed`]: the registers are undefined and nobody's; the image is as before.
+    /// [`Error::RestoreFailed`]: the registers are undefined and unowned; the image is as before.
     /// [`Error::Exhausted`]: nothing has changed.
     ///
     /// ```
@@ -127,7 +127,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
         unsafe { steps::save(self.task, self.closed.cpu(), word) };
     }
 
-    /// Saves: the image can be read, the registers are still valid.
+    /// Saves. The image can be read, and the registers are still valid.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -148,7 +148,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
         self.become_state()
     }
 
-    /// Saves and ends the session: the task can be switched out, the registers still hold it.
+    /// Saves and ends the session. The task can be switched out, and the registers still hold it.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -168,7 +168,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
         self.task.tell(self.closed.cpu(), EventKind::Unloaded);
     }
 
-    /// Drops the registers' claim, *before* memory is written.
+    /// Ends the registers' claim, *before* memory is written.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -196,7 +196,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
 }
 
 impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
-    /// Saves and drops the registers' claim: the image can be written.
+    /// Saves and ends the registers' claim. The image can be written.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -235,7 +235,7 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
         self.invalidate_registers()
     }
 
-    /// Ends the session and goes to user mode: the registers are valid.
+    /// Ends the session on the way to user mode. The registers are valid.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -259,8 +259,9 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
 }
 
 impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
-    /// Drops whatever claim stands: the image can be written. The task has not been in user mode since it
-    /// left some other CPU, so that CPU's registers may hold its state still, and it may go on there.
+    /// Ends the claim of any CPU's registers. The image can be written. Since the task left another CPU
+    /// it has not been in user mode, so that CPU's registers may still hold its state, and the task may
+    /// run there next.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -279,7 +280,7 @@ impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
         self.become_state()
     }
 
-    /// Ends the session, loads the registers and goes to user mode.
+    /// Ends the session on the way to user mode, and loads the registers.
     ///
     /// # Errors
     ///

@@ -86,7 +86,7 @@ impl fmt::Display for WrongWord {
     }
 }
 
-/// Why components are not part of a plan although the CPU lists them and they were asked for.
+/// Why components are not part of a plan although the CPU lists them and the kernel asked for them.
 ///
 /// ```
 /// use fpu_x86::{Components, LeftOut};

@@ -1,10 +1,10 @@
 //! Images from elsewhere: signal frames, debuggers, core files, checkpoints, migrated guests.
 //!
 //! Bytes that a kernel did not save itself can make a restore fault, or carry state that the task may
-//! not have. The only way from such bytes into an image is
+//! not have. Such bytes reach an image in one way only:
 //! [`ForeignImage`] -> [`validate`](ForeignImage::validate) -> [`ValidImage`] ->
-//! [`ImageMut::replace_with`](crate::ImageMut::replace_with), and it works on a private copy: what has
-//! been checked cannot be changed by whoever owns the original.
+//! [`ImageMut::replace_with`](crate::ImageMut::replace_with), on a private copy, so the owner of the
+//! original cannot change what has been checked.
 
 mod error;
 #[cfg(test)]
@@ -26,7 +26,7 @@ use crate::{
 
 const RESERVED: usize = HEADER + 16;
 
-/// Bytes from outside, in a copy that nobody else can change: standard format, or FXSAVE's 512 bytes.
+/// Bytes from outside, in a copy that no other code can change: standard format, or FXSAVE's 512 bytes.
 ///
 /// ```
 /// use core::ptr::NonNull;
@@ -81,7 +81,7 @@ impl<'b> ForeignImage<'b> {
     /// Checks everything that a restore could refuse, and that nothing is there which a task of this
     /// plan may not have.
     ///
-    /// Tiles are refused: whether the task has permission to use them is not to be seen here. See
+    /// Tiles are refused: this crate cannot see whether the task has permission to use them. See
     /// [`validate_with_tiles`](Self::validate_with_tiles).
     ///
     /// # Errors
@@ -127,8 +127,8 @@ pub struct ValidImage<'b> {
 }
 
 impl<'b> ValidImage<'b> {
-    /// By register. Where a component is absent, its initial value; but MXCSR is what the bytes say even
-    /// if SSE is absent, as for XRSTOR.
+    /// By register. An absent component has its initial value, except MXCSR, which is what the bytes say
+    /// even if SSE is absent, as for XRSTOR.
     #[must_use]
     pub fn image(&self) -> Image<'b> {
         Image::uncompacted(self.private, self.plan)

@@ -38,7 +38,7 @@ impl Target<'_> {
     }
 
     /// Makes the components `only` what they are in `from`. What is absent there becomes absent, and its
-    /// bytes initial; no byte is copied that the header of `from` does not vouch for.
+    /// bytes initial; only bytes of components that the header of `from` marks as present are copied.
     fn take(&mut self, from: &Image<'_>, only: Components) {
         let only = only.intersection(self.set);
         let mut present = from.present().intersection(only);
@@ -122,7 +122,7 @@ impl Image<'_> {
     /// debuggers use, and returns the number of bytes: [`Plan::standard_len`].
     ///
     /// Absent components stay absent and their bytes are initial; gaps and reserved bytes are zero, so
-    /// nothing of what lay in the area before comes along.
+    /// the copy has no byte of what lay in the area before.
     ///
     /// # Errors
     ///
@@ -220,7 +220,7 @@ impl ImageMut<'_> {
     ///
     /// # Errors
     ///
-    /// As for [`copy_from`](Self::copy_from), but for the tiles.
+    /// As for [`copy_from`](Self::copy_from), except for the tiles.
     pub unsafe fn copy_with_tiles_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
         self.import(from, EVERY, EVERY)
     }

@@ -2,8 +2,8 @@
 //!
 //! Vector, mask, bound and general registers take any bits. Control registers do not. The SDM names
 //! what their own instructions refuse (vol. 2, LDTILECFG; vol. 1, 17.3 for BNDCFGU) more clearly than
-//! what XRSTOR does with such bytes, so nothing is written or let in here but what those instructions
-//! accept: whether XRSTOR faults on the rest, ignores it or loads it then does not matter.
+//! what XRSTOR does with such bytes, so this crate writes and accepts only what those instructions
+//! accept. What XRSTOR does with other values does not matter then.
 
 use crate::{components::Components, fields::u64_at};
 

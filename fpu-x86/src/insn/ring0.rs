@@ -30,7 +30,7 @@ macro_rules! control_register {
         ///
         /// N4, and
         ///
-        /// * **N5** the value is legal, and nothing relies on what it changes.
+        /// * **N5** the value is legal, and no code relies on what the write changes.
         pub(crate) unsafe fn $write(value: u64) {
             // SAFETY: N4, N5. Not `nomem`: what follows must not be moved before it.
             unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack)) }
@@ -58,21 +58,21 @@ macro_rules! fallible {
     }};
 }
 
-/// Writes XCR0. Returns 0, or the vector of the fault: whether the value is legal is what that says.
+/// Writes XCR0. Returns 0, or the vector of the fault if the value is not legal.
 ///
 /// # Safety
 ///
-/// N3, N4, N5 but for the value.
+/// N3, N4, N5 except for the value.
 pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
     fallible!("xsetbv", in("ecx") 0, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
 
-/// Writes a model-specific register. Returns 0, or the vector of the fault: whether there is one, and whether the
-/// value is legal, is what that says.
+/// Writes a model-specific register. Returns 0, or the vector of the fault if there is no such register or the
+/// value is not legal.
 ///
 /// # Safety
 ///
-/// N4, N5 but for the value.
+/// N4, N5 except for the value.
 pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
     fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
@@ -86,11 +86,11 @@ pub(crate) unsafe fn rdmsr_fault(register: u32) -> u32 {
     fallible!("rdmsr", in("ecx") register, lateout("edx") _, inlateout("rax") 0u64)
 }
 
-/// Writes CR4. Returns 0, or the vector of the fault: whether the value is legal is what that says.
+/// Writes CR4. Returns 0, or the vector of the fault if the value is not legal.
 ///
 /// # Safety
 ///
-/// N4, N5 but for the value.
+/// N4, N5 except for the value.
 pub(crate) unsafe fn try_set_cr4(value: u64) -> u32 {
     fallible!("mov cr4, rax", inlateout("rax") value)
 }

@@ -1,7 +1,8 @@
-//! How a plan is made: which components, by which instruction, from what CPUID says and others found out.
+//! Makes a plan: which components, by which instruction, from CPUID's words and from what other code found out.
 //!
-//! A machine that describes itself badly gets less, and a [`Quirk`] says what. Refused is only what would lose
-//! registers: components that tasks can use and that no save would hold, and those that the kernel requires.
+//! A machine that describes itself badly gets fewer components, and a [`Quirk`] says which. A plan is refused
+//! only if registers would be lost: components that tasks can use and no save would hold, and components that
+//! the kernel requires.
 
 use super::{
     quirk::{Quirk, Quirks},
@@ -49,8 +50,9 @@ impl Plan {
     /// another one, so that its images can be read.
     ///
     /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
-    /// See [`detect_user`](Self::detect_user) for the rest. As a backend it is for that machine: who uses it as one
-    /// here promises (P3 of [`fpu_core::Pinned`]) that the facts are this machine's, XCR0 included.
+    /// See [`detect_user`](Self::detect_user) for the rest. As a backend the plan is for that machine. A caller
+    /// that uses it as a backend here promises (P3 of [`fpu_core::Pinned`]) that the facts are this machine's, XCR0
+    /// included.
     ///
     /// # Errors
     ///
@@ -122,7 +124,7 @@ impl Plan {
             let missing = due.difference(Components::LEGACY);
             match plan.facts.leaf() {
                 _ if missing.is_empty() => plan.take_best_instruction(SaveInstruction::Xsaves)?,
-                // Tasks can use what no instruction is known to save.
+                // Tasks can use components that no known instruction saves.
                 Some(Leaf::None { .. }) => return Err(PlanError::NoXsaveLeaf),
                 _ => return Err(PlanError::EmptyXsaveLeaf),
             }
@@ -158,7 +160,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, everything that it has.
+    /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, every component that the machine has.
     ///
     /// For a kernel that must not execute CPUID, a hypervisor that makes plans for others, and tests.
     /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
@@ -221,8 +223,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The same plan, if it has these components: what a kernel cannot do without, beyond x87 and SSE. What it
-    /// requires is not left out later either, when the plan is tried on the CPU.
+    /// The same plan, if it has these components, which the kernel cannot do without, beyond x87 and SSE. A
+    /// required component is not left out later either, when the plan is tried on the CPU.
     ///
     /// # Errors
     ///
@@ -277,7 +279,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Does without the present instruction, which does not work, and without what the next best cannot save.
+    /// Drops the present instruction, which does not work, and the components that the next best cannot save.
     pub(crate) fn bar_instruction(&mut self, why: LeftOut) -> Result<(), PlanError> {
         self.quirks.bar(self.instruction, why);
         self.keep_what_can_be_saved(why)

@@ -32,7 +32,8 @@ pub enum CpuMismatch {
         /// On this one.
         found: Option<Described>,
     },
-    /// One of the two has it and the other has not: XSAVEC, XSAVES, IA32_XFD, or XGETBV with ECX = 1. With them
+    /// One of the two CPUs has the feature and the other has not: XSAVEC, XSAVES, IA32_XFD, or XGETBV with ECX
+    /// = 1. With them
     /// come registers and sizes that are written and read back, and an instruction that an idle CPU executes.
     OnOneOnly(&'static str),
     /// Its restores leave the previous task's x87 pointers in place, and the plan's do not overwrite them.
@@ -76,8 +77,9 @@ impl fmt::Display for CpuMismatch {
 impl core::error::Error for CpuMismatch {}
 
 impl Plan {
-    /// Can a CPU with these facts run tasks of this plan? It may have components that a plan for ring 0 has
-    /// not; they stay off. For a plan for ring 3, the facts must have [XCR0](CpuidInfo::with_xcr0), and it must be the
+    /// Tells whether a CPU with these facts can run tasks of this plan. Components that the CPU has and a plan for
+    /// ring 0 has not stay off. For a plan for ring 3, the facts must have [XCR0](CpuidInfo::with_xcr0), and it must
+    /// be the
     /// plan's: a process that was moved to a machine with more enabled would lose what its areas do not hold.
     ///
     /// CPUs of one system can differ: hybrid parts whose small cores lack AVX-512, boards with two

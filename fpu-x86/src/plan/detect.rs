@@ -12,7 +12,7 @@ use crate::{
     registers::{CR0_EM, CR0_TS, CR4_OSFXSR},
 };
 
-/// FXSAVE tells it, and nothing else does; some CPUs leave it 0. In ring 0 FXSAVE may be off: see
+/// Only FXSAVE tells the mask; some CPUs leave the field 0. In ring 0 FXSAVE may be off: see
 /// `detect_kernel`.
 pub(crate) fn mxcsr_mask() -> u32 {
     #[repr(C, align(64))]
@@ -24,8 +24,8 @@ pub(crate) fn mxcsr_mask() -> u32 {
 }
 
 impl CpuidInfo {
-    /// Of this CPU, with XCR0 as the system has it: what a plan for ring 3 is made from, and what it is compared
-    /// with after a move to another machine.
+    /// The facts of this CPU, with XCR0 as the system has it. A plan for ring 3 is made from these facts, and
+    /// compared with them after a move to another machine.
     ///
     /// # Errors
     ///
@@ -53,22 +53,22 @@ fn user(wanted: Components, left_out: Components) -> Result<Plan, PlanError> {
 }
 
 impl Plan {
-    /// The plan for ring 3 on this machine: what the operating system has enabled, with the best
-    /// instruction.
+    /// The plan for ring 3 on this machine: the components that the operating system has enabled,
+    /// with the best instruction.
     ///
     /// Every enabled component that a task can hold is saved (B2), so `wanted` has to cover them;
-    /// pass [`Components::all`] if in doubt. PKRU is the exception: it decides over the kernel's own
-    /// accesses to user memory and is switched eagerly, apart from this. It is neither saved nor
-    /// restored.
+    /// pass [`Components::all`] if in doubt. PKRU is the exception: PKRU governs the kernel's own
+    /// accesses to user memory, and a kernel switches it eagerly. A plan neither saves nor restores
+    /// PKRU.
     ///
-    /// AMX is included where enabled, although its tiles are of no use before the process has asked
-    /// its system for permission: whether it will cannot be seen here, and saving tiles that
-    /// are initial costs memory, not time. [`detect_user_without`](Self::detect_user_without) leaves it
+    /// AMX is included where enabled, although tiles are of no use before the process has asked its
+    /// system for permission. A plan cannot see whether the process will ask, and saving tiles that are
+    /// initial costs memory, not time. [`detect_user_without`](Self::detect_user_without) leaves it
     /// out.
     ///
     /// # Errors
     ///
-    /// Any of [`PlanError`] but `Unavailable` and `TooNarrow`.
+    /// Any of [`PlanError`] except `Unavailable` and `TooNarrow`.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan, PlanError};
@@ -84,9 +84,9 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// * **X1** while contexts of this plan are in use, nothing on the CPUs concerned changes the
-    ///   components in `left_out` from their initial state; or whoever does puts them back before
-    ///   another task runs.
+    /// * **X1** while contexts of this plan are in use, no code on the CPUs concerned changes the
+    ///   components in `left_out` from their initial state, or the code that does puts them back
+    ///   before another task runs.
     ///
     /// # Errors
     ///
@@ -103,21 +103,21 @@ impl Plan {
         user(Components::all(), left_out)
     }
 
-    /// The plan for ring 0: of `wanted`, everything that the CPU has and describes well, with the best
-    /// instruction. What it leaves out on account of bad words is among its [quirks](Self::quirks).
+    /// The plan for ring 0: of `wanted`, every component that the CPU has and describes well, with the
+    /// best instruction. The plan's [quirks](Self::quirks) list what bad words leave out.
     ///
-    /// It *decides* XCR0 and IA32_XSS instead of reading them, so that what is turned on and what an
-    /// area holds is one decision; it changes nothing yet. It is made once, on the CPU that boots, where
-    /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) then tries it.
+    /// The plan *decides* XCR0 and IA32_XSS instead of reading them, so that enabling a component and
+    /// having room for it are one decision. This call changes no register. A kernel makes the plan once,
+    /// on the CPU that boots, where [`settle_on_this_cpu`](Self::settle_on_this_cpu) then tries it.
     ///
     /// `wanted` is [`Components::USER`], or that and what the kernel has a use for: those supervisor components
     /// that it programs for each task, such as [`CET_U`](Components::CET_U), which need XSAVES and are left out
     /// without; [`MPX`](Components::MPX). PKRU, LWP, PT, UINTR, LBR, HDC and HWP are in no plan, wanted or not:
-    /// XCR0 does not enable PKRU either, as RDPKRU and WRPKRU do not ask it, and nothing then saves or restores
-    /// it behind the kernel's back.
+    /// XCR0 does not enable PKRU either: RDPKRU and WRPKRU do not need it, and no XSAVE of other code then
+    /// saves or restores PKRU unnoticed.
     ///
-    /// It can be asked in ring 3 too, to see what it would be; such a plan must not be
-    /// used there (its restore would be refused with a fault).
+    /// The call works in ring 3 too, to show the plan. Such a plan must not be used there (its
+    /// restore would be refused with a fault).
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl Plan {
         Self::detect_kernel_given(CpuidInfo::from_cpuid(CpuIdReaderNative)?, wanted)
     }
 
-    /// The same on a CPU whose CPUID is given: none is executed, only FXSAVE for the MXCSR mask.
+    /// The same with given facts: the call executes no CPUID, only FXSAVE for the MXCSR mask.
     ///
     /// # Errors
     ///

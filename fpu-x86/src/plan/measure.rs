@@ -1,13 +1,14 @@
-//! Whether a CPU saves what the plan says, where the plan says: tried, not believed.
+//! Tries whether a CPU saves what the plan says, where the plan says.
 //!
 //! One component after the other is loaded with bytes that are known, and saved by the plan's instruction into
-//! poisoned memory. It must lie where the layout has it, and nothing may be written behind the area. That is
-//! the proof that an area is large enough and laid out right, whatever CPUID says. Then all are in use at
+//! poisoned memory. The component must lie where the layout has it, and the CPU may write nothing behind the
+//! area. So the area is large enough and laid out right, whatever CPUID says. Then all are in use at
 //! once.
 //!
 //! Loading is by XRSTOR from an image that the layout makes, not by each component's own instructions: those
-//! can be missing although XCR0 has the component. It is as strong. A CPU that has the component elsewhere
-//! loads other bytes, saves them there, and leaves at least one byte of the place here as it was.
+//! can be missing although XCR0 has the component. XRSTOR shows as much: a CPU that has the component
+//! elsewhere loads other bytes, saves those bytes elsewhere, and leaves at least one byte of the place here
+//! as it was.
 
 use core::{
     cell::UnsafeCell,
@@ -48,7 +49,7 @@ struct Memory {
 // The area is aligned as the image is.
 const _: () = assert!(MOST % 64 == 0);
 
-/// The memory, which one CPU uses at a time.
+/// The memory of a measurement. One CPU uses it at a time.
 struct Shared {
     taken: AtomicBool,
     memory: UnsafeCell<Memory>,
@@ -193,8 +194,8 @@ impl Plan {
     /// the registers are in their initial state afterwards.
     ///
     /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) and
-    /// [`enable_on_this_cpu`](Self::enable_on_this_cpu) do it. For a plan for ring 3, it is the same proof for
-    /// the system that the program found itself on.
+    /// [`enable_on_this_cpu`](Self::enable_on_this_cpu) do it. For a plan for ring 3, the call shows the same
+    /// for the system that the program runs on.
     ///
     /// It uses 24 KiB of memory of this crate's own, none of them stack, and waits while another CPU is at it; a CPU
     /// that stops within it stops the others. How long it takes: see the crate documentation.
@@ -210,14 +211,14 @@ impl Plan {
     /// # Safety
     ///
     /// * **C1** nothing moves the caller to another CPU or interrupts it until the call has returned; in ring 3,
-    ///   nothing that would notice what the registers hold.
-    /// * **C2** nobody needs what this CPU's registers hold.
+    ///   no code that would notice what the registers hold.
+    /// * **C2** no code needs what this CPU's registers hold.
     /// * **C6** XCR0, and for a plan for ring 0 IA32_XSS, hold what the plan says; IA32_XFD disables none of its
     ///   components.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
-    /// // SAFETY: X1, C6: no permission to use tiles was asked for. C1, C2: nobody holds vector registers here.
+    /// // SAFETY: X1, C6: no permission to use tiles was asked for. C1, C2: no code holds vector registers here.
     /// let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
     /// assert_eq!(unsafe { plan.measure() }, Ok(()));
     /// # Ok::<(), fpu_x86::PlanError>(())

@@ -38,7 +38,7 @@ use crate::{
     save_instruction::{Format, RestoreBy, SaveInstruction},
 };
 
-/// Everything decided once: the components that are switched, the instruction, and the layout.
+/// The decision that a kernel makes once: the components that are switched, the instruction, and the layout.
 ///
 /// It is the backend value: it implements [`fpu_core::RawFpu`]. A kernel makes it at boot and keeps it
 /// in a static; the switching path reads the mask and the instruction from it.
@@ -89,7 +89,7 @@ impl Plan {
     /// restore leaves one of them to the next task:
     ///
     /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](CpuidInfo::keeps_x87_pointers) a plan
-    ///   scrubs by itself, and this is for a kernel that does not believe its hypervisor;
+    ///   scrubs by itself, and this call is for a kernel that does not trust its hypervisor;
     /// * MXCSR, where an image in the compacted format has no SSE state. By SDM vol. 1, 13.8.2, a restore
     ///   initialises MXCSR then, and every CPU that is known here does; Bochs 3.0 does not.
     ///   `settle_on_this_cpu` notices, and scrubs ([`Quirk::KeepsMxcsr`]); `enable_on_this_cpu` refuses such a
@@ -115,7 +115,7 @@ impl Plan {
     /// # Safety
     ///
     /// * **C7** every CPU saves and restores these components as the layout says, or no task holds anything in
-    ///   them, and the memory behind an area is no one's.
+    ///   them, and no code uses the memory behind an area.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -156,7 +156,7 @@ impl Plan {
         Self { trusts_mxcsr: true, ..self }
     }
 
-    /// Does every restore scrub the x87 pointers, and MXCSR?
+    /// Tells whether every restore scrubs the x87 pointers, and MXCSR.
     #[must_use]
     pub fn scrubs(&self) -> bool {
         self.restore_by == RestoreBy::Scrubbing
@@ -187,8 +187,8 @@ impl Plan {
         self.area_len as usize
     }
 
-    /// What was odd about the machine, and what the plan does without on that account. None of it loses
-    /// registers; a kernel logs it.
+    /// The odd words of the machine, and what the plan leaves out because of them. No quirk loses
+    /// registers. A kernel logs them.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -203,7 +203,7 @@ impl Plan {
         self.quirks.iter()
     }
 
-    /// Without which components there would be no plan: x87 and SSE, and what
+    /// The components without which there is no plan: x87 and SSE, and what
     /// [`requiring`](Self::requiring) added. All of a plan for ring 3 are required.
     #[must_use]
     pub fn required(&self) -> Components {

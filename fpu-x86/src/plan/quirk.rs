@@ -1,5 +1,5 @@
-//! What a plan found odd in a machine and does without: nothing that loses registers, so nothing to refuse
-//! it for, but something that a kernel wants to log.
+//! Odd words of a machine, and what a plan leaves out because of them. No quirk loses registers, so none
+//! is a refusal; a kernel logs them.
 
 use core::fmt;
 
@@ -38,7 +38,7 @@ impl fmt::Display for SizeWord {
     }
 }
 
-/// Something that a plan overlooked: see [`Plan::quirks`](crate::Plan::quirks).
+/// A word that a plan did not follow: see [`Plan::quirks`](crate::Plan::quirks).
 ///
 /// ```
 /// use fpu_x86::{Quirk, SizeWord};

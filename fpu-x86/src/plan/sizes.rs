@@ -46,7 +46,7 @@ impl Plan {
         self.note_supported_size();
     }
 
-    /// CPUID(0xD,0).ECX, which does not depend on what is enabled, and on which nothing depends.
+    /// CPUID(0xD,0).ECX, which does not depend on what is enabled. No decision depends on this word.
     pub(super) fn note_supported_size(&mut self) {
         if let Some(computed) = validate::supported_len(&self.facts) {
             let reported = self.facts.standard_supported();
@@ -65,9 +65,9 @@ impl Plan {
         self.quirks.set_size(word, computed, reported);
     }
 
-    /// Takes account of the sizes that CPUID gives after the plan has been put into force, by the same reader
-    /// as the plan's facts: where one is larger than the sum of the components, areas have the larger size
-    /// too. A smaller one, or 0, changes nothing; either is a [`Quirk`](crate::Quirk). `settle_on_this_cpu` has done it.
+    /// Applies the sizes that CPUID gives after the plan has been put into force, by the same reader as the plan's
+    /// facts. A size larger than the sum of the components makes areas as large. A smaller size, or 0, changes
+    /// nothing. Either is a [`Quirk`](crate::Quirk). `settle_on_this_cpu` calls this itself.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};

@@ -1,5 +1,5 @@
-//! Whether CPUID describes a component so that a plan can hold it. Words that contradict themselves cost
-//! the component, not the plan.
+//! Tells whether CPUID describes a component so that a plan can hold it. Words that contradict each
+//! other cost the component, not the plan.
 
 use crate::{
     components::{one, Components},
@@ -8,7 +8,7 @@ use crate::{
     layout::{Layout, Standard, EXTENDED},
 };
 
-/// No set of components of any CPU comes near, in bytes.
+/// A size in bytes that no CPU's components come near.
 pub(crate) const LIMIT: u32 = 1 << 20;
 
 /// What CPUID says of a component that the plan could hold, or the word for which it cannot: it has a size,

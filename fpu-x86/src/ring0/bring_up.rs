@@ -154,7 +154,7 @@ pub unsafe fn bring_up_boot_cpu<C: Pinned>(
 ///
 /// # Safety
 ///
-/// As for [`bring_up_boot_cpu`]. That the facts are this CPU's is not relied on: what they promise is tried.
+/// As for [`bring_up_boot_cpu`]. The call does not rely on the facts being this CPU's: it tries what they promise.
 pub unsafe fn bring_up_boot_cpu_given<C: Pinned>(
     cpu: &CpuidInfo,
     number: u32,

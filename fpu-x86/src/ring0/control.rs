@@ -12,7 +12,7 @@ use crate::{
     save_instruction::SaveInstruction,
 };
 
-/// The control registers of one CPU, as far as they decide over the FPU's state.
+/// The control registers of one CPU that govern the FPU's state.
 ///
 /// ```
 /// use fpu_x86::{Components, ControlState, Plan};
@@ -20,7 +20,7 @@ use crate::{
 /// let plan = Plan::detect_kernel(Components::USER)?;
 /// let mut state = ControlState::of(&plan);
 /// assert_eq!(state.verify(&plan), Ok(()));
-/// state.cr0 |= 1 << 3; // someone sets TS
+/// state.cr0 |= 1 << 3; // other code sets TS
 /// assert!(state.verify(&plan).is_err());
 /// # }
 /// # Ok::<(), fpu_x86::PlanError>(())
@@ -94,13 +94,13 @@ impl ControlState {
         state
     }
 
-    /// Does this CPU still hold what [`Plan::enable_on_this_cpu`] put there? The check of shadows against
-    /// hardware: after bring-up, after a resume, and whenever in doubt.
+    /// Compares this CPU's control registers with the values that [`Plan::enable_on_this_cpu`] wrote:
+    /// after bring-up, after a resume, and whenever in doubt.
     ///
     /// # Errors
     ///
-    /// The first register that differs. Code that changed it has to be found: tasks may by now have used
-    /// what is not saved.
+    /// The first register that differs. Find the code that changed it: tasks may have used components
+    /// that no save holds.
     #[doc(alias = "fpu__init_check_bugs")]
     pub fn verify(&self, plan: &Plan) -> Result<(), ControlMismatch> {
         use ControlRegister as R;
@@ -131,7 +131,7 @@ impl core::error::Error for ControlMismatch {}
 
 impl Plan {
     /// Components that IA32_XFD disables while the plan is in use: enabled in XCR0, able to be disabled, and
-    /// not in the plan's areas. Nothing is like that in a plan for ring 0.
+    /// not in the plan's areas. A plan for ring 0 has no such component.
     #[must_use]
     pub fn xfd(&self) -> Components {
         self.xcr0()

@@ -21,8 +21,8 @@ pub(crate) const IA32_XFD: u32 = 0x1C4;
 const IA32_XFD_ERR: u32 = 0x1C5;
 pub(crate) const IA32_XSS: u32 = 0xDA0;
 
-/// Why a CPU was not set up. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before; what the registers of the FPU
-/// hold is not.
+/// Why a CPU was not set up. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before; the contents of the FPU's
+/// registers are not.
 ///
 /// ```
 /// use fpu_x86::EnableError;
@@ -35,8 +35,7 @@ pub enum EnableError {
     WrongRing(u8),
     /// The plan is one for ring 3.
     UserPlan,
-    /// This CPU's CPUID is not one to make a plan from, or nothing is left of the plan that the kernel could do
-    /// with.
+    /// No plan can be made from this CPU's CPUID, or what is left of the plan lacks what the kernel requires.
     Plan(PlanError),
     /// This CPU is not like the plan's.
     Cpu(CpuMismatch),
@@ -53,7 +52,7 @@ pub enum EnableError {
         vector: u32,
     },
     /// The CPU's restore leaves MXCSR as it is where the image has no SSE state, so that a task would find
-    /// another's: no CPU does, an emulator might. Use [`Plan::scrubbing`] on all CPUs.
+    /// another task's. No known CPU does, an emulator might. Use [`Plan::scrubbing`] on all CPUs.
     KeepsMxcsr,
     /// A register reads otherwise than it was written.
     Verify(ControlMismatch),
@@ -92,7 +91,7 @@ fn refused(register: ControlRegister, vector: u32) -> Result<(), EnableError> {
     }
 }
 
-/// Turns on what FXSAVE and SSE need, on a CPU whose firmware left it off, so that
+/// Turns on the control bits that FXSAVE and SSE need, on a CPU whose firmware left them off, so that
 /// [`Plan::detect_kernel`] can ask for the MXCSR mask: CR0.MP and NE set, EM and TS clear, CR4.OSFXSR and
 /// OSXMMEXCPT set. [`Plan::enable_on_this_cpu`] does it too.
 ///
@@ -100,8 +99,8 @@ fn refused(register: ControlRegister, vector: u32) -> Result<(), EnableError> {
 ///
 /// * **C1** in ring 0, and nothing moves the caller to another CPU or interrupts it until the call has
 ///   returned.
-/// * **C4** the kernel has handlers of #MF and #XM, or no x87 or SIMD exception can be unmasked; nothing
-///   relies on #NM from CR0.TS; whoever keeps copies of CR0 and CR4 reads them again.
+/// * **C4** the kernel has handlers of #MF and #XM, or no x87 or SIMD exception can be unmasked; no code
+///   relies on #NM from CR0.TS; code that keeps copies of CR0 and CR4 reads them again.
 ///
 /// ```no_run
 /// // SAFETY: C1, C4: early in boot, interrupts are off, the IDT is loaded.
@@ -130,7 +129,7 @@ impl ControlState {
     /// # let plan = Plan::detect_kernel(Components::USER).unwrap();
     /// // SAFETY: C1: in ring 0, interrupts are off; CPUID is the CPU's own.
     /// let state = unsafe { ControlState::read() };
-    /// state.verify(&plan).expect("somebody changed the FPU's control registers");
+    /// state.verify(&plan).expect("other code changed the FPU's control registers");
     /// ```
     #[must_use]
     pub unsafe fn read() -> Self {
@@ -175,7 +174,7 @@ impl ControlState {
     }
 }
 
-/// What the control registers held, to be put back.
+/// The values of the control registers before, to be put back.
 pub(super) struct Before {
     cr0: u64,
     cr4: u64,
@@ -194,14 +193,14 @@ impl Before {
         Self { cr0, cr4, xcr0: None, xss: None, xfd: None }
     }
 
-    /// Puts all of it back that was changed.
+    /// Puts back every register that was changed.
     ///
     /// # Safety
     ///
     /// C1.
     pub(super) unsafe fn put_back(&self) {
-        // SAFETY: N4: C1. N5: the values of before. What was written before could be written again; if not, it
-        // cannot be helped. N3: XCR0 was read, so OSXSAVE is set.
+        // SAFETY: N4: C1. N5: the values of before. A value that could be written before can be written again;
+        // a fault here has no other answer. N3: XCR0 was read, so OSXSAVE is set.
         unsafe {
             if let Some(xfd) = self.xfd {
                 let _refused = insn::wrmsr(IA32_XFD, xfd);
@@ -231,8 +230,9 @@ unsafe fn read_msr(register: ControlRegister, number: u32) -> Result<Option<u64>
 }
 
 impl Plan {
-    /// Puts the plan into force on this CPU: when it comes online, and again on resume, as the control
-    /// registers are lost with the power. Before the CPU's word of `fpu-core` is opened. On the CPU that boots,
+    /// Puts the plan into force on this CPU: before it goes online, and again on resume, because a suspend
+    /// loses the control registers. The kernel calls this before it opens the CPU's word of `fpu-core`. On the
+    /// CPU that boots,
     /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) comes first, and makes of the plan one that works.
     ///
     /// In this order: this CPU is compared with the plan's, and refused before anything changes if it is
@@ -248,8 +248,8 @@ impl Plan {
     /// # Safety
     ///
     /// * **C1** as for [`enable_legacy_on_this_cpu`]; in other rings it is refused.
-    /// * **C2** nobody needs what this CPU's registers hold, and no task's registers are claimed to be on
-    ///   it: the CPU's word is not open.
+    /// * **C2** no code needs what this CPU's registers hold, and the CPU claims no context: its word is
+    ///   not open.
     /// * **C3** all CPUs of the system use this plan; no area of another one is ever loaded on them.
     /// * **C4** as for [`enable_legacy_on_this_cpu`].
     /// * **C5** until the CPU goes offline, nothing else changes those bits of CR0 and CR4, or XCR0,
@@ -260,7 +260,7 @@ impl Plan {
     /// use fpu_x86::{Components, Plan};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let plan = Plan::detect_kernel(Components::USER | Components::CET_U)?;
-    /// // SAFETY: C1 to C5: a CPU of ours that comes online, interrupts off, nothing run on it yet.
+    /// // SAFETY: C1 to C5: a CPU of this kernel that goes online, interrupts off, no task has run on it.
     /// let state = unsafe { plan.enable_on_this_cpu() }?; // on each CPU
     /// println!("XCR0 is {:#x?}", state.xcr0);
     /// # Ok(())
@@ -275,8 +275,8 @@ impl Plan {
         unsafe { self.enable_given(&cpu) }
     }
 
-    /// The same on a CPU whose CPUID is given: no CPUID is executed, and none needed whose answer depends on
-    /// what is enabled.
+    /// The same with given facts: the call executes no CPUID, and needs no word that depends on what is
+    /// enabled.
     ///
     /// # Errors
     ///
@@ -284,8 +284,8 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu). That the facts are this CPU's is not
-    /// relied on: what they promise is tried.
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu). The call does not rely on the facts
+    /// being this CPU's: it tries what they promise.
     ///
     /// ```no_run
     /// use fpu_x86::{Components, CpuidInfo, Plan};
@@ -295,7 +295,7 @@ impl Plan {
     /// let mut plan = Plan::detect_kernel_given(facts.clone(), Components::USER)?;
     /// // SAFETY: C1 to C5: the CPU that boots, interrupts off, the handlers installed.
     /// unsafe { plan.settle_given(&facts) }?;
-    /// // SAFETY: C1 to C5: another CPU that comes online.
+    /// // SAFETY: C1 to C5: another CPU that goes online.
     /// unsafe { plan.enable_given(&facts) }?;
     /// # Ok(())
     /// # }

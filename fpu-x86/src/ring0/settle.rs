@@ -1,8 +1,8 @@
 //! The CPU that boots: from a plan that CPUID suggests to one that works.
 //!
-//! The plan is put into force. Where that is refused, the plan becomes smaller by what was refused, and is tried
-//! again: each time it loses components, an instruction or a register, so that this ends, with FXSAVE if with
-//! nothing else.
+//! The code puts the plan into force. Where the CPU refuses a part, the plan loses that part and is tried again.
+//! Each round takes components, an instruction or a register from the plan, so the rounds end, at the latest
+//! with FXSAVE.
 
 use raw_cpuid::CpuIdReaderNative;
 
@@ -21,12 +21,12 @@ use crate::{
 };
 
 impl Plan {
-    /// On the CPU that boots: puts the plan into force as far as it works there, and makes it what does. After that
-    /// it is the plan for all CPUs and areas; its [quirks](Self::quirks) are what a kernel logs.
+    /// On the CPU that boots: puts the plan into force as far as it works there, and takes the rest out of the
+    /// plan. What is left is the plan for all CPUs and areas. A kernel logs its [quirks](Self::quirks).
     ///
     /// It does what [`enable_on_this_cpu`](Self::enable_on_this_cpu) does, and takes an answer instead of an error:
     /// components that XCR0 or IA32_XSS refuses, or that are not saved where CPUID says, are left out with
-    /// their group; an instruction that faults makes room for the next best; a register that CPUID promises and
+    /// their group; the next best instruction replaces one that faults; a register that CPUID promises and
     /// that faults is left alone with what depends on it; where restores keep MXCSR, the plan scrubs.
     /// Afterwards CPUID's sizes are read, and areas are made larger if one of them says so.
     ///
@@ -66,8 +66,8 @@ impl Plan {
         Ok(())
     }
 
-    /// The same on a CPU whose CPUID is given: none is executed. Sizes that CPUID would give afterwards are not
-    /// looked at; a kernel that can read them passes them to [`with_sizes`](Self::with_sizes).
+    /// The same with given facts: the call executes no CPUID. It does not look at the sizes that CPUID would
+    /// give afterwards; a kernel that can read these sizes passes them to [`with_sizes`](Self::with_sizes).
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl Plan {
             let _refused = insn::xsetbv0(before);
             insn::set_cr4(cr4);
         }
-        // Supervisor components are not its business.
+        // XCR0 does not enable supervisor components.
         accepted | Components::SUPERVISOR
     }
 
@@ -233,7 +233,7 @@ impl Plan {
         self.leave_out(disabled, why)
     }
 
-    /// A register took the value without a fault, and holds another one. `None` if that cannot be helped.
+    /// A register took the value without a fault, and holds another one. `None` if no smaller plan helps.
     fn keep_what_it_kept(
         &mut self,
         register: ControlRegister,

@@ -70,7 +70,7 @@ fn recorded_cpus_with_xsave() {
             _ if dormant => {
                 assert_eq!(plan.unwrap().save_instruction(), SaveInstruction::Fxsave, "{name}")
             }
-            // What the system enabled is not recorded there: nothing but x87 and SSE can be saved.
+            // What the system enabled is not recorded there: only x87 and SSE can be saved.
             status @ ("zero_leaf_d" | "no_leaf_d") => {
                 let why = match status {
                     "zero_leaf_d" => PlanError::EmptyXsaveLeaf,
@@ -444,7 +444,7 @@ fn every_quirk_has_a_plan_for_ring_0() {
     }
 }
 
-/// In ring 3 every one of them has a plan, but for the one whose registers no instruction is known to save.
+/// In ring 3 every machine has a plan, except the one whose registers no known instruction saves.
 #[test]
 fn every_quirk_has_a_plan_for_ring_3() {
     for line in QUIRKS.lines() {

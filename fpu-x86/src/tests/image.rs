@@ -127,7 +127,7 @@ fn formats_convert_into_one_another_without_loss() {
                     let copy = image(&target, &to);
                     same(&source, &copy, &what);
                     no_residue(&copy, &what);
-                    // Absent stays absent, but for SSE where the compacted format has MXCSR only with it.
+                    // Absent stays absent, except SSE where the compacted format has MXCSR only with it.
                     let mut expect = source.present();
                     if to.format() == Format::Compacted && source.mxcsr() != INITIAL_MXCSR {
                         expect |= Components::SSE;

@@ -161,7 +161,7 @@ fn in_use_is_what_this_cpu_says() {
     }
     assert_eq!(in_use & !plan.xcr0().bits(), 0, "{in_use:#x}: not enabled");
     assert_ne!(in_use & Components::AVX.bits(), 0, "{in_use:#x}: a YMM register was written");
-    // As if it had tiles: nobody here has been given any, and a CPU may call initial ones in use all the same.
+    // As if the plan had tiles: no test has permission to use tiles, and a CPU may call initial tiles in use.
     let with = tiles().plan().unwrap();
     // SAFETY: S2: it only asks. N3, N8: as above.
     let (kept, said) = unsafe { (with.keeps_awake(), xgetbv1()) };

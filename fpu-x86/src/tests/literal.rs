@@ -1,4 +1,4 @@
-//! What the manuals say, in their numbers: nothing here is computed from the constants that it checks.
+//! The manuals' numbers, literally: no test here computes from the constants that it checks.
 
 use core::ptr::NonNull;
 use std::{vec, vec::Vec};
@@ -42,7 +42,7 @@ fn control_registers_are_those_of_the_manual() {
 }
 
 /// AuthenticAMD and HygonGenuine, families 17h and 18h: XSAVES may lose XMM registers (erratum 1386), restores keep
-/// x87 pointers without CPUID 80000008:EBX\[2\]. Nobody else's, whatever the family.
+/// x87 pointers without CPUID 80000008:EBX\[2\]. No other vendor's, whatever the family.
 #[test]
 fn vendors_and_families_decide_over_errata() {
     const AMD: [u32; 3] = [0x6874_7541, 0x444D_4163, 0x6974_6E65];

@@ -10,7 +10,7 @@ fn plans() -> Vec<Plan> {
     let refusing = Components::MPX | Components::AMX;
     // SAFETY: X1: nothing here uses them.
     let all = unsafe { Plan::detect_user_without(refusing) }.unwrap();
-    // SAFETY: X1: no other thread's registers are this test's business.
+    // SAFETY: X1: this test changes no other thread's registers.
     let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
     let mut plans: Vec<Plan> = SaveInstruction::ALL
         .iter()
@@ -173,7 +173,7 @@ fn each_wrong_byte_of_a_save_is_named() {
     }
 }
 
-/// Nothing of what was tried is left to whoever runs next.
+/// A measurement leaves nothing to the code that runs next.
 #[test]
 fn the_registers_are_initial_afterwards() {
     #[repr(C, align(64))]

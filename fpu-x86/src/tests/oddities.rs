@@ -1,5 +1,5 @@
-//! What real CPUs do that one would not expect, with their words typed in: each is handled, or refused by
-//! name. And sets that no CPU accepts.
+//! Unexpected words of real CPUs, typed in: each is handled, or refused by name. And sets that no CPU
+//! accepts.
 
 use crate::{
     components::Components as C,
@@ -112,7 +112,7 @@ fn leaves_that_are_zero_or_missing() {
         );
         assert!(plan.quirks().eq([quirk]));
         assert_eq!(ControlState::of(&plan).cr4 & CR4_OSXSAVE, 0, "nobody can use AVX");
-        // In ring 3 somebody can: the system has enabled it.
+        // In ring 3 tasks can use it: the system has enabled it.
         assert_eq!(words.plan(), Err(why));
         let plan = words.xcr0(3).plan().unwrap();
         assert_eq!((plan.save_instruction(), plan.area_len()), (SaveInstruction::Fxsave, 512));
@@ -211,7 +211,7 @@ fn sets_that_xsetbv_refuses_are_errors() {
         assert_eq!(why, Err(PlanError::IllegalXcr0(illegal)), "{illegal:?}");
     }
     assert_eq!(with_apx.kernel(C::X87 | C::AVX), Err(PlanError::Uncovered { missing: C::SSE }));
-    // What no CPU has together is not the kernel's fault.
+    // A set that no CPU has is not the kernel's mistake.
     let plan = with_apx.kernel(C::all()).unwrap();
     assert_eq!(plan.xcr0(), avx | C::AVX512 | C::AMX | C::APX);
     let why = LeftOut::Excluded { by: C::APX };

@@ -1,4 +1,4 @@
-//! Layouts from random words: what no CPU says, a layout survives.
+//! Layouts from random words, which no CPU gives: each is sound or refused.
 
 use raw_cpuid::CpuIdResult;
 use std::{collections::BTreeMap, println, vec::Vec};
@@ -38,7 +38,7 @@ impl Random {
     }
 }
 
-/// Leaf 0xD of a CPU that nobody built. In most cases the offsets are those of a packed area in random
+/// Leaf 0xD of a CPU that does not exist. In most cases the offsets are those of a packed area in random
 /// order; words are then spoilt in some.
 fn words(random: &mut Random) -> BTreeMap<u32, [u32; 4]> {
     const ALL: u64 = u64::MAX >> 1;

@@ -1,4 +1,4 @@
-//! Plans for CPUs that nobody has at hand, from made-up words: everything a user program can hold, and
+//! Plans for CPUs that are not at hand, from made-up words: everything a user program can hold, and
 //! a shadow stack.
 
 use raw_cpuid::CpuIdResult;

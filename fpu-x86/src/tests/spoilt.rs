@@ -256,7 +256,7 @@ fn sizes_after_enabling_only_enlarge() {
     assert_eq!(sizes(&larger), expect, "what was said before is forgotten");
     let absurd = plan.clone().with_sizes(&after(u32::MAX, (1 << 20) + 1));
     assert_eq!(absurd.area_len(), 2448);
-    // The same words again: as if nothing had been.
+    // The same words again give the same plan.
     assert_eq!(absurd.with_sizes(&after(2688, 2448)), plan);
     let standard = big_core()
         .kernel(C::USER)
@@ -272,7 +272,7 @@ fn sizes_after_enabling_only_enlarge() {
     assert_eq!(legacy.clone().with_sizes(&after(9, 9)), legacy, "FXSAVE has 512 bytes");
 }
 
-/// PKRU is not saved, so that its place is of no importance, and none is believed.
+/// PKRU is not saved, so its place does not matter, and no place is trusted.
 #[test]
 fn pkru_that_is_misdescribed_has_no_place() {
     for words in [[u32::MAX, 2688, 0, 0], [8, 0, 0, 0], [8, 2688, 1, 0], [0; 4], [8, 1152, 0, 0]] {

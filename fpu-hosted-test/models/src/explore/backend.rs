@@ -26,7 +26,7 @@ pub(super) const KERNEL: Symbol = 3;
 pub(super) const TORN: Symbol = 4;
 /// The gate of a CPU that is open.
 const GATE_OPEN: u64 = 1;
-/// The first that can be somebody's.
+/// The first that a context can have.
 pub(super) const FIRST: Symbol = 16;
 
 /// Memory for one image.
@@ -104,7 +104,7 @@ pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
         image.bytes = symbol;
     }
 }
-/// An image with that symbol, and bytes of somebody else where it is absent.
+/// An image with that symbol, and another context's bytes where it is absent.
 ///
 /// # Safety
 ///
@@ -208,7 +208,7 @@ unsafe impl CompareFpu for Symbolic {
     }
 }
 // SAFETY: Z1: what is not initial is taken to have such registers. Z2: that no task can hold what is left is more
-// than the duty asks for; whoever trusts the registers then is found out.
+// than the duty asks for; code that trusts the registers then is found out.
 unsafe impl IdleFpu for Symbolic {
     unsafe fn keeps_awake(&self) -> bool {
         self.line.step();
@@ -326,7 +326,7 @@ mod tests {
     use super::*;
     use fpu_core::SaveArea;
 
-    /// What is initial is left out of a save; the old bytes stay, and nobody finds them.
+    /// A save leaves out what is initial; the old bytes stay, and no context finds them.
     #[test]
     fn an_initial_image_is_absent_over_old_bytes() {
         let cpu = Symbolic::new(Box::leak(Box::default()));

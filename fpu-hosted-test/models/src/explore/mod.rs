@@ -14,7 +14,8 @@
 //!
 //! # What is asked
 //!
-//! A context that enters user mode, a persistent run, or a view of an image finds what it must hold, whoever wrote
+//! A context that enters user mode, a persistent run, or a view of an image finds what it must hold, by any writer
+//! that wrote
 //! it last. A CPU's registers have one claim at most; registers that are claimed hold what is claimed, and in
 //! 2a memory does too. Nothing that a right kernel does is refused on a CPU that is open. What is refused, inside
 //! sections, in non-maskable interrupts, of a context that is live elsewhere, changes nothing. A CPU's

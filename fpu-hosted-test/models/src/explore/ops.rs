@@ -70,7 +70,7 @@ pub enum Op {
     Out(Form),
     /// The same, planned and not executed.
     DropOutPlan,
-    /// The current task goes to user mode and comes back.
+    /// The current task enters and leaves user mode.
     Enter(Form, User),
     /// It does not: the restore fails.
     EnterFails(Form),
@@ -102,9 +102,9 @@ pub enum Op {
     Resume,
     /// The CPU goes offline and loses its registers.
     Offline,
-    /// It comes back.
+    /// The CPU goes online again.
     Online,
-    /// It comes back under a number that no CPU has had, as its own is used up.
+    /// The CPU goes online under a number that no CPU has had, because its own is used up.
     OnlineAnew,
     /// A stopped task, or the guest, is read.
     StoppedRead,

@@ -82,7 +82,7 @@ impl Machine {
         }
     }
 
-    /// Whoever makes memory differ from some CPU's registers ends that CPU's claim first: what other CPUs claim, an
+    /// Code that makes memory differ from some CPU's registers ends that CPU's claim first: what other CPUs claim, an
     /// image shows at every step too.
     fn claims_of_others_hold(&self, at: usize) {
         for (which, slot) in self.slots.iter().enumerate() {

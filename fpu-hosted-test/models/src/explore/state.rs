@@ -120,7 +120,8 @@ impl State {
         let place = |places: &[u8], old: usize| {
             places.iter().position(|&place| usize::from(place) == old).unwrap_or(0)
         };
-        // Somebody expects it: the first who does names it. Nobody does: all such are alike.
+        // If a context expects the contents, the first such context names them. If none does, all
+        // such contents are alike.
         let name = |symbol: Symbol| match symbol {
             INITIAL => 1,
             _ => (0..contexts)

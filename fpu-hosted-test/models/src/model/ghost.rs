@@ -12,7 +12,7 @@ pub struct Regs {
     pub high: u64,
 }
 
-/// Who put a value there; 0 is the initial state, which nobody did.
+/// The writer of a value; 0 is the initial state, which has no writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Author {
     User = 1,

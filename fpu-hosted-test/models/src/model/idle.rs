@@ -13,7 +13,7 @@ fn idles(cpu: &Cpu) {
     }
 }
 
-/// What is given up is claimed by nobody, here or on the CPU where the task comes back; where nothing is,
+/// No CPU claims what is given up, here or on the CPU where the task resumes; where nothing is,
 /// the claim survives (I1, I2).
 pub const BETWEEN: Model = Model {
     name: "idle_between_tasks",

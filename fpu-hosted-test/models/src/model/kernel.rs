@@ -62,7 +62,7 @@ fn context(area: Image) -> TaskFpu<Registers, Image> {
     }
 }
 
-/// A place in a run queue. Whoever takes the task out is the one that runs, stops or reaps it.
+/// A place in a run queue. The CPU that takes the task out runs, stops or reaps it.
 #[derive(Debug)]
 pub struct Slot(AtomicPtr<Task>);
 
@@ -72,7 +72,7 @@ impl Slot {
     pub fn new() -> Self {
         Self(AtomicPtr::new(null_mut()))
     }
-    /// The task, if nobody has it.
+    /// The task, if no CPU has taken it.
     pub fn take(&self) -> Option<Arc<Task>> {
         let relaxed = forgets(Embedder::RelaxedHandOver);
         let order = if relaxed { Ordering::Relaxed } else { Ordering::Acquire };
@@ -426,7 +426,7 @@ impl Cpu {
         }
         let shared = forgets(Embedder::SharedCpuNumber);
         let number = if shared { self.number % 2 } else { self.number };
-        // SAFETY: O1: each CPU of a model has its number to itself. O2: nobody else touches the words.
+        // SAFETY: O1: each CPU of a model has its number to itself. O2: no other code touches the words.
         must(unsafe { self.pinned().fpu_online(number) }, "coming online");
         self.going_offline.set(false);
     }

@@ -9,7 +9,7 @@ use super::{
     arm, cover, ghost::UNDEFINED, must, on_cpus, witness::Pin, Cpu, Machine, Model, Slot, Task,
 };
 
-/// No claim on a CPU's registers survives its going offline, whoever comes back to it (I2, I10).
+/// No claim on a CPU's registers survives offline, whichever task runs there next (I2, I10).
 pub const OFFLINE: Model = Model {
     name: "offline_online_and_back",
     guards: "I2 I10",
@@ -135,7 +135,7 @@ pub const EXHAUSTED: Model = Model {
 };
 
 /// An interrupt that runs a section and then a virtual CPU, at each step of going offline: the stamp under
-/// which the virtual CPU was loaded is not issued again after the CPU has come back (I2).
+/// which the virtual CPU was loaded is not issued again when the CPU is online again (I2).
 pub const OFFLINE_INTERRUPTED: Model = Model {
     name: "offline_interrupted_at_every_step",
     guards: "I2",

@@ -10,7 +10,7 @@ use super::{
     must, on_cpus, Cpu, Machine, Model, Slot, Task,
 };
 
-/// After a failed restore the registers are nobody's: not the task's whose image it was, and not the one's
+/// After a failed restore the registers are unowned: not the task's whose image it was, and not the one's
 /// that was in them before; both can run again (I4).
 pub const FAILED: Model = Model {
     name: "failed_restore",

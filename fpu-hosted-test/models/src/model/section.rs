@@ -157,8 +157,8 @@ pub const NMI: Model = Model {
     },
 };
 
-/// A persistent context keeps its registers over the time between two runs if nobody else used them,
-/// and if anybody did, it is loaded again; the task around it too (I1, I2, I11).
+/// A persistent context keeps its registers between two runs if no other code used them, and is
+/// loaded again otherwise; the task around the runs too (I1, I2, I11).
 pub const PERSISTENT: Model = Model {
     name: "persistent_contexts",
     guards: "I1 I2 I11",
@@ -214,7 +214,7 @@ fn guest_runs(cpu: &Rc<Cpu>, guest: &Task) {
 }
 
 /// A session finds a task in each of the three states; what it reads is current, what it writes is what
-/// runs next, and a reload takes the registers from whoever was in them (I1, no lost write).
+/// runs next, and a reload takes the registers from the context that had them (I1, no lost write).
 pub const SESSION: Model = Model {
     name: "session_write",
     guards: "I1, no lost write",

@@ -1,4 +1,4 @@
-//! Switching, migration, and leaving for somebody without a context.
+//! Switching, migration, and switches to a thread without a context.
 
 use super::{on_cpus, Cpu, Machine, Model};
 
@@ -77,7 +77,7 @@ pub const ALTERNATE: Model = Model {
 };
 
 /// Idle and a kernel thread in between cost no save and no restore, and a task that is stolen
-/// meanwhile is noticed when it comes back (I1, I2).
+/// meanwhile is noticed when the task resumes (I1, I2).
 pub const BOUNCE: Model = Model {
     name: "idle_and_kernel_thread_bounce",
     guards: "I1 I2",

@@ -48,12 +48,12 @@ fpu_core_loom::witness! {
     }
 }
 
-/// The proof that a task is stopped: whoever makes it has taken the task out of its slot.
+/// The proof that a task is stopped: its maker has taken the task out of its slot.
 #[derive(Debug)]
 pub struct Proof<'c>(pub &'c Cpu, pub &'c Task);
 
 fpu_core_loom::witness! {
-    // SAFETY: T1, T2: a task taken is nobody else's until it is put back, by release and acquire. T3: a field.
+    // SAFETY: T1, T2: a task taken is its taker's until it is put back, by release and acquire. T3: a field.
     unsafe impl Stopped for Proof<'_> {
         backend: Registers = |proof| proof.0.registers.the_backend(),
         context: |proof| proof.1.fpu.context(),
