@@ -46,7 +46,7 @@ protocol! {
         "task.rs":
          "unsafe { steps::load(self.context(), cpu, live) }?;" =>
          "if let Err(why) = unsafe { steps::load(self.context(), cpu, live) } {
-         self.word.publish(Word::both(live));
+         self.word.publish(crate::protocol::word::Word::both(live));
          return Err(why);
          }";
     ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
@@ -198,13 +198,13 @@ protocol! {
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(3),
         "session/open.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(3),
-        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "child.word.publish(self.word.load());";
+        "session/open.rs": "child.word.mark_nowhere();" => "child.word.publish(self.word.load());";
     ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
-        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "";
+        "session/open.rs": "child.word.mark_nowhere();" => "";
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0, At(2),
         "task.rs": "unsafe { backend.write_initial(task.base()) };" => "";
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0, At(2),
-        "task.rs": "self.word.publish(Word::NOWHERE);" => "";
+        "task.rs": "self.word.mark_nowhere();" => "";
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0, At(5),
         "protocol/steps.rs":
          "let fresh = current.next();" =>
@@ -301,11 +301,11 @@ protocol! {
          "context.tell(cpu, EventKind::Saved);
          context.word.publish(word);";
     ResetMarksLate, "the order of mark and image at exec" => [SCENARIO], "I1", "written while CPU 0 claims what was there", At(2),
-        "task.rs": "self.word.publish(Word::NOWHERE);" => "",
+        "task.rs": "self.word.mark_nowhere();" => "",
         "task.rs":
          "unsafe { closed.cpu().backend().write_initial(self.base()) };" =>
          "unsafe { closed.cpu().backend().write_initial(self.base()) };
-         self.word.publish(Word::NOWHERE);";
+         self.word.mark_nowhere();";
     LastStampTaken, "one of the stamps kept back" => [SCENARIO], "I2", "a stamp goes back", At(6),
         "protocol/cpu_word.rs": "0u64.wrapping_sub(3 * STEP)" => "0u64.wrapping_sub(2 * STEP)";
     OfflineTakesNoStep, "the stamp taken by going offline" => [SCENARIO], "I2", "a stamp goes back", At(9),
@@ -315,4 +315,28 @@ protocol! {
     OfflineAndBackTakeNoStep, "both" => power::OFFLINE, "I2", "undefined registers", 0, At(2),
         "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()",
         "protocol/cpu_word.rs": "self.open().another()" => "Ok(self.open())";
+    ClaimEndRelaxed, "the release of the end of a claim" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "session/typed.rs":
+         "self.drop_claim();
+         self.become_state()
+         }
+
+         fn" =>
+         "self.word().mark_nowhere();
+         self.become_state()
+         }
+
+         fn";
+    OtherClaimEndRelaxed, "the same of another CPU's claim" => wrong::IN_MEMORY_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "session/typed.rs":
+         "if self.word().load() != Word::NOWHERE {
+         self.drop_claim();" =>
+         "if self.word().load() != Word::NOWHERE {
+         self.word().mark_nowhere();";
+    StoppedMarkRelaxed, "the same before a debugger writes" => wrong::IN_STOPPED_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "stopped.rs": "self.task.word.publish(Word::NOWHERE);" => "self.task.word.mark_nowhere();";
+    LoadBesideMarkRelaxed, "the release of the mark after a session's load" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "protocol/steps.rs":
+         "context.word.publish(Word::both(stamp));" =>
+         "context.word.mark_live(Stamp::from_bits(Word::both(stamp).bits()));";
 }
