@@ -162,7 +162,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 24] = [
+const GOALS: [(&str, u64, &str, &str); 25] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -170,6 +170,7 @@ const GOALS: [(&str, u64, &str, &str); 24] = [
     ("irq_sections", 200, "sections in interrupts", "max"),
     ("sections", 200, "sections", "max"),
     ("busy", 10, "refused sections", "max"),
+    ("worker_busy", 5, "refused sections in workers", "max"),
     ("nmis", 20, "non-maskable interrupts", "max"),
     ("steps", 1000, "single steps", "max"),
     ("step_sections", 100, "sections after single steps", "max"),

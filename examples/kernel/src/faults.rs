@@ -31,6 +31,7 @@ pub enum Fault {
     NoResched,
     NoMigration,
     NoIrqSections,
+    MaskedWorkers,
     ShortArea,
     MovedComponent,
     LegacyRestore,
@@ -61,7 +62,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -86,6 +87,7 @@ impl Fault {
         Self::NoResched,
         Self::NoMigration,
         Self::NoIrqSections,
+        Self::MaskedWorkers,
         Self::ShortArea,
         Self::MovedComponent,
         Self::LegacyRestore,
@@ -122,6 +124,7 @@ impl Fault {
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
             Self::NoIrqSections => "no-irq-sections",
+            Self::MaskedWorkers => "masked-workers",
             Self::ShortArea => "short-area",
             Self::MovedComponent => "moved-component",
             Self::LegacyRestore => "legacy-restore",
@@ -163,6 +166,7 @@ impl Fault {
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
             Self::NoIrqSections => "interrupt handlers never ask for a section",
+            Self::MaskedWorkers => "kernel threads use the registers with interrupts off",
             Self::ShortArea => "CPUID packs AVX-512 behind AVX, so that areas are too short",
             Self::MovedComponent => "CPUID has AVX elsewhere than the CPU saves it",
             Self::LegacyRestore => "FXRSTOR restores what XSAVES has saved",
@@ -187,6 +191,7 @@ impl Fault {
             Self::NoResched => &["with a preemption due"],
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
+            Self::MaskedWorkers => &["too few refused sections in workers"],
             Self::NoPkru => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],

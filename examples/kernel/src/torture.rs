@@ -23,7 +23,7 @@ use crate::{
     regs::{self, RegFile},
     sched::{self, Next},
     seeded, serial,
-    task::{Memory, Task, AREA},
+    task::{Kind, Memory, Task, AREA},
     trap::{Frame, TIMER},
     user::RAISE,
     verdict, watch,
@@ -33,6 +33,8 @@ use crate::{
 pub static IRQ_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static BUSY: AtomicU64 = AtomicU64::new(0);
+/// Of these, those that had interrupted a worker's section or guest.
+pub static WORKER_BUSY: AtomicU64 = AtomicU64::new(0);
 pub static NMIS: AtomicU64 = AtomicU64::new(0);
 /// Single steps, those after which a section was asked for, and had.
 pub static STEPS: AtomicU64 = AtomicU64::new(0);
@@ -141,11 +143,13 @@ pub fn tick(_frame: &Frame) {
         // SAFETY: H2 is broken on purpose.
         unsafe { scribble(cpu) };
     } else if !seeded::on(Fault::NoIrqSections) && random & 3 != 0 {
-        match irq_section(cpu, units(random)) {
-            true => &IRQ_SECTIONS,
-            false => &BUSY,
+        if irq_section(cpu, units(random)) {
+            IRQ_SECTIONS.fetch_add(1, Relaxed);
+        } else {
+            BUSY.fetch_add(1, Relaxed);
+            let worker = cpu.current().kind == Kind::Worker;
+            WORKER_BUSY.fetch_add(worker.into(), Relaxed);
         }
-        .fetch_add(1, Relaxed);
     }
     if random & 0x70 == 0 {
         // To itself; the CPU that takes others down, and so knows that they are not on their way, to all.
@@ -339,7 +343,9 @@ pub fn step(frame: &mut Frame) {
 /// A kernel thread: sections, its guest, and giving way.
 pub fn worker() -> ! {
     loop {
-        interrupts::enable();
+        if !seeded::on(Fault::MaskedWorkers) {
+            interrupts::enable();
+        }
         let cpu = preempt_off();
         // Often none, so that a guest meets the claim of a task.
         for _ in 0..(cpu.random() % 4).saturating_sub(1) {

@@ -62,7 +62,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 25] {
+) -> [(&'static str, u64, u64); 26] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -77,6 +77,7 @@ fn goals(
         ("sections in interrupts", n.irq_sections, SWITCHES),
         ("sections", n.sections, SWITCHES),
         ("refused sections", n.busy, 10),
+        ("refused sections in workers", n.worker_busy, 5),
         ("non-maskable interrupts", n.nmis, 20),
         ("single steps", n.steps, 1000),
         ("sections after single steps", n.step_sections, 100),

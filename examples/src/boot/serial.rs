@@ -121,6 +121,8 @@ counts! {
     irq_sections
     /// Those that were refused.
     busy
+    /// Of these, those that had interrupted a worker's section or guest.
+    worker_busy
     /// Non-maskable interrupts, which are always refused.
     nmis
     /// Instructions of sessions and sections that were single-stepped. Switches run with interrupts off.
