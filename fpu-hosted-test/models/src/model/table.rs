@@ -201,7 +201,8 @@ Where \"caught by\" names no model, the explorer alone must find the fault, and 
 there. \"A cost\": contents stay right, and the fault costs a save, a restore or power. \"A refusal's reason\": a call is
 refused, as it must be, with the wrong error. \"An event\": the core tells its observer too early. \"No scenario\": no
 model comes to the order of calls that shows it. No model may notice such a fault without a preemption: a model that
-does must be named. A fault that neither catches is a missing model.
+does must be named. A fault that neither catches is a missing model. That an event is told at all is not asked here:
+the tests of `sim_events` compare what each operation tells.
 
 A fault of the protocol is an edit of the core's source: the models are built over a copy with the edit made, and must
 fail; a build without any is the control. Faults of a backend or a kernel are code of the models, switched at run time.
