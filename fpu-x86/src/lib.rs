@@ -15,6 +15,7 @@ mod corpus;
 mod cpuid;
 mod describe;
 mod error;
+mod exception;
 mod foreign;
 mod image;
 mod layout;
@@ -27,6 +28,8 @@ mod plan;
 mod quirk;
 #[cfg(test)]
 mod random;
+mod regset;
+mod signal;
 #[cfg(test)]
 mod spoilt;
 #[cfg(test)]
@@ -37,12 +40,15 @@ pub use components::Components;
 pub use control::{ControlMismatch, ControlRegister, ControlState, CpuMismatch};
 pub use cpuid::{Described, Facts};
 pub use error::{ImageError, PlanError};
-pub use foreign::{ForeignError, ForeignImage, ValidImage};
+pub use exception::FpError;
+pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignLayout, ForeignRules, ValidImage};
 pub use image::{Image, ImageMut};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use measured::Measured;
 pub use plan::{Format, Plan, Rung};
 pub use quirk::{CpuidRegister, Expected, LeftOut, Quirk, SizeWord, WrongWord};
+pub use regset::UserFormat;
+pub use signal::{FrameKind, LegacyOnly, SignalFrame};
 pub use x87::{Selectors, X87};
 
 cfg_if::cfg_if! {

@@ -19,7 +19,7 @@ mod write;
 
 pub(crate) use fields::*;
 pub(crate) use legal::first_illegal;
-pub(crate) use places::{extended, one, Where};
+pub(crate) use places::{extended, one, standard_len, Where};
 pub use read::Image;
 pub(crate) use whole::{disinherit, write_initial};
 pub use write::ImageMut;
