@@ -85,7 +85,15 @@ fn place(component: u32) -> usize {
 
 /// The bits of the x87 control and status words that hold anything: some CPUs fix the others, and the
 /// summary bits are computed (SDM vol. 1, 8.1.3 and 8.1.5).
-fn settled(mut file: RegFile) -> RegFile {
+///
+/// ```
+/// use fpu_hosted_test::real::{settled, Classes, RegFile};
+/// let mut file = RegFile::initial(Classes::BASE);
+/// file.set_fsw(0x8080);
+/// assert_eq!(settled(file).fsw(), 0);
+/// ```
+#[must_use]
+pub fn settled(mut file: RegFile) -> RegFile {
     file.set_fcw(file.fcw() & 0x1F3F);
     file.set_fsw(file.fsw() & !0x8080);
     file

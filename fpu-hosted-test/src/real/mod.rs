@@ -28,16 +28,22 @@ mod fault;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod foreign;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod frames;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod harness;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod probe;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod signal;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
     fault::serve_fixups,
-    foreign::{decode, fuzz_foreign, ForeignBench},
+    foreign::{decode, fuzz_foreign, settled, ForeignBench},
+    frames::{random_frame, LARGEST_FRAME},
     harness::{RealHarness, Seen},
     mutate::{random_image, Words},
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
+    signal::{deliver, frames_are_linuxs, registers_of, Delivered, Edit, FrameBuffer, ROOM},
 };

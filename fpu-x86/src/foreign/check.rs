@@ -98,13 +98,13 @@ pub(super) fn check<'b>(
         (_, Origin::Elsewhere(layout)) => Where::Elsewhere(layout),
     };
     let mut found = components(bytes, plan, reading, origin, format, places)?;
-    // Where SSE and AVX are not asked for, XRSTOR does not look at MXCSR; nor does it in the compacted format
-    // where SSE is absent.
-    found.mxcsr = reading.only.intersects(Components::SSE | Components::AVX)
-        && (format != Format::Compacted || found.taken.contains(Components::SSE));
-    if found.mxcsr {
+    // XRSTOR looks at MXCSR where SSE or AVX is asked for; in the compacted format, where SSE is present. A component
+    // that is not asked for becomes initial, and MXCSR is SSE's.
+    let there = format != Format::Compacted || found.taken.contains(Components::SSE);
+    if there && reading.only.intersects(Components::SSE | Components::AVX) {
         check_mxcsr(bytes, plan)?;
     }
+    found.mxcsr = there && reading.only.contains(Components::SSE);
     Ok(found)
 }
 
