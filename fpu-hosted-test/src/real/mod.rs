@@ -36,6 +36,8 @@ mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod probe;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod ptrace;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod signal;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
@@ -45,5 +47,6 @@ pub use {
     harness::{RealHarness, Seen},
     mutate::{random_image, Words},
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
+    ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
     signal::{deliver, frames_are_linuxs, registers_of, Delivered, Edit, FrameBuffer, ROOM},
 };

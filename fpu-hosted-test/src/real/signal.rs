@@ -166,8 +166,8 @@ unsafe extern "C" fn on_refusal(_: c_int, _: *mut libc::siginfo_t, _: *mut c_voi
 /// Process, thread and signal.
 type Target = [u64; 3];
 
-unsafe extern "C" fn raise(target: *mut c_void) {
-    // SAFETY: `deliver` passes one.
+pub(super) unsafe extern "C" fn raise(target: *mut c_void) {
+    // SAFETY: the callers pass one.
     let [process, thread, signal] = unsafe { target.cast::<Target>().read() };
     // SAFETY: a system call that touches no memory of this program; the handler changes no integer register.
     unsafe {

@@ -298,7 +298,7 @@ fn random_frames_are_taken_or_refused() {
     let mut random = Random(12);
     let (mut full, mut legacy, mut refused) = (0, 0, 0);
     for plan in sample::plans() {
-        for _ in 0..2000 {
+        for _ in 0..300 {
             let area = random_area(&plan, some(&plan, &mut random), &mut random);
             let mut out = vec![0; plan.user_format().frame_len()];
             plan.user_format().write_frame(&Image::new(&area, &plan), None, &mut out).unwrap();
@@ -327,5 +327,5 @@ fn random_frames_are_taken_or_refused() {
         }
     }
     println!("{full} full, {legacy} legacy only, {refused} refused");
-    assert!(full > 1000 && legacy > 1000 && refused > 1000);
+    assert!(full > 300 && legacy > 300 && refused > 300);
 }
