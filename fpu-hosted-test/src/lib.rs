@@ -20,3 +20,8 @@ pub mod sim;
 #[cfg(all(doctest, not(fpu_loom)))]
 #[doc = include_str!("../../README.md")]
 struct FrontPage;
+
+// So do the examples of the page about what leaves a kernel and comes back.
+#[cfg(all(doctest, not(fpu_loom)))]
+#[doc = include_str!("../../docs/signal-frames.md")]
+struct SignalFrames;
