@@ -24,6 +24,8 @@ pub use asm::{
     call_preserving, dump_registers, load_registers, run_between, sane_registers, Thunk,
 };
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod compat;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod fault;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod foreign;
@@ -41,6 +43,7 @@ mod ptrace;
 mod signal;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
+    compat::Compat,
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, settled, ForeignBench},
     frames::{random_frame, LARGEST_FRAME},

@@ -236,6 +236,27 @@ pub fn deliver(load: &RegFile, on_other_stack: bool, edit: Edit<'_>) -> Delivere
     Delivered { frame, on_other_stack, refused, after, pkru: pkru() }
 }
 
+/// Runs something whose frame the kernel may refuse. Did it?
+pub(super) fn with_exchange(run: impl FnOnce()) -> bool {
+    install();
+    let mut exchange = Exchange {
+        edit: Edit::Keep,
+        frame: Vec::new(),
+        on_other_stack: false,
+        returning: true,
+        refused: false,
+    };
+    let outer = EXCHANGE.replace(ptr::addr_of_mut!(exchange).cast());
+    run();
+    EXCHANGE.set(outer);
+    exchange.refused
+}
+
+/// What was seen of it.
+pub(super) fn finish(frame: Vec<u8>, refused: bool, after: RegFile) -> Delivered {
+    Delivered { frame, on_other_stack: false, refused, after, pkru: pkru() }
+}
+
 /// The registers of an image, as a file of these classes.
 #[must_use]
 pub fn registers_of(image: &Image<'_>, classes: Classes) -> RegFile {

@@ -15,18 +15,34 @@ const RESERVED: usize = HEADER + 16;
 /// Where debuggers look for XCR0 in an image that software has written.
 pub(crate) const XCR0: usize = 464;
 
-/// How a kind of bytes is read, beside the rules.
+/// How the bytes get into the task, which decides when MXCSR counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// XRSTOR might read them where they are: it loads MXCSR whether SSE is present or not.
+    Restored,
+    /// Component by component into an image, in which MXCSR is a part of SSE: a debugger's, and 32-bit frames.
+    Copied,
+}
+
+/// How a kind of bytes is read.
 #[derive(Clone, Copy)]
-pub(super) struct Reading<'l> {
-    pub(super) rules: ForeignRules<'l>,
+pub(crate) struct Reading<'l> {
+    pub(crate) rules: ForeignRules<'l>,
     /// Components that the task may not have.
-    pub(super) without: Components,
+    pub(crate) without: Components,
     /// Only these are taken; the plan's others become initial.
-    pub(super) only: Components,
-    /// How long the bytes were before they were copied.
-    pub(super) len: usize,
+    pub(crate) only: Components,
     /// Such bytes may be longer than their image.
-    pub(super) padded: bool,
+    pub(crate) padded: bool,
+    pub(crate) way: Way,
+}
+
+impl<'l> Reading<'l> {
+    /// An image by itself, for a task that may not have some components.
+    pub(crate) fn of(rules: &ForeignRules<'l>, without: Components) -> Self {
+        let only = Components::from_bits_retain(u64::MAX);
+        Self { rules: *rules, without, only, padded: true, way: Way::Restored }
+    }
 }
 
 /// What the checks have found.
@@ -46,17 +62,19 @@ pub(super) struct Found<'b> {
 // SSE is present or not, because a standard-format XRSTOR loads it in any case. XSTATE_BV and XCOMP_BV
 // are not taken over but written anew; the components taken over are the plan's, complete, and
 // legal where they can be illegal. Tiles are the caller's X2.
+/// Of `whole` bytes that there were, those that have been copied.
 pub(super) fn check<'b>(
     bytes: &[u8],
     plan: &'b Plan,
     reading: &Reading<'b>,
+    whole: usize,
 ) -> Result<Found<'b>, ForeignError> {
     let len = bytes.len();
     let truncated = |need| Err(ForeignError::Truncated { len, need });
     if len < HEADER {
         return truncated(HEADER);
     }
-    if reading.len == HEADER {
+    if whole == HEADER {
         check_mxcsr(bytes, plan)?;
         return Ok(Found {
             format: Format::Legacy,
@@ -80,7 +98,7 @@ pub(super) fn check<'b>(
     if let Some((at, value)) = reserved.iter().enumerate().find(|(_, byte)| **byte != 0) {
         return Err(ForeignError::ReservedHeader { offset: RESERVED + at, value: *value });
     }
-    let origin = origin(bytes, plan, reading, format)?;
+    let origin = origin(bytes, plan, reading, format, whole)?;
     let places = match (format, origin) {
         (Format::Compacted, _) => {
             let set = Components::from_bits_retain(xcomp_bv & !COMPACTED);
@@ -98,13 +116,21 @@ pub(super) fn check<'b>(
         (_, Origin::Elsewhere(layout)) => Where::Elsewhere(layout),
     };
     let mut found = components(bytes, plan, reading, origin, format, places)?;
+    let (sse, vectors) = (Components::SSE, Components::SSE | Components::AVX);
     // XRSTOR looks at MXCSR where SSE or AVX is asked for; in the compacted format, where SSE is present. A component
     // that is not asked for becomes initial, and MXCSR is SSE's.
-    let there = format != Format::Compacted || found.taken.contains(Components::SSE);
-    if there && reading.only.intersects(Components::SSE | Components::AVX) {
+    let (looked_at, taken) = match (format, reading.way) {
+        (Format::Compacted, _) => (found.taken.contains(sse), found.taken.contains(sse)),
+        (_, Way::Restored) => (reading.only.intersects(vectors), reading.only.contains(sse)),
+        (_, Way::Copied) => {
+            let present = Components::from_bits_retain(u64_at(bytes, XSTATE_BV));
+            (present.intersects(vectors | Components::X87), found.taken.contains(sse))
+        }
+    };
+    if looked_at {
         check_mxcsr(bytes, plan)?;
     }
-    found.mxcsr = there && reading.only.contains(Components::SSE);
+    found.mxcsr = taken;
     Ok(found)
 }
 
@@ -121,6 +147,7 @@ fn origin<'b>(
     plan: &'b Plan,
     reading: &Reading<'b>,
     format: Format,
+    whole: usize,
 ) -> Result<Origin<'b>, ForeignError> {
     if let Some(layout) = reading.rules.layout {
         return Ok(Origin::Elsewhere(layout));
@@ -130,7 +157,7 @@ fn origin<'b>(
     }
     let (offset, claim, len) = match software(bytes) {
         Some(words) => (words.at, words.xfeatures, words.xstate_size as usize),
-        None => (XCR0, u64_at(bytes, XCR0), reading.len),
+        None => (XCR0, u64_at(bytes, XCR0), whole),
     };
     Origin::told(plan, claim, len, reading.padded)
         .map_err(|xcr0| ForeignError::OtherLayout { offset, xcr0 })

@@ -23,7 +23,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use check::XCR0;
+pub(crate) use check::{Reading, Way, XCR0};
 pub use error::ForeignError;
 pub use layout::ForeignLayout;
 pub(crate) use layout::{Origin, RECORD};
@@ -36,7 +36,7 @@ use crate::{
     layout::HEADER,
     Components, Format, Image, Plan,
 };
-use check::{check, Found, Reading};
+use check::{check, Found};
 
 /// Bytes from outside, in a copy that nobody else can change: standard format, or FXSAVE's 512 bytes.
 ///
@@ -145,7 +145,7 @@ impl<'b> ForeignImage<'b> {
         rules: &ForeignRules<'b>,
         plan: &'b Plan,
     ) -> Result<ValidImage<'b>, ForeignError> {
-        self.checked(plan, rules, EVERY, Components::TILEDATA, true)
+        self.checked(plan, &Reading::of(rules, Components::TILEDATA))
     }
 
     /// As [`validate_with_tiles`](Self::validate_with_tiles), by other rules.
@@ -162,27 +162,18 @@ impl<'b> ForeignImage<'b> {
         rules: &ForeignRules<'b>,
         plan: &'b Plan,
     ) -> Result<ValidImage<'b>, ForeignError> {
-        self.checked(plan, rules, EVERY, Components::empty(), true)
+        self.checked(plan, &Reading::of(rules, Components::empty()))
     }
 
-    /// Only `only` of the plan's components are taken, and of these not `without`; where the bytes are `padded`, their
-    /// length need not be that of their image.
     pub(crate) fn checked(
         self,
         plan: &'b Plan,
-        rules: &ForeignRules<'b>,
-        only: Components,
-        without: Components,
-        padded: bool,
+        reading: &Reading<'b>,
     ) -> Result<ValidImage<'b>, ForeignError> {
-        let reading = Reading { rules: *rules, only, without, len: self.len, padded };
-        let found = check(self.private, plan, &reading)?;
-        Ok(ValidImage::of(self.private, plan, found, rules.beyond))
+        let found = check(self.private, plan, reading, self.len)?;
+        Ok(ValidImage::of(self.private, plan, found, reading.rules.beyond))
     }
 }
-
-/// Named or not.
-pub(crate) const EVERY: Components = Components::from_bits_retain(u64::MAX);
 
 impl fmt::Debug for ForeignImage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,8 +11,8 @@ pub(crate) mod tests;
 use core::fmt;
 
 use crate::{
-    foreign::{EVERY, XCR0},
-    image::{extended, set, u32_at, Where, MXCSR_MASK, XSTATE_BV},
+    foreign::{Reading, Way, XCR0},
+    image::{extended, set, u32_at, Where, INITIAL_MXCSR, MXCSR_MASK, XSTATE_BV},
     layout::{EXTENDED, HEADER},
     Components, ForeignError, ForeignImage, ForeignRules, Format, Image, ImageError, Plan,
     ValidImage,
@@ -129,6 +129,11 @@ impl<'p> UserFormat<'p> {
         // Beyond the plan's own there is only PKRU.
         image.export(out, need, Format::Standard, set_of, Where::Standard(self.plan))?;
         set(out, MXCSR_MASK, self.plan.mxcsr_mask().to_le_bytes());
+        if image.mxcsr() != INITIAL_MXCSR {
+            // Who takes the bytes may take MXCSR for a part of SSE.
+            let present = u32_at(out, XSTATE_BV) | Components::SSE.bits() as u32;
+            set(out, XSTATE_BV, present.to_le_bytes());
+        }
         if let (Some(pkru), Some((offset, _))) = (pkru, self.pkru_place()) {
             set(out, offset, pkru.to_le_bytes());
             let present = u32_at(out, XSTATE_BV) | Components::PKRU.bits() as u32;
@@ -151,7 +156,7 @@ impl<'p> UserFormat<'p> {
 
     /// Writes `NT_X86_XSTATE` (0x202), and returns its length.
     ///
-    /// XCR0 stands at byte 464, where debuggers look for it. What is absent is written as its initial value, and gaps are
+    /// XCR0 stands at byte 464, where debuggers look for it. SSE is marked as present with MXCSR. What is absent is written as its initial value, and gaps are
     /// zero; nothing of what lay in the image or in `out` before comes along. `pkru` is the value that the task has, where
     /// the kernel switches it; without it the component is absent, which means 0.
     ///
@@ -182,7 +187,7 @@ impl<'p> UserFormat<'p> {
     }
 
     /// Checks an `NT_X86_XSTATE` that a debugger sets, in a private copy. It is taken whole or not at all, by
-    /// [`ImageMut::replace_with`](crate::ImageMut::replace_with): what it does not have becomes initial.
+    /// [`ImageMut::replace_with`](crate::ImageMut::replace_with): what it does not have becomes initial, MXCSR with SSE.
     ///
     /// # Errors
     ///
@@ -203,14 +208,12 @@ impl<'p> UserFormat<'p> {
         if len != need {
             return Err(ForeignError::WrongLength { len, need });
         }
-        let layout = ForeignRules::new();
-        ForeignImage::in_private(private).checked(
-            self.plan,
-            &layout,
-            EVERY,
-            self.forbidden(),
-            false,
-        )
+        let reading = Reading {
+            padded: false,
+            way: Way::Copied,
+            ..Reading::of(&ForeignRules::new(), self.forbidden())
+        };
+        ForeignImage::in_private(private).checked(self.plan, &reading)
     }
 
     /// Writes `NT_PRFPREG` (2): x87 and SSE as FXSAVE64 writes them. A core file has it for each thread, too.

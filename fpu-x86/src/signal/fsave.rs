@@ -1,10 +1,11 @@
 //! Frames of 32-bit programs: FSAVE's image in front, then the part that 64-bit frames have.
 
-use super::{software, SignalFrame};
+use super::{software, SignalFrame, EXTENDED_SIZE};
 use crate::{
-    image::{array, part, put, u16_at, u64_at, FSW, XSTATE_BV},
+    foreign::Way,
+    image::{array, put},
     layout::HEADER,
-    Components, ForeignError, ForeignRules, Image, ImageError, Selectors, UserFormat, X87,
+    ForeignError, ForeignRules, Image, ImageError, Selectors, UserFormat, X87,
 };
 
 /// FSAVE's image, the status word once more, and a number that says what follows.
@@ -38,6 +39,10 @@ impl<'p> UserFormat<'p> {
         let out = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
         let (front, rest) = out.split_at_mut(FRONT);
         self.write_frame(image, pkru, rest)?;
+        if software(rest).is_some() {
+            // Of all, this part included.
+            put(rest, EXTENDED_SIZE, &(need as u32).to_le_bytes())?; // an image fits 32 bits
+        }
         let x87 = image.x87();
         put(front, 0, &x87.to_fsave(selectors))?;
         put(front, FSAVE, &x87.fsw.to_le_bytes())?;
@@ -45,8 +50,8 @@ impl<'p> UserFormat<'p> {
         Ok(need)
     }
 
-    /// Checks the FPU part of a 32-bit program's frame in a private copy: x87 is what FSAVE's image says, the rest what
-    /// follows it.
+    /// Checks the FPU part of a 32-bit program's frame in a private copy: x87, if it is present, is what FSAVE's image says,
+    /// the rest what follows it. Where SSE is absent MXCSR becomes initial with it.
     ///
     /// # Errors
     ///
@@ -63,12 +68,6 @@ impl<'p> UserFormat<'p> {
             let done = put(rest, 0, &legacy);
             debug_assert!(done.is_ok(), "its length has been looked at");
         }
-        debug_assert_eq!(u16_at(rest, FSW), x87.fsw);
-        if software(rest).is_some() && part(rest, XSTATE_BV, 8).is_some() {
-            let present = u64_at(rest, XSTATE_BV) | Components::X87.bits();
-            let done = put(rest, XSTATE_BV, &present.to_le_bytes());
-            debug_assert!(done.is_ok(), "its length has been looked at");
-        }
-        self.read_frame_by(&ForeignRules::new(), rest)
+        self.read(&ForeignRules::new(), Way::Copied, rest)
     }
 }

@@ -16,6 +16,7 @@ mod tests;
 use core::fmt;
 
 use crate::{
+    foreign::{Reading, Way},
     image::{put, set, u32_at, u64_at, XSTATE_BV},
     layout::{EXTENDED, HEADER},
     Components, ForeignError, ForeignImage, ForeignRules, Image, ImageError, UserFormat,
@@ -304,6 +305,15 @@ impl<'p> UserFormat<'p> {
         rules: &ForeignRules<'p>,
         private: &'p mut [u8],
     ) -> Result<SignalFrame<'p>, ForeignError> {
+        self.read(rules, Way::Restored, private)
+    }
+
+    fn read(
+        self,
+        rules: &ForeignRules<'p>,
+        way: Way,
+        private: &'p mut [u8],
+    ) -> Result<SignalFrame<'p>, ForeignError> {
         let rules = ForeignRules { compacted: false, ..*rules };
         let kind = self.kind(private)?;
         let (len, only) = match kind {
@@ -311,8 +321,8 @@ impl<'p> UserFormat<'p> {
             FrameKind::Legacy(_) => (HEADER, Components::LEGACY),
         };
         let private = private.get_mut(..len).unwrap_or_default();
-        let image = ForeignImage::in_private(private);
-        let valid = image.checked(self.plan, &rules, only, self.forbidden(), false)?;
+        let reading = Reading { only, padded: false, way, ..Reading::of(&rules, self.forbidden()) };
+        let valid = ForeignImage::in_private(private).checked(self.plan, &reading)?;
         let has_pkru = self.components().contains(Components::PKRU);
         let pkru = has_pkru.then(|| valid.pkru().unwrap_or(0));
         Ok(SignalFrame { valid, kind, pkru })

@@ -252,6 +252,8 @@ fn a_32_bit_frame_has_x87_in_front() {
     format.write_frame_32(&image, Selectors::default(), None, &mut out).unwrap();
     assert_eq!(out.len(), 112 + 2692);
     assert_eq!((u32_at(&out, 108) as u16, out[110], out[111]), (image.fsw(), 0, 0));
+    // The size of all counts FSAVE's part, that of the image does not.
+    assert_eq!((u32_at(&out, 112 + 468), u32_at(&out, 112 + 480)), (112 + 2692, 2688));
     // A handler changes the control word in the one place that counts.
     out[..2].copy_from_slice(&0x27Fu16.to_le_bytes());
     let read = format.read_frame_32(&mut out).unwrap();
