@@ -1,11 +1,13 @@
 //! Signal frames against the host's kernel: what it writes we read, and what we write or let pass it loads as we say.
 #![cfg(all(target_arch = "x86_64", target_os = "linux", not(fpu_loom)))]
 
+use std::{fs, path::Path};
+
 use fpu_hosted_test::real::{
-    deliver, frames_are_linuxs, random_frame, registers_of, settled, Classes, Delivered, Edit,
-    FrameBuffer, RegFile, Words, LARGEST_FRAME,
+    deliver, frames_are_linuxs, fuzz_frame, random_frame, registers_of, settled, Classes,
+    Delivered, Edit, FrameBuffer, RegFile, Words, LARGEST_FRAME,
 };
-use fpu_x86::{Components, FrameKind, Image, Plan};
+use fpu_x86::{Components, FrameKind, Image, Plan, Rung};
 
 mod support {
     pub mod frames;
@@ -147,4 +149,28 @@ fn the_least_signal_stack_holds_our_frames() {
     let ours = plan().user_format().min_signal_stack(OTHER);
     println!("{theirs} by the kernel, {ours} for the 64-bit frame alone");
     assert!(theirs >= ours, "{theirs} < {ours}");
+}
+
+/// What the fuzzer starts from, through the function that it calls.
+#[test]
+fn the_fuzzers_seeds_run() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpu-x86/fuzz/seeds/frame");
+    // SAFETY: X1: nothing is restored.
+    let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
+    let plans = [plan(), legacy.with_rung(Rung::Fxsave).unwrap()];
+    let bytes = |name: &str| fs::read(seeds.join(name)).unwrap();
+    let taken = |name: &str| fuzz_frame(&plans, &bytes(name));
+    for seed in fs::read_dir(&seeds).unwrap() {
+        let name = seed.unwrap().file_name().to_string_lossy().into_owned();
+        println!("{name}: {}", taken(&name));
+    }
+    // As a 64-bit frame for both plans; or as a 32-bit one.
+    for name in ["fxsave", "legacy_only_header", "magic2_missing", "size_huge", "narrow_fxsave"] {
+        assert!(taken(name) >= 2, "{name}");
+    }
+    for name in ["mxcsr_reserved", "supervisor", "cut", "empty"] {
+        for plan in &plans {
+            assert!(plan.user_format().read_frame(&mut bytes(name)).is_err(), "{name}");
+        }
+    }
 }

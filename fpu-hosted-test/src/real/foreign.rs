@@ -14,10 +14,18 @@ const LARGEST: usize = 16384;
 
 /// Memory for an image of any plan.
 #[repr(C, align(64))]
-struct Memory([u8; LARGEST]);
+pub(super) struct Memory([u8; LARGEST]);
 
 impl Memory {
-    fn base(&mut self) -> NonNull<u8> {
+    /// An initial image of the plan.
+    pub(super) fn initial(plan: &Plan) -> Box<Self> {
+        assert!(plan.area_len() <= LARGEST);
+        let mut memory = Box::new(Self([0; LARGEST]));
+        // SAFETY: S1: aligned, long enough, ours.
+        unsafe { plan.write_initial(memory.base()) };
+        memory
+    }
+    pub(super) fn base(&mut self) -> NonNull<u8> {
         NonNull::from(&mut self.0).cast()
     }
 }

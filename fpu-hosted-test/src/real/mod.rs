@@ -46,7 +46,7 @@ pub use {
     compat::Compat,
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, settled, ForeignBench},
-    frames::{random_frame, LARGEST_FRAME},
+    frames::{fuzz_frame, random_frame, LARGEST_FRAME},
     harness::{RealHarness, Seen},
     mutate::{random_image, Words},
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},

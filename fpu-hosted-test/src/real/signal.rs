@@ -167,8 +167,9 @@ unsafe extern "C" fn on_refusal(_: c_int, _: *mut libc::siginfo_t, _: *mut c_voi
 type Target = [u64; 3];
 
 pub(super) unsafe extern "C" fn raise(target: *mut c_void) {
-    // SAFETY: the callers pass one.
-    let [process, thread, signal] = unsafe { target.cast::<Target>().read() };
+    let word = target.cast::<u64>();
+    // SAFETY: the callers pass one. Read word by word, so that no vector register is used.
+    let (process, thread, signal) = unsafe { (*word, *word.add(1), *word.add(2)) };
     // SAFETY: a system call that touches no memory of this program; the handler changes no integer register.
     unsafe {
         asm!(

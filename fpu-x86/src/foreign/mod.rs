@@ -208,7 +208,7 @@ impl<'b> ValidImage<'b> {
     }
 
     /// By register. Where a component is absent, its initial value; but MXCSR is what the bytes say even
-    /// if SSE is absent, as for XRSTOR.
+    /// if SSE is absent, as for XRSTOR; from a debugger or a 32-bit frame it is initial then.
     #[must_use]
     pub fn image(&self) -> Image<'b> {
         Image::elsewhere(self.private, self.plan, self.format, self.places)
