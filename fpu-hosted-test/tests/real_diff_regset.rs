@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use fpu_core::RawFpu;
 use fpu_hosted_test::real::{
-    frames_are_linuxs, random_image, registers_of, settled, Classes, RegFile, Tracee, Words,
-    NT_PRFPREG, NT_X86_XSTATE,
+    frames_are_linuxs, random_image, registers_of, set_registers, settled, Classes, RegFile,
+    Tracee, Words, NT_PRFPREG, NT_X86_XSTATE,
 };
 use fpu_x86::{Components, ForeignError, Format, Plan};
 
@@ -136,23 +136,7 @@ fn ours(bytes: &[u8], plan: &Plan, kind: i32, before: &RegFile) -> Result<RegFil
     let mut area = Memory::new(plan);
     // SAFETY: S1, S3: our own area, which holds an image.
     let mut image = unsafe { plan.image_mut(area.base()) };
-    let half = |vector: &[u64; 8], at: usize| {
-        let bytes: Vec<u8> = vector[at..].iter().flat_map(|word| word.to_le_bytes()).collect();
-        bytes
-    };
-    for n in 0..16 {
-        if classes.contains(Classes::AVX) {
-            image.set_ymm_hi(n, half(before.vector(n), 2)[..16].try_into().unwrap()).unwrap();
-        }
-        if classes.contains(Classes::AVX512) {
-            image.set_zmm_hi256(n, half(before.vector(n), 4)[..32].try_into().unwrap()).unwrap();
-            let other = half(before.vector(16 + n), 0);
-            image.set_zmm_hi16(16 + n, other.try_into().unwrap()).unwrap();
-        }
-    }
-    for n in (0..8).filter(|_| classes.contains(Classes::AVX512)) {
-        image.set_opmask(n, before.mask(n)).unwrap();
-    }
+    set_registers(&mut image, before);
     image.merge(&valid, Components::LEGACY).unwrap();
     Ok(settled(registers_of(&image.as_image(), classes)))
 }

@@ -51,5 +51,7 @@ pub use {
     mutate::{random_image, Words},
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
     ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
-    signal::{deliver, frames_are_linuxs, registers_of, Delivered, Edit, FrameBuffer, ROOM},
+    signal::{
+        deliver, frames_are_linuxs, registers_of, set_registers, Delivered, Edit, FrameBuffer, ROOM,
+    },
 };

@@ -12,7 +12,7 @@ use std::{
     sync::Once,
 };
 
-use fpu_x86::Image;
+use fpu_x86::{Image, ImageMut, X87};
 
 use super::{refuses_reserved_mxcsr, run_between, Classes, RegFile, ANY_MXCSR};
 
@@ -286,6 +286,49 @@ pub fn registers_of(image: &Image<'_>, classes: Classes) -> RegFile {
         *file.mask_mut(n) = image.opmask(n).unwrap_or_default();
     }
     file
+}
+
+/// Puts the registers of a file into an image of a plan that has them.
+///
+/// # Panics
+///
+/// If the image refuses a register: the plan does not have it, or MXCSR is not legal.
+pub fn set_registers(image: &mut ImageMut<'_>, file: &RegFile) {
+    let mut st = [[0; 10]; 8];
+    for (n, st) in st.iter_mut().enumerate() {
+        let (significand, exponent) = file.x87(n);
+        st[..8].copy_from_slice(&significand.to_le_bytes());
+        st[8..].copy_from_slice(&exponent.to_le_bytes());
+    }
+    let (fcw, fsw, tags) = (file.fcw(), file.fsw(), file.ftw());
+    image.set_x87(&X87 { fcw, fsw, tags, st, ..X87::INITIAL });
+    image.set_mxcsr(file.mxcsr()).expect("a legal MXCSR");
+    let classes = file.classes();
+    for n in 0..32 {
+        let vector: Vec<u8> = file.vector(n).iter().flat_map(|word| word.to_le_bytes()).collect();
+        let part = |from: usize, to: usize| vector[from..to].iter().copied();
+        if n < 16 {
+            let mut bytes = part(0, 32);
+            image.set_xmm(n, std::array::from_fn(|_| bytes.next().unwrap_or(0))).expect("SSE");
+            if classes.contains(Classes::AVX) {
+                let high = std::array::from_fn(|_| bytes.next().unwrap_or(0));
+                image.set_ymm_hi(n, high).expect("AVX");
+            }
+        }
+        if classes.contains(Classes::AVX512) {
+            let mut bytes = part(if n < 16 { 32 } else { 0 }, 64);
+            let done = match n {
+                0..=15 => {
+                    image.set_zmm_hi256(n, std::array::from_fn(|_| bytes.next().unwrap_or(0)))
+                }
+                _ => image.set_zmm_hi16(n, std::array::from_fn(|_| bytes.next().unwrap_or(0))),
+            };
+            done.expect("AVX-512");
+        }
+    }
+    for n in (0..8).filter(|_| classes.contains(Classes::AVX512)) {
+        image.set_opmask(n, file.mask(n)).expect("AVX-512");
+    }
 }
 
 /// Are signal frames here written and read by Linux on the CPU, and not by an emulator of user mode, which has its own

@@ -160,7 +160,7 @@ fn standard_len(set: Components, place: impl Fn(u32) -> Option<(usize, usize)>) 
 }
 
 /// The layouts that are known to be in use. Of APX and MPX, which share a place, no XCR0 has both.
-static KNOWN: [ForeignLayout; 2] = [INTEL, AMD];
+static KNOWN: [ForeignLayout; 3] = [INTEL, AMD, ZEN2];
 const INTEL: ForeignLayout = ForeignLayout::EMPTY
     .with(2, 576, 256)
     .with(3, 960, 64)
@@ -178,6 +178,7 @@ const AMD: ForeignLayout = ForeignLayout::EMPTY
     .with(6, 896, 512)
     .with(7, 1408, 1024)
     .with(9, 2432, 8);
+const ZEN2: ForeignLayout = ForeignLayout::EMPTY.with(2, 576, 256).with(9, 832, 64);
 
 /// The one known layout in which this set has exactly this length.
 fn exactly(xcr0: Components, len: usize) -> Option<&'static ForeignLayout> {
