@@ -253,6 +253,13 @@ fn supervisor_state_in_a_compacted_image_is_refused_or_left_out() {
     let valid = read(&area, &mut private, &rules, &plan).unwrap();
     assert_eq!((valid.beyond(), valid.image().ymm_hi(5)), (Components::CET_U, Some([7; 16])));
     assert_eq!(valid.bytes_beyond(Components::CET_U), Some(&[7; 16][..]));
+    // In the standard format there is no place for it.
+    let mut standard = vec![0; 832];
+    standard[513] = 8;
+    for beyond in [Beyond::Refuse, Beyond::Drop, Beyond::Report] {
+        let refused = read(&standard, &mut private, &rules.beyond(beyond), &plan).map(drop);
+        assert_eq!(refused, Err(ForeignError::Supervisor { bits: Components::CET_U.bits() }));
+    }
 }
 
 /// What XCR0 and a length tell is right for every recorded CPU, or nothing.

@@ -129,8 +129,8 @@ fn regsets_of_every_recorded_plan_are_read_as_they_were_written() {
         let mut note = vec![0xEE; format.layout_len()];
         format.write_layout(&mut note).unwrap();
         let layout = ForeignLayout::from_note(&note).unwrap();
-        for component in format.components().iter() {
-            assert_eq!(layout.place(component), ForeignLayout::of(plan).place(component), "{name}");
+        for number in format.components().difference(Components::LEGACY).numbers() {
+            assert_eq!(layout.described(number), plan.facts().described(number), "{name}");
         }
     }
     println!("{} plans, {headers} regsets, {rights} with rights", plans.len());
@@ -207,6 +207,37 @@ fn an_image_of_another_plan_goes_out_only_if_it_fits() {
     assert_eq!(refused, Err(ImageError::ReservedMxcsr { bits: 0x40 }));
     let refused = other.user_format().write_prfpreg(&image, &mut [0; 512]);
     assert_eq!(refused, Err(ImageError::ReservedMxcsr { bits: 0x40 }));
+    // What is written says which bits the other one has.
+    set(&mut area, MXCSR, 0x1F80u32.to_le_bytes());
+    let (image, mut legacy) = (Image::new(&area, from), [0; 512]);
+    assert_eq!(other.user_format().write_xstate(&image, None, &mut out), Ok(832));
+    other.user_format().write_prfpreg(&image, &mut legacy).unwrap();
+    assert_eq!((u32_at(&out, MXCSR_MASK), u32_at(&legacy, MXCSR_MASK)), (0xFFBF, 0xFFBF));
+}
+
+#[test]
+fn from_a_debugger_mxcsr_is_a_part_of_sse() {
+    let plan = crate::image::sample::plan(Components::LEGACY | Components::AVX);
+    let format = plan.user_format();
+    let mut area = vec![0; plan.area_len()];
+    write_initial(&mut area, &plan);
+    let mut bytes = vec![0; format.xstate_len()];
+    format.write_xstate(&Image::new(&area, &plan), None, &mut bytes).unwrap();
+    for present in 0..8u8 {
+        for (mxcsr, legal) in [(0x3F80u32, true), (0x1_3F80, false)] {
+            let mut bytes = bytes.clone();
+            bytes[512] = present;
+            set(&mut bytes, MXCSR, mxcsr.to_le_bytes());
+            let read = format.read_xstate(&mut bytes);
+            if legal || present == 0 {
+                let expected = if present & 2 != 0 { mxcsr } else { 0x1F80 };
+                assert_eq!(read.unwrap().image().mxcsr(), expected, "{present}");
+            } else {
+                let refused = ForeignError::ReservedMxcsr { bits: 1 << 16 };
+                assert_eq!(read.map(drop), Err(refused), "{present}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -294,6 +294,27 @@ fn a_frame_has_tiles_with_permission_only() {
     assert_eq!(refused, Err(ForeignError::NotPermitted { bits: 1 << 18 }));
 }
 
+#[test]
+fn a_frame_without_rights_has_the_initial_ones() {
+    let plan = crate::words::server().plan().unwrap();
+    let format = plan.user_format();
+    let mut area = vec![0; plan.area_len()];
+    write_initial(&mut area, &plan);
+    let mut out = vec![0; format.frame_len()];
+    format.write_frame(&Image::new(&area, &plan), Some(0x5555_5554), &mut out).unwrap();
+    let rights = |bytes: &[u8]| format.read_frame(&mut bytes.to_vec()).unwrap().pkru();
+    assert_eq!(rights(&out), Some(0x5555_5554));
+    assert_eq!(rights(&with(&out, 513, &[0])), Some(0), "absent");
+    assert_eq!(rights(&with(&out, 472, &0xE7u64.to_le_bytes())), Some(0), "not named");
+    assert_eq!(rights(&with(&out, 464, &[0; 4])), Some(0), "x87 and SSE only");
+    // A kernel that does not switch them has no place for them, and no opinion.
+    let without = format.without_pkru();
+    assert_eq!(without.frame_len(), 2692);
+    let refused = without.write_frame(&Image::new(&area, &plan), Some(1), &mut out);
+    assert_eq!(refused, Err(ImageError::NotManaged));
+    assert_eq!(without.read_frame(&mut out).unwrap().pkru(), None);
+}
+
 /// Bytes of any kind: an answer, and no more of them looked at than there are.
 #[test]
 fn random_frames_are_taken_or_refused() {
