@@ -47,7 +47,7 @@ fn is_full(frame: &FrameBuffer) -> bool {
 
 /// The differences from Linux, all of which `docs/signal-frames.md` has.
 const STATED: [Stated; 6] = [
-    // Linux 6.16 to 6.18 look for the second magic number behind an image of this machine's size.
+    // Linux with dc8aa31a and without 44eeff9b looks for it behind an image of this machine's size.
     Stated {
         name: "the second magic number sought at this machine's size",
         change: |frame, own| {
