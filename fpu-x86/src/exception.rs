@@ -96,7 +96,7 @@ impl FpError {
     #[cfg(fpu_instructions)]
     #[must_use]
     pub fn in_simd() -> Option<Self> {
-        // SAFETY: N2: no register is loaded; the flags in the value are looked at, whoever they are of.
+        // SAFETY: N2: the instruction loads no register, and the value is only looked at.
         Self::of_simd(unsafe { crate::insn::stmxcsr() })
     }
 
