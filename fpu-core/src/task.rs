@@ -11,7 +11,7 @@ use crate::{
         closed::Closed,
         cpu_word::{gate, Stamp},
         steps::{self, FpuRef, OnEntry},
-        word::{Place, TaskWord, Word},
+        word::{Place, TaskWord},
     },
     witness::{Exclusive, Pinned, SoftFloat},
 };
@@ -271,7 +271,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[doc(alias = "fpu__clear_user_states")]
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
         let closed = Closed::new(cpu, gate::SESSION)?;
-        self.word.publish(Word::NOWHERE);
+        self.word.mark_nowhere();
         // SAFETY: S1: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
         // and no other CPU uses a context whose task is current here (P4).
         unsafe { closed.cpu().backend().write_initial(self.base()) };

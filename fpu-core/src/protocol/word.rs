@@ -176,6 +176,12 @@ impl TaskWord {
     pub(crate) fn mark_live(&self, stamp: Stamp) {
         self.0.store(stamp.bits(), Ordering::Relaxed);
     }
+    /// No registers hold it, and its memory is overwritten next. Relaxed: the image that a release would show is the
+    /// one that is replaced, and nothing is said of the next one before the kernel hands the task over (P4).
+    #[inline(always)]
+    pub(crate) fn mark_nowhere(&self) {
+        self.0.store(Word::NOWHERE.0, Ordering::Relaxed);
+    }
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut u64 {
         (self as *const Self).cast_mut().cast()

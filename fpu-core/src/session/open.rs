@@ -10,11 +10,7 @@ use crate::{
     area::SaveArea,
     backend::RawFpu,
     error::Error,
-    protocol::{
-        closed::Closed,
-        cpu_word::gate,
-        word::{Place, Word},
-    },
+    protocol::{closed::Closed, cpu_word::gate, word::Place},
     task::TaskFpu,
     witness::{Pinned, SoftFloat},
 };
@@ -102,7 +98,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     {
         let state = self.open(cpu)?.make_memory_valid_read();
         // Before the child's memory changes: some CPU's registers may hold its earlier state.
-        child.word.publish(Word::NOWHERE);
+        child.word.mark_nowhere();
         // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
         // borrowed exclusively and is another value, so they do not overlap (A2).
         unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, env, fs, path::Path};
 
 /// Of the rows only the edits.
 macro_rules! protocol {
-    ($($fault:ident, $removes:literal => $model:path, $breaks:literal, $message:literal, $preemptions:literal, $seen:expr,
-        $($file:literal: $before:literal => $after:literal),+;)*) => {
+    ($($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
+        $($preemptions:literal,)? $seen:ident($how:tt), $($file:literal: $before:literal => $after:literal),+;)*) => {
         const EDITS: &[(&str, &[edit::Edit])] =
             &[$((stringify!($fault), &[$(($file, $before, $after)),+])),*];
     };

@@ -1,6 +1,7 @@
 // The faults of the protocol: what each takes away; the model that must catch it, the invariant that it breaks, what
 // the violation must be called, the fewest preemptions that lead to it; what the explorer makes of it; and the edits,
-// each of a piece that its file in `fpu-core/src` has exactly once.
+// each of a piece that its file in `fpu-core/src` has exactly once. Where no model notices a fault, the reason stands
+// in brackets, and no count of preemptions; then the explorer must call the violation what the row says.
 protocol! {
     PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(3),
         "task.rs": "unsafe { steps::save(self.context(), cpu, saved) };" => "self.word.publish(saved);";
@@ -45,7 +46,7 @@ protocol! {
         "task.rs":
          "unsafe { steps::load(self.context(), cpu, live) }?;" =>
          "if let Err(why) = unsafe { steps::load(self.context(), cpu, live) } {
-         self.word.publish(Word::both(live));
+         self.word.publish(crate::protocol::word::Word::both(live));
          return Err(why);
          }";
     ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
@@ -197,13 +198,13 @@ protocol! {
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(3),
         "session/open.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(3),
-        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "child.word.publish(self.word.load());";
+        "session/open.rs": "child.word.mark_nowhere();" => "child.word.publish(self.word.load());";
     ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
-        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "";
+        "session/open.rs": "child.word.mark_nowhere();" => "";
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0, At(2),
         "task.rs": "unsafe { backend.write_initial(task.base()) };" => "";
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0, At(2),
-        "task.rs": "self.word.publish(Word::NOWHERE);" => "";
+        "task.rs": "self.word.mark_nowhere();" => "";
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0, At(5),
         "protocol/steps.rs":
          "let fresh = current.next();" =>
@@ -241,4 +242,101 @@ protocol! {
          unsafe { restore(context, cpu) }?;";
     LoadHidesFailure, "the error of every load that the hardware refuses" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs": "return Err(Error::RestoreFailed(why));" => "let _ = why;";
+    IdleAsksBeforeClose, "the order: an idle CPU is asked before it is closed" => [SCENARIO], "I2", "the wrong answer before a sleep", At(2),
+        "cpu.rs":
+         "let mut closed = Closed::new(self, gate::SESSION)?;
+         // SAFETY: S2: pinned (P1), enabled (P3), F1; the CPU is closed.
+         if !unsafe { closed.cpu().backend().keeps_awake() } {" =>
+         "let keeps_awake = unsafe { self.backend().keeps_awake() };
+         let mut closed = Closed::new(self, gate::SESSION)?;
+         if !keeps_awake {";
+    IdleReleasesNothing, "the giving up itself" => [COST], "idle", "the wrong answer before a sleep", At(1),
+        "cpu.rs": "unsafe { closed.cpu().backend().release() };" => "";
+    InvalidateStaysClosed, "the reopening after an invalidation" => power::RESUME, "liveness", "Busy", 0, At(1),
+        "cpu.rs":
+         ".map(|mut closed| closed.end_claims());" =>
+         ".map(|mut closed| {
+         closed.end_claims();
+         core::mem::forget(closed);
+         });";
+    OpenRefusesWhileClosed, "the reopening before a session's refusal is told apart" => wrong::ELSEWHERE, "I1", "not reported: session", 0, At(1),
+        "session/open.rs":
+         "Place::Elsewhere => return Err(closed.refuse(word))," =>
+         "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
+    SectionRefusesWhileClosed, "the reopening before a section's refusal is told apart" => wrong::ELSEWHERE, "I1", "not reported: section", 0, At(1),
+        "section.rs":
+         "Place::Elsewhere => return Err(closed.refuse(word))," =>
+         "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
+    LiveHereIsLost, "the comparison that tells a live context from a lost one" => [REASON], "I1", "not refused: a run", At(2),
+        "protocol/word.rs": "_ if w == cpu.resident() => 4," => "";
+    PersistentIgnoresNmi, "the refusal of a persistent run in an NMI, ahead of all others" => section::NMI, "I5", "wrong error: in an NMI", 0, At(2),
+        "section.rs": "if self.level() == Level::Nmi {" => "if false {";
+    OfflineLeavesGate, "the gate's saying that a CPU is offline" => power::OFFLINE, "liveness", "Busy", 0, At(1),
+        "protocol/closed.rs":
+         "compiler_fence(Ordering::SeqCst);
+         set_gate(cpu, gate::OFFLINE);" =>
+         "compiler_fence(Ordering::SeqCst);";
+    ReopenGateFirst, "the order of word and gate in opening" => section::INTERRUPT, "liveness", "Busy", 0, At(1),
+        "protocol/closed.rs":
+         "stamp.set(cpu);
+         compiler_fence(Ordering::SeqCst);
+         set_gate(cpu, gate::OPEN);" =>
+         "set_gate(cpu, gate::OPEN);
+         compiler_fence(Ordering::SeqCst);
+         stamp.set(cpu);";
+    ReturnNeverSkips, "the restore that is left out" => switch::BOUNCE, "no restore without need", "restore not skipped", 0, At(3),
+        "protocol/steps.rs": "Place::Both => Ok(OnEntry::Mark(current))," => "",
+        "protocol/steps.rs": "Place::Memory => {" => "Place::Both | Place::Memory => {";
+    PersistentNeverSkips, "the restore that is left out before a persistent run" => [COST], "no restore without need", "registers are loaded that hold it already", At(2),
+        "section.rs": "if let Place::Both = closed.place(persistent.word.load()) {" => "if false {";
+    SectionSavesAgain, "the save that is left out where memory is valid" => [COST], "no save without need", "an image is saved that is valid already", At(3),
+        "section.rs": "Place::Registers => {" => "Place::Registers | Place::Both => {",
+        "section.rs": "Place::Both | Place::Memory => {}" => "Place::Memory => {}";
+    LoadKeepsNoClaim, "the claim after a session's load" => section::SESSION, "no restore without need", "loaded twice", 0, At(1),
+        "protocol/steps.rs": "context.word.publish(Word::both(stamp));" => "";
+    SavedToldEarly, "the order of a mark and its event" => [EVENT], "events", "told of too early", At(1),
+        "protocol/steps.rs":
+         "context.word.publish(word);
+         context.tell(cpu, EventKind::Saved);" =>
+         "context.tell(cpu, EventKind::Saved);
+         context.word.publish(word);";
+    ResetMarksLate, "the order of mark and image at exec" => [SCENARIO], "I1", "written while CPU 0 claims what was there", At(2),
+        "task.rs": "self.word.mark_nowhere();" => "",
+        "task.rs":
+         "unsafe { closed.cpu().backend().write_initial(self.base()) };" =>
+         "unsafe { closed.cpu().backend().write_initial(self.base()) };
+         self.word.mark_nowhere();";
+    LastStampTaken, "one of the stamps kept back" => [SCENARIO], "I2", "a stamp goes back", At(6),
+        "protocol/cpu_word.rs": "0u64.wrapping_sub(3 * STEP)" => "0u64.wrapping_sub(2 * STEP)";
+    OfflineTakesNoStep, "the stamp taken by going offline" => [SCENARIO], "I2", "a stamp goes back", At(9),
+        "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()";
+    OnlineTakesNoStep, "the stamp taken by coming back" => [SCENARIO], "I2", "wrong contents", At(4),
+        "protocol/cpu_word.rs": "self.open().another()" => "Ok(self.open())";
+    OfflineAndBackTakeNoStep, "both" => power::OFFLINE, "I2", "undefined registers", 0, At(2),
+        "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()",
+        "protocol/cpu_word.rs": "self.open().another()" => "Ok(self.open())";
+    ClaimEndRelaxed, "the release of the end of a claim" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "session/typed.rs":
+         "self.drop_claim();
+         self.become_state()
+         }
+
+         fn" =>
+         "self.word().mark_nowhere();
+         self.become_state()
+         }
+
+         fn";
+    OtherClaimEndRelaxed, "the same of another CPU's claim" => wrong::IN_MEMORY_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "session/typed.rs":
+         "if self.word().load() != Word::NOWHERE {
+         self.drop_claim();" =>
+         "if self.word().load() != Word::NOWHERE {
+         self.word().mark_nowhere();";
+    StoppedMarkRelaxed, "the same before a debugger writes" => wrong::IN_STOPPED_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "stopped.rs": "self.task.word.publish(Word::NOWHERE);" => "self.task.word.mark_nowhere();";
+    LoadBesideMarkRelaxed, "the release of the mark after a session's load" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+        "protocol/steps.rs":
+         "context.word.publish(Word::both(stamp));" =>
+         "context.word.mark_live(Stamp::from_bits(Word::both(stamp).bits()));";
 }

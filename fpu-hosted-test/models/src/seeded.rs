@@ -14,6 +14,15 @@ pub enum Seen {
 /// One operation runs at a time there, so that every store is seen in order.
 pub const ORDERING: &str = "ordering";
 
+/// Why no model notices one: contents are right, only later than need be, or at a price.
+pub const COST: &str = "a cost";
+/// A call is refused, as it must be, with the wrong error.
+pub const REASON: &str = "a refusal's reason";
+/// What the core tells its observer of.
+pub const EVENT: &str = "an event";
+/// The models' scenarios do not come to it.
+pub const SCENARIO: &str = "no scenario";
+
 /// Within these the fault of that name shows, at the last of the moves.
 #[must_use]
 pub fn bounds(name: &str, seen: Seen) -> Bounds {
@@ -26,8 +35,12 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         // It shows where the stamps run out, and there one CPU is enough.
         "CounterWraps" => Bounds { cpus: 1, stamps: Some(1), depth, ..Bounds::SUITE },
         // Put right before the operation ends, so that only another CPU sees it.
-        "PrepareMarksBeforeSave" | "SectionMarksBeforeSave" | "SaveMarksFirst" => {
-            Bounds { depth, ..Bounds::OTHERS }
+        "PrepareMarksBeforeSave"
+        | "SectionMarksBeforeSave"
+        | "SaveMarksFirst"
+        | "ResetMarksLate" => Bounds { depth, ..Bounds::OTHERS },
+        "LastStampTaken" | "OfflineTakesNoStep" | "OnlineTakesNoStep" => {
+            Bounds { cpus: 1, tasks: 1, stamps: Some(6), depth, ..Bounds::SUITE }
         }
         _ => Bounds { depth, ..Bounds::SUITE },
     }

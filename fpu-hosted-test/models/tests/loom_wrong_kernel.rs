@@ -23,6 +23,18 @@ fn wrong_kernel_during_session() {
     check(&wrong::IN_SESSION);
 }
 #[test]
+fn wrong_kernel_during_write_and_load() {
+    check(&wrong::IN_WRITE);
+}
+#[test]
+fn wrong_kernel_during_write_in_memory() {
+    check(&wrong::IN_MEMORY_WRITE);
+}
+#[test]
+fn wrong_kernel_during_stopped_write() {
+    check(&wrong::IN_STOPPED_WRITE);
+}
+#[test]
 fn wrong_kernel_during_persistent_run() {
     check(&wrong::IN_PERSISTENT);
 }

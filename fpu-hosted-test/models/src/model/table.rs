@@ -8,7 +8,7 @@ use crate::{
     edit::Edit,
     seeded::{
         Seen::{self, At, Not},
-        ORDERING,
+        COST, EVENT, ORDERING, REASON, SCENARIO,
     },
 };
 
@@ -21,31 +21,57 @@ pub struct Row {
     pub fault: Seeded,
     /// What it takes away.
     pub removes: &'static str,
-    /// The model that must catch it.
-    pub model: &'static Model,
+    /// Who must catch it.
+    pub by: By,
     /// The invariant of the design that it breaks.
     pub breaks: &'static str,
     /// What the violation must be called.
     pub message: &'static str,
-    /// The fewest preemptions that lead to it.
-    pub preemptions: usize,
     /// What the explorer makes of it, and the edits of the core, of a fault of the protocol.
     pub edits: Option<(Seen, &'static [Edit])>,
 }
 
+/// Who must catch a fault.
+#[derive(Clone, Copy, Debug)]
+pub enum By {
+    /// This model; the fewest preemptions that lead to the violation.
+    Model(&'static Model, usize),
+    /// The explorer alone, because of this.
+    Explorer(&'static str),
+}
+
+impl Row {
+    /// The model that must catch it, if one must.
+    #[must_use]
+    pub fn model(&self) -> Option<&'static Model> {
+        match self.by {
+            By::Model(model, _) => Some(model),
+            By::Explorer(_) => None,
+        }
+    }
+}
+
+macro_rules! by {
+    ($model:path, $preemptions:literal) => {
+        By::Model(&$model, $preemptions)
+    };
+    ($why:path) => {
+        By::Explorer($why)
+    };
+}
+
 macro_rules! protocol {
-    ($($fault:ident, $removes:literal => $model:path, $breaks:literal, $message:literal, $preemptions:literal, $seen:expr,
-        $($file:literal: $before:literal => $after:literal),+;)*) => {
+    ($($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
+        $($preemptions:literal,)? $seen:ident($how:tt), $($file:literal: $before:literal => $after:literal),+;)*) => {
         /// The rows of the protocol.
         pub const PROTOCOL: &[Row] = &[$(Row {
             name: stringify!($fault),
             fault: Seeded::Protocol(stringify!($fault)),
             removes: $removes,
-            model: &$model,
+            by: by!($($model, $preemptions)? $($why)?),
             breaks: $breaks,
             message: $message,
-            preemptions: $preemptions,
-            edits: Some(($seen, &[$(($file, $before, $after)),+])),
+            edits: Some(($seen($how), &[$(($file, $before, $after)),+])),
         }),*];
     };
 }
@@ -61,10 +87,9 @@ macro_rules! rows {
             name: stringify!($fault),
             fault: Seeded::$layer($faults::$fault),
             removes: $removes,
-            model: &$model,
+            by: By::Model(&$model, $preemptions),
             breaks: $breaks,
             message: $message,
-            preemptions: $preemptions,
             edits: None,
         }),*];
         const _: fn($faults) = |fault| match fault { $($faults::$fault => {})* };
@@ -151,6 +176,9 @@ pub const MODELS: &[&Model] = &[
     &wrong::IN_PLAN,
     &wrong::IN_RAW,
     &wrong::IN_SESSION,
+    &wrong::IN_WRITE,
+    &wrong::IN_MEMORY_WRITE,
+    &wrong::IN_STOPPED_WRITE,
     &wrong::IN_PERSISTENT,
     &wrong::STOPS,
     &wrong::ELSEWHERE,
@@ -168,7 +196,12 @@ const INTRO: &str = "\
 # Seeded faults
 
 Each fault takes one step out of the protocol (`fpu-core`), out of a backend, or out of a kernel,
-and leaves everything else as it is. The named model must then fail, and name what was violated; without the fault the same model passes. A fault that no model catches is a missing model.
+and leaves everything else as it is. The named model must then fail, and name what was violated; without the fault the same model passes.
+Where \"caught by\" names no model, the explorer alone must find the fault, and name what was violated; the reason stands
+there. \"A cost\": contents stay right, and the fault costs a save, a restore or power. \"A refusal's reason\": a call is
+refused, as it must be, with the wrong error. \"An event\": the core tells its observer too early. \"No scenario\": no
+model comes to the order of calls that shows it. No model may notice such a fault without a preemption: a model that
+does must be named. A fault that neither catches is a missing model.
 
 A fault of the protocol is an edit of the core's source: the models are built over a copy with the edit made, and must
 fail; a build without any is the control. Faults of a backend or a kernel are code of the models, switched at run time.
@@ -191,6 +224,31 @@ generated from `src/protocol.rs` and `src/model/table.rs`: `FPU_BLESS=1 cargo te
 rewrites it.
 ";
 
+/// What the theory statement says of the explorer's part in the faults of the protocol.
+#[must_use]
+pub fn explored() -> String {
+    let edits = PROTOCOL.iter().filter_map(|row| Some((row.name, row.edits?.0)));
+    let mut late: Vec<(usize, &str)> = Vec::new();
+    let (mut soon, mut never) = (0, 0);
+    for (name, seen) in edits {
+        match seen {
+            At(depth) if depth > 3 => late.push((depth, name)),
+            At(_) => soon += 1,
+            Not(_) => never += 1,
+        }
+    }
+    late.sort_unstable();
+    let alone = PROTOCOL.iter().filter(|row| row.model().is_none()).count();
+    let found = soon + late.len();
+    let late: Vec<_> = late.iter().map(|(depth, name)| format!("`{name}` after {depth}")).collect();
+    format!(
+        "Of {} it finds {found}, {alone} of them alone: {soon} within three moves from the beginning, {}. \
+         The other {never} weaken an ordering",
+        found + never,
+        late.join(", ")
+    )
+}
+
 /// The last column.
 fn by_explorer(seen: Seen) -> String {
     match seen {
@@ -212,15 +270,19 @@ pub fn markdown() -> String {
         );
         text += &format!("|---|---|---|---|---|---|---|{rule}\n");
         for row in rows {
-            let bound = row.model.bound.map_or(String::from("none"), |b| b.to_string());
+            let (caught, preemptions, bound) = match row.by {
+                By::Model(model, preemptions) => {
+                    let bound = model.bound.map_or(String::from("none"), |b| b.to_string());
+                    (format!("`{}`", model.name), preemptions.to_string(), bound)
+                }
+                By::Explorer(why) => (format!("explorer ({why})"), "-".into(), "-".into()),
+            };
             text += &format!(
-                "| `{}` | {} | `{}` | {} | {} | {} | {bound} |{}\n",
+                "| `{}` | {} | {caught} | {} | {} | {preemptions} | {bound} |{}\n",
                 row.name,
                 row.removes,
-                row.model.name,
                 row.breaks,
                 row.message,
-                row.preemptions,
                 row.edits.map_or(String::new(), |(seen, _)| by_explorer(seen))
             );
         }

@@ -1,6 +1,6 @@
 //! Kernels that break the rules: what the core can see is reported, never restored.
 
-use fpu_core_loom::{CpuLifecycle, Error, KernelFpu, KernelUnits};
+use fpu_core_loom::{session::TaskState, CpuLifecycle, Error, KernelFpu, KernelUnits};
 use loom::thread;
 use std::{rc::Rc, sync::Arc};
 
@@ -90,6 +90,66 @@ pub const IN_SESSION: Model = Model {
     floor: 3,
     covers: &["reported", "had just been saved"],
     body: || live_on_cpu_0(|cpu, task| leaves(cpu, task), switches_in),
+};
+
+/// The same while a session ends the registers' claim, writes nothing, and loads them again: each word that says
+/// "memory is valid" shows the image that was saved, whoever stored it.
+pub const IN_WRITE: Model = Model {
+    name: "wrong_kernel_during_write_and_load",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["reported", "had just been saved"],
+    body: || {
+        let writes_and_loads = |cpu: &Rc<Cpu>, task: &Arc<Task>| {
+            let mut pin = cpu.pinned();
+            let state = super::must(task.fpu.open(&mut pin), "session").make_memory_valid_read();
+            super::must(state.make_memory_valid_write().make_registers_valid().map(drop), "load");
+        };
+        live_on_cpu_0(writes_and_loads, switches_in);
+    },
+};
+
+/// The same while a session ends a claim that is no longer this CPU's.
+pub const IN_MEMORY_WRITE: Model = Model {
+    name: "wrong_kernel_during_write_in_memory",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["ended a claim", "reported", "had just been saved"],
+    body: || {
+        let writes = |cpu: &Rc<Cpu>, task: &Arc<Task>| {
+            cpu.section();
+            // Unless CPU 1 has just switched it in.
+            if let Ok(TaskState::MemoryOnly(session)) = task.fpu.open(&mut cpu.pinned()) {
+                drop(session.make_memory_valid_write());
+                cover("ended a claim");
+            }
+        };
+        live_on_cpu_0(writes, switches_in);
+    },
+};
+
+/// The same while a debugger ends the claim.
+pub const IN_STOPPED_WRITE: Model = Model {
+    name: "wrong_kernel_during_stopped_write",
+    guards: "I1 I2",
+    bound: None,
+    interrupts: false,
+    floor: 3,
+    covers: &["ended a claim", "reported", "had just been saved"],
+    body: || {
+        let writes = |cpu: &Rc<Cpu>, task: &Arc<Task>| {
+            cpu.leave(task);
+            if let Ok(stopped) = task.fpu.stopped(&mut Proof(cpu, task)) {
+                let _written = stopped.make_memory_valid_write();
+                cover("ended a claim");
+            }
+        };
+        live_on_cpu_0(writes, switches_in);
+    },
 };
 
 /// The same with a persistent context, while its run ends.
