@@ -10,7 +10,7 @@ use crate::{
     protocol::{
         closed::Closed,
         cpu_word::{gate, Stamp},
-        steps::{self, FpuRef, OnEntry},
+        steps::{self, FpuRef},
         word::{Place, TaskWord, Word},
     },
     witness::{Exclusive, Pinned, SoftFloat},
@@ -189,12 +189,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
-        if let Some(saved) = steps::due_on_leaving(&self.word, cpu.words())? {
-            // SAFETY: D1: checked in `new`; P4. D2, D3: what is due was compared just now; E1.
-            unsafe { steps::save(self.context(), cpu, saved) };
-            self.tell(cpu, EventKind::Unloaded);
-        }
-        Ok(())
+        steps::leave(self.context(), cpu)
     }
 
     /// On the way to user mode: loads this task's registers, unless the CPU still holds them.
@@ -232,21 +227,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
-        match steps::due_on_entry(&self.word, cpu.words())? {
-            OnEntry::Nothing => {}
-            OnEntry::Mark(live) => {
-                self.word.mark_live(live);
-                self.tell(cpu, EventKind::Skipped);
-                self.tell(cpu, EventKind::Loaded);
-            }
-            OnEntry::Load(live) => {
-                // SAFETY: D1: checked in `new`; P4. D2: compared just now; E1. D4: this CPU has had the stamp
-                // since then.
-                unsafe { steps::load(self.context(), cpu, live) }?;
-                self.tell(cpu, EventKind::Loaded);
-            }
-        }
-        Ok(UserReady { _cpu: cpu, not_send: PhantomData })
+        steps::enter(self.context(), cpu, |cpu| UserReady { _cpu: cpu, not_send: PhantomData })
     }
 
     /// Resets the context to the initial state, from any state (exec, or a context that reported

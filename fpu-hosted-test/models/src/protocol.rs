@@ -3,21 +3,21 @@
 // each of a piece that its file in `fpu-core/src` has exactly once.
 protocol! {
     PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(3),
-        "task.rs": "unsafe { steps::save(self.context(), cpu, saved) };" => "self.word.publish(saved);";
+        "protocol/steps.rs": "unsafe { save(context, cpu, saved) };" => "context.word.publish(saved);";
     PrepareForgetsMemory, "the mark after it" => switch::SWITCH, "I1", "unsaved state", 0, At(3),
-        "task.rs":
-         "unsafe { steps::save(self.context(), cpu, saved) };" =>
-         "unsafe { cpu.backend().save(self.base()) };";
+        "protocol/steps.rs":
+         "unsafe { save(context, cpu, saved) };" =>
+         "unsafe { cpu.backend().save(context.area) };";
     PrepareMarksBeforeSave, "its order: marks first" => wrong::IN, "I1", "Causality violation", 0, At(2),
-        "task.rs":
-         "unsafe { steps::save(self.context(), cpu, saved) };" =>
-         "self.word.publish(saved);
-         unsafe { steps::save(self.context(), cpu, saved) };";
+        "protocol/steps.rs":
+         "unsafe { save(context, cpu, saved) };" =>
+         "context.word.publish(saved);
+         unsafe { save(context, cpu, saved) };";
     PrepareMarkRelaxed, "the release of the mark" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
-        "task.rs":
-         "unsafe { steps::save(self.context(), cpu, saved) };" =>
-         "unsafe { cpu.backend().save(self.base()) };
-         self.word.mark_live(Stamp::from_bits(saved.bits()));";
+        "protocol/steps.rs":
+         "unsafe { save(context, cpu, saved) };" =>
+         "unsafe { cpu.backend().save(context.area) };
+         context.word.mark_live(Stamp::from_bits(saved.bits()));";
     PrepareIgnoresElsewhere, "the comparison before a save" => wrong::LOST, "I1", "not reported", 0, At(1),
         "protocol/steps.rs": "if !w.is_live_under(Stamp::of(cpu)) {" => "if false {";
     ReturnLoadRelaxed, "the acquire of a task's word" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
@@ -30,31 +30,31 @@ protocol! {
     ReturnTrustsStale, "the count from the comparison: any stamp of this CPU will do" => switch::ALTERNATE, "I2", "another task's residue", 0, At(1),
         "protocol/word.rs": "MEMORY => Place::Both," => "differ if differ & ID_MASK == 0 => Place::Both,";
     ReturnSkipsMark, "the mark that registers are the only copy" => switch::BOUNCE, "I1", "stale registers", 0, At(3),
-        "task.rs":
+        "protocol/steps.rs":
          "OnEntry::Mark(live) => {
-         self.word.mark_live(live);" =>
+         context.word.mark_live(live);" =>
          "OnEntry::Mark(_) => {";
     ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(2),
-        "task.rs":
+        "protocol/steps.rs":
          "OnEntry::Load(live) => {" =>
          "OnEntry::Load(live) => {
-         self.word.mark_live(live);";
+         context.word.mark_live(live);";
     ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(3),
         "protocol/steps.rs": "let fresh = current.next();" => "let fresh = current;";
     ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(2),
-        "task.rs":
-         "unsafe { steps::load(self.context(), cpu, live) }?;" =>
-         "if let Err(why) = unsafe { steps::load(self.context(), cpu, live) } {
-         self.word.publish(Word::both(live));
+        "protocol/steps.rs":
+         "unsafe { load(context, cpu, live) }?;" =>
+         "if let Err(why) = unsafe { load(context, cpu, live) } {
+         context.word.publish(Word::both(live));
          return Err(why);
          }";
     ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
         "protocol/steps.rs": "fresh.set(cpu);" => "";
     ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
         "protocol/steps.rs": "fresh.set(cpu);" => "",
-        "task.rs":
-         "unsafe { steps::load(self.context(), cpu, live) }?;" =>
-         "unsafe { steps::load(self.context(), cpu, live) }?;
+        "protocol/steps.rs":
+         "unsafe { load(context, cpu, live) }?;" =>
+         "unsafe { load(context, cpu, live) }?;
          unsafe { crate::witness::CpuWords::set_resident(cpu.words(), live.bits()) };";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(3),
         "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
