@@ -56,6 +56,24 @@ protocol! {
          "unsafe { load(context, cpu, live) }?;" =>
          "unsafe { load(context, cpu, live) }?;
          unsafe { crate::witness::CpuWords::set_resident(cpu.words(), live.bits()) };";
+    SwitchEntersFirst, "the order of a switch: the next is loaded before the one before it is saved" => inside::SWITCH, "I1", "unsaved state lost", 0, At(2),
+        "switch.rs":
+         "if let Some(prev) = prev.filter(|prev| !stays(prev)) {" =>
+         "if let Some(next) = next {
+         steps::enter(next, cpu, drop).map_err(SwitchError::Next)?;
+         }
+         if let Some(prev) = prev.filter(|prev| !stays(prev)) {";
+    SwitchInTrustsEarlier, "the comparison in a second call: any stamp of this CPU will do" => inside::RETURN, "I3, I11", "kernel residue", 0, At(2),
+        "switch.rs":
+         "steps::enter(self.context(), cpu, drop)" =>
+         "if (self.word.load().bits() ^ crate::witness::CpuWords::resident(cpu.words())) & 0x7FFE == 0 {
+         return Ok(());
+         }
+         steps::enter(self.context(), cpu, drop)";
+    AdoptKeepsStamp, "the new stamp of registers that are adopted" => inside::ADOPT, "I2", "another task's residue", 0, At(3),
+        "switch.rs": "closed.end_claims();" => "";
+    AdoptSkipsMark, "the mark that they are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
+        "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(3),
         "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
     SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
@@ -154,6 +172,14 @@ protocol! {
         "session/typed.rs": "self.save(Word::NOWHERE);" => "self.save(Word::both(self.closed.stamp()));";
     WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1, At(2),
         "session/typed.rs": "if self.word().load() != Word::NOWHERE {" => "if false {";
+    HeldWriteKeepsClaim, "the invalidation of what another CPU claims of a context that is held exclusively" => inside::HELD, "I1", "lost write", 2, At(2),
+        "session/typed.rs":
+         "if self.word().load() != Word::NOWHERE {" =>
+         "if (self.word().load().bits() ^ self.closed.stamp().bits()) & 0x7FFE == 0 {";
+    OpenIgnoresElsewhere, "the refusal of a session of a task live elsewhere" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
+        "session/open.rs":
+         "Place::Elsewhere => return Err(closed.refuse(word))," =>
+         "Place::Elsewhere => TaskState::MemoryOnly(Session { task, closed, state: PhantomData }),";
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(3),
         "session/typed.rs":
          "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>
