@@ -30,7 +30,7 @@ use core::{fmt, ptr::NonNull};
 /// * **B6** no method allocates, panics, waits, or touches another CPU.
 /// * **B7** an optimisation that leaves out of a save what "has not changed since the restore from
 ///   this address" is allowed only if it is right whenever the last restore on this CPU from this
-///   address loaded what is in memory now (the protocol guarantees that).
+///   address loaded what is in memory now (the protocol guarantees that, with H2 of [`adopt`](crate::TaskFpu::adopt)).
 ///
 /// # Examples
 ///

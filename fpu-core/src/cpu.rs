@@ -193,9 +193,14 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// After a suspend: the registers have lost their contents, and the words have not. The kernel switched the
-    /// live task out before the suspend, because its registers cannot be saved any more. This call is the first
+    /// On a CPU that stayed online: the registers have lost their contents; the control registers and the words have
+    /// not, as after an idle state that cuts the core's power. The kernel switched the
+    /// live task out before, because its registers cannot be saved any more. This call is the first
     /// into this crate on this CPU after power-on, interrupts included (F1).
+    ///
+    /// A suspend that takes the control registers too (S3) is [`fpu_offline`](Self::fpu_offline) before it, then the
+    /// set-up of the control registers while the CPU's word is not open, then [`fpu_online`](Self::fpu_online) with the same
+    /// number.
     ///
     /// # Errors
     ///

@@ -6,7 +6,10 @@ use crate::{backend::RestoreFault, witness::MAX_CPUS};
 
 /// Why an operation on a task's registers was refused.
 ///
-/// Except for [`Error::RestoreFailed`], a call that returns one of these has changed nothing.
+/// A call that returns one of these has changed nothing, with two exceptions. [`Error::RestoreFailed`] leaves the
+/// registers undefined and unowned. [`Error::Exhausted`] from
+/// [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
+/// [`fpu_resume`](crate::CpuLifecycle::fpu_resume) ends the claim all the same, because the registers' contents are gone.
 ///
 /// ```
 /// use fpu_core::Error;
@@ -45,8 +48,9 @@ pub enum Error {
     /// The image could not be loaded. The registers are undefined and unowned; the image and its
     /// task are as before. End the task, or [reset](crate::TaskFpu::reset) it.
     RestoreFailed(RestoreFault),
-    /// This CPU has issued all 2^48 stamps of its number. No stamp is issued twice: take the CPU
-    /// offline, and online again with a number that no CPU has had.
+    /// This CPU has too few stamps of its number left: 2^48 there were, and sections and sessions leave the last few to
+    /// the hot path. No stamp is issued twice: take the CPU offline, and online again with a number that no
+    /// CPU has had. Tasks in its registers can be saved and switched out, and those that it holds can run on.
     Exhausted,
 }
 
@@ -66,6 +70,44 @@ impl fmt::Display for Error {
             Error::Lost => f.write_str("the registers were given away before the task was saved"),
             Error::RestoreFailed(fault) => write!(f, "restoring the image failed: {fault}"),
             Error::Exhausted => f.write_str("this CPU number has issued all its stamps"),
+        }
+    }
+}
+
+/// Which half of a [`switch`](crate::switch()) was refused, and why. `?` turns it into the [`Error`] itself.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// use fpu_core::{switch, Error, RestoreFault, SwitchError};
+/// # let (mut cpu, a) = cpu_and_task();
+/// # let b = new_task();
+/// switch(None, Some(a.context()), &mut cpu)?;
+/// cpu.fail_next_restore();
+/// let refused = switch(Some(a.context()), Some(b.context()), &mut cpu);
+/// assert_eq!(refused, Err(SwitchError::Next(Error::RestoreFailed(RestoreFault(14)))));
+/// switch(None, Some(a.context()), &mut cpu)?; // on with `a`, which was saved
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SwitchError {
+    /// The task that leaves: it was not saved, and the next one was not looked at.
+    Prev(Error),
+    /// The task that comes: the one before it is switched out, and this one must not run.
+    Next(Error),
+}
+
+impl From<SwitchError> for Error {
+    fn from(refused: SwitchError) -> Self {
+        let (SwitchError::Prev(why) | SwitchError::Next(why)) = refused;
+        why
+    }
+}
+
+impl fmt::Display for SwitchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SwitchError::Prev(why) => write!(f, "the task that leaves: {why}"),
+            SwitchError::Next(why) => write!(f, "the task that comes: {why}"),
         }
     }
 }
@@ -118,6 +160,9 @@ impl fmt::Display for AreaError {
 #[cfg(fpu_core_error)]
 #[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
 impl core::error::Error for Error {}
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // as above
+impl core::error::Error for SwitchError {}
 #[cfg(fpu_core_error)]
 #[allow(clippy::incompatible_msrv)] // as above
 impl core::error::Error for AreaError {}

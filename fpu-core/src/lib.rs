@@ -22,6 +22,7 @@ pub mod raw;
 mod section;
 pub mod session;
 mod stopped;
+mod switch;
 mod task;
 pub mod verify;
 
@@ -44,11 +45,12 @@ pub use area::{Area, RawArea, SaveArea};
 pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
 pub use deferred::{OutPlan, SaveSteps, UserPlan, UserSteps};
-pub use error::{AreaError, Error, NewError};
+pub use error::{AreaError, Error, NewError, SwitchError};
 #[cfg(feature = "alloc")]
 pub use heap_area::HeapArea;
 pub use protocol::steps::FpuRef;
 pub use section::{KernelFpu, Section};
 pub use stopped::{Stopped, StoppedImageMut, StoppedTask};
+pub use switch::switch;
 pub use task::{TaskFpu, UserReady};
 pub use witness::{CpuWords, Exclusive, Level, Pinned, SoftFloat, MAX_CPUS};

@@ -46,7 +46,7 @@ pub enum EventKind {
     Restored,
     /// A restore was not needed: the registers still held the context.
     Skipped,
-    /// The registers became the only valid copy (after `Restored` or `Skipped`).
+    /// The registers became the only valid copy (after `Restored` or `Skipped`, or [adopted](crate::TaskFpu::adopt)).
     #[doc(alias = "x86_fpu_regs_activated")]
     Loaded,
     /// The registers stopped being the context's only copy: a switch, or a section (after `Saved`). A

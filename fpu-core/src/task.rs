@@ -10,7 +10,7 @@ use crate::{
     protocol::{
         closed::Closed,
         cpu_word::{gate, Stamp},
-        steps::{self, FpuRef, OnEntry},
+        steps::{self, FpuRef},
         word::{Place, TaskWord},
     },
     witness::{Exclusive, Pinned, SoftFloat},
@@ -26,7 +26,9 @@ use crate::{
 /// |---|---|
 /// | switch out | [`switch_prepare`](Self::switch_prepare) |
 /// | enter user mode | [`switch_return`](Self::switch_return) |
-/// | read or write the current task's state | [`open`](Self::open) |
+/// | both in one call, or inside the switch | [`switch`](crate::switch()), [`switch_in`](Self::switch_in) |
+/// | give a running thread a context | [`adopt`](Self::adopt) |
+/// | read or write the state of a current task, or of one held exclusively | [`open`](Self::open) |
 /// | read or write a stopped task's state | [`stopped`](Self::stopped) |
 /// | use the FPU in the kernel | [`KernelFpu::kernel_fpu`](crate::KernelFpu::kernel_fpu) |
 /// | fork, exec, exit | [`fork_into`](Self::fork_into), [`reset`](Self::reset), drop |
@@ -54,8 +56,8 @@ pub struct TaskFpu<B, A> {
     backend: PhantomData<fn(&B)>,
 }
 
-// SAFETY: shared use is what P4 and T1 regulate: only the CPU on which the task is current, or the
-// holder of the proof that it is stopped, touches the area; the word is atomic.
+// SAFETY: shared use is what P4 and T1 regulate: only the CPU on which the task is current, whoever holds the context
+// exclusively, or the holder of the proof that the task is stopped touches the area; the word is atomic.
 unsafe impl<B, A: SaveArea + Send + Sync> Sync for TaskFpu<B, A> {}
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
@@ -94,7 +96,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(task)
     }
 
-    /// Where it is: what [`Event`](crate::Event) calls its context.
+    /// Where it is: what [`Event`](crate::observe::Event) calls its context.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -189,12 +191,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
-        if let Some(saved) = steps::due_on_leaving(&self.word, cpu.words())? {
-            // SAFETY: D1: checked in `new`; P4. D2, D3: what is due was compared just now; E1.
-            unsafe { steps::save(self.context(), cpu, saved) };
-            self.tell(cpu, EventKind::Unloaded);
-        }
-        Ok(())
+        steps::leave(self.context(), cpu)
     }
 
     /// On the way to user mode: loads this task's registers, unless the CPU still holds them.
@@ -232,21 +229,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
-        match steps::due_on_entry(&self.word, cpu.words())? {
-            OnEntry::Nothing => {}
-            OnEntry::Mark(live) => {
-                self.word.mark_live(live);
-                self.tell(cpu, EventKind::Skipped);
-                self.tell(cpu, EventKind::Loaded);
-            }
-            OnEntry::Load(live) => {
-                // SAFETY: D1: checked in `new`; P4. D2: compared just now; E1. D4: this CPU has had the stamp
-                // since then.
-                unsafe { steps::load(self.context(), cpu, live) }?;
-                self.tell(cpu, EventKind::Loaded);
-            }
-        }
-        Ok(UserReady { _cpu: cpu, not_send: PhantomData })
+        steps::enter(self.context(), cpu, |cpu| UserReady { _cpu: cpu, not_send: PhantomData })
     }
 
     /// Resets the context to the initial state, from any state (exec, or a context that reported
@@ -273,7 +256,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let closed = Closed::new(cpu, gate::SESSION)?;
         self.word.mark_nowhere();
         // SAFETY: S1: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
-        // and no other CPU uses a context whose task is current here (P4).
+        // and no other CPU uses a context whose task is current here or that is held exclusively (P4).
         unsafe { closed.cpu().backend().write_initial(self.base()) };
         self.tell(closed.cpu(), EventKind::Invalidated);
         Ok(())

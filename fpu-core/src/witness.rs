@@ -77,9 +77,11 @@ pub unsafe trait CpuWords {
 ///   is K1 of [`TheBackend`].)
 /// * **P4** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
-///   now), and whatever passes a task from one CPU to the next (a run-queue lock) orders what
-///   the first did before what the second does. The crate reports the violations that it can see
-///   ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)), and cannot see all.
+///   now); or by whoever holds it exclusively: nobody else uses the context meanwhile, and its task neither runs nor
+///   is switched, except in the holder's own calls. `&mut TaskFpu` proves that, and so does the lock that gives it
+///   out. Whatever passes a task from one CPU to the next, or the exclusive hold of it (a
+///   run-queue lock), orders what the first did before what the second does. The crate reports the violations that it
+///   can see ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)), and cannot see all.
 /// * **P5** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
 ///   interrupts off.
 /// * **P6** [`observe`](Self::observe) does not use the crate with this CPU.
@@ -173,11 +175,12 @@ pub unsafe trait Exclusive: Pinned {}
 ///
 /// # Safety
 ///
-/// * **F1** between any two calls into this crate on a CPU, outside a section, only the task in user mode reads
+/// * **F1** between any two calls into this crate on a CPU, outside a section, only the task's own code (in user
+///   mode; in a kernel without it, what runs as that task) reads
 ///   or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
 ///   power. (What the ABI of system calls takes from a task, the entry of a system call may discard before the first
-///   call into this crate: what is left is the task's state.) Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
-///   [`fpu_resume`](crate::CpuLifecycle::fpu_resume) belongs to it, before or after: from the first register that
+///   call into this crate: what is left is the task's state.) Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers),
+///   [`fpu_resume`](crate::CpuLifecycle::fpu_resume) or [`adopt`](crate::TaskFpu::adopt) belongs to it, before or after: from the first register that
 ///   is overwritten to that call, or from that call to the last register, nothing else on this CPU calls
 ///   into this crate, interrupts included.
 ///

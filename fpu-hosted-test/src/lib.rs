@@ -16,3 +16,8 @@ pub mod sim;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct FrontPage;
+
+// So do the examples of the page about what leaves a kernel and comes back.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/signal-frames.md")]
+struct SignalFrames;

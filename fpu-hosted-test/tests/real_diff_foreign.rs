@@ -30,7 +30,7 @@ fn images() -> u64 {
 fn reason(why: &ForeignError) -> &'static str {
     match why {
         ForeignError::Truncated { .. } => "Truncated",
-        ForeignError::Oversized { .. } => "Oversized",
+        ForeignError::OtherLayout { .. } => "OtherLayout",
         ForeignError::Supervisor { .. } => "Supervisor",
         ForeignError::Unknown { .. } => "Unknown",
         ForeignError::NotEnabled { .. } => "NotEnabled",
@@ -51,10 +51,9 @@ struct Count {
 }
 
 /// What a CPU without MPX, AMX and PKRU can give; the others are tried with recorded words.
-const SEEN: [&str; 9] = [
+const SEEN: [&str; 8] = [
     "accepted",
     "Truncated",
-    "Oversized",
     "Supervisor",
     "Unknown",
     "NotEnabled",

@@ -2,6 +2,7 @@
 
 use fpu_core::{
     session::TaskState,
+    switch,
     verify::{Scratch, VerifyError},
     Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
     RawFpu, RestoreFault, SaveArea, TaskFpu, MAX_CPUS,
@@ -14,9 +15,13 @@ use fpu_hosted_test::{
 type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
 
 /// Every operation that can be refused, each with the weakest witness it takes.
-const OPERATIONS: [Operation; 14] = [
+const OPERATIONS: [Operation; 17] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(&cpu.irqs_off())),
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
+    ("switch_in", |cpu, task| task.switch_in(&mut cpu.irqs_off())),
+    ("switch", |cpu, task| Ok(switch(None, Some(task.context()), &mut cpu.irqs_off())?)),
+    // SAFETY: H1, H2: it is refused, or nobody looks at the registers that it takes.
+    ("adopt", |cpu, task| unsafe { task.adopt(&mut cpu.irqs_off()) }),
     ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
     ("plan_user", |cpu, task| task.plan_user(&mut cpu.irqs_off()).map(drop)),
     ("open", |cpu, task| task.open(&mut cpu.preempt_off()).map(drop)),
@@ -236,7 +241,7 @@ fn live_on_another_cpu() {
     let mine = Registers::pattern(6, u64::MAX);
     there.fpu().load(&mine);
     let why = Error::LiveElsewhere { cpu: 6 };
-    all_refused(&here, &task, why, &["reset", "invalidate", "resume", "idle", "offline"]);
+    all_refused(&here, &task, why, &["reset", "adopt", "invalidate", "resume", "idle", "offline"]);
     assert_eq!(task.stopped(&mut SimStopped::of(task.context())).err(), Some(why));
     task.switch_prepare(&there.irqs_off()).expect("it is live there");
     still_holds(&here, &task, &mine);
@@ -248,7 +253,12 @@ fn lost_with_its_registers() {
     enter(&cpu, &task);
     cpu.fpu().scribble(7);
     cpu.irqs_off().invalidate_registers().expect("online"); // unsaved: the kernel's mistake
-    all_refused(&cpu, &task, Error::Lost, &["reset", "invalidate", "resume", "idle", "offline"]);
+    all_refused(
+        &cpu,
+        &task,
+        Error::Lost,
+        &["reset", "adopt", "invalidate", "resume", "idle", "offline"],
+    );
     let stopped = task.stopped(&mut SimStopped::of(task.context())).err();
     assert_eq!(stopped, Some(Error::LiveElsewhere { cpu: 0 }));
     task.reset(&mut cpu.preempt_off()).expect("reset takes any context");
@@ -349,7 +359,9 @@ fn an_image_that_is_refused_leaves_neither_the_old_registers_nor_its_own() {
 #[test]
 fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
     type Load = fn(&SimCpu, &Task) -> Result<(), Error>;
-    let loads: [(&str, Load); 5] = [
+    let loads: [(&str, Load); 7] = [
+        ("switch_in", |cpu, task| task.switch_in(&mut cpu.irqs_off())),
+        ("switch", |cpu, task| Ok(switch(None, Some(task.context()), &mut cpu.irqs_off())?)),
         ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
         ("make_registers_valid", |cpu, task| {
             task.open(&mut cpu.preempt_off())?.make_registers_valid()

@@ -3,6 +3,7 @@
 use fpu_core::{
     observe::EventKind::{self, Failed, Invalidated, Loaded, Restored, Saved, Skipped, Unloaded},
     session::TaskState,
+    switch,
     verify::Scratch,
     CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu,
 };
@@ -26,6 +27,18 @@ use Found::{Both, MemoryOnly, RegistersOnly};
 
 fn enter(cpu: &SimCpu, task: &Task) {
     drop(task.switch_return(&mut cpu.irqs_off()).expect("the CPU is free"));
+}
+
+fn comes(cpu: &SimCpu, task: &Task) {
+    task.switch_in(&mut cpu.irqs_off()).expect("the CPU is free");
+}
+fn switches(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
+    let (prev, next) = (prev.map(Task::context), next.map(Task::context));
+    switch(prev, next, &mut cpu.irqs_off()).expect("the CPU is free");
+}
+fn adopts(cpu: &SimCpu, task: &Task) {
+    // SAFETY: H1: nobody else's state is here. H2: what is in the registers is in memory, or changed since.
+    unsafe { task.adopt(&mut cpu.irqs_off()) }.expect("the CPU is free");
 }
 
 fn by_plan(cpu: &SimCpu, task: &Task) {
@@ -101,7 +114,7 @@ fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
 
 type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
 /// `Invalidated` of the CPU as a whole is told apart below.
-const CASES: [Case; 42] = [
+const CASES: [Case; 51] = [
     (
         "switch_prepare",
         RegistersOnly,
@@ -112,6 +125,15 @@ const CASES: [Case; 42] = [
     ("switch_return", RegistersOnly, enter, &[]),
     ("switch_return", Both, enter, &[Skipped, Loaded]),
     ("switch_return", MemoryOnly, enter, &[Restored, Loaded]),
+    ("switch_in", RegistersOnly, comes, &[]),
+    ("switch_in", Both, comes, &[Skipped, Loaded]),
+    ("switch_in", MemoryOnly, comes, &[Restored, Loaded]),
+    ("switch to idle", RegistersOnly, |c, t| switches(c, Some(t), None), &[Saved, Unloaded]),
+    ("switch to itself", RegistersOnly, |c, t| switches(c, Some(t), Some(t)), &[]),
+    ("switch from idle", Both, |c, t| switches(c, None, Some(t)), &[Skipped, Loaded]),
+    ("adopt", RegistersOnly, adopts, &[Loaded]),
+    ("adopt", Both, adopts, &[Loaded]),
+    ("adopt", MemoryOnly, adopts, &[Loaded]),
     ("plan_user", RegistersOnly, by_plan, &[]),
     ("plan_user", Both, by_plan, &[Skipped, Loaded]),
     ("plan_user", MemoryOnly, by_plan, &[Restored, Loaded]),
@@ -244,4 +266,16 @@ fn a_claim_of_another_cpu_that_ends_is_told_of() {
     let told = second.take_events();
     let told: Vec<_> = told.iter().map(|event| (event.kind, event.context)).collect();
     assert_eq!(told, [(Invalidated, task.address())], "once, as no claim is left then");
+}
+
+/// A switch tells of the task that leaves, then of the one that comes.
+#[test]
+fn a_switch_tells_of_both_tasks_in_order() {
+    let (cpu, a, b) = (SimCpu::online(0), new_task(), new_task());
+    enter(&cpu, &a);
+    cpu.record_events();
+    switches(&cpu, Some(&a), Some(&b));
+    let told: Vec<_> = cpu.take_events().iter().map(|event| (event.kind, event.context)).collect();
+    let (a, b) = (a.address(), b.address());
+    assert_eq!(told, [(Saved, a), (Unloaded, a), (Restored, b), (Loaded, b)]);
 }

@@ -12,9 +12,15 @@ type Op = fn(&mut Cpu, &Task) -> Option<()>;
 const STATES: [&str; 3] = [RegistersOnly::NAME, Both::NAME, MemoryOnly::NAME];
 
 /// `None`: the state's handle does not have it.
-const OPS: [(&str, Op); 16] = [
+const OPS: [(&str, Op); 19] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(cpu).ok()),
     ("switch_return", |cpu, task| task.switch_return(cpu).map(drop).ok()),
+    ("switch_in", |cpu, task| task.switch_in(cpu).ok()),
+    ("switch to itself", |cpu, task| {
+        fpu_core::switch(Some(task.context()), Some(task.context()), cpu).ok()
+    }),
+    // SAFETY: H1, H2: nobody else's state is here, and nobody looks at what is saved.
+    ("adopt", |cpu, task| unsafe { task.adopt(cpu).ok() }),
     ("make_memory_valid_read", |cpu, task| {
         drop(task.open(cpu).ok()?.make_memory_valid_read());
         Some(())

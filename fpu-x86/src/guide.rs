@@ -4,5 +4,8 @@
 #[doc = include_str!("../docs/hypervisors.md")]
 pub mod hypervisors {}
 /// The save instructions: formats, needs, and cycles.
-#[doc = include_str!("../docs/instructions.md")]
-pub mod instructions {}
+#[doc = include_str!("../docs/rungs.md")]
+pub mod rungs {}
+/// What leaves a kernel and comes back: handlers, debuggers, core files, migration.
+#[doc = include_str!("../docs/signal-frames.md")]
+pub mod signal_frames {}

@@ -339,6 +339,23 @@ pub(crate) unsafe fn fninit() {
     unsafe { asm!("fninit", options(nomem, nostack, preserves_flags)) }
 }
 
+/// Reads x87's control and status words.
+#[inline(always)]
+pub(crate) fn x87_words() -> (u16, u16) {
+    let (mut fcw, mut fsw) = (0_u16, 0_u16);
+    // SAFETY: the operands are locals; the stores wait for no exception and change no register.
+    unsafe {
+        asm!(
+            "fnstcw word ptr [{}]",
+            "fnstsw word ptr [{}]",
+            in(reg) &mut fcw,
+            in(reg) &mut fsw,
+            options(nostack, preserves_flags),
+        );
+    }
+    (fcw, fsw)
+}
+
 /// Loads MXCSR.
 ///
 /// # Safety

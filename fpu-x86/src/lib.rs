@@ -33,9 +33,18 @@ mod x87;
 
 mod plan;
 
+// Where another machine's images have what. Below `image`, whose views may be of such bytes.
+mod origin;
+
 mod image;
 
+mod exception;
+
 mod foreign;
+
+mod regset;
+
+mod signal;
 
 mod ring0;
 
@@ -48,13 +57,16 @@ mod tests;
 pub use components::Components;
 pub use cpuid::{CpuidInfo, Described};
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
-pub use foreign::{ForeignError, ForeignImage, ValidImage};
+pub use exception::FpError;
+pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
 pub use insn::{fixup, Fixup};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
+pub use origin::ForeignLayout;
 pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
 pub use registers::ControlRegister;
+pub use regset::UserFormat;
 #[cfg(fpu_instructions)]
 pub use ring0::{
     bring_up_boot_cpu, bring_up_boot_cpu_given, enable_legacy_on_this_cpu, BringUpError,
@@ -62,4 +74,5 @@ pub use ring0::{
 };
 pub use ring0::{ControlMismatch, ControlState};
 pub use save_instruction::{Format, SaveInstruction};
+pub use signal::{FrameKind, LegacyOnly, SignalFrame};
 pub use x87::{Selectors, X87};

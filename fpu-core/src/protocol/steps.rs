@@ -11,7 +11,7 @@ use crate::{
     backend::RawFpu,
     error::Error,
     observe::{Event, EventKind},
-    witness::{CpuWords, Pinned},
+    witness::{CpuWords, Exclusive, Pinned, SoftFloat},
 };
 
 /// A context without the type of its area: the context that a section saves, or that a persistent run loads.
@@ -86,6 +86,48 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             Ok(OnEntry::Load(fresh))
         }
     }
+}
+
+/// Switching out: the save if it is due, and what is told of it.
+#[inline(always)]
+pub(crate) fn leave<C>(context: FpuRef<'_, C::Backend>, cpu: &C) -> Result<(), Error>
+where
+    C: Exclusive + SoftFloat,
+{
+    if let Some(saved) = due_on_leaving(context.word, cpu.words())? {
+        // SAFETY: D1: checked in `TaskFpu::new`; P4. D2, D3: what is due was compared just now; E1.
+        unsafe { save(context, cpu, saved) };
+        context.tell(cpu, EventKind::Unloaded);
+    }
+    Ok(())
+}
+
+/// Switching in: the load or the mark, whichever is due, and what is told of it. Makes of the witness what the caller
+/// returns: a `Result` that the caller would take apart once more costs the hot path a stack frame.
+#[inline(always)]
+pub(crate) fn enter<'c, C, T>(
+    context: FpuRef<'_, C::Backend>,
+    cpu: &'c mut C,
+    ready: impl FnOnce(&'c mut C) -> T,
+) -> Result<T, Error>
+where
+    C: Exclusive + SoftFloat,
+{
+    match due_on_entry(context.word, cpu.words())? {
+        OnEntry::Nothing => {}
+        OnEntry::Mark(live) => {
+            context.word.mark_live(live);
+            context.tell(cpu, EventKind::Skipped);
+            context.tell(cpu, EventKind::Loaded);
+        }
+        OnEntry::Load(live) => {
+            // SAFETY: D1: checked in `TaskFpu::new`; P4. D2: compared just now; E1. D4: this CPU has had the
+            // stamp since then.
+            unsafe { load(context, cpu, live) }?;
+            context.tell(cpu, EventKind::Loaded);
+        }
+    }
+    Ok(ready(cpu))
 }
 
 /// The save: the registers go to memory, and only then the context's word says so.

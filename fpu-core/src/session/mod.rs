@@ -1,4 +1,4 @@
-//! The typestate session: one current task's state, with this CPU closed to all other code.
+//! The typestate session: one task's state, with this CPU closed to all other code.
 //!
 //! [`TaskFpu::open`](crate::TaskFpu::open) gives a [`TaskState`], one [`Session`] for each state in which a task can
 //! be. The states ([`RegistersOnly`], [`Both`], [`MemoryOnly`], [`MemoryWritable`]) and what is asked of them

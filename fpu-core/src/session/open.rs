@@ -1,4 +1,4 @@
-//! Opening the current task's state: whichever state it is in, the calls that need not know, and the fork.
+//! Opening a task's state: whichever state it is in, the calls that need not know, and the fork.
 
 use core::marker::PhantomData;
 
@@ -15,7 +15,7 @@ use crate::{
     witness::{Pinned, SoftFloat},
 };
 
-/// The current task's state, opened: one handle, with only the calls that are right in that state.
+/// A task's state, opened: one handle, with only the calls that are right in that state.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -38,7 +38,16 @@ pub enum TaskState<'s, C: Pinned> {
 }
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
-    /// Opens the current task's state on this CPU.
+    /// Opens the task's state on this CPU, wherever it is: the task is current here, or the caller holds its context
+    /// exclusively (P4).
+    ///
+    /// A debugger's callback or a framework often has the context behind a lock, as `&mut TaskFpu`, and does not know
+    /// whether the task is current here or stopped. This one call serves both, on any CPU. If the registers of another CPU
+    /// still claim a stopped task, reading leaves that claim, which stays right, and
+    /// [`make_memory_valid_write`](TaskState::make_memory_valid_write) ends it before the image can be written. A task that
+    /// was not switched out elsewhere is refused ([`Error::LiveElsewhere`]). Of a task that is not current here, read and write the
+    /// image, and leave out [`make_registers_valid`](TaskState::make_registers_valid): it loads over the
+    /// current task, which has to be switched out before that.
     ///
     /// # Errors
     ///
@@ -53,6 +62,27 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert_eq!(task.open(&mut cpu)?.name(), "memory only");
     /// drop(task.switch_return(&mut cpu)?);
     /// assert_eq!(task.open(&mut cpu)?.name(), "registers only");
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// /// Whether it runs here or is stopped: `&mut` proves that nobody else uses it.
+    /// fn poke(task: &mut Task, cpu: &mut Cpu, value: u64) -> Result<u64, fpu_core::Error> {
+    ///     let mut session = task.open(cpu)?.make_memory_valid_write();
+    ///     let old = session.image().avx0();
+    ///     session.image_mut().set_avx0(value);
+    ///     Ok(old)
+    /// }
+    /// # let (mut cpu, mut task) = cpu_and_task();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// cpu.set_avx0(7);
+    /// assert_eq!(poke(&mut task, &mut cpu, 8)?, 7);   // its only copy was in the registers
+    /// drop(task.switch_return(&mut cpu)?);
+    /// task.switch_prepare(&cpu)?;                     // stopped; the registers still claim it
+    /// assert_eq!(poke(&mut task, &mut cpu, 9)?, 8);
+    /// drop(task.switch_return(&mut cpu)?);
+    /// assert_eq!(cpu.avx0(), 9);                      // the claim had ended
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[inline]

@@ -19,7 +19,7 @@ use crate::{
     witness::{Exclusive, Pinned, SoftFloat},
 };
 
-/// The current task's state in state `S`. While a session lives, this CPU refuses kernel FPU sections
+/// A task's state, in state `S`. While a session lives, this CPU refuses kernel FPU sections
 /// with [`Error::Busy`], in interrupts too, so keep sessions short. Drop ends the session.
 ///
 /// The transitions are those of [`State`].

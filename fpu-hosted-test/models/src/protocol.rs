@@ -4,21 +4,21 @@
 // in brackets, and no count of preemptions; then the explorer must call the violation what the row says.
 protocol! {
     PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(3),
-        "task.rs": "unsafe { steps::save(self.context(), cpu, saved) };" => "self.word.publish(saved);";
+        "protocol/steps.rs": "unsafe { save(context, cpu, saved) };" => "context.word.publish(saved);";
     PrepareForgetsMemory, "the mark after it" => switch::SWITCH, "I1", "unsaved state", 0, At(3),
-        "task.rs":
-         "unsafe { steps::save(self.context(), cpu, saved) };" =>
-         "unsafe { cpu.backend().save(self.base()) };";
+        "protocol/steps.rs":
+         "unsafe { save(context, cpu, saved) };" =>
+         "unsafe { cpu.backend().save(context.area) };";
     PrepareMarksBeforeSave, "its order: marks first" => wrong::IN, "I1", "Causality violation", 0, At(2),
-        "task.rs":
-         "unsafe { steps::save(self.context(), cpu, saved) };" =>
-         "self.word.publish(saved);
-         unsafe { steps::save(self.context(), cpu, saved) };";
+        "protocol/steps.rs":
+         "unsafe { save(context, cpu, saved) };" =>
+         "context.word.publish(saved);
+         unsafe { save(context, cpu, saved) };";
     PrepareMarkRelaxed, "the release of the mark" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
-        "task.rs":
-         "unsafe { steps::save(self.context(), cpu, saved) };" =>
-         "unsafe { cpu.backend().save(self.base()) };
-         self.word.mark_live(Stamp::from_bits(saved.bits()));";
+        "protocol/steps.rs":
+         "unsafe { save(context, cpu, saved) };" =>
+         "unsafe { cpu.backend().save(context.area) };
+         context.word.mark_live(Stamp::from_bits(saved.bits()));";
     PrepareIgnoresElsewhere, "the comparison before a save" => wrong::LOST, "I1", "not reported", 0, At(1),
         "protocol/steps.rs": "if !w.is_live_under(Stamp::of(cpu)) {" => "if false {";
     ReturnLoadRelaxed, "the acquire of a task's word" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
@@ -31,32 +31,50 @@ protocol! {
     ReturnTrustsStale, "the count from the comparison: any stamp of this CPU will do" => switch::ALTERNATE, "I2", "another task's residue", 0, At(1),
         "protocol/word.rs": "MEMORY => Place::Both," => "differ if differ & ID_MASK == 0 => Place::Both,";
     ReturnSkipsMark, "the mark that registers are the only copy" => switch::BOUNCE, "I1", "stale registers", 0, At(3),
-        "task.rs":
+        "protocol/steps.rs":
          "OnEntry::Mark(live) => {
-         self.word.mark_live(live);" =>
+         context.word.mark_live(live);" =>
          "OnEntry::Mark(_) => {";
     ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(2),
-        "task.rs":
+        "protocol/steps.rs":
          "OnEntry::Load(live) => {" =>
          "OnEntry::Load(live) => {
-         self.word.mark_live(live);";
+         context.word.mark_live(live);";
     ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(3),
         "protocol/steps.rs": "let fresh = current.next();" => "let fresh = current;";
     ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(2),
-        "task.rs":
-         "unsafe { steps::load(self.context(), cpu, live) }?;" =>
-         "if let Err(why) = unsafe { steps::load(self.context(), cpu, live) } {
-         self.word.publish(crate::protocol::word::Word::both(live));
+        "protocol/steps.rs":
+         "unsafe { load(context, cpu, live) }?;" =>
+         "if let Err(why) = unsafe { load(context, cpu, live) } {
+         context.word.publish(Word::both(live));
          return Err(why);
          }";
     ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
         "protocol/steps.rs": "fresh.set(cpu);" => "";
     ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
         "protocol/steps.rs": "fresh.set(cpu);" => "",
-        "task.rs":
-         "unsafe { steps::load(self.context(), cpu, live) }?;" =>
-         "unsafe { steps::load(self.context(), cpu, live) }?;
+        "protocol/steps.rs":
+         "unsafe { load(context, cpu, live) }?;" =>
+         "unsafe { load(context, cpu, live) }?;
          unsafe { crate::witness::CpuWords::set_resident(cpu.words(), live.bits()) };";
+    SwitchEntersFirst, "the order of a switch: the next is loaded before the one before it is saved" => inside::SWITCH, "I1", "unsaved state lost", 0, At(2),
+        "switch.rs":
+         "if let Some(prev) = prev.filter(|prev| !stays(prev)) {" =>
+         "if let Some(next) = next {
+         steps::enter(next, cpu, drop).map_err(SwitchError::Next)?;
+         }
+         if let Some(prev) = prev.filter(|prev| !stays(prev)) {";
+    SwitchInTrustsEarlier, "the comparison in a second call: any stamp of this CPU will do" => inside::RETURN, "I3, I11", "kernel residue", 0, At(2),
+        "switch.rs":
+         "steps::enter(self.context(), cpu, drop)" =>
+         "if (self.word.load().bits() ^ crate::witness::CpuWords::resident(cpu.words())) & 0x7FFE == 0 {
+         return Ok(());
+         }
+         steps::enter(self.context(), cpu, drop)";
+    AdoptKeepsStamp, "the new stamp of registers that are adopted" => inside::ADOPT, "I2", "another task's residue", 0, At(3),
+        "switch.rs": "closed.end_claims();" => "";
+    AdoptSkipsMark, "the mark that they are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
+        "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(3),
         "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
     SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
@@ -155,6 +173,14 @@ protocol! {
         "session/typed.rs": "self.save(Word::NOWHERE);" => "self.save(Word::both(self.closed.stamp()));";
     WriteKeepsOtherClaim, "the invalidation before a session writes what another CPU claims" => migrate::WRITE, "I1", "lost write", 1, At(2),
         "session/typed.rs": "if self.word().load() != Word::NOWHERE {" => "if false {";
+    HeldWriteKeepsClaim, "the invalidation of what another CPU claims of a context that is held exclusively" => inside::HELD, "I1", "lost write", 2, At(2),
+        "session/typed.rs":
+         "if self.word().load() != Word::NOWHERE {" =>
+         "if (self.word().load().bits() ^ self.closed.stamp().bits()) & 0x7FFE == 0 {";
+    OpenIgnoresElsewhere, "the refusal of a session of a task live elsewhere" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
+        "session/open.rs":
+         "Place::Elsewhere => return Err(closed.refuse(word))," =>
+         "Place::Elsewhere => TaskState::MemoryOnly(Session { task, closed, state: PhantomData }),";
     WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(3),
         "session/typed.rs":
          "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>

@@ -104,7 +104,7 @@ fn a_cpu_with_a_forgotten_session_does_not_go_offline() {
 }
 
 /// The sources whose public functions the search must call.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "cpu.rs",
     "deferred.rs",
     "raw.rs",
@@ -112,6 +112,7 @@ const SOURCES: [&str; 9] = [
     "session/typed.rs",
     "session/open.rs",
     "stopped.rs",
+    "switch.rs",
     "task.rs",
     "verify.rs",
 ];

@@ -1,6 +1,6 @@
-//! Switching and migrating, in every interleaving.
+//! Switching and migrating, in every interleaving; and restoring inside the switch.
 
-use fpu_models::model::{check, switch};
+use fpu_models::model::{check, inside, switch};
 
 #[test]
 fn switch_migrate_return() {
@@ -17,4 +17,20 @@ fn two_tasks_alternate() {
 #[test]
 fn idle_and_kernel_thread_bounce() {
     check(&switch::BOUNCE);
+}
+#[test]
+fn adopted_registers() {
+    check(&inside::ADOPT);
+}
+#[test]
+fn one_call_for_both_tasks() {
+    check(&inside::SWITCH);
+}
+#[test]
+fn restored_inside_the_switch() {
+    check(&inside::RETURN);
+}
+#[test]
+fn exclusive_access_against_wakeup() {
+    check(&inside::HELD);
 }

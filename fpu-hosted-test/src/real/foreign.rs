@@ -14,10 +14,18 @@ const LARGEST: usize = 16384;
 
 /// Memory for an image of any plan.
 #[repr(C, align(64))]
-struct Memory([u8; LARGEST]);
+pub(super) struct Memory([u8; LARGEST]);
 
 impl Memory {
-    fn base(&mut self) -> NonNull<u8> {
+    /// An initial image of the plan.
+    pub(super) fn initial(plan: &Plan) -> Box<Self> {
+        assert!(plan.area_len() <= LARGEST);
+        let mut memory = Box::new(Self([0; LARGEST]));
+        // SAFETY: S1: aligned, long enough, ours.
+        unsafe { plan.write_initial(memory.base()) };
+        memory
+    }
+    pub(super) fn base(&mut self) -> NonNull<u8> {
         NonNull::from(&mut self.0).cast()
     }
 }
@@ -85,7 +93,15 @@ fn place(component: u32) -> usize {
 
 /// The bits of the x87 control and status words that hold anything: some CPUs fix the others, and the
 /// summary bits are computed (SDM vol. 1, 8.1.3 and 8.1.5).
-fn settled(mut file: RegFile) -> RegFile {
+///
+/// ```
+/// use fpu_hosted_test::real::{settled, Classes, RegFile};
+/// let mut file = RegFile::initial(Classes::BASE);
+/// file.set_fsw(0x8080);
+/// assert_eq!(settled(file).fsw(), 0);
+/// ```
+#[must_use]
+pub fn settled(mut file: RegFile) -> RegFile {
     file.set_fcw(file.fcw() & 0x1F3F);
     file.set_fsw(file.fsw() & !0x8080);
     file

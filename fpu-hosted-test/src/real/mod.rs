@@ -24,9 +24,13 @@ pub use asm::{
     call_preserving, dump_registers, load_registers, run_between, sane_registers, Thunk,
 };
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod compat;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod fault;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod foreign;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod frames;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod harness;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -34,10 +38,20 @@ mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod probe;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod ptrace;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod signal;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
+    compat::Compat,
     fault::serve_fixups,
-    foreign::{decode, fuzz_foreign, ForeignBench},
+    foreign::{decode, fuzz_foreign, settled, ForeignBench},
+    frames::{fuzz_frame, random_frame, LARGEST_FRAME},
     harness::{RealHarness, Seen},
     mutate::{random_image, Words},
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
+    ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
+    signal::{
+        deliver, frames_are_linuxs, registers_of, set_registers, Delivered, Edit, FrameBuffer, ROOM,
+    },
 };

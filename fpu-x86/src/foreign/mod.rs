@@ -5,26 +5,41 @@
 //! [`ForeignImage`] -> [`validate`](ForeignImage::validate) -> [`ValidImage`] ->
 //! [`ImageMut::replace_with`](crate::ImageMut::replace_with), on a private copy, so the owner of the
 //! original cannot change what has been checked.
+//!
+//! An image is refused for what it contains, not for its length: a signal frame ends in four bytes of software's, and
+//! KVM's buffers are whole pages. What lies behind the last component that is present does not matter.
+//!
+//! Offsets of the standard format are a machine's own. Bytes are read with those of the machine that wrote them: by
+//! its [`ForeignLayout`](crate::ForeignLayout), or where the XCR0 in the bytes and their length tell the maker, or else, where nothing speaks
+//! against it, with this machine's.
 
+mod check;
 mod error;
+#[cfg(test)]
+#[path = "../tests/inputs.rs"]
+mod inputs;
+mod rules;
 #[cfg(test)]
 #[path = "../tests/foreign.rs"]
 mod tests;
 
+pub(crate) use check::{Reading, Way};
 pub use error::ForeignError;
+pub use rules::{Beyond, ForeignRules};
 
 use core::fmt;
 
 use crate::{
-    components::{extended, one, Components},
+    components::Components,
     error::ImageError,
-    fields::{u32_at, u64_at, MXCSR, XCOMP_BV, XSTATE_BV},
-    image::{first_illegal, Image, ImageMut, Where},
-    layout::{EXTENDED, HEADER},
+    fields::{set, INITIAL_MXCSR, MXCSR, XSTATE_BV},
+    image::{Image, ImageMut, Where},
+    layout::HEADER,
+    origin::Origin,
     plan::Plan,
+    save_instruction::Format,
 };
-
-const RESERVED: usize = HEADER + 16;
+use check::{check, Found};
 
 /// Bytes from outside, in a copy that no other code can change: standard format, or FXSAVE's 512 bytes.
 ///
@@ -54,32 +69,45 @@ const RESERVED: usize = HEADER + 16;
 /// ```
 #[must_use = "nothing has been checked yet"]
 pub struct ForeignImage<'b> {
-    private: &'b [u8],
+    private: &'b mut [u8],
+    /// How many bytes there were.
+    len: usize,
 }
 
 impl<'b> ForeignImage<'b> {
-    /// Copies the bytes, once, into a buffer that is the caller's own.
+    /// Copies the bytes, once, into a buffer that is the caller's own, as far as they fit. A component that is present and
+    /// lies in what has not been copied is refused; a buffer of [`Plan::foreign_len`] bytes takes everything that a plan
+    /// can hold of this machine's bytes, one of 16 KiB those of all machines that are known.
     ///
     /// # Errors
     ///
-    /// [`ForeignError::Oversized`]: they do not fit.
+    /// [`ForeignError::Truncated`]: the buffer does not even take the 512 bytes that every image has.
     pub fn copy(bytes: &[u8], private: &'b mut [u8]) -> Result<Self, ForeignError> {
-        let (len, most) = (bytes.len(), private.len());
-        let Some(private) = private.get_mut(..len) else {
-            return Err(ForeignError::Oversized { len, most });
-        };
-        private.copy_from_slice(bytes);
-        Ok(Self { private })
+        let (len, room) = (bytes.len(), private.len());
+        if room < len.min(HEADER) {
+            return Err(ForeignError::Truncated { len: room, need: HEADER });
+        }
+        let private = private.get_mut(..len.min(room)).unwrap_or_default();
+        for (to, from) in private.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        Ok(Self { private, len })
     }
 
     /// Takes bytes that have been copied already, for instance from user memory, by a function that
     /// can fail. Borrowed exclusively, they do not change until the last use of the valid image.
     pub fn in_private(private: &'b mut [u8]) -> Self {
-        Self { private }
+        let len = private.len();
+        Self { private, len }
+    }
+
+    /// The same for the first bytes of an image that has `len`, where those tell whose it is.
+    pub fn first_of(len: usize, private: &'b mut [u8]) -> Self {
+        Self { len: len.max(private.len()), private }
     }
 
     /// Checks everything that a restore could refuse, and that nothing is there which a task of this
-    /// plan may not have.
+    /// plan may not have, by the rules of [`ForeignRules::new`].
     ///
     /// Tiles are refused: this crate cannot see whether the task has permission to use them. See
     /// [`validate_with_tiles`](Self::validate_with_tiles).
@@ -88,8 +116,7 @@ impl<'b> ForeignImage<'b> {
     ///
     /// The first thing that is wrong. Nothing has been changed anywhere.
     pub fn validate(self, plan: &'b Plan) -> Result<ValidImage<'b>, ForeignError> {
-        check(self.private, plan, Components::TILEDATA)?;
-        Ok(ValidImage { private: self.private, plan })
+        self.validate_by(&ForeignRules::new(), plan)
     }
 
     /// The same for a task that may use tiles.
@@ -107,14 +134,53 @@ impl<'b> ForeignImage<'b> {
         self,
         plan: &'b Plan,
     ) -> Result<ValidImage<'b>, ForeignError> {
-        check(self.private, plan, Components::empty())?;
-        Ok(ValidImage { private: self.private, plan })
+        // SAFETY: X2: the caller's.
+        unsafe { self.validate_with_tiles_by(&ForeignRules::new(), plan) }
+    }
+
+    /// As [`validate`](Self::validate), by other rules.
+    ///
+    /// # Errors
+    ///
+    /// As for [`validate`](Self::validate).
+    pub fn validate_by(
+        self,
+        rules: &ForeignRules<'b>,
+        plan: &'b Plan,
+    ) -> Result<ValidImage<'b>, ForeignError> {
+        self.checked(plan, &Reading::of(rules, Components::TILEDATA))
+    }
+
+    /// As [`validate_with_tiles`](Self::validate_with_tiles), by other rules.
+    ///
+    /// # Safety
+    ///
+    /// X2.
+    ///
+    /// # Errors
+    ///
+    /// As for [`validate`](Self::validate).
+    pub unsafe fn validate_with_tiles_by(
+        self,
+        rules: &ForeignRules<'b>,
+        plan: &'b Plan,
+    ) -> Result<ValidImage<'b>, ForeignError> {
+        self.checked(plan, &Reading::of(rules, Components::empty()))
+    }
+
+    pub(crate) fn checked(
+        self,
+        plan: &'b Plan,
+        reading: &Reading<'b>,
+    ) -> Result<ValidImage<'b>, ForeignError> {
+        let found = check(self.private, plan, reading, self.len)?;
+        Ok(ValidImage::of(self.private, plan, found, reading.rules.beyond))
     }
 }
 
 impl fmt::Debug for ForeignImage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ForeignImage").field("len", &self.private.len()).finish_non_exhaustive()
+        f.debug_struct("ForeignImage").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
@@ -124,27 +190,58 @@ impl fmt::Debug for ForeignImage<'_> {
 pub struct ValidImage<'b> {
     private: &'b [u8],
     plan: &'b Plan,
+    format: Format,
+    places: Where<'b>,
+    beyond: Components,
+    pkru: Option<u32>,
 }
 
 impl<'b> ValidImage<'b> {
-    /// By register. An absent component has its initial value, except MXCSR, which is what the bytes say
-    /// even if SSE is absent, as for XRSTOR.
-    #[must_use]
-    pub fn image(&self) -> Image<'b> {
-        Image::uncompacted(self.private, self.plan)
+    /// The header of the copy becomes what was found, so that nothing has to be remembered beside it.
+    fn of(private: &'b mut [u8], plan: &'b Plan, found: Found<'b>, beyond: Beyond) -> Self {
+        let Found { format, places, taken, beyond: left_out, pkru, mxcsr } = found;
+        if format != Format::Legacy {
+            set(private, XSTATE_BV, taken.bits().to_le_bytes());
+        }
+        if !mxcsr {
+            set(private, MXCSR, INITIAL_MXCSR.to_le_bytes());
+        }
+        let beyond = if beyond == Beyond::Report { left_out } else { Components::empty() };
+        Self { private, plan, format, places, beyond, pkru }
     }
 
-    /// The protection-key rights, if this CPU has them enabled and the bytes are not FXSAVE's: 0 where
-    /// the component is absent. They are no part of a plan; whether to take them over, by WRPKRU, is
-    /// the kernel's decision.
+    /// By register. Where a component is absent, its initial value; but MXCSR is what the bytes say even
+    /// if SSE is absent, as for XRSTOR; from a debugger or a 32-bit frame it is initial then.
+    #[must_use]
+    pub fn image(&self) -> Image<'b> {
+        Image::elsewhere(self.private, self.plan, self.format, self.places)
+    }
+
+    /// The protection-key rights, where this CPU has them and the kernel can switch them (a plan for ring 3: where the
+    /// system does), and the bytes are not FXSAVE's: 0 where the component is absent. They are no part of a plan;
+    /// whether to take them over, by WRPKRU, is the kernel's decision.
     #[must_use]
     pub fn pkru(&self) -> Option<u32> {
-        let (offset, _) = self.plan.pkru_place()?;
-        if self.private.len() <= HEADER {
-            return None;
-        }
-        let present = u64_at(self.private, XSTATE_BV) & Components::PKRU.bits() != 0;
-        Some(if present { u32_at(self.private, offset) } else { 0 })
+        self.pkru
+    }
+
+    /// The components that were left out, under [`Beyond::Report`].
+    #[must_use]
+    pub fn beyond(&self) -> Components {
+        self.beyond
+    }
+
+    /// The bytes of one of them, if the layout has a place for it.
+    #[must_use]
+    pub fn bytes_beyond(&self, component: Components) -> Option<&'b [u8]> {
+        let number = component.number().filter(|_| self.beyond.contains(component))?;
+        let (offset, size) = match self.places {
+            Where::Nowhere | Where::At(_) => None,
+            Where::Standard(plan) => Origin::Here(plan).standard(number),
+            Where::Elsewhere(layout) => layout.standard(number),
+            Where::Packed(origin, set) => origin.packed(set, number),
+        }?;
+        self.private.get(offset..offset.checked_add(size)?)
     }
 }
 
@@ -178,79 +275,4 @@ impl ImageMut<'_> {
         let user = only.user_part();
         self.import(&valid.image(), only, user)
     }
-}
-
-// Why a restore accepts what passes (B5): see `ImageMut`. MXCSR has only bits of the plan's mask, whether
-// SSE is present or not, because a standard-format XRSTOR loads it in any case. XSTATE_BV and XCOMP_BV
-// are not taken over but written anew; the components taken over are the plan's, complete, and
-// legal where they can be illegal. Tiles are the caller's X2.
-fn check(bytes: &[u8], plan: &Plan, without: Components) -> Result<(), ForeignError> {
-    let len = bytes.len();
-    let truncated = |need| Err(ForeignError::Truncated { len, need });
-    if len < HEADER {
-        return truncated(HEADER);
-    }
-    let most = plan.foreign_len();
-    if len > most {
-        return Err(ForeignError::Oversized { len, most });
-    }
-    if len > HEADER {
-        if len < EXTENDED as usize {
-            return truncated(EXTENDED as usize);
-        }
-        let xcomp_bv = u64_at(bytes, XCOMP_BV);
-        if xcomp_bv != 0 {
-            return Err(ForeignError::NotStandard { xcomp_bv });
-        }
-        let reserved = bytes.get(RESERVED..EXTENDED as usize).unwrap_or_default();
-        if let Some(at) = reserved.iter().position(|byte| *byte != 0) {
-            return Err(ForeignError::ReservedHeader { offset: RESERVED + at });
-        }
-        check_components(bytes, plan, without)?;
-    }
-    match u32_at(bytes, MXCSR) & !plan.mxcsr_mask() {
-        0 => Ok(()),
-        bits => Err(ForeignError::ReservedMxcsr { bits }),
-    }
-}
-
-fn check_components(bytes: &[u8], plan: &Plan, without: Components) -> Result<(), ForeignError> {
-    let present = Components::from_bits_retain(u64_at(bytes, XSTATE_BV));
-    let refused = |set: Components| {
-        let bits = present.intersection(set).bits();
-        (bits != 0).then_some(bits)
-    };
-    let mut there = plan.user_components();
-    if plan.pkru_place().is_some() {
-        there |= Components::PKRU;
-    }
-    if let Some(bits) = refused(Components::SUPERVISOR) {
-        return Err(ForeignError::Supervisor { bits });
-    }
-    if let Some(bits) = refused(Components::from_bits_retain(!Components::all().bits())) {
-        return Err(ForeignError::Unknown { bits });
-    }
-    if let Some(bits) = refused(Components::from_bits_retain(!there.bits())) {
-        return Err(ForeignError::NotEnabled { bits });
-    }
-    if let Some(bits) = refused(without) {
-        return Err(ForeignError::NotPermitted { bits });
-    }
-    for number in extended(present) {
-        let component = one(number);
-        let place = match component {
-            Components::PKRU => plan.pkru_place(),
-            _ => Where::Standard(plan).place(number),
-        };
-        let Some((offset, size)) = place else {
-            return Err(ForeignError::NotEnabled { bits: component.bits() });
-        };
-        let Some(part) = bytes.get(offset..offset + size) else {
-            return Err(ForeignError::Truncated { len: bytes.len(), need: offset + size });
-        };
-        if let Some(at) = first_illegal(component, part) {
-            return Err(ForeignError::IllegalValue { component, offset: offset + at });
-        }
-    }
-    Ok(())
 }

@@ -97,7 +97,7 @@ impl Target<'_> {
 
 impl Image<'_> {
     /// `need` bytes of `out` become this image's components that are in `set`.
-    fn export(
+    pub(crate) fn export(
         &self,
         out: &mut [u8],
         need: usize,

@@ -3,11 +3,13 @@
 use crate::{
     components::{extended, one, Components},
     layout::{PlanPlaces, EXTENDED},
+    origin::{ForeignLayout, Origin},
     plan::Plan,
+    save_instruction::Format,
 };
 
 /// The places of one area.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Where<'a> {
     /// FXSAVE's format has none.
     Nowhere,
@@ -15,6 +17,10 @@ pub(crate) enum Where<'a> {
     Standard(&'a Plan),
     /// Computed.
     At(&'a PlanPlaces),
+    /// The offsets of another machine's standard format.
+    Elsewhere(&'a ForeignLayout),
+    /// The compacted format of a set.
+    Packed(Origin<'a>, Components),
 }
 
 impl Where<'_> {
@@ -30,6 +36,8 @@ impl Where<'_> {
                 let slot = places.slot(number)?;
                 Some((slot.offset as usize, slot.size as usize))
             }
+            Self::Elsewhere(layout) => layout.standard(number),
+            Self::Packed(origin, set) => origin.packed(set, number),
         }
     }
 }
@@ -41,7 +49,7 @@ fn standard(plan: &Plan, number: u32) -> Option<(usize, usize)> {
 }
 
 /// Bytes of the standard format of `set`.
-fn standard_len(plan: &Plan, set: Components) -> usize {
+pub(crate) fn standard_len(plan: &Plan, set: Components) -> usize {
     extended(set)
         .filter_map(|number| standard(plan, number))
         .fold(EXTENDED as usize, |len, (offset, size)| len.max(offset + size))
@@ -68,16 +76,26 @@ impl Plan {
         standard_len(self, self.user_components())
     }
 
-    /// Bytes of the standard format of all that XCR0 enables, with the header. More than this no
-    /// [`ForeignImage`](crate::ForeignImage) may have, so a private buffer of this many suffices.
+    /// Bytes of the standard format of all that XCR0 enables, with the header: a private buffer of this many suffices
+    /// for a [`ForeignImage`](crate::ForeignImage) of this machine's.
     #[must_use]
     pub fn foreign_len(&self) -> usize {
         standard_len(self, self.xcr0())
     }
 
     /// PKRU's place in the standard format, if XCR0 enables it.
+    #[cfg(test)]
     pub(crate) fn pkru_place(&self) -> Option<(usize, usize)> {
         let number = Components::PKRU.number()?;
         standard(self, number).filter(|_| self.xcr0().contains(Components::PKRU))
+    }
+
+    /// Has a task here protection-key rights, and its images a place for them? In ring 3, if the system has enabled them;
+    /// in ring 0, where no plan does so and the kernel switches them by itself, if the CPU has them.
+    pub(crate) fn carries_pkru(&self) -> bool {
+        let described = self.cpuid_info().described(9).is_some();
+        let has =
+            if self.is_for_kernel() { self.cpuid_info().supported_user() } else { self.xcr0() };
+        self.format() != Format::Legacy && described && has.contains(Components::PKRU)
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod tests;
 mod validity;
 mod write;
 
-pub(crate) use extended::Where;
+pub(crate) use extended::{standard_len, Where};
 pub(crate) use initial::{disinherit, write_initial};
 pub use read::Image;
 pub(crate) use validity::first_illegal;

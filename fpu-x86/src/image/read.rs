@@ -41,6 +41,7 @@ pub struct Image<'a> {
     plan: &'a Plan,
     /// The plan's own, or that of foreign bytes which the plan has validated.
     format: Format,
+    places: Where<'a>,
 }
 
 impl core::fmt::Debug for Image<'_> {
@@ -52,21 +53,24 @@ impl core::fmt::Debug for Image<'_> {
 impl<'a> Image<'a> {
     /// An image in the plan's own format.
     pub(crate) fn new(bytes: &'a [u8], plan: &'a Plan) -> Self {
-        Self { bytes, plan, format: plan.format() }
+        let places = match plan.format() {
+            Format::Legacy => Where::Nowhere,
+            _ => Where::At(&plan.layout),
+        };
+        Self { bytes, plan, format: plan.format(), places }
     }
-    /// One in the standard format or FXSAVE's, possibly ending behind the last component present.
-    pub(crate) fn uncompacted(bytes: &'a [u8], plan: &'a Plan) -> Self {
-        let legacy = bytes.len() <= XSTATE_BV;
-        Self { bytes, plan, format: if legacy { Format::Legacy } else { Format::Standard } }
+    /// Foreign bytes that were validated, possibly ending behind the last component present.
+    pub(crate) fn elsewhere(
+        bytes: &'a [u8],
+        plan: &'a Plan,
+        format: Format,
+        places: Where<'a>,
+    ) -> Self {
+        Self { bytes, plan, format, places }
     }
     /// Offset and size of an extended component of the plan.
     pub(super) fn place(&self, number: u32) -> Option<(usize, usize)> {
-        let places = match self.format {
-            Format::Legacy => Where::Nowhere,
-            format if format == self.plan.format() => Where::At(&self.plan.layout),
-            _ => Where::Standard(self.plan),
-        };
-        places.place(number)
+        self.places.place(number)
     }
     /// The bytes of an extended component, if it is present.
     pub(super) fn component(&self, number: u32) -> Option<&'a [u8]> {
@@ -85,7 +89,7 @@ impl<'a> Image<'a> {
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
-    pub(super) fn plan(&self) -> &'a Plan {
+    pub(crate) fn plan(&self) -> &'a Plan {
         self.plan
     }
 

@@ -230,8 +230,9 @@ unsafe fn read_msr(register: ControlRegister, number: u32) -> Result<Option<u64>
 }
 
 impl Plan {
-    /// Puts the plan into force on this CPU: before it goes online, and again on resume, because a suspend
-    /// loses the control registers. The kernel calls this before it opens the CPU's word of `fpu-core`. On the
+    /// Puts the plan into force on this CPU: before it goes online, and again after a suspend that lost the control
+    /// registers. The kernel calls this before it opens the CPU's word of `fpu-core`: a CPU goes offline
+    /// (`fpu_offline`) before such a suspend, and online again (`fpu_online`) after this call. On the
     /// CPU that boots,
     /// [`settle_on_this_cpu`](Self::settle_on_this_cpu) comes first, and makes of the plan one that works.
     ///

@@ -13,7 +13,7 @@ use crate::{
     cpuid::Leaf,
     error::PlanError,
     layout::{Compacted, Layout, Standard},
-    plan::{Quirk, SizeWord},
+    plan::{Plan, Quirk, SizeWord},
     ring0::ControlState,
     save_instruction::{Format, SaveInstruction},
     tests::words::{Words, FXSR_SSE, OSXSAVE},
@@ -459,4 +459,36 @@ fn every_quirk_has_a_plan_for_ring_3() {
         assert_eq!(plan.components().bits(), enabled & !0x200, "{name}");
         assert!(plan.area_len() >= plan.layout.len(), "{name}");
     }
+}
+
+/// The plans of all recorded CPUs, for ring 3 as they were found and for ring 0, by every instruction; one of each
+/// kind: same components, same instruction, same places in both formats.
+pub(crate) fn plans() -> Vec<(String, Plan)> {
+    let mut plans: Vec<(String, Plan)> = Vec::new();
+    let mut kinds = BTreeSet::new();
+    for line in WITH_XSAVE.lines().chain(WITHOUT_XSAVE.lines()).chain(QUIRKS.lines()) {
+        let words = recorded(line);
+        let enabled = field(line, "xcr0").filter(|text| *text != "null").map_or(3, hex);
+        let name = field(line, "brand").or_else(|| field(line, "name")).unwrap_or_default();
+        for plan in [words.clone().xcr0(enabled).plan(), words.kernel(Components::USER)] {
+            for instruction in SaveInstruction::ALL {
+                let Ok(plan) =
+                    plan.clone().and_then(|plan| plan.with_save_instruction(instruction))
+                else {
+                    continue;
+                };
+                let places: Vec<_> =
+                    plan.components().numbers().map(|n| plan.cpuid_info().described(n)).collect();
+                let pkru = (plan.carries_pkru(), plan.cpuid_info().described(9));
+                let kind = format!("{:?} {instruction:?} {places:?} {pkru:?}", plan.components());
+                if kinds.insert(kind) {
+                    plans.push((
+                        format!("{name}, {instruction:?}, {:?}", plan.is_for_kernel()),
+                        plan,
+                    ));
+                }
+            }
+        }
+    }
+    plans
 }

@@ -44,14 +44,17 @@ fn each_rule_names_its_field_and_offset() {
         bytes
     };
     let bits = |bits: u64| frame(&plan, 0xFF | bits);
+    assert_eq!(most, good.len());
     let cut = |len: usize| good[..len].to_vec();
-    let mut long = good.clone();
-    long.push(0);
-    let illegal = |component, offset| ForeignError::IllegalValue { component, offset };
+    let illegal =
+        |component, offset, value| ForeignError::IllegalValue { component, offset, value };
+    let reserved = |offset, value| ForeignError::ReservedHeader { offset, value };
     let mut tiles = frame(&plan, 0x2_00FF);
     tiles[2752] = 2;
     let mut tile_rows = frame(&plan, 0x2_00FF);
     (tile_rows[2752], tile_rows[2752 + 48]) = (1, 3);
+    let mut tile_data = bits(TILES);
+    tile_data[11007] = 1;
     let cases = [
         ("length", 0, vec![], ForeignError::Truncated { len: 0, need: 512 }),
         ("length", 511, cut(511), ForeignError::Truncated { len: 511, need: 512 }),
@@ -59,7 +62,6 @@ fn each_rule_names_its_field_and_offset() {
         ("length", 575, cut(575), ForeignError::Truncated { len: 575, need: 576 }),
         ("length", 576, cut(576), ForeignError::Truncated { len: 576, need: 832 }),
         ("length", 2687, cut(2687), ForeignError::Truncated { len: 2687, need: 2688 }),
-        ("length", most + 1, long, ForeignError::Oversized { len: most + 1, most }),
         ("XSTATE_BV", 512, bits(1 << 8), ForeignError::Supervisor { bits: 1 << 8 }),
         ("XSTATE_BV", 512, bits(1 << 11), ForeignError::Supervisor { bits: 1 << 11 }),
         ("XSTATE_BV", 512, bits(1 << 16), ForeignError::Supervisor { bits: 1 << 16 }),
@@ -68,18 +70,18 @@ fn each_rule_names_its_field_and_offset() {
         ("XSTATE_BV", 512, bits(1 << 62), ForeignError::NotEnabled { bits: 1 << 62 }),
         ("XSTATE_BV", 512, bits(1 << 19), ForeignError::NotEnabled { bits: 1 << 19 }),
         ("XSTATE_BV", 512, bits(LWP_APX), ForeignError::NotEnabled { bits: LWP_APX }),
-        ("XSTATE_BV", 512, bits(TILES), ForeignError::NotPermitted { bits: TILES }),
+        ("XSTATE_BV", 512, tile_data, ForeignError::NotPermitted { bits: TILES }),
         ("XCOMP_BV", 520, with(520, &[1]), ForeignError::NotStandard { xcomp_bv: 1 }),
         ("XCOMP_BV", 520, with(527, &[128]), ForeignError::NotStandard { xcomp_bv: 1 << 63 }),
-        ("reserved", 528, with(528, &[1]), ForeignError::ReservedHeader { offset: 528 }),
-        ("reserved", 536, with(536, &[1]), ForeignError::ReservedHeader { offset: 536 }),
-        ("reserved", 575, with(575, &[128]), ForeignError::ReservedHeader { offset: 575 }),
+        ("reserved", 528, with(528, &[1]), reserved(528, 1)),
+        ("reserved", 536, with(536, &[1]), reserved(536, 1)),
+        ("reserved", 575, with(575, &[128]), reserved(575, 128)),
         ("MXCSR", 24, with(26, &[1]), ForeignError::ReservedMxcsr { bits: 1 << 16 }),
         ("MXCSR", 24, with(27, &[128]), ForeignError::ReservedMxcsr { bits: 1 << 31 }),
-        ("component", 1024, with(1024, &[4]), illegal(Components::BNDCSR, 1024)),
-        ("component", 1032, with(1039, &[64]), illegal(Components::BNDCSR, 1032)),
-        ("component", 2752, tiles, illegal(Components::TILECFG, 2752)),
-        ("component", 2768, tile_rows, illegal(Components::TILECFG, 2768)),
+        ("component", 1024, with(1024, &[4]), illegal(Components::BNDCSR, 1024, 4)),
+        ("component", 1032, with(1039, &[64]), illegal(Components::BNDCSR, 1032, 0)),
+        ("component", 2752, tiles, illegal(Components::TILECFG, 2752, 2)),
+        ("component", 2768, tile_rows, illegal(Components::TILECFG, 2768, 0)),
     ];
     for (field, offset, bytes, why) in cases {
         assert_eq!(validate(&plan, &bytes), Err(why), "{why}");
@@ -88,7 +90,7 @@ fn each_rule_names_its_field_and_offset() {
     }
     let mut small = [0; 100];
     let refused = ForeignImage::copy(&good, &mut small).map(drop);
-    assert_eq!(refused, Err(ForeignError::Oversized { len: most, most: 100 }));
+    assert_eq!(refused, Err(ForeignError::Truncated { len: 100, need: 512 }));
     assert_eq!(small, [0; 100]);
 }
 

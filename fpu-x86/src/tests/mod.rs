@@ -4,7 +4,7 @@
 //!
 //! The other files in this folder are the tests of one module each, and its children.
 
-mod corpus;
+pub(crate) mod corpus;
 mod layers;
 #[cfg(fpu_instructions)]
 mod literal;

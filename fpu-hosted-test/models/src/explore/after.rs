@@ -134,7 +134,11 @@ impl Machine {
             Op::Session(of, _) | Op::Persistent(of, _) | Op::Verify(of) => of,
             _ => Of::Current,
         };
-        let which = if of == Of::Guest { Some(self.guest()) } else { before.cpus[cpu].current };
+        let which = match step.op {
+            Op::Held(_) | Op::Switch(_) => Some(usize::from(step.context)),
+            _ if of == Of::Guest => Some(self.guest()),
+            _ => before.cpus[cpu].current,
+        };
         let was = which.map(|which| before.contexts[which]);
         let is = which.map(|which| after.contexts[which]);
         let held = open && was.is_some_and(|it| it.held(cpu));
@@ -149,6 +153,7 @@ impl Machine {
             | Op::Section
             | Op::WithSection
             | Op::Persistent(..) => true,
+            Op::Held(_) | Op::Adopt(_) | Op::Switch(_) => true,
             Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
             Op::Resume | Op::DropPlan => true,
             // It can go where no stamp is left.
@@ -159,20 +164,23 @@ impl Machine {
             complain("not refused on a CPU that is not open");
         }
         let loads = match step.op {
-            Op::Enter(..) | Op::DropPlan | Op::Persistent(..) => true,
+            Op::Enter(..) | Op::Switch(_) | Op::DropPlan | Op::Persistent(..) => true,
             Op::Session(_, does) => does == Does::Loads,
+            Op::Adopt(_) => {
+                return self.check_adopted(is.is_some_and(|it| it.held(cpu) && !it.saved()))
+            }
             _ => false,
         };
         if loads && held && restores > 0 {
             complain("registers are loaded that hold it already");
         }
         let leaves = [Op::DropOutPlan, Op::Fork, Op::Section, Op::WithSection].contains(&step.op)
-            || matches!(step.op, Op::Out(_) | Op::Session(..));
+            || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_));
         if leaves && saved && saves > 0 {
             complain("an image is saved that is valid already");
         }
         let valid = match step.op {
-            Op::Session(_, Does::Reads) | Op::Persistent(..) | Op::Fork => true,
+            Op::Session(_, Does::Reads) | Op::Persistent(..) | Op::Fork | Op::Held(_) => true,
             Op::Enter(form, _) => form == Form::RoundTrip,
             _ => false,
         };
@@ -181,7 +189,7 @@ impl Machine {
         }
         let loaded = match step.op {
             Op::Session(_, does) => matches!(does, Does::Loads | Does::WritesThenLoads),
-            Op::Enter(..) | Op::Persistent(..) => true,
+            Op::Enter(..) | Op::Switch(_) | Op::Persistent(..) => true,
             _ => false,
         };
         if loaded && !is.is_some_and(|it| it.held(cpu)) {
@@ -191,12 +199,30 @@ impl Machine {
             Op::Session(_, Does::Nothing) | Op::Verify(_) | Op::StoppedRead | Op::DropOutPlan => {
                 true
             }
-            Op::Session(_, Does::Reads) => saved,
+            Op::Session(_, Does::Reads) | Op::Held(Does::Reads) => saved,
             Op::DropPlan => held,
             _ => false,
         };
+        if let (Op::Switch(_), Some(prev)) = (step.op, before.cpus[cpu].current) {
+            let leaves = Some(prev) != which;
+            let due = leaves && !before.contexts[prev].saved();
+            if leaves && !after.contexts[prev].saved() || saves != u16::from(due) {
+                complain("a switch saves what is not due, or leaves out what is");
+            }
+        }
         if looks && (after.contexts != before.contexts || after.cpus != before.cpus) {
             complain("looking has changed something");
+        }
+    }
+
+    /// Registers that were adopted are claimed, and are the only copy; nothing is moved for it.
+    fn check_adopted(&self, live: bool) {
+        let moved = self
+            .cpus
+            .iter()
+            .any(|cpu| cpu.registers.saves.get() + cpu.registers.restores.get() > 0);
+        if !live || moved {
+            self.line.report(|| String::from("registers that were adopted are not the task's"));
         }
     }
 }

@@ -7,16 +7,15 @@ use fpu_core::{
     raw,
     session::TaskState,
     verify::{Verified, VerifyError},
-    CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits, Level, RawFpu, TaskFpu,
-    UserSteps,
+    CpuWords, Error, KernelFpu, KernelUnits, Level, RawFpu, UserSteps,
 };
 
 use super::{
-    backend::{Area, Context, Cpu, Off, Pin, Proof, INITIAL, KERNEL, TORN},
+    backend::{Context, Cpu, Off, Pin, INITIAL, KERNEL},
     calls::Call,
-    machine::{context, Machine, User},
+    machine::{Machine, User},
     ops::{Form, Move, Of, Op},
-    words::{left, number, RESERVE},
+    words::{left, RESERVE},
 };
 
 impl Machine {
@@ -26,11 +25,11 @@ impl Machine {
             Of::Guest => Some(self.guest()),
         }
     }
-    fn current_nowhere(&self, context: usize) -> bool {
+    pub(super) fn current_nowhere(&self, context: usize) -> bool {
         self.cpus.iter().all(|cpu| cpu.current.get() != Some(context))
     }
     /// Do this CPU's registers hold this context, as the words say?
-    fn held(&self, cpu: &Cpu, context: usize) -> bool {
+    pub(super) fn held(&self, cpu: &Cpu, context: usize) -> bool {
         let word = Self::word(&self.slots[context].fpu.borrow()).load(Relaxed);
         word & !super::words::MEMORY == cpu.words.fpu.resident()
     }
@@ -54,6 +53,9 @@ impl Machine {
             }
             Op::EnterFails(_) => current.is_some_and(|task| !self.held(cpu, task)),
             Op::Session(of, does) => self.allows_session(cpu, of, does),
+            Op::Held(_) => context != self.guest() && self.current_nowhere(context),
+            Op::Adopt(_) => current.is_some_and(|task| self.can_adopt(cpu, task)),
+            Op::Switch(_) | Op::SwitchFails => self.allows_switch(step),
             Op::Section | Op::WithSection | Op::Clobber => true,
             Op::Persistent(of, _) => target(of).is_some(),
             Op::PersistentFails => !self.held(cpu, self.guest()),
@@ -108,6 +110,15 @@ impl Machine {
                 })
             }
             Op::Session(of, does) => self.session(cpu, of, does),
+            Op::Held(does) => self.session_of(cpu, context, does),
+            Op::Adopt(user) => {
+                self.with_current(cpu, |which, task| self.adopt(cpu, which, task, user))
+            }
+            Op::Switch(user) => self.switch(cpu, context, user),
+            Op::SwitchFails => {
+                cpu.registers.fails.set(true);
+                self.switch(cpu, context, User::Looks)
+            }
             Op::Section => self.section(cpu, false),
             Op::WithSection => self.section(cpu, true),
             Op::Persistent(of, user) => self.persistent(cpu, of, user),
@@ -213,6 +224,7 @@ impl Machine {
                 }
                 _ => Ok(()),
             },
+            Form::Inside => self.switch_between(Some(task), None, &mut off),
             Form::Call => {
                 self.call(Call::Prepare);
                 task.switch_prepare(&off)
@@ -242,6 +254,14 @@ impl Machine {
                 let ready = task.switch_return(&mut off)?;
                 runs();
                 drop(ready);
+            }
+            Form::Inside => {
+                drop(off);
+                self.enter_inside(cpu, which, task)?;
+                let mut off = Off::new(cpu);
+                self.call(Call::SwitchIn);
+                task.switch_in(&mut off)?;
+                runs();
             }
             Form::Session => {
                 let ready = match task.open(&mut off)? {
@@ -402,84 +422,6 @@ impl Machine {
                 Ok(())
             }
         }
-    }
-
-    fn lifecycle(&self, cpu: &Cpu, step: Move) -> Result<(), Error> {
-        let mut pin = Pin(cpu, Level::Task);
-        let lost = || cpu.registers.change(TORN);
-        match step.op {
-            Op::Idle => {
-                self.call(Call::Idle);
-                // SAFETY: S2: symbols.
-                let awake = unsafe { cpu.registers.keeps_awake() };
-                cpu.words.opened.set(None);
-                let given_up = pin.fpu_idle()?;
-                // An interrupt that came before the CPU was closed, or after, was free to use the registers.
-                let left = cpu.words.opened.get();
-                let right = if given_up { TORN } else { INITIAL };
-                if left != Some(right) || given_up != awake && !self.line.delivered() {
-                    self.line.report(|| String::from("the wrong answer before a sleep"));
-                }
-            }
-            Op::Invalidate(overwritten) => {
-                self.call(Call::Invalidate);
-                let done = pin.invalidate_registers();
-                if overwritten {
-                    lost();
-                }
-                done?;
-            }
-            Op::Resume => {
-                lost();
-                self.call(Call::Resume);
-                pin.fpu_resume()?;
-            }
-            Op::Offline => {
-                self.call(Call::Offline);
-                pin.fpu_offline()?;
-                lost();
-            }
-            _ => {
-                self.call(Call::Online);
-                let own = number(cpu.words.fpu.resident());
-                let number = if step.op == Op::Online { own } else { self.number() };
-                // SAFETY: O1: a CPU has a number to itself, and takes none up that it gave up. O2: its words are kept.
-                unsafe { pin.fpu_online(number)? };
-            }
-        }
-        Ok(())
-    }
-
-    fn stopped(&self, which: usize, writes: bool) -> Result<(), Error> {
-        let slot = &self.slots[which];
-        let task = slot.fpu.borrow();
-        let mut proof = Proof(&self.cpus[0].registers, &task);
-        self.call(Call::Stopped);
-        let stopped = task.stopped(&mut proof)?;
-        self.call(Call::StoppedImage);
-        self.judge(which, stopped.image(), "a stopped task's image");
-        if writes {
-            self.call(Call::StoppedWrite);
-            let mut writable = stopped.make_memory_valid_write();
-            self.call(Call::StoppedMutImage);
-            self.judge(which, writable.image(), "a stopped task's image, before it is written");
-            self.call(Call::StoppedImageMut);
-            let new = self.fresh();
-            writable.image_mut().set(new);
-            slot.expected.set(new);
-        }
-        Ok(())
-    }
-
-    /// The context ends, and a new one is made in its memory.
-    fn exit(&self, which: usize) {
-        let (slot, backend) = (&self.slots[which], &self.cpus[0].registers);
-        let mut place = slot.fpu.borrow_mut();
-        self.call(Call::New);
-        let old: TaskFpu<_, Area> = mem::replace(&mut *place, context(backend, Area::new()));
-        self.call(Call::IntoArea);
-        *place = context(backend, old.into_area());
-        slot.expected.set(INITIAL);
     }
 }
 

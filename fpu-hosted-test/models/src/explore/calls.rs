@@ -22,6 +22,9 @@ calls! {
     RegistersValid "TaskFpu::registers_valid"
     Prepare "TaskFpu::switch_prepare"
     Return "TaskFpu::switch_return"
+    SwitchIn "TaskFpu::switch_in"
+    Switch "switch::switch"
+    Adopt "TaskFpu::adopt"
     Reset "TaskFpu::reset"
     Fork "TaskFpu::fork_into"
     Open "TaskFpu::open"
@@ -76,9 +79,9 @@ calls! {
 
 /// A set of them.
 #[derive(Default)]
-pub(super) struct Called(Cell<u64>);
+pub(super) struct Called(Cell<u128>);
 
-const _: () = assert!(CALLS.len() <= 64);
+const _: () = assert!(CALLS.len() <= 128);
 
 impl Called {
     pub(super) fn note(&self, call: Call) {

@@ -38,6 +38,8 @@ mod apply;
 mod backend;
 mod calls;
 mod check;
+mod inside;
+mod life;
 mod line;
 mod machine;
 mod ops;

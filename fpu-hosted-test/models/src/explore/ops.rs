@@ -30,6 +30,8 @@ pub enum Form {
     Raw,
     /// A session.
     Session,
+    /// `switch` with nobody on the other side; then, where the task goes on, `switch_in`.
+    Inside,
 }
 
 /// What is done with an open session before it is dropped.
@@ -78,6 +80,14 @@ pub enum Op {
     DropPlan,
     /// A session.
     Session(Of, Does),
+    /// A session of a task that is current nowhere, by whoever holds its context exclusively.
+    Held(Does),
+    /// The registers, as they are, become the current task's, which goes on in them.
+    Adopt(User),
+    /// From the current task, if there is one, to the next in one call.
+    Switch(User),
+    /// The next does not run: the restore fails.
+    SwitchFails,
     /// A kernel FPU section.
     Section,
     /// The same by closure.
@@ -126,6 +136,8 @@ impl Op {
         matches!(
             self,
             Op::Session(..)
+                | Op::Held(_)
+                | Op::Enter(Form::Inside, _)
                 | Op::Section
                 | Op::WithSection
                 | Op::Persistent(..)
@@ -144,7 +156,7 @@ impl Op {
     pub(super) fn fails(self) -> bool {
         let loads = [Does::LoadFails, Does::WritesThenLoadFails];
         match self {
-            Op::EnterFails(_) | Op::PersistentFails => true,
+            Op::EnterFails(_) | Op::SwitchFails | Op::PersistentFails => true,
             Op::Session(_, does) => loads.contains(&does),
             _ => false,
         }
@@ -156,6 +168,8 @@ impl Op {
             Op::Enter(Form::Session, _)
                 | Op::EnterFails(Form::Session)
                 | Op::Session(..)
+                | Op::Switch(_)
+                | Op::SwitchFails
                 | Op::Invalidate(_)
                 | Op::Resume
         )
@@ -170,7 +184,8 @@ impl Op {
     }
     /// Is it about a context that it names?
     pub(super) fn about_context(self) -> bool {
-        matches!(self, Op::Become | Op::Takes | Op::Fork) || !self.about_cpu()
+        let names = matches!(self, Op::Become | Op::Takes | Op::Fork | Op::Held(_));
+        names || matches!(self, Op::Switch(_) | Op::SwitchFails) || !self.about_cpu()
     }
     /// Does it use the guest?
     pub(super) fn of_guest(self) -> bool {
@@ -188,7 +203,7 @@ impl Op {
     pub(super) fn all(bounds: Bounds) -> Vec<(Self, bool, bool)> {
         let mut all = vec![(Op::Become, true, true)];
         let mut add = |op| all.push((op, true, false));
-        for form in [Form::Call, Form::Plan, Form::Raw, Form::Session] {
+        for form in [Form::Call, Form::Plan, Form::Raw, Form::Session, Form::Inside] {
             add(Op::Out(form));
             add(Op::EnterFails(form));
             for user in [Looks, Writes, Clears] {
@@ -199,6 +214,7 @@ impl Op {
             add(Op::Enter(Form::RoundTrip, user));
             add(Op::Persistent(Guest, user));
             add(Op::Persistent(Current, user));
+            add(Op::Adopt(user));
         }
         for of in [Current, Guest] {
             for does in [
@@ -237,6 +253,13 @@ impl Op {
             add(op);
         }
         all.push((Op::Fork, true, true));
+        all.push((Op::SwitchFails, true, true));
+        for user in [Looks, Writes, Clears] {
+            all.push((Op::Switch(user), true, true));
+        }
+        for does in [Does::Reads, Does::Writes, Does::ReadsThenWrites, Does::WritesNothing] {
+            all.push((Op::Held(does), true, true));
+        }
         for op in [Op::StoppedRead, Op::StoppedWrite, Op::Exit] {
             all.push((op, false, true));
         }
@@ -326,8 +349,8 @@ fn path(name: &str, part: &str) -> String {
     let of = match part {
         "true" | "false" => return part.into(),
         "Current" | "Guest" => "Of",
-        "Clears" | "Looks" | "Writes" if name != "Session" => "User",
-        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" => "Form",
+        "Clears" | "Looks" | "Writes" if !["Session", "Held"].contains(&name) => "User",
+        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" | "Inside" => "Form",
         _ => "Does",
     };
     format!("{of}::{part}")

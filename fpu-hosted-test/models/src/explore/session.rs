@@ -36,6 +36,11 @@ impl Machine {
 
     pub(super) fn session(&self, cpu: &Cpu, of: Of, does: Does) -> Result<(), Error> {
         let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
+        self.session_of(cpu, which, does)
+    }
+
+    /// Of the context that is current here, or held by nobody else.
+    pub(super) fn session_of(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
         let (slot, mut pin) = (&self.slots[which], Pin(cpu, Level::Task));
         let context = slot.fpu.borrow();
         self.call(Call::Open);

@@ -48,6 +48,7 @@ pub mod explore;
 pub mod fault;
 pub mod ghost;
 pub mod idle;
+pub mod inside;
 pub mod irq;
 pub mod kernel;
 pub mod lifetime;

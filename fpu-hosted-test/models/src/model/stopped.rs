@@ -57,7 +57,7 @@ fn play(cpu: &Cpu, machine: &Machine, write: bool) {
         wake(cpu, first);
     }
 }
-fn wake(cpu: &Cpu, slot: &Slot) {
+pub(super) fn wake(cpu: &Cpu, slot: &Slot) {
     let Some(task) = slot.take() else { return };
     if task.last_cpu() == cpu.number && task.ghost.written_by_tracer() {
         cover("woke where the registers held the old state");

@@ -2,7 +2,8 @@
 
 use super::{
     fault::{Backend, Embedder, Seeded},
-    idle, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong, Model,
+    idle, inside, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong,
+    Model,
 };
 use crate::{
     edit::Edit,
@@ -144,6 +145,10 @@ pub const MODELS: &[&Model] = &[
     &switch::THREE_CPUS,
     &switch::ALTERNATE,
     &switch::BOUNCE,
+    &inside::ADOPT,
+    &inside::SWITCH,
+    &inside::RETURN,
+    &inside::HELD,
     &lifetime::REUSE,
     &lifetime::FORK,
     &lifetime::RECYCLED,

@@ -22,7 +22,7 @@ const FLOORS: [&[&str]; 3] = [
         "witness",
     ],
     &["protocol"],
-    &["cpu", "deferred", "raw", "section", "session", "stopped", "task", "verify"],
+    &["cpu", "deferred", "raw", "section", "session", "stopped", "switch", "task", "verify"],
 ];
 
 /// What is wrong with the sources under that directory.

@@ -1,0 +1,158 @@
+//! A child process whose registers its debugger reads and writes through the host's kernel.
+
+use std::{ffi::c_void, io, mem, ptr};
+
+use super::{run_between, signal::raise, RegFile};
+
+/// The type of the FXSAVE registers.
+pub const NT_PRFPREG: i32 = 2;
+/// The type of all of XSAVE's.
+pub const NT_X86_XSTATE: i32 = 0x202;
+
+/// What the two processes share.
+#[repr(C)]
+struct Shared {
+    load: RegFile,
+    dump: RegFile,
+}
+
+/// A child that loads registers, stops, dumps them when it goes on, and begins again.
+#[derive(Debug)]
+pub struct Tracee {
+    child: libc::pid_t,
+    shared: *mut Shared,
+}
+
+fn last<T>(what: &str) -> Result<T, String> {
+    Err(format!("{what}: {}", io::Error::last_os_error()))
+}
+
+impl Tracee {
+    /// Starts it; it stops with `load` in its registers.
+    ///
+    /// ```
+    /// use fpu_hosted_test::real::{frames_are_linuxs, Classes, RegFile, Tracee};
+    /// let load = RegFile::pattern(1, Classes::detect());
+    /// match frames_are_linuxs().map_err(String::from).and_then(|()| Tracee::start(&load)) {
+    ///     Ok(mut tracee) => assert_eq!(load.first_difference(&tracee.go(&load)), None),
+    ///     Err(why) => println!("{why}"),
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system lets no process be traced: the reason for a skip.
+    pub fn start(load: &RegFile) -> Result<Self, String> {
+        let (access, kind) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: new memory.
+        let shared =
+            unsafe { libc::mmap(ptr::null_mut(), mem::size_of::<Shared>(), access, kind, -1, 0) };
+        if shared == libc::MAP_FAILED {
+            return last("mmap");
+        }
+        let shared = shared.cast::<Shared>();
+        // SAFETY: ours, large enough, and aligned to a page.
+        unsafe { shared.write(Shared { load: load.clone(), dump: load.clone() }) };
+        // SAFETY: the child does only what is safe after fork: a few system calls, and assembly.
+        match unsafe { libc::fork() } {
+            -1 => last("fork"),
+            // SAFETY: the shared memory is the child's as well.
+            0 => unsafe { run(shared) },
+            child => {
+                let mut tracee = Self { child, shared };
+                tracee.wait().map(|()| tracee)
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Result<(), String> {
+        let mut status = 0;
+        // SAFETY: our child; the status is a local.
+        if unsafe { libc::waitpid(self.child, &mut status, 0) } != self.child {
+            return last("waitpid");
+        }
+        match status {
+            status if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP => Ok(()),
+            status if libc::WIFEXITED(status) => Err("the system lets no child be traced".into()),
+            status => Err(format!("the child ended or stopped with status {status:#x}")),
+        }
+    }
+
+    /// Lets it go on with the registers as they are. Returns these, as it found them, when it has stopped again, with
+    /// `next` in them.
+    ///
+    /// # Panics
+    ///
+    /// If it does not stop again.
+    pub fn go(&mut self, next: &RegFile) -> RegFile {
+        // SAFETY: the child stands still.
+        unsafe { (*self.shared).load = next.clone() };
+        // SAFETY: our tracee, which stands still.
+        let gone = unsafe { libc::ptrace(libc::PTRACE_CONT, self.child, 0usize, 0usize) };
+        assert_eq!(gone, 0, "PTRACE_CONT: {}", io::Error::last_os_error());
+        self.wait().unwrap_or_else(|why| panic!("{why}"));
+        // SAFETY: it stands still again.
+        unsafe { (*self.shared).dump.clone() }
+    }
+
+    fn request(&self, request: u32, kind: i32, base: *mut c_void, len: usize) -> io::Result<usize> {
+        let mut vector = libc::iovec { iov_base: base, iov_len: len };
+        // SAFETY: our tracee, which stands still; the vector describes memory of the caller's.
+        let done =
+            unsafe { libc::ptrace(request, self.child, kind as usize, ptr::addr_of_mut!(vector)) };
+        match done {
+            0 => Ok(vector.iov_len),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// A register set: how many bytes of `out` it has.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn get(&self, kind: i32, out: &mut [u8]) -> io::Result<usize> {
+        self.request(libc::PTRACE_GETREGSET, kind, out.as_mut_ptr().cast(), out.len())
+    }
+
+    /// Sets a register set.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's: it refuses the bytes.
+    pub fn set(&mut self, kind: i32, bytes: &[u8]) -> io::Result<usize> {
+        // The kernel only reads.
+        let base = bytes.as_ptr().cast_mut().cast();
+        self.request(libc::PTRACE_SETREGSET, kind, base, bytes.len())
+    }
+}
+
+impl Drop for Tracee {
+    fn drop(&mut self) {
+        // SAFETY: our child, and memory that only it shares.
+        unsafe {
+            libc::kill(self.child, libc::SIGKILL);
+            libc::waitpid(self.child, ptr::null_mut(), 0);
+            libc::munmap(self.shared.cast(), mem::size_of::<Shared>());
+        }
+    }
+}
+
+/// The child.
+unsafe fn run(shared: *mut Shared) -> ! {
+    // SAFETY: system calls of the child's own.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::ptrace(libc::PTRACE_TRACEME, 0, 0usize, 0usize) != 0 {
+            libc::_exit(1);
+        }
+        let this = libc::getpid() as u64;
+        let mut target = [this, this, libc::SIGSTOP as u64];
+        loop {
+            let (load, dump) = (&(*shared).load, &mut (*shared).dump);
+            // The parent reads and writes only while this process stands still, within `raise`.
+            run_between(load, raise, ptr::addr_of_mut!(target).cast(), dump);
+        }
+    }
+}
