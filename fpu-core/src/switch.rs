@@ -70,8 +70,9 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// * **H1** what the registers hold is the state of this context's task, and is no other context's state unless
     ///   that one has been saved.
     /// * **H2** if an image was restored on this CPU from this context's area, the last such restore loaded what is
-    ///   in memory now: the save that follows may leave out what has not changed since (B7). An area from which this CPU
-    ///   has restored nothing, under this context or an earlier owner, meets it.
+    ///   in memory now, and the area stays at its address until it has been saved to: that save may leave out what has not changed
+    ///   since a restore from its address (B7). An area from which this CPU has restored nothing, under this context or an
+    ///   earlier owner, meets the first half.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

@@ -5,7 +5,7 @@ use fpu_core::{
     session::{Both, MemoryOnly, MemoryWritable, ReadSession, RegistersOnly, Session, TaskState},
     verify::{Scratch, VerifyError},
     Area, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, OutPlan, RawArea, Section, StoppedImageMut,
-    StoppedTask, TaskFpu, UserPlan, UserReady,
+    StoppedTask, SwitchError, TaskFpu, UserPlan, UserReady,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -63,6 +63,7 @@ assert_impl_all!(VerifyError: Send, Sync, Copy);
 assert_impl_all!(CpuFpu: Send, Sync);
 assert_impl_all!(Counters: Send, Sync);
 assert_impl_all!(Error: Send, Sync, Copy);
+assert_impl_all!(SwitchError: Send, Sync, Copy);
 assert_impl_all!(Event: Send, Sync, Copy);
 assert_impl_all!(Totals: Send, Sync, Copy);
 assert_impl_all!(KernelUnits: Send, Sync, Copy);

@@ -11,12 +11,16 @@ use super::{
 
 impl Machine {
     /// H2: what was last restored from this context's area, and not changed since, is in memory now. Contents that nobody
-    /// expects have no names, so whether memory has them cannot be asked.
+    /// expects have no names, so whether memory has them cannot be asked. Registers that are unchanged since a restore
+    /// from another area are left out: a save to this one takes no notice of that address, and the states would double.
     pub(super) fn can_adopt(&self, cpu: &Cpu, which: usize) -> bool {
         let (context, holds) = (self.slots[which].fpu.borrow(), cpu.registers.holds.get());
         let area = Self::area(&context).as_ptr() as usize;
         let named = ![TORN, KERNEL, DEFAULTS].contains(&holds);
-        cpu.registers.unmodified.get() != area || named && Self::memory(&context) == holds
+        match cpu.registers.unmodified.get() {
+            0 => true,
+            from => from == area && named && Self::memory(&context) == holds,
+        }
     }
 
     /// The registers as they are become the current task's state, and it goes on in them.
