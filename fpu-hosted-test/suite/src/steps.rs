@@ -54,18 +54,18 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             Outcome::of(s.cargo(&args).ok())
         }),
     );
-    for package in ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-examples"] {
+    for package in
+        ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-suite", "fpu-examples"]
+    {
         let about = format!("unit tests of {package}");
         add(
             &format!("unit-{}", &package["fpu-".len()..]),
             &about,
             false,
             Box::new(move |s| {
-                let mut args = vec!["-p", package, "--lib"];
-                if ["fpu-hosted-test", "fpu-models", "fpu-examples"].contains(&package) {
-                    args.push("--bins");
-                }
-                cargo_test(s, &args)
+                // Cargo refuses `--lib` where there is none.
+                let library: &[&str] = if package == "fpu-suite" { &[] } else { &["--lib"] };
+                cargo_test(s, &[&["-p", package, "--bins"], library].concat())
             }),
         );
     }
