@@ -221,4 +221,24 @@ protocol! {
          let cpu = closed.into_cpu();" =>
          "let cpu = closed.into_cpu();
          unsafe { cpu.backend().release() };";
+    SaveSkipsRegisters, "the registers from every save" => switch::SWITCH, "I1", "stale registers", 0, At(1),
+        "protocol/steps.rs": "unsafe { cpu.backend().save(context.area) };" => "";
+    SaveMarksFirst, "the order of every save and its mark" => wrong::IN, "I1", "Causality violation", 0, At(1),
+        "protocol/steps.rs":
+         "unsafe { cpu.backend().save(context.area) };
+         context.word.publish(word);" =>
+         "context.word.publish(word);
+         unsafe { cpu.backend().save(context.area) };";
+    SaveMarkRelaxed, "the release of every mark after a save" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+        "protocol/steps.rs":
+         "context.word.publish(word);" =>
+         "context.word.mark_live(Stamp::from_bits(word.bits()));";
+    LoadMarksFirst, "the order of a load and its mark" => restore::FAILED, "I4", "undefined registers", 0, At(1),
+        "protocol/steps.rs":
+         "unsafe { restore(context, cpu) }?;
+         context.word.mark_live(stamp);" =>
+         "context.word.mark_live(stamp);
+         unsafe { restore(context, cpu) }?;";
+    LoadHidesFailure, "the error of every load that the hardware refuses" => restore::FAILED, "I4", "undefined registers", 0, At(1),
+        "protocol/steps.rs": "return Err(Error::RestoreFailed(why));" => "let _ = why;";
 }

@@ -26,7 +26,9 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         // It shows where the stamps run out, and there one CPU is enough.
         "CounterWraps" => Bounds { cpus: 1, stamps: Some(1), depth, ..Bounds::SUITE },
         // Put right before the operation ends, so that only another CPU sees it.
-        "PrepareMarksBeforeSave" | "SectionMarksBeforeSave" => Bounds { depth, ..Bounds::OTHERS },
+        "PrepareMarksBeforeSave" | "SectionMarksBeforeSave" | "SaveMarksFirst" => {
+            Bounds { depth, ..Bounds::OTHERS }
+        }
         _ => Bounds { depth, ..Bounds::SUITE },
     }
 }

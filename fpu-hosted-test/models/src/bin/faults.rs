@@ -164,7 +164,7 @@ fn explored(row: &Row) -> Option<String> {
     }
     let found = explore(bounds(row.name, seen));
     let said = found.violation.map(|violation| (found.depth, violation.what));
-    println!("explorer: {said:?}, {} states", found.states);
+    println!("by the explorer, in {} states: {said:?}", found.states);
     match (seen, said) {
         (Seen::At(depth), Some((at, _))) if at == depth => None,
         (Seen::Not(_), None) => None,
