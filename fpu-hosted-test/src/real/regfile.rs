@@ -271,6 +271,22 @@ impl fmt::Debug for RegFile {
     }
 }
 
+impl RegisterName {
+    /// The value that a file has for it: of ST(n), the significand.
+    #[must_use]
+    pub fn value(self, file: &RegFile) -> u64 {
+        match self {
+            Self::Vector { register, word } => file.vector(register.into())[usize::from(word)],
+            Self::Mask(n) => file.mask(n.into()),
+            Self::X87(n) => file.x87(n.into()).0,
+            Self::Fcw => file.fcw().into(),
+            Self::Fsw => file.fsw().into(),
+            Self::Ftw => file.ftw().into(),
+            Self::Mxcsr => file.mxcsr().into(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

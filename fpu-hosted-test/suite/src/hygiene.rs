@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    floors,
+    imports,
     run::{Cmd, Outcome, Suite},
 };
 
@@ -53,7 +53,7 @@ pub fn check(suite: &Suite) -> Outcome {
     }
     wrong.extend(quotes(suite));
     wrong.extend(links(suite, &files));
-    wrong.extend(floors::check(&suite.root.join("fpu-core/src")));
+    wrong.extend(imports::check(&suite.root));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
     } else {

@@ -8,12 +8,13 @@
 mod boot;
 mod cpus;
 mod crash;
-mod floors;
 mod hygiene;
+mod imports;
 mod nostd;
 mod object;
 mod package;
 mod run;
+mod source;
 mod steps;
 mod tests_run;
 mod toolchains;
