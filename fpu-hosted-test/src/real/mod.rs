@@ -38,6 +38,6 @@ pub use {
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, ForeignBench},
     harness::{RealHarness, Seen},
-    mutate::{random_image, Words},
+    mutate::random_image,
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
 };

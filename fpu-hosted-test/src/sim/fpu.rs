@@ -3,8 +3,9 @@
 use super::{
     layout::{get, put, ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
     line::Line,
-    Flaw, Random, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
+    Flaw, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
 };
+use crate::random::Random;
 use core::ptr::NonNull;
 use fpu_core::{
     verify::{CompareFpu, Difference},

@@ -1,6 +1,6 @@
 //! The register file and where an image keeps it.
 
-use super::Random;
+use crate::random::Random;
 use core::{
     ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
