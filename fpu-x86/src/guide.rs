@@ -4,5 +4,5 @@
 #[doc = include_str!("../docs/hypervisors.md")]
 pub mod hypervisors {}
 /// The save instructions: formats, needs, and cycles.
-#[doc = include_str!("../docs/instructions.md")]
+#[doc = include_str!("../docs/rungs.md")]
 pub mod instructions {}

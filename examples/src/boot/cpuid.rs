@@ -22,7 +22,7 @@ const BUILT_IN: &str = include_str!("../../../fpu-x86/testdata/quirks.jsonl");
 const XSAVE: u32 = 1 << 26;
 const XSAVEC_OR_XSAVES: u32 = 1 << 1 | 1 << 3;
 /// AMX in XCR0.
-const TILES: u64 = 3 << 17;
+const TILES: u64 = Components::AMX.bits();
 /// More than any machine's; of a mask with more bits the lowest are tried.
 const BITS: u32 = 12;
 
