@@ -5,11 +5,14 @@
 //! listed with its reason, and a step in which no test ran has failed.
 #![allow(clippy::print_literal)]
 
+mod api;
 mod boot;
 mod cpus;
 mod crash;
+mod habits;
 mod hygiene;
 mod imports;
+mod libtest;
 mod nostd;
 mod object;
 mod package;
