@@ -95,9 +95,8 @@ const fn bochs(
     pku: bool,
     about: &'static str,
 ) -> Machine {
-    let (rung, enables) = (Some(rung), Some(enables));
-    let (emulator, disk, trusts_tiles, unscrubbed) = (Emulator::Bochs, true, false, false);
-    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, unscrubbed, pku, about }
+    let machine = qemu(name, cpu, rung, enables, pku, about);
+    Machine { emulator: Emulator::Bochs, disk: true, ..machine }
 }
 
 /// All of them, in the order of the table.
