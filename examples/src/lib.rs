@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod boot;
+pub mod canvas;
 pub mod demo;
 pub mod eager;
 pub mod faults;

@@ -1,5 +1,7 @@
 //! The scripted scenarios, and what must have happened in each for it to count.
 
+use fpu_hosted_test::Random;
+
 use crate::script::{Builder, Kind, Script};
 
 /// A scenario.
@@ -249,25 +251,14 @@ fn guests() -> Scenario {
     }
 }
 
-/// SplitMix64, for the mix.
-struct Random(u64);
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % n
-    }
-}
-
 fn mix(seed: u64) -> Scenario {
     let mut b = Builder::new(TASKS);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     // Each CPU prefers the task it ran last, as schedulers do.
     let mut last = [0u8, 1];
     for _ in 0..24_000 {
         let cpu = random.below(2) as u8;
-        let any = random.below(TASKS as u64) as u8;
+        let any = random.below(TASKS) as u8;
         let stopped = (0..TASKS as u8).map(|n| (any + n) % TASKS as u8).find(|t| !b.is_current(*t));
         match (random.below(16), b.current(cpu), stopped) {
             (0..=3, ..) => {

@@ -1,8 +1,7 @@
 //! The picture: one panel a scenario, one lane a CPU.
 
-use std::fmt::Write;
-
 use crate::{
+    canvas::Canvas,
     scenarios::Scenario,
     script::NO_TASK,
     stats::Counts,
@@ -45,9 +44,6 @@ impl Panel {
     }
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
 fn colour(task: u8) -> &'static str {
     COLOURS[usize::from(task) % COLOURS.len()]
 }
@@ -62,34 +58,7 @@ fn x(at: f64) -> f64 {
     LEFT + at * STEP
 }
 
-/// Everything drawn goes through these; a `String` takes every write.
-struct Canvas(String);
-
 impl Canvas {
-    fn raw(&mut self, text: &str) {
-        self.0 += text;
-        self.0.push('\n');
-    }
-    fn rect(&mut self, (x, y, w, h): (f64, f64, f64, f64), rest: &str) {
-        let _infallible = writeln!(
-            self.0,
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" {rest}/>"#
-        );
-    }
-    fn text(&mut self, (x, y): (f64, f64), size: f64, rest: &str, text: &str) {
-        let text = escape(text);
-        let _infallible = writeln!(
-            self.0,
-            r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" {rest}>{text}</text>"#
-        );
-    }
-    fn path(&mut self, d: &str, rest: &str) {
-        let _infallible = writeln!(self.0, r#"<path d="{d}" {rest}/>"#);
-    }
-    fn dot(&mut self, (x, y, r): (f64, f64, f64), rest: &str) {
-        let _infallible = writeln!(self.0, r#"<circle cx="{x:.1}" cy="{y:.1}" r="{r}" {rest}/>"#);
-    }
-
     fn content(&mut self, place: (f64, f64, f64, f64), content: Content) {
         match content {
             Content::Live(t) => self.rect(place, &format!(r#"fill="{}""#, colour(t))),
@@ -285,15 +254,11 @@ pub fn best_first(panels: &mut [Panel]) {
 #[must_use]
 pub fn document(panels: &[Panel], heading: &str) -> String {
     let height = TOP + PANEL * panels.len() as f64;
-    let mut canvas = Canvas(String::new());
-    canvas.raw(&format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="'DejaVu Sans', Verdana, 'Segoe UI', sans-serif">"#
-    ));
-    canvas.raw(concat!(
+    let defs = concat!(
         r##"<defs><pattern id="stale" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">"##,
         r##"<rect width="1.6" height="6" fill="#8c959f" fill-opacity="0.55"/></pattern></defs>"##
-    ));
-    canvas.rect((0.0, 0.0, WIDTH, height), r##"fill="#ffffff""##);
+    );
+    let mut canvas = Canvas::new((WIDTH, height), defs);
     let bold = format!(r#"fill="{INK}" font-weight="700""#);
     canvas.text((LEFT, 36.0), 20.0, &bold, "Whose state is in which CPU's registers");
     for (n, line) in heading.lines().enumerate() {
@@ -306,8 +271,7 @@ pub fn document(panels: &[Panel], heading: &str) -> String {
     for (n, panel) in panels.iter().enumerate() {
         canvas.panel(panel, TOP + PANEL * n as f64);
     }
-    canvas.raw("</svg>");
-    canvas.0
+    canvas.finish()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use fpu_examples::{
         child::Ended,
         controls, document,
         faults::{Fault, Needs},
+        host,
         judge::{caught, judge, missed, Verdict},
         machines::{self, named, Machine},
         params::Params,
@@ -363,7 +364,7 @@ fn every_fault_has_a_machine_where_it_can_show() {
         assert!(fault.name().len() <= 16, "the table's column");
         let with = |rung, name| {
             let params = Params { rung, ..Params::default() };
-            controls::can_show(fault, machine(name), &params).is_ok()
+            host::can_show(fault, machine(name), &params).is_ok()
         };
         let shows = |name| with(None, name);
         let wide = fault.needs() == Needs::Standard512;
@@ -384,7 +385,7 @@ fn every_fault_has_a_machine_where_it_can_show() {
         assert_eq!(shows("qemu64"), anywhere, "{fault:?}");
         assert_eq!(shows("arrandale"), fault.needs() != Needs::Pku && !placed && !ring0);
         let one = Params { cpus: 1, ..Params::default() };
-        let alone = controls::can_show(fault, machine("max"), &one);
+        let alone = host::can_show(fault, machine("max"), &one);
         let why = alone.err().unwrap_or_default();
         let second = fault.needs() == Needs::SecondCpu;
         assert_eq!(why.ends_with(": it needs a second CPU"), second, "{fault:?}: {why}");

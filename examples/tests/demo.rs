@@ -7,14 +7,11 @@ use fpu_examples::{args::RUNGS, faults::Fault};
 
 #[path = "support/program.rs"]
 mod support;
-use support::program;
+use support::{program, text};
 
 fn demo(args: &[&str]) -> Output {
     let program = program(env!("CARGO_BIN_EXE_demo")).args(args).output();
     program.expect("the demo can be started")
-}
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("fpu-demo-{}-{name}.svg", std::process::id()))

@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     path::PathBuf,
-    process::{Output, Stdio},
+    process::{Child, Output, Stdio},
 };
 
 use fpu_x86::{Components, Layout, Plan, SaveInstruction, Standard};
@@ -12,27 +12,24 @@ use serde_json::{json, Value};
 
 #[path = "support/program.rs"]
 mod support;
-use support::program;
+use support::{program, text};
 
 fn xstate(args: &[&str]) -> Output {
     let program = program(env!("CARGO_BIN_EXE_xstate")).args(args).output();
     program.expect("xstate can be started")
 }
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("UTF-8")
-}
 fn file(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("fpu-xstate-{}-{name}", std::process::id()))
 }
 
+fn started() -> Child {
+    let mut program = program(env!("CARGO_BIN_EXE_xstate"));
+    let batch = program.arg("batch").stdin(Stdio::piped()).stdout(Stdio::piped());
+    batch.spawn().expect("xstate can be started")
+}
 /// Runs a batch; one answer a line.
 fn batch(input: &[u8]) -> Vec<String> {
-    let mut child = program(env!("CARGO_BIN_EXE_xstate"))
-        .arg("batch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("xstate can be started");
+    let mut child = started();
     let mut stdin = child.stdin.take().expect("a pipe");
     let input = input.to_vec();
     // Both pipes would fill up if one thread did both.
@@ -161,12 +158,7 @@ fn bad_lines_get_an_error_and_the_rest_an_answer() {
 
 #[test]
 fn a_batch_answers_before_the_input_ends() {
-    let mut child = program(env!("CARGO_BIN_EXE_xstate"))
-        .arg("batch")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("xstate can be started");
+    let mut child = started();
     let mut stdin = child.stdin.take().expect("a pipe");
     let mut stdout = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut ask = |line: &str, answers: usize| {

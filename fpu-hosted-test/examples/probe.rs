@@ -3,7 +3,7 @@
 //! The backend's save and restore are one marked instruction each, so that what is counted is the
 //! protocol's own bookkeeping. The functions are what a kernel writes: on `Err` they go to a cold
 //! function that does not return, on `Ok` they return. The suite's `object` check finds them by the
-//! beginnings of their names and judges each as `src/bin/suite/object` says.
+//! beginnings of their names and judges each as `suite/src/object` says.
 #![allow(missing_docs)]
 
 use core::{arch::asm, ptr::NonNull};

@@ -8,9 +8,14 @@ pub mod conformance;
 #[cfg(feature = "std")]
 pub mod doc;
 #[cfg(feature = "std")]
+mod random;
+#[cfg(feature = "std")]
 pub mod real;
 #[cfg(feature = "std")]
 pub mod sim;
+
+#[cfg(feature = "std")]
+pub use random::Random;
 
 // The integration on the front page compiles.
 #[cfg(doctest)]

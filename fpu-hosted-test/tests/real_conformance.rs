@@ -6,31 +6,10 @@ use fpu_hosted_test::{
     real::{refuses_reserved_mxcsr, RealHarness},
 };
 use fpu_x86::SaveInstruction;
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-};
 
-struct Counting;
-thread_local!(static ALLOCATIONS: Cell<u64> = const { Cell::new(0) });
-// SAFETY: the system's allocator; the counter is a cell of this thread that needs no memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promise is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn allocations() -> Option<u64> {
-    Some(ALLOCATIONS.with(Cell::get))
-}
+#[path = "support/allocator.rs"]
+mod allocator;
+use allocator::allocations;
 
 #[test]
 fn every_rung_of_this_cpu_conforms() {

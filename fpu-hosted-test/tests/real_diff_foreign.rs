@@ -6,7 +6,10 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
-use fpu_hosted_test::real::{fuzz_foreign, random_image, ForeignBench, Words};
+use fpu_hosted_test::{
+    real::{fuzz_foreign, random_image, ForeignBench},
+    Random,
+};
 use fpu_x86::{ForeignError, SaveInstruction};
 
 const MANY: u64 = 1_000_000;
@@ -70,7 +73,7 @@ fn what_is_accepted_never_faults_and_what_is_refused_changes_nothing() {
     let xrstor =
         benches.iter().position(|bench| bench.plan().save_instruction() != SaveInstruction::Fxsave);
     let mut counts: BTreeMap<&str, Count> = BTreeMap::new();
-    let mut words = Words(20_261_123);
+    let mut words = Random::new(20_261_123);
     let mut image = Vec::new();
     let started = Instant::now();
     for n in 0..images {

@@ -3,7 +3,8 @@
 
 use std::{ffi::c_int, fs::File, io, os::fd::AsRawFd, os::fd::FromRawFd};
 
-use fpu_hosted_test::real::{random_image, registers_of, settled, Classes, RegFile, Words};
+use fpu_hosted_test::real::{random_image, registers_of, settled, Classes, RegFile};
+use fpu_hosted_test::Random;
 use fpu_x86::{ForeignImage, Plan};
 
 #[allow(dead_code)] // the tests of frames use all of it
@@ -94,7 +95,7 @@ fn kvm_takes_what_we_take_and_gives_it_back() {
         println!("SKIP: an image of this CPU has {} bytes, not a page", plan.foreign_len());
         return;
     }
-    let mut words = Words(20_261_129);
+    let mut words = Random::new(20_261_129);
     let (mut taken, mut refused, mut mxcsr) = (0, 0, 0);
     let rounds = 20_000;
     let mut held = registers(&guest.get(), &plan, classes).unwrap();

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use fpu_core::RawFpu;
 use fpu_hosted_test::real::{
     frames_are_linuxs, random_image, registers_of, set_registers, settled, Classes, RegFile,
-    Tracee, Words, NT_PRFPREG, NT_X86_XSTATE,
+    Tracee, NT_PRFPREG, NT_X86_XSTATE,
 };
+use fpu_hosted_test::Random;
 use fpu_x86::{Components, ForeignError, Format, Plan};
 
 mod support {
@@ -157,7 +158,7 @@ fn the_kernel_takes_what_we_take_and_refuses_what_we_refuse() {
     let mut tracee = tracee!(&before);
     let rounds = 20_000;
     let len = plan.user_format().xstate_len();
-    let mut words = Words(20_261_127);
+    let mut words = Random::new(20_261_127);
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut refusals: BTreeMap<&str, u64> = BTreeMap::new();
     for round in 1..=rounds {

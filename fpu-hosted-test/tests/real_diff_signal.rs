@@ -5,8 +5,9 @@ use std::{fs, path::Path};
 
 use fpu_hosted_test::real::{
     deliver, frames_are_linuxs, fuzz_frame, random_frame, registers_of, settled, Classes,
-    Delivered, Edit, FrameBuffer, RegFile, Words, LARGEST_FRAME,
+    Delivered, Edit, FrameBuffer, RegFile, LARGEST_FRAME,
 };
+use fpu_hosted_test::Random;
 use fpu_x86::{Components, FrameKind, Image, Plan, SaveInstruction};
 
 mod support {
@@ -112,7 +113,7 @@ fn the_kernel_loads_what_we_read_and_refuses_what_we_refuse() {
     let frames = frames();
     let (plan, classes) = (plan(), Classes::detect());
     let own = plan.user_format().frame_len().saturating_sub(4);
-    let mut words = Words(20_261_126);
+    let mut words = Random::new(20_261_126);
     let mut bytes = Vec::new();
     let (mut tally, mut in_place) = (Tally::default(), 0);
     for n in 0..frames {

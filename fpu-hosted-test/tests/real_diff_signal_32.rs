@@ -3,8 +3,9 @@
 
 use fpu_hosted_test::real::{
     frames_are_linuxs, random_frame, registers_of, settled, Classes, Compat, FrameBuffer, RegFile,
-    Words, LARGEST_FRAME,
+    LARGEST_FRAME,
 };
+use fpu_hosted_test::Random;
 use fpu_x86::{Plan, Selectors};
 
 #[allow(dead_code)] // the other test uses all of it
@@ -70,7 +71,7 @@ fn the_kernel_loads_what_we_read_and_refuses_what_we_refuse() {
     let frames = frames() / 2;
     let (plan, classes) = (plan(), Classes::detect());
     let own = plan.user_format().frame_len().saturating_sub(4);
-    let mut words = Words(20_261_128);
+    let mut words = Random::new(20_261_128);
     let mut bytes = Vec::new();
     let mut tally = Tally::default();
     for n in 0..frames {

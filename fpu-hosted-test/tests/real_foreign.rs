@@ -1,24 +1,12 @@
 //! A foreign image into a task through the core's handles: a debugger's stopped task, and a session.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use fpu_core::{Area, CpuFpu, CpuLifecycle, FpuRef, TaskFpu, TheBackend};
+use fpu_core::{observe::Counters, Area, CpuFpu, CpuLifecycle, FpuRef, TaskFpu, TheBackend};
 use fpu_x86::{Components, ForeignError, ForeignImage, Plan};
 
-/// One thread is the CPU; nothing of the task's is ever in its registers.
-struct Pin<'a> {
-    plan: &'a TheBackend<Plan>,
-    words: &'a CpuFpu,
-}
-
-fpu_core::witness! {
-    // SAFETY: P1: a thread, which keeps the value. P2, P3: the only CPU, and the system has the plan's components
-    // enabled. P4: one CPU. P5: no interrupts. F1: what the registers hold does not matter: the test loads no task
-    // into them and saves none.
-    unsafe impl Pinned + SoftFloat for Pin<'_> {
-        backend: Plan = |cpu| cpu.plan,
-        words: CpuFpu = |cpu| cpu.words,
-    }
-}
+#[path = "support/witness.rs"]
+mod witness;
+use witness::Liar;
 
 struct Tracer<'a>(&'a TheBackend<Plan>, FpuRef<'a, Plan>);
 
@@ -43,7 +31,7 @@ fn a_debugger_and_a_session_replace_a_tasks_image() {
     // SAFETY: K1: the only plan.
     let plan = unsafe { TheBackend::new(Plan::detect_user(Components::all()).unwrap()) };
     let words = CpuFpu::new();
-    let mut cpu = Pin { plan: &plan, words: &words };
+    let mut cpu = Liar { words: &words, plan: &plan, counters: Counters::new() };
     // SAFETY: the only CPU comes online, once.
     unsafe { cpu.fpu_online(0) }.unwrap();
     let task: TaskFpu<Plan, _> = TaskFpu::new(&plan, Area::<16384>::new()).unwrap();

@@ -14,7 +14,8 @@ use fpu_core::{
 };
 use fpu_hosted_test::{
     conformance::{Harness, Step},
-    real::{keeps_x87_pointers, random_image, run_between, RegFile, Seen, Words, NO_POINTERS},
+    real::{keeps_x87_pointers, random_image, run_between, RegFile, Seen, NO_POINTERS},
+    Random,
 };
 use fpu_x86::{Components, ForeignImage, Format, Plan};
 
@@ -175,7 +176,7 @@ fn whatever_can_be_written_agrees_after_a_restore() {
     for_each_rung(|h| {
         let (plan, full) = (h.fpu().clone(), h.pattern(8, every(h)));
         let what = plan.save_instruction();
-        let mut words = Words(9);
+        let mut words = Random::new(9);
         let (mut image, mut private) = (Vec::new(), vec![0; plan.foreign_len()]);
         let mut agreed = 0;
         for round in 0..6000 {

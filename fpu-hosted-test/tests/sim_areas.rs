@@ -8,50 +8,22 @@ use fpu_core::{
     TheBackend,
 };
 use fpu_hosted_test::sim::{Registers, SimCpu, SimFpu, AREA_LEN};
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    cell::Cell,
-    error::Error,
-};
+use std::{alloc::Layout, error::Error};
 
-/// Refuses one size, and counts what it has given out of another.
-struct Choosy;
-thread_local! {
-    static REFUSED: Cell<Option<usize>> = const { Cell::new(None) };
-    static GIVEN: Cell<isize> = const { Cell::new(0) };
-}
-fn count(layout: Layout, by: isize) {
-    if layout.size() == AREA_LEN && layout.align() == 64 {
-        GIVEN.with(|given| given.set(given.get() + by));
-    }
-}
-// SAFETY: the system's allocator, or null; the cells of this thread need no memory.
-unsafe impl GlobalAlloc for Choosy {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if REFUSED.with(Cell::get) == Some(layout.size()) {
-            return core::ptr::null_mut();
-        }
-        count(layout, 1);
-        // SAFETY: the caller's promise is the system allocator's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        count(layout, -1);
-        // SAFETY: as above.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-#[global_allocator]
-static CHOOSY: Choosy = Choosy;
+#[path = "support/allocator.rs"]
+mod allocator;
+use allocator::{given, refuse, watch};
 
-fn given() -> isize {
-    GIVEN.with(Cell::get)
+/// From now on the simulated CPU's areas are counted; how many there are.
+fn areas_given() -> isize {
+    watch(Layout::from_size_align(AREA_LEN, 64).expect("a layout"));
+    given()
 }
 
 #[test]
 fn a_heap_area_is_zeroed_aligned_and_freed() {
     let cpu = SimCpu::online(0);
-    let before = given();
+    let before = areas_given();
     let areas: Vec<_> = (0..8).map(|_| HeapArea::for_backend(cpu.fpu()).expect("memory")).collect();
     assert_eq!(given(), before + 8);
     for area in &areas {
@@ -68,7 +40,7 @@ fn a_heap_area_is_zeroed_aligned_and_freed() {
 #[test]
 fn a_context_on_the_heap_goes_the_whole_way() -> Result<(), Box<dyn Error>> {
     let cpu = SimCpu::online(0);
-    let before = given();
+    let before = areas_given();
     // `?` takes both errors, whatever the area is.
     let task = TaskFpu::new(cpu.fpu(), HeapArea::for_backend(cpu.fpu())?)?;
     let mut child = TaskFpu::new(cpu.fpu(), Box::new(HeapArea::for_backend(cpu.fpu())?))?;
@@ -91,9 +63,9 @@ fn a_context_on_the_heap_goes_the_whole_way() -> Result<(), Box<dyn Error>> {
 #[test]
 fn without_memory_there_is_an_error_and_no_abort() {
     let cpu = SimCpu::online(0);
-    REFUSED.with(|refused| refused.set(Some(AREA_LEN)));
+    refuse(Some(AREA_LEN));
     let answer = HeapArea::for_backend(cpu.fpu()).map(drop);
-    REFUSED.with(|refused| refused.set(None));
+    refuse(None);
     assert_eq!(answer, Err(AreaError::OutOfMemory { need: AREA_LEN }));
     assert!(HeapArea::for_backend(cpu.fpu()).is_ok());
 }

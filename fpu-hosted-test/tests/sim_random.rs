@@ -8,7 +8,8 @@ use fpu_core::{
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
-    sim::{Interrupt, Random, Registers, SimArea, SimCpu, SimFpu, SimStopped, COMPONENTS, LAYOUT},
+    sim::{Interrupt, Registers, SimArea, SimCpu, SimFpu, SimStopped, COMPONENTS, LAYOUT},
+    Random,
 };
 use std::cell::{Cell, RefCell};
 

@@ -5,7 +5,10 @@ use fpu_core::{
     raw, CpuFpu, CpuLifecycle, CpuWords, KernelFpu, KernelUnits, RawFpu, SaveArea, SaveSteps,
     TaskFpu, UserSteps,
 };
-use fpu_hosted_test::sim::{Random, Registers, SimArea, SimFpu};
+use fpu_hosted_test::{
+    sim::{Registers, SimArea, SimFpu},
+    Random,
+};
 
 /// A CPU whose words are a [`CpuFpu`], as assembly needs them.
 struct Cpu<'c> {

@@ -1,6 +1,6 @@
 //! The fixed fields of an image (SDM vol. 1, 10.5.1 and 13.4), and bytes.
 
-use crate::{error::ImageError, layout::HEADER};
+use crate::{components::Components, error::ImageError, layout::HEADER};
 
 pub(crate) const FCW: usize = 0;
 pub(crate) const FSW: usize = 2;
@@ -54,3 +54,9 @@ pub(crate) fn set<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     let done = put(bytes, at, &value);
     debug_assert!(done.is_ok(), "every area has its fixed fields");
 }
+
+/// Numbers of components.
+pub(crate) const AVX: u32 = Components::AVX.bits().trailing_zeros();
+pub(crate) const OPMASK: u32 = Components::OPMASK.bits().trailing_zeros();
+pub(crate) const ZMM_HI256: u32 = Components::ZMM_HI256.bits().trailing_zeros();
+pub(crate) const HI16_ZMM: u32 = Components::HI16_ZMM.bits().trailing_zeros();

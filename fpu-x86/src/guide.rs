@@ -5,7 +5,7 @@
 pub mod hypervisors {}
 /// The save instructions: formats, needs, and cycles.
 #[doc = include_str!("../docs/rungs.md")]
-pub mod rungs {}
+pub mod instructions {}
 /// What leaves a kernel and comes back: handlers, debuggers, core files, migration.
 #[doc = include_str!("../docs/signal-frames.md")]
 pub mod signal_frames {}

@@ -7,7 +7,7 @@
 #[cfg(test)]
 extern crate std;
 
-// From the bottom up: each uses only those above it here, by their paths (`tests/layers.rs`).
+// From the bottom up: each uses only those above it here, by their paths (the suite's step `hygiene`).
 mod components;
 mod registers;
 mod save_instruction;

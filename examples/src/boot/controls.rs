@@ -4,7 +4,7 @@ use super::{
     faults::{Fault, Needs},
     host::Host,
     judge::Verdict,
-    machines::{named, Machine, AVX, AVX512},
+    machines::{named, Machine},
     params::{self, Params},
     run::{Job, Run},
 };
@@ -17,37 +17,6 @@ const TRIED: [&str; 4] = ["max", "icelake", "sapphire", "xrstors"];
 const LIMIT: u64 = 6;
 /// Seconds that the others may take to show: whether they do is decided by what meets what.
 const SECONDS: u64 = 10;
-
-/// Can the fault show there, if the kernel saves as it is told?
-///
-/// # Errors
-///
-/// Why not.
-pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
-    let why = match fault.needs() {
-        Needs::Pku if !machine.pku => "the machine has no protection keys",
-        Needs::BadImage if !machine.refuses_bad_images(params.rung) => {
-            "QEMU loads any image by FXRSTOR"
-        }
-        Needs::Standard if !machine.standard(AVX, params.rung) => {
-            "AVX is not saved in the standard format"
-        }
-        Needs::Standard512 if !machine.standard(AVX512, params.rung) => {
-            "AVX-512 is not saved in the standard format"
-        }
-        Needs::Supervisor if !machine.saves_supervisor_state(params.rung) => {
-            "no supervisor state is saved"
-        }
-        Needs::Unscrubbed
-            if !machine.unscrubbed || !machine.saves_supervisor_state(params.rung) =>
-        {
-            "it needs XRSTORS without a scrub"
-        }
-        Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
-        _ => return Ok(()),
-    };
-    Err(format!("{} cannot show there: {why}", fault.name()))
-}
 
 /// All faults, each on the first machine where it can show: of those asked for, or of the quickest that
 /// this host can run.

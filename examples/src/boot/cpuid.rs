@@ -11,9 +11,7 @@ use crate::xstate::{
 };
 
 use super::{
-    host::Host,
     machines::{named, Machine, AVX512},
-    params::Params,
     sizes,
 };
 
@@ -24,7 +22,7 @@ const BUILT_IN: &str = include_str!("../../../fpu-x86/testdata/quirks.jsonl");
 const XSAVE: u32 = 1 << 26;
 const XSAVEC_OR_XSAVES: u32 = 1 << 1 | 1 << 3;
 /// AMX in XCR0.
-const TILES: u64 = 3 << 17;
+const TILES: u64 = Components::AMX.bits();
 /// More than any machine's; of a mask with more bits the lowest are tried.
 const BITS: u32 = 12;
 
@@ -178,9 +176,9 @@ impl Recorded {
         Plan::for_kernel(facts, 0, Components::USER | Components::CET_U).ok()
     }
 
-    /// The machine that has what they promise, or else the one that has most of it.
+    /// Of the machines that run here, the one that has what they promise, or else the one that has most of it.
     #[must_use]
-    pub fn machine(&self, host: &Host, params: &Params) -> Option<&'static Machine> {
+    pub fn machine(&self, runs: impl Fn(&Machine) -> bool) -> Option<&'static Machine> {
         let offers = if self.xsave() { u64::from(self.word(LEAF, 0, 0)) } else { 0 };
         let supervisor = self.word(LEAF, 1, 2) | self.word(LEAF, 1, 3);
         let compacts = self.word(LEAF, 1, 0) & XSAVEC_OR_XSAVES != 0;
@@ -190,8 +188,7 @@ impl Recorded {
             () => "max",
         };
         let machines = [first, "icelake", "max"].map(named);
-        let runs = |machine: &&Machine| host.can_run(machine, params).is_ok();
-        let can = machines.into_iter().flatten().find(runs);
+        let can = machines.into_iter().flatten().find(|machine| runs(machine));
         // If none can, the run says why.
         can.or(machines[0])
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::{
     bochs::{self, Bochs},
-    controls,
     cpuid::Recorded,
-    machines::{Emulator, Machine},
+    faults::{Fault, Needs},
+    machines::{Emulator, Machine, AVX, AVX512},
     params::Params,
     qemu,
 };
@@ -55,7 +55,7 @@ impl Host {
     pub fn can_run(&self, machine: &Machine, params: &Params) -> Result<(), String> {
         self.has(machine)?;
         if let Some(fault) = params.fault {
-            controls::can_show(fault, machine, params)?;
+            can_show(fault, machine, params)?;
         }
         if params.cpuid.is_some_and(Recorded::xsave) && machine.hangs_at_osxsave() {
             let why =
@@ -85,4 +85,35 @@ impl Host {
         };
         format!("{qemu}, {bochs}, on {cpus} of this host")
     }
+}
+
+/// Can the fault show there, if the kernel saves as it is told?
+///
+/// # Errors
+///
+/// Why not.
+pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
+    let why = match fault.needs() {
+        Needs::Pku if !machine.pku => "the machine has no protection keys",
+        Needs::BadImage if !machine.refuses_bad_images(params.rung) => {
+            "QEMU loads any image by FXRSTOR"
+        }
+        Needs::Standard if !machine.standard(AVX, params.rung) => {
+            "AVX is not saved in the standard format"
+        }
+        Needs::Standard512 if !machine.standard(AVX512, params.rung) => {
+            "AVX-512 is not saved in the standard format"
+        }
+        Needs::Supervisor if !machine.saves_supervisor_state(params.rung) => {
+            "no supervisor state is saved"
+        }
+        Needs::Unscrubbed
+            if !machine.unscrubbed || !machine.saves_supervisor_state(params.rung) =>
+        {
+            "it needs XRSTORS without a scrub"
+        }
+        Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
+        _ => return Ok(()),
+    };
+    Err(format!("{} cannot show there: {why}", fault.name()))
 }

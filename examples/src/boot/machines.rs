@@ -1,5 +1,7 @@
 //! The machines that the kernel is booted on: an emulator, a model of CPU, and what is expected of it.
 
+use fpu_x86::Components;
+
 /// What runs the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emulator {
@@ -33,9 +35,9 @@ pub struct Enables {
 }
 
 /// AVX in XCR0.
-pub const AVX: u64 = 1 << 2;
+pub const AVX: u64 = Components::AVX.bits();
 /// AVX-512 in XCR0: opmask, and both parts of ZMM.
-pub const AVX512: u64 = 7 << 5;
+pub const AVX512: u64 = Components::AVX512.bits();
 
 /// One machine.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,9 +95,8 @@ const fn bochs(
     pku: bool,
     about: &'static str,
 ) -> Machine {
-    let (rung, enables) = (Some(rung), Some(enables));
-    let (emulator, disk, trusts_tiles, unscrubbed) = (Emulator::Bochs, true, false, false);
-    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, unscrubbed, pku, about }
+    let machine = qemu(name, cpu, rung, enables, pku, about);
+    Machine { emulator: Emulator::Bochs, disk: true, ..machine }
 }
 
 /// All of them, in the order of the table.

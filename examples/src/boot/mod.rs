@@ -210,7 +210,10 @@ fn recorded(args: &Args, host: &Host) -> Vec<Job> {
             Which::Named(named) => {
                 jobs.extend(named.iter().map(|&machine| Job { machine, params }))
             }
-            _ => jobs.extend(cpuid.machine(host, &params).map(|machine| Job { machine, params })),
+            _ => {
+                let runs = |machine: &_| host.can_run(machine, &params).is_ok();
+                jobs.extend(cpuid.machine(runs).map(|machine| Job { machine, params }));
+            }
         }
     }
     jobs

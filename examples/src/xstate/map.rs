@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::canvas::Canvas;
+
 use super::{
     area::{EXTENDED, LEGACY},
     layouts::{Layouts, Region},
@@ -91,10 +93,6 @@ fn pieces(region: &Region) -> Vec<Piece> {
     pieces
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 fn colour(content: Content) -> &'static str {
     match content {
         Content::Fixed(_, _, colour) => colour,
@@ -103,31 +101,7 @@ fn colour(content: Content) -> &'static str {
     }
 }
 
-/// Everything drawn goes through this; a `String` takes every write.
-struct Canvas(String);
-
 impl Canvas {
-    fn raw(&mut self, text: &str) {
-        self.0 += text;
-        self.0.push('\n');
-    }
-    fn rect(&mut self, (x, y, w, h): (f64, f64, f64, f64), rest: &str) {
-        let _infallible = writeln!(
-            self.0,
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{w:.1}" height="{h:.1}" {rest}/>"#
-        );
-    }
-    fn text(&mut self, (x, y): (f64, f64), size: f64, rest: &str, text: &str) {
-        let text = escape(text);
-        let _infallible = writeln!(
-            self.0,
-            r#"<text x="{x:.1}" y="{y:.1}" font-size="{size}" {rest}>{text}</text>"#
-        );
-    }
-    fn path(&mut self, d: &str, rest: &str) {
-        let _infallible = writeln!(self.0, r#"<path d="{d}" {rest}/>"#);
-    }
-
     fn piece(&mut self, column: usize, piece: &Piece) {
         let x = COLUMNS[column];
         let Piece { size, content, y, height, .. } = *piece;
@@ -221,15 +195,11 @@ pub fn document(subject: &Subject) -> Result<String, String> {
     let bottom = |pieces: &[Piece]| pieces.last().map_or(TOP, |last| last.y + last.height);
     let end = bottom(&columns[0]).max(bottom(&columns[1]));
     let height = end + 74.0;
-    let mut canvas = Canvas(String::new());
-    canvas.raw(&format!(
-        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0}" viewBox="0 0 {WIDTH} {height:.0}" font-family="'DejaVu Sans', Verdana, 'Segoe UI', sans-serif">"#
-    ));
-    canvas.raw(concat!(
+    let defs = concat!(
         r##"<defs><pattern id="gap" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">"##,
         r##"<rect width="7" height="7" fill="#f6f8fa"/><rect width="1.5" height="7" fill="#c3cad1"/></pattern></defs>"##
-    ));
-    canvas.rect((0.0, 0.0, WIDTH, height), r##"fill="#ffffff""##);
+    );
+    let mut canvas = Canvas::new((WIDTH, height), defs);
     heading(&mut canvas, subject, all, regions);
     for left in &columns[0] {
         let right = columns[1].iter().find(|right| match left.content {
@@ -250,8 +220,7 @@ pub fn document(subject: &Subject) -> Result<String, String> {
         canvas.offset(column, bottom(pieces), regions[column].len, true);
     }
     legend(&mut canvas, end + 34.0);
-    canvas.raw("</svg>");
-    Ok(canvas.0)
+    Ok(canvas.finish())
 }
 
 fn heading(canvas: &mut Canvas, subject: &Subject, all: u64, regions: [&Region; 2]) {

@@ -33,36 +33,34 @@ pub fn control(fcw: u16) -> String {
 pub fn status(fsw: u16) -> String {
     let bits = u32::from(fsw);
     let mut text = format!("TOP {}", bits >> 11 & 7);
-    let codes = [(8, "C0"), (9, "C1"), (10, "C2"), (14, "C3")];
-    for (_, name) in codes.into_iter().filter(|(bit, _)| bits >> bit & 1 != 0) {
-        text += &format!(", {name}");
-    }
-    for (bit, name) in [(6, "stack fault"), (7, "exception pending"), (15, "busy")] {
-        if bits >> bit & 1 != 0 {
-            text += &format!(", {name}");
-        }
-    }
-    if bits & 0x3F != 0 {
-        text += &format!("; flags: {}", exceptions(bits));
-    }
-    text
+    set(&mut text, bits, &[(8, "C0"), (9, "C1"), (10, "C2"), (14, "C3")]);
+    set(&mut text, bits, &[(6, "stack fault"), (7, "exception pending"), (15, "busy")]);
+    text + &flags(bits)
 }
 
 /// MXCSR.
 #[must_use]
 pub fn mxcsr(bits: u32) -> String {
     let mut text = format!("{}, rounding {}", masks(bits >> 7), rounding(bits >> 13));
-    for (bit, name) in
-        [(6, "denormals are zero"), (15, "flush to zero"), (17, "misaligned access allowed")]
-    {
-        if bits >> bit & 1 != 0 {
-            text += &format!(", {name}");
-        }
+    let names =
+        [(6, "denormals are zero"), (15, "flush to zero"), (17, "misaligned access allowed")];
+    set(&mut text, bits, &names);
+    text + &flags(bits)
+}
+
+/// Names of the bits that are set.
+fn set(text: &mut String, bits: u32, names: &[(u32, &str)]) {
+    for (_, name) in names.iter().filter(|(bit, _)| bits >> bit & 1 != 0) {
+        *text += &format!(", {name}");
     }
-    if bits & 0x3F != 0 {
-        text += &format!("; flags: {}", exceptions(bits));
+}
+
+/// Exceptions that have happened.
+fn flags(bits: u32) -> String {
+    if bits & 0x3F == 0 {
+        return String::new();
     }
-    text
+    format!("; flags: {}", exceptions(bits))
 }
 
 /// The value of a register: exactly if it says nothing else, `~` if rounded.

@@ -1,4 +1,5 @@
-//! Starting a program of this package as cargo started the test.
+//! Starting a program of this package as cargo started the test, and what it says.
+#![allow(dead_code)] // each of the tests uses a part
 
 use std::process::Command;
 
@@ -21,4 +22,9 @@ pub fn program(path: &str) -> Command {
     // Tests read tables of the usual width, whatever terminal they are started from.
     command.env_remove("COLUMNS");
     command
+}
+
+/// What it wrote.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }

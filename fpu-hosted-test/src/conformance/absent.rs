@@ -1,7 +1,7 @@
 //! The checks of images that lack components over old bytes, and of what may write into an image.
 
 use super::{
-    checks::{Bench, Why},
+    bench::{same, Bench, Why},
     compare::agree,
     memory::Memory,
     Harness, Step,
@@ -79,7 +79,7 @@ pub(super) fn absent_over_old_bytes<H: Harness>(b: &mut Bench<'_, H>) -> Result<
         let registers = b.harness.pattern(seed, set);
         let what = format!("{set:#b}, the rest absent over old bytes");
         if let Some(shown) = b.view(&mut memory) {
-            super::checks::same(&shown, &registers, &format!("the view of {what}"))?;
+            same(&shown, &registers, &format!("the view of {what}"))?;
         }
         agree(b, &mut memory, &registers, &what)?;
         b.restores(memory.base(), &registers, &what)?;

@@ -1,37 +1,16 @@
 //! The checks. Each takes a fresh seed, so that nothing left by another looks like its own.
 
 use super::{
-    absent, compare, idle, memory::Memory, Check, Harness, Outcome, Report, Step, Verdict,
+    absent,
+    bench::{same, Bench, Why},
+    compare, idle,
+    memory::Memory,
+    Check, Harness, Report, Step, Verdict,
 };
-use alloc::{
-    format,
-    string::{String, ToString},
-    vec::Vec,
-};
-use core::ptr::NonNull;
+use alloc::{format, string::ToString};
 use fpu_core::{KernelUnits, RawFpu};
 
-pub(super) type Answer = Result<(), String>;
 type Body<H> = fn(&mut Bench<'_, H>) -> Result<(), Why>;
-
-/// Why a check did not pass.
-pub(super) enum Why {
-    Failed(String),
-    Skipped(&'static str),
-}
-impl From<String> for Why {
-    fn from(why: String) -> Self {
-        Why::Failed(why)
-    }
-}
-
-/// The harness with the areas and seeds of one check.
-pub(super) struct Bench<'h, H: Harness> {
-    pub(super) harness: &'h mut H,
-    seed: u64,
-    len: usize,
-    align: usize,
-}
 
 pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
     let checks: [(&'static str, &'static str, Body<H>); 26] = [
@@ -64,8 +43,7 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
     ];
     let mut report = Report::default();
     for (nth, (name, duty, body)) in checks.into_iter().enumerate() {
-        let (len, align) = (harness.fpu().area_len(), harness.fpu().area_align());
-        let mut bench = Bench { harness, seed: 1000 * (nth as u64 + 1), len, align };
+        let mut bench = Bench::new(harness, 1000 * (nth as u64 + 1));
         let verdict = match caught(|| body(&mut bench)) {
             Ok(()) => Verdict::Passed,
             Err(Why::Failed(why)) => Verdict::Failed(why),
@@ -86,90 +64,6 @@ fn caught(check: impl FnOnce() -> Result<(), Why>) -> Result<(), Why> {
 #[cfg(not(feature = "std"))]
 fn caught(check: impl FnOnce() -> Result<(), Why>) -> Result<(), Why> {
     check()
-}
-
-impl<H: Harness> Bench<'_, H> {
-    pub(super) fn seed(&mut self) -> u64 {
-        self.seed += 1;
-        self.seed
-    }
-    pub(super) fn every(&self) -> u64 {
-        (1 << self.harness.components()) - 1
-    }
-    /// Component sets worth trying: all of them if they are few, else none, all, each one, all but one.
-    pub(super) fn sets(&self) -> Vec<u64> {
-        let every = self.every();
-        if self.harness.components() <= 4 {
-            return (0..=every).collect();
-        }
-        let each = (0..self.harness.components()).flat_map(|c| [1 << c, every & !(1 << c)]);
-        [0, every].into_iter().chain(each).collect()
-    }
-    fn memory(&self, poison: u8) -> Memory {
-        Memory::new(self.len, self.align, poison)
-    }
-    /// An area with the initial image.
-    pub(super) fn fresh(&self) -> Memory {
-        let mut memory = self.memory(0x5A);
-        // SAFETY: S1: `Memory` is long enough, aligned and ours.
-        unsafe { self.harness.fpu().write_initial(memory.base()) };
-        memory
-    }
-    pub(super) fn pattern(&mut self, present: u64) -> H::Registers {
-        let seed = self.seed();
-        self.harness.pattern(seed, present)
-    }
-    /// Executes steps whose areas are all of `Memory` with an image in them.
-    pub(super) fn run(&mut self, steps: &[Step<'_, H::Registers>]) -> Outcome<H::Registers> {
-        // SAFETY: S1: the areas are as described.
-        unsafe { self.harness.run(steps) }
-    }
-    /// An area with this image, saved.
-    pub(super) fn saved(&mut self, registers: &H::Registers) -> Memory {
-        let mut memory = self.fresh();
-        self.run(&[Step::Load(registers), Step::Save(memory.base())]);
-        memory
-    }
-    /// What a restore over other contents gives.
-    fn restored(&mut self, area: NonNull<u8>) -> Result<H::Registers, String> {
-        let other = self.pattern(self.every());
-        let Outcome { restored, registers } = self.run(&[Step::Load(&other), Step::Restore(area)]);
-        match restored {
-            Ok(()) => Ok(registers),
-            Err(why) => Err(format!("an image of the backend's own was refused: {why}")),
-        }
-    }
-    /// Is this what a restore gives?
-    pub(super) fn restores(
-        &mut self,
-        area: NonNull<u8>,
-        expect: &H::Registers,
-        what: &str,
-    ) -> Answer {
-        same(&self.restored(area)?, expect, what)
-    }
-    /// A child's image, over anything.
-    pub(super) fn child(&mut self, parent: &mut Memory) -> Memory {
-        let mut child = self.memory(0xFF);
-        // SAFETY: S1 for both, which are two values.
-        unsafe { self.harness.fpu().copy_for_child(parent.base(), child.base()) };
-        child
-    }
-    pub(super) fn view(&self, memory: &mut Memory) -> Option<H::Registers> {
-        // SAFETY: S1 as in `fresh`, and an image is in it; S3: no other code has the memory.
-        self.harness.view(unsafe { self.harness.fpu().image(memory.base()) })
-    }
-    pub(super) fn write(&self, memory: &mut Memory, registers: &H::Registers) -> bool {
-        // SAFETY: as in `view`.
-        self.harness.write(unsafe { self.harness.fpu().image_mut(memory.base()) }, registers)
-    }
-}
-
-pub(super) fn same<R: PartialEq + core::fmt::Debug>(got: &R, expect: &R, what: &str) -> Answer {
-    if got == expect {
-        return Ok(());
-    }
-    Err(format!("{what}: got {got:?}, expected {expect:?}"))
 }
 
 fn size_is_constant<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {

@@ -4,7 +4,7 @@ use alloc::{format, string::ToString, vec};
 use fpu_core::KernelUnits;
 
 use super::{
-    checks::{Answer, Bench, Why},
+    bench::{Answer, Bench, Why},
     memory::Memory,
     Harness, Step,
 };

@@ -1,7 +1,7 @@
 //! The checks of a backend that can give up registers before a core sleeps.
 
 use super::{
-    checks::{same, Bench, Why},
+    bench::{same, Bench, Why},
     Harness,
 };
 use alloc::format;

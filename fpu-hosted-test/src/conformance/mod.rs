@@ -18,6 +18,7 @@
 //! with the feature `std` it has failed, and the others run.
 
 mod absent;
+mod bench;
 mod checks;
 mod compare;
 mod harness;

@@ -3,7 +3,8 @@
 use fpu_core::RawFpu;
 use fpu_x86::{Components, Plan};
 
-use super::{foreign::Memory, random_image, registers_of, Classes, Words};
+use super::{foreign::Memory, random_image, registers_of, Classes};
+use crate::Random;
 
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
@@ -23,16 +24,16 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 /// Whatever it says of PKRU lets the program go on: key 0, which all of its memory has, stays usable.
 ///
 /// ```
-/// use fpu_hosted_test::real::{random_frame, Words};
+/// use fpu_hosted_test::{real::random_frame, Random};
 /// use fpu_x86::{Components, Plan};
 /// let plan = Plan::detect_user(Components::all())?;
 /// let (mut one, mut two) = (Vec::new(), Vec::new());
-/// random_frame(&plan, &mut Words(1), &mut one);
-/// random_frame(&plan, &mut Words(1), &mut two);
+/// random_frame(&plan, &mut Random::new(1), &mut one);
+/// random_frame(&plan, &mut Random::new(1), &mut two);
 /// assert_eq!(one, two);
 /// # Ok::<(), fpu_x86::PlanError>(())
 /// ```
-pub fn random_frame(plan: &Plan, words: &mut Words, frame: &mut Vec<u8>) {
+pub fn random_frame(plan: &Plan, words: &mut Random, frame: &mut Vec<u8>) {
     random_image(plan, words, frame);
     let own = plan.user_format().frame_len();
     let pkru = plan.user_format().components().contains(Components::PKRU);

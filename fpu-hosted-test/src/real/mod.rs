@@ -48,7 +48,7 @@ pub use {
     foreign::{decode, fuzz_foreign, settled, ForeignBench},
     frames::{fuzz_frame, random_frame, LARGEST_FRAME},
     harness::{RealHarness, Seen},
-    mutate::{random_image, Words},
+    mutate::random_image,
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
     ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
     signal::{

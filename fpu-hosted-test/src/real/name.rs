@@ -2,8 +2,6 @@
 
 use core::fmt;
 
-use super::RegFile;
-
 /// One word of one register: `zmm17[5]` (the sixth 8 bytes), `st3`, `k2`, `mxcsr`, `fcw`.
 ///
 /// ```
@@ -36,20 +34,6 @@ pub enum RegisterName {
 }
 
 impl RegisterName {
-    /// The value that a file has for it: of ST(n), the significand.
-    #[must_use]
-    pub fn value(self, file: &RegFile) -> u64 {
-        match self {
-            Self::Vector { register, word } => file.vector(register.into())[usize::from(word)],
-            Self::Mask(n) => file.mask(n.into()),
-            Self::X87(n) => file.x87(n.into()).0,
-            Self::Fcw => file.fcw().into(),
-            Self::Fsw => file.fsw().into(),
-            Self::Ftw => file.ftw().into(),
-            Self::Mxcsr => file.mxcsr().into(),
-        }
-    }
-
     /// The name in pieces, without `core::fmt`, which is compiled with vector instructions.
     pub(crate) fn put(self, out: &mut dyn FnMut(&str)) {
         match self {

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::{Classes, RegisterName};
+use crate::random::Random;
 
 /// Offsets that the assembly uses.
 pub(super) const FX: usize = 2048;
@@ -54,15 +55,6 @@ fn set(word: &mut u64, value: u64) {
     // SAFETY: as in `get`.
     unsafe { (word as *mut u64).write_volatile(value) }
 }
-/// SplitMix64: a distinct word for each state.
-#[inline(always)]
-fn mix(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
 impl RegFile {
     /// The architectural initial state (SDM vol. 1, 13.6): zero, except for the two control words.
     #[must_use]
@@ -86,24 +78,24 @@ impl RegFile {
     pub fn quiet_set_pattern(&mut self, seed: u64) {
         let classes = self.classes;
         // Far apart, so that neighbouring seeds have no words in common.
-        let mut state = seed.wrapping_mul(0xD1B5_4A32_D192_ED03) ^ 0x5EED;
-        state = mix(&mut state);
+        let start = seed.wrapping_mul(0xD1B5_4A32_D192_ED03) ^ 0x5EED;
+        let mut words = Random::new(Random::new(start).word());
         for vector in self.vectors.iter_mut().take(classes.vectors()) {
             for word in vector.iter_mut().take(classes.vector_words()) {
-                set(word, mix(&mut state));
+                set(word, words.word());
             }
         }
         for mask in &mut self.masks {
-            set(mask, mix(&mut state) & classes.mask_bits());
+            set(mask, words.word() & classes.mask_bits());
         }
         for slot in 0..8 {
             // Normal numbers: the integer bit set, exponents around 1.0.
-            let random = mix(&mut state);
-            set(&mut self.fx[4 + 2 * slot], mix(&mut state) | 1 << 63);
+            let random = words.word();
+            set(&mut self.fx[4 + 2 * slot], words.word() | 1 << 63);
             let exponent = (0x3F80 + (random & 0xFF)) | (random & 0x8000);
             set(&mut self.fx[5 + 2 * slot], exponent);
         }
-        let random = mix(&mut state);
+        let random = words.word();
         // Exceptions masked, the reserved bit 6 set; rounding; precision 0, 2 or 3 (1 is reserved).
         let precision = [0, 2, 3, 3][(random & 3) as usize];
         let fcw = 0x007F | precision << 8 | (random >> 2 & 3) << 10;
@@ -268,6 +260,22 @@ impl fmt::Debug for RegFile {
             self.mxcsr(),
             &self.vectors[0][..2]
         )
+    }
+}
+
+impl RegisterName {
+    /// The value that a file has for it: of ST(n), the significand.
+    #[must_use]
+    pub fn value(self, file: &RegFile) -> u64 {
+        match self {
+            Self::Vector { register, word } => file.vector(register.into())[usize::from(word)],
+            Self::Mask(n) => file.mask(n.into()),
+            Self::X87(n) => file.x87(n.into()).0,
+            Self::Fcw => file.fcw().into(),
+            Self::Fsw => file.fsw().into(),
+            Self::Ftw => file.ftw().into(),
+            Self::Mxcsr => file.mxcsr().into(),
+        }
     }
 }
 

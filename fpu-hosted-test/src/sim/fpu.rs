@@ -1,14 +1,12 @@
 //! The registers of one simulated CPU, and the backend over them.
 
 use super::{
-    layout::{ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
+    layout::{get, put, ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
     line::Line,
-    Flaw, Random, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
+    Flaw, Registers, SimImage, SimImageMut, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT,
 };
-use core::{
-    ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use crate::random::Random;
+use core::ptr::NonNull;
 use fpu_core::{
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu, RestoreFault,
@@ -191,31 +189,6 @@ impl SimFpu {
     }
 }
 
-/// A word of an image. The memory of images is accessed atomically, so that a simulated kernel that
-/// breaks P4 (one task on two CPUs, even on two threads) sees wrong values and nothing worse.
-///
-/// # Safety
-///
-/// S1, and `index` inside the area.
-unsafe fn word<'a>(area: NonNull<u8>, index: usize) -> &'a AtomicU64 {
-    let word = area.cast::<u64>().as_ptr().wrapping_add(index);
-    // SAFETY: the caller's S1: valid while the caller uses it, aligned to 64; all accesses are atomic.
-    unsafe { AtomicU64::from_ptr(word) }
-}
-/// # Safety
-///
-/// As for `word`.
-pub(super) unsafe fn get(area: NonNull<u8>, index: usize) -> u64 {
-    // SAFETY: the caller's.
-    unsafe { word(area, index) }.load(Ordering::Relaxed)
-}
-/// # Safety
-///
-/// As for `word`.
-pub(super) unsafe fn put(area: NonNull<u8>, index: usize, value: u64) {
-    // SAFETY: the caller's.
-    unsafe { word(area, index) }.store(value, Ordering::Relaxed);
-}
 /// # Safety
 ///
 /// S1.

@@ -1,8 +1,7 @@
 //! The typed views of an image.
 
 use super::{
-    fpu::{get, put},
-    layout::{ALL, AVX, PRESENT},
+    layout::{get, put, ALL, AVX, PRESENT},
     Flaw, Registers, COMPONENTS, LAYOUT,
 };
 use core::{marker::PhantomData, ptr::NonNull};

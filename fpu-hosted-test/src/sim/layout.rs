@@ -1,6 +1,10 @@
 //! The register file and where an image keeps it.
 
-use super::Random;
+use crate::random::Random;
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 use std::fmt;
 
 /// One part of the register file that is present in an image or absent, as a whole.
@@ -137,4 +141,30 @@ impl fmt::Debug for Registers {
         }
         map.finish()
     }
+}
+
+/// A word of an image. The memory of images is accessed atomically, so that a simulated kernel that
+/// breaks P4 (one task on two CPUs, even on two threads) sees wrong values and nothing worse.
+///
+/// # Safety
+///
+/// S1, and `index` inside the area.
+unsafe fn word<'a>(area: NonNull<u8>, index: usize) -> &'a AtomicU64 {
+    let word = area.cast::<u64>().as_ptr().wrapping_add(index);
+    // SAFETY: the caller's S1: valid while the caller uses it, aligned to 64; all accesses are atomic.
+    unsafe { AtomicU64::from_ptr(word) }
+}
+/// # Safety
+///
+/// As for `word`.
+pub(super) unsafe fn get(area: NonNull<u8>, index: usize) -> u64 {
+    // SAFETY: the caller's.
+    unsafe { word(area, index) }.load(Ordering::Relaxed)
+}
+/// # Safety
+///
+/// As for `word`.
+pub(super) unsafe fn put(area: NonNull<u8>, index: usize, value: u64) {
+    // SAFETY: the caller's.
+    unsafe { word(area, index) }.store(value, Ordering::Relaxed);
 }

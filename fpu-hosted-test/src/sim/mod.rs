@@ -29,7 +29,6 @@ mod harness;
 mod image;
 mod layout;
 mod line;
-mod random;
 
 pub use cpu::{Interrupted, IrqsOff, Kind, Nmi, Preempt, SimCpu, SimStopped, SimWords, Witness};
 pub use flaw::Flaw;
@@ -38,7 +37,6 @@ pub use harness::SimHarness;
 pub use image::{SimImage, SimImageMut};
 pub use layout::{Component, Registers, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT};
 pub use line::{Injection, Interrupt};
-pub use random::Random;
 
 /// Memory for one simulated image.
 pub type SimArea = fpu_core::Area<AREA_LEN>;

@@ -10,11 +10,6 @@ use crate::{
     x87::X87,
 };
 
-const AVX: u32 = 2;
-const OPMASK: u32 = 5;
-const ZMM_HI256: u32 = 6;
-const HI16_ZMM: u32 = 7;
-
 /// A read-only view of an image, by register.
 ///
 /// Where a component is absent from the image, its registers read as their initial value. Getters of

@@ -9,11 +9,6 @@ use crate::{
     x87::X87,
 };
 
-const AVX: u32 = 2;
-const OPMASK: u32 = 5;
-const ZMM_HI256: u32 = 6;
-const HI16_ZMM: u32 = 7;
-
 /// A view of an image through which it can be changed, only into what a restore accepts.
 ///
 /// The first write to a component that is absent makes it present, the rest of it initial.

@@ -9,7 +9,7 @@ use core::{
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::CpuidInfo;
+use crate::cpuid::CpuidInfo;
 
 /// One test at a time looks.
 static TURN: Mutex<()> = Mutex::new(());

@@ -1,11 +1,10 @@
 //! Tests that look inside: plans of words that are made up ([`words`], [`sample`]), of CPUs that are known to be odd
 //! ([`oddities`]), of recorded ones ([`corpus`]), of random ones ([`random`]), of good ones that were spoilt
-//! ([`spoilt`]), and the manuals' numbers ([`literal`]); and which module may use which ([`layers`]).
+//! ([`spoilt`]), and the manuals' numbers ([`literal`]).
 //!
 //! The other files in this folder are the tests of one module each, and its children.
 
 pub(crate) mod corpus;
-mod layers;
 #[cfg(fpu_instructions)]
 mod literal;
 mod oddities;

@@ -9,32 +9,19 @@ use crate::{
     error::PlanError,
     layout::{Compacted, Layout, LayoutFormat, Place, Standard},
     plan::Plan,
+    tests::sample::Random,
 };
 
 const CASES: u32 = if cfg!(debug_assertions) { 20_000 } else { 250_000 };
 
-/// xorshift64*
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-    /// Few bits, about half, or almost all.
-    fn bits(&mut self) -> u64 {
-        let (a, b, c) = (self.next(), self.next(), self.next());
-        match self.below(4) {
-            0 => a & b & c,
-            1 => a,
-            2 => a | b | c,
-            _ => a & b,
-        }
+/// Few bits, about half, or almost all.
+fn bits(random: &mut Random) -> u64 {
+    let (a, b, c) = (random.word(), random.word(), random.word());
+    match random.below(4) {
+        0 => a & b & c,
+        1 => a,
+        2 => a | b | c,
+        _ => a & b,
     }
 }
 
@@ -42,8 +29,8 @@ impl Random {
 /// order; words are then spoilt in some.
 fn words(random: &mut Random) -> BTreeMap<u32, [u32; 4]> {
     const ALL: u64 = u64::MAX >> 1;
-    let user = random.bits() & ALL | 3;
-    let mut supervisor = random.bits() & ALL & !3;
+    let user = bits(random) & ALL | 3;
+    let mut supervisor = bits(random) & ALL & !3;
     if random.below(8) != 0 {
         supervisor &= !user;
     }
@@ -56,7 +43,7 @@ fn words(random: &mut Random) -> BTreeMap<u32, [u32; 4]> {
     let mut end: u32 = 576;
     for number in numbers {
         let size = match random.below(16) {
-            0 => random.next() as u32 & 0xFF_FFFF,
+            0 => random.word() as u32 & 0xFF_FFFF,
             1..=3 => random.below(9000) as u32 + 1,
             4..=7 => 8,
             _ => 64 * (random.below(20) as u32 + 1),
@@ -64,7 +51,7 @@ fn words(random: &mut Random) -> BTreeMap<u32, [u32; 4]> {
         let gap = if random.below(3) == 0 { random.below(300) as u32 } else { 0 };
         let offset = end.saturating_add(gap);
         let is_user = user >> number & 1 != 0;
-        let flags = (random.next() as u32 & 6) | u32::from(!is_user);
+        let flags = (random.word() as u32 & 6) | u32::from(!is_user);
         if is_user {
             end = offset.saturating_add(size);
         }
@@ -80,7 +67,7 @@ fn words(random: &mut Random) -> BTreeMap<u32, [u32; 4]> {
                 1 => u32::MAX,
                 2 => random.below(700) as u32,
                 3 => u32::MAX - random.below(3000) as u32,
-                _ => random.next() as u32,
+                _ => random.word() as u32,
             };
             words.entry(leaf).or_default()[word] = value;
         }
@@ -144,7 +131,7 @@ fn layouts_of_random_words_are_sound_or_refused() {
             }
         };
         let supported = facts.supported_user() | facts.supported_supervisor();
-        let mut set = Components::from_bits_retain(random.bits());
+        let mut set = Components::from_bits_retain(bits(&mut random));
         if random.below(8) != 0 {
             set &= supported;
         }
@@ -177,7 +164,7 @@ fn layouts_of_random_words_are_sound_or_refused() {
             }
             Err(why) => count(why),
         }
-        let wanted = Components::from_bits_truncate(random.bits()) | Components::LEGACY;
+        let wanted = Components::from_bits_truncate(bits(&mut random)) | Components::LEGACY;
         if let Ok(plan) = Plan::for_kernel(facts, 0xFFFF, wanted) {
             assert!(plan.area_len() <= 576 + (1 << 20) + 63 * 64);
             assert_eq!(plan.check_cpu(plan.cpuid_info()), Ok(()));

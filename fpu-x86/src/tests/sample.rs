@@ -95,6 +95,9 @@ impl Random {
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.word() % bound
+    }
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for eight in bytes.chunks_mut(8) {
             let word = self.word().to_le_bytes();

@@ -34,6 +34,11 @@ impl Counts {
     pub fn failed(failed: usize) -> Self {
         Self { failed, ..Self::default() }
     }
+    pub fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.skipped.extend(more.skipped);
+    }
     pub fn total(&self) -> usize {
         self.passed + self.failed + self.skipped.len()
     }

@@ -3,9 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    boot, cpus, crash, hygiene, nostd, object, package,
-    run::{Cmd, Outcome, Suite},
-    tests_run, toolchains,
+    api, boot, cpus, habits, hygiene,
+    libtest::{cargo_test, counted},
+    nostd, object, package,
+    run::{Cmd, Outcome, Suite, LIBRARIES},
+    toolchains,
 };
 
 pub type Check = Box<dyn Fn(&Suite) -> Outcome>;
@@ -18,8 +20,6 @@ pub struct Step {
     pub check: Check,
 }
 
-const LIBRARIES: [&str; 3] = ["fpu-core", "fpu-x86", "fpu-hosted-test"];
-
 pub fn all(suite: &Suite) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut add = |name: &str, about: &str, slow: bool, check: Check| {
@@ -27,7 +27,7 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     };
     add(
         "hygiene",
-        "sizes of files, leftovers, names at the top, imports of fpu-core",
+        "sizes of files, leftovers, names at the top, who imports whom",
         false,
         Box::new(hygiene::check),
     );
@@ -54,18 +54,18 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             Outcome::of(s.cargo(&args).ok())
         }),
     );
-    for package in ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-examples"] {
+    for package in
+        ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-suite", "fpu-examples"]
+    {
         let about = format!("unit tests of {package}");
         add(
             &format!("unit-{}", &package["fpu-".len()..]),
             &about,
             false,
             Box::new(move |s| {
-                let mut args = vec!["-p", package, "--lib"];
-                if ["fpu-hosted-test", "fpu-models", "fpu-examples"].contains(&package) {
-                    args.push("--bins");
-                }
-                cargo_test(s, &args)
+                // Cargo refuses `--lib` where there is none.
+                let library: &[&str] = if package == "fpu-suite" { &[] } else { &["--lib"] };
+                cargo_test(s, &[&["-p", package, "--bins"], library].concat())
             }),
         );
     }
@@ -120,51 +120,18 @@ pub fn all(suite: &Suite) -> Vec<Step> {
         "rustdoc",
         "documentation builds, no broken link",
         false,
-        Box::new(|s| {
-            let mut args = vec!["doc", "-q", "--no-deps"];
-            args.extend(LIBRARIES.iter().flat_map(|package| ["-p", package]));
-            Outcome::of(s.cargo(&args).env("RUSTDOCFLAGS", "-Dwarnings").ok())
-        }),
+        Box::new(|s| Outcome::of(s.documentation())),
     );
+    let snapshot = "every public item of the libraries, against docs/api";
+    add("api", snapshot, false, Box::new(api::check));
+    let features = "each library with each set of its features, checked";
+    add("features", features, false, Box::new(habits::features));
+    let deny = "licences, origins and advisories of other packages, by cargo-deny";
+    add("deny", deny, false, Box::new(habits::deny));
+    let miri = "tests of the core and of the simulated CPU, by Miri";
+    add("miri", miri, true, Box::new(habits::miri));
     add("package", "cargo package, complete and buildable", false, Box::new(package::check));
     steps
-}
-
-/// `cargo test ARGS`, counted.
-fn cargo_test(suite: &Suite, args: &[&str]) -> Outcome {
-    let command = suite.cargo(&["test", "--no-fail-fast"]).args(args);
-    counted(suite, command.args(&["--", "--show-output"]))
-}
-
-fn counted(suite: &Suite, command: Cmd) -> Outcome {
-    let done = match command.run() {
-        Ok(done) => done,
-        Err(why) => return Outcome::Failed(why),
-    };
-    let mut counts = tests_run::read(&done.stdout);
-    counts.failed += crash::ended(&done.stderr).len();
-    if !done.success && counts.failed == 0 {
-        // It did not build, or was killed.
-        counts.failed = 1;
-    }
-    if counts.total() == 0 {
-        return Outcome::Failed(format!("no test ran\n{}", done.tail()));
-    }
-    if counts.failed == 0 {
-        // How far a search went is worth reading even when all is well.
-        let searches = tests_run::searches(&done.stdout);
-        if !searches.is_empty() && !suite.verbose {
-            return Outcome::Table(counts, searches);
-        }
-    }
-    // What failed comes first: it is what one looks for, and the rest may be long.
-    let mut said = String::new();
-    for failure in tests_run::failures(&done.stdout) {
-        said += &format!("FAILED {}", failure.text());
-    }
-    said += &crash::named(suite, &done.stderr, &done.stdout);
-    said += &done.tail();
-    Outcome::Tests(counts, said)
 }
 
 /// Integration tests of one package that share the word in front of the first `_`.

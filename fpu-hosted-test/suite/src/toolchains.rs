@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::run::{Cmd, Outcome, Suite};
+use crate::run::{Cmd, Outcome, Suite, LIBRARIES};
 
 /// What brings Debian's.
 pub const FETCH: &str = "`bash .ci/rustc-web` fetches Debian's older compiler (about 140 MB)";
@@ -14,6 +14,12 @@ pub const FETCH: &str = "`bash .ci/rustc-web` fetches Debian's older compiler (a
 /// The build of both libraries, in debug and with every feature.
 const BUILD: [&str; 7] =
     ["build", "--offline", "-p", "fpu-core", "-p", "fpu-x86", "--features=fpu-core/alloc"];
+
+/// The minor version of the compiler at hand.
+pub fn minor() -> Option<u32> {
+    let version = Cmd::new("rustc").args(&["--version"]).ok().ok()?;
+    version.split('.').nth(1)?.parse().ok()
+}
 
 /// What `.ci/rustc-web` has fetched.
 pub fn debian_rustc(suite: &Suite) -> Option<PathBuf> {
@@ -79,13 +85,12 @@ pub fn oldest(suite: &Suite) -> Outcome {
 /// A workspace of the libraries alone: an older cargo reads neither the present lock file's format nor
 /// each of the other members' manifests.
 fn workspace(suite: &Suite, into: &Path, manifest: &str) -> std::io::Result<()> {
-    const MEMBERS: [&str; 3] = ["fpu-core", "fpu-x86", "fpu-hosted-test"];
     fs::create_dir_all(into)?;
     let manifest: String = manifest
         .lines()
         .filter(|line| !line.starts_with("exclude"))
         .map(|line| match line.starts_with("members") {
-            true => format!("members = {MEMBERS:?}\n"),
+            true => format!("members = {LIBRARIES:?}\n"),
             false => format!("{line}\n"),
         })
         .collect();
@@ -95,7 +100,7 @@ fn workspace(suite: &Suite, into: &Path, manifest: &str) -> std::io::Result<()> 
     let lock = fs::read_to_string(suite.root.join("Cargo.lock"))?;
     // The two formats differ in the addresses of git repositories, of which there are none.
     fs::write(into.join("Cargo.lock"), lock.replace("\nversion = 4\n", "\nversion = 3\n"))?;
-    for member in MEMBERS {
+    for member in LIBRARIES {
         let link = into.join(member);
         if !link.exists() {
             symlink(suite.root.join(member), &link)?;

@@ -5,15 +5,19 @@
 //! listed with its reason, and a step in which no test ran has failed.
 #![allow(clippy::print_literal)]
 
+mod api;
 mod boot;
 mod cpus;
 mod crash;
-mod floors;
+mod habits;
 mod hygiene;
+mod imports;
+mod libtest;
 mod nostd;
 mod object;
 mod package;
 mod run;
+mod source;
 mod steps;
 mod tests_run;
 mod toolchains;

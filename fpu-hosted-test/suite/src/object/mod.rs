@@ -10,7 +10,10 @@ mod walk;
 use std::{fmt::Write as _, path::Path};
 
 use crate::run::{Cmd, Outcome, Suite};
+use disasm::last_part;
 use rules::{judge, Allowed, Line, Rule};
+
+pub use quiet::BACKEND;
 
 /// The budget of the design.
 const HOT: Allowed = Allowed { nothing_due: 4, bookkeeping: 10, around: 12, calls: &[], fpu: &[] };
@@ -52,26 +55,6 @@ const PROBES: &[(&str, Rule)] = &[
 /// The probes with the plan in a static. Each path is as short as that of the same probe with a plain reference.
 const CELL: &str = "probe_cell_";
 const REFERENCE: &str = "probe_real_";
-
-/// FPU instructions that the backend is made of; all else in quiet code must leave the registers alone.
-pub const BACKEND: &[&str] = &[
-    "xsave64",
-    "xsaveopt64",
-    "xsavec64",
-    "xsaves64",
-    "xrstor64",
-    "xrstors64",
-    "fxsave64",
-    "fxrstor64",
-    "fninit",
-    "ldmxcsr",
-    "stmxcsr",
-    "fnclex",
-    "emms",
-    "fild",
-    "fldenv",
-    "tilerelease",
-];
 
 /// Code that moves registers on purpose: assembly of the demo and of the tests, and the demo's stand-in
 /// for a kernel's vector code inside a section.
@@ -192,21 +175,6 @@ fn as_short_as_by_reference(lines: &mut [Line]) {
     }
 }
 
-/// The function's own name, of a mangled symbol: `_ZN4demo5quiet10quiet_wait17h3ed911e601baf6ecE`.
-fn last_part(symbol: &str) -> &str {
-    let Some(mut rest) = symbol.strip_prefix("_ZN") else { return symbol };
-    let mut last = symbol;
-    loop {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let Some(length) = rest[..digits].parse::<usize>().ok() else { return last };
-        let Some(part) = rest.get(digits..digits + length) else { return last };
-        if part.len() == 17 && part.starts_with('h') {
-            return last;
-        }
-        (last, rest) = (part, &rest[digits + length..]);
-    }
-}
-
 /// The table, and with `verbose` the instructions.
 fn report(lines: &[Line], verbose: bool) -> String {
     let mut text = String::new();
@@ -234,7 +202,7 @@ fn report(lines: &[Line], verbose: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{as_short_as_by_reference, last_part, Line};
+    use super::{as_short_as_by_reference, Line};
 
     #[test]
     fn a_cell_that_costs_something_is_named() {
@@ -254,17 +222,5 @@ mod tests {
         let wrong: Vec<_> = lines.iter().map(|line| line.wrong.join(" ")).collect();
         let missing = "probe_real_other has no such path";
         assert_eq!(wrong, ["", "", "", "6 by a plain reference", missing]);
-    }
-
-    #[test]
-    fn a_mangled_name_ends_in_the_functions_own() {
-        for (symbol, name) in [
-            ("_ZN12fpu_examples5quiet10quiet_wait17h3ed911e601baf6ecE", "quiet_wait"),
-            ("_ZN3abc45_$LT$impl$u20$fpu_examples..quiet..Worker$GT$11quiet_eager17haa9e980c52e42b85E", "quiet_eager"),
-            ("probe_switch_prepare", "probe_switch_prepare"),
-            ("_ZN", "_ZN"),
-        ] {
-            assert_eq!(last_part(symbol), name);
-        }
     }
 }

@@ -10,11 +10,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
-    disasm::{self, Functions, Insn},
-    disassembly_with, last_part, quiet, report,
+    disasm::{self, last_part, Functions, Insn},
+    disassembly_with, quiet, report,
     rules::{problem, Line},
     tables::Tables,
-    BACKEND,
 };
 use crate::{
     boot,
@@ -95,7 +94,7 @@ fn read(objdump: &str, elf: &Path) -> Result<(Functions, BTreeMap<u64, u64>), St
 
 /// What an instruction of the kernel may not be.
 fn forbidden(tables: &Tables<'_>, body: &[Insn], insn: &Insn) -> Option<&'static str> {
-    let backend = BACKEND.contains(&insn.last_word());
+    let backend = quiet::BACKEND.contains(&insn.last_word());
     if backend && !insn.file.as_deref().is_some_and(is_backend_file) {
         return Some("an instruction of the backend, but not from its source");
     }

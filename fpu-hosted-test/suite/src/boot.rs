@@ -62,9 +62,7 @@ fn both(one: Outcome, other: Outcome) -> Outcome {
                 // All for the same reason.
                 more.skipped.truncate(1);
             }
-            counts.passed += more.passed;
-            counts.failed += more.failed;
-            counts.skipped.append(&mut more.skipped);
+            counts.add(more);
             Outcome::Table(counts, format!("{shown}\n{also}"))
         }
         (Outcome::Table(..), other) => other,

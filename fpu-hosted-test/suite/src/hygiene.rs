@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    floors,
+    imports,
     run::{Cmd, Outcome, Suite},
 };
 
@@ -53,7 +53,7 @@ pub fn check(suite: &Suite) -> Outcome {
     }
     wrong.extend(quotes(suite));
     wrong.extend(links(suite, &files));
-    wrong.extend(floors::check(&suite.root.join("fpu-core/src")));
+    wrong.extend(imports::check(&suite.root));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
     } else {
@@ -152,7 +152,7 @@ fn is_path(target: &str) -> bool {
 
 /// The workspace: where this crate was built, or the directory it was started in.
 pub fn workspace_root() -> Option<std::path::PathBuf> {
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf);
     let started = std::env::current_dir().ok();
     let is_root = |dir: &std::path::PathBuf| dir.join("fpu-core/Cargo.toml").is_file();
     started.into_iter().chain(built).find(is_root)

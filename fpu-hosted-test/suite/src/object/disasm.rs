@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, ops::Range, rc::Rc};
 
-use super::walk::family;
-
 /// One instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Insn {
@@ -292,6 +290,41 @@ fn loaded(body: &[Insn], at: usize, callee: &dyn Fn(&Insn) -> Option<String>) ->
     (alone && body[load].last_word() == "mov").then(|| callee(&body[load])).flatten()
 }
 
+/// One name for `rax`, `eax`, `ax`, `al`, and for `r8`, `r8d`, `r8w`, `r8b`.
+pub fn family(register: &str) -> &str {
+    let numbered =
+        register.starts_with('r') && register.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+    if numbered {
+        return register[1..].trim_end_matches(['d', 'w', 'b', 'l']);
+    }
+    match register {
+        "rax" | "eax" | "ax" | "al" | "ah" => "a",
+        "rbx" | "ebx" | "bx" | "bl" | "bh" => "b",
+        "rcx" | "ecx" | "cx" | "cl" | "ch" => "c",
+        "rdx" | "edx" | "dx" | "dl" | "dh" => "d",
+        "rsi" | "esi" | "si" | "sil" => "si",
+        "rdi" | "edi" | "di" | "dil" => "di",
+        "rbp" | "ebp" | "bp" | "bpl" => "bp",
+        "rsp" | "esp" | "sp" | "spl" => "sp",
+        other => other,
+    }
+}
+
+/// The function's own name, of a mangled symbol: `_ZN4demo5quiet10quiet_wait17h3ed911e601baf6ecE`.
+pub fn last_part(symbol: &str) -> &str {
+    let Some(mut rest) = symbol.strip_prefix("_ZN") else { return symbol };
+    let mut last = symbol;
+    loop {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let Some(length) = rest[..digits].parse::<usize>().ok() else { return last };
+        let Some(part) = rest.get(digits..digits + length) else { return last };
+        if part.len() == 17 && part.starts_with('h') {
+            return last;
+        }
+        (last, rest) = (part, &rest[digits + length..]);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,6 +448,18 @@ mod tests {
             let mut functions = parse(&text(between, register));
             resolve_words(&mut functions, &words);
             assert_eq!(functions["f"][2].target_name(), name, "{between}");
+        }
+    }
+
+    #[test]
+    fn a_mangled_name_ends_in_the_functions_own() {
+        for (symbol, name) in [
+            ("_ZN12fpu_examples5quiet10quiet_wait17h3ed911e601baf6ecE", "quiet_wait"),
+            ("_ZN3abc45_$LT$impl$u20$fpu_examples..quiet..Worker$GT$11quiet_eager17haa9e980c52e42b85E", "quiet_eager"),
+            ("probe_switch_prepare", "probe_switch_prepare"),
+            ("_ZN", "_ZN"),
+        ] {
+            assert_eq!(last_part(symbol), name);
         }
     }
 }

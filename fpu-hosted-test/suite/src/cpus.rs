@@ -133,9 +133,7 @@ fn on_model(suite: &Suite, qemu: &str, model: &str, programs: &[Program]) -> See
     }
     let mut seen = Seen::default();
     for (name, (counts, failures)) in runs {
-        seen.counts.passed += counts.passed;
-        seen.counts.failed += counts.failed;
-        seen.counts.skipped.extend(counts.skipped);
+        seen.counts.add(counts);
         for failure in failures {
             seen.failures += &format!("FAILED on {model}: {name}: {}", failure.text());
         }

@@ -15,6 +15,9 @@ use crate::tests_run;
 /// Longest a single child may take. The whole must stay far inside an hour.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
+/// The packages that are published.
+pub const LIBRARIES: [&str; 3] = ["fpu-core", "fpu-x86", "fpu-hosted-test"];
+
 /// What became of a step.
 #[derive(Debug)]
 pub enum Outcome {
@@ -56,6 +59,12 @@ impl Suite {
     pub fn cargo(&self, args: &[&str]) -> Cmd {
         let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
         Cmd::new(&cargo).args(args).dir(&self.root).env("CARGO_TARGET_DIR", &self.target)
+    }
+    /// Builds the documentation of the libraries, without a broken link.
+    pub fn documentation(&self) -> Result<String, String> {
+        let packages = LIBRARIES.iter().flat_map(|package| ["-p", package]);
+        let args: Vec<_> = ["doc", "-q", "--no-deps"].into_iter().chain(packages).collect();
+        self.cargo(&args).env("RUSTDOCFLAGS", "-Dwarnings").ok()
     }
     /// The first of these programs that can be started.
     pub fn tool(&self, names: &[&str]) -> Option<String> {

@@ -1,6 +1,6 @@
 //! Walks every path through one function, from its entry to where it returns or gives up.
 
-use super::disasm::{registers, Insn};
+use super::disasm::{family, registers, Insn};
 
 /// How a path ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,18 +142,18 @@ impl Path<'_> {
         if !matches!(insn.last_word(), "lea" | "mov") || insn.destination().contains('[') {
             return false;
         }
-        let family = family(insn.destination());
+        let own = family(insn.destination());
         let mut marked = false;
         for later in &self.insns[at + 1..] {
-            let names = registers(&later.operands).any(|r| self::family(r) == family);
+            let names = registers(&later.operands).any(|r| family(r) == own);
             if mark_of(later).is_some() && names {
                 marked = true;
             } else if names {
                 // Overwritten without being read: its life ended at the marked instruction.
                 let sources = later.operands.split_once(',').map_or("", |(_, s)| s);
                 let overwritten = matches!(later.last_word(), "lea" | "mov")
-                    && self::family(later.destination()) == family
-                    && !registers(sources).any(|r| self::family(r) == family);
+                    && family(later.destination()) == own
+                    && !registers(sources).any(|r| family(r) == own);
                 return marked && overwritten;
             }
         }
@@ -178,26 +178,6 @@ fn mark_of(insn: &Insn) -> Option<Mark> {
         "prefetcht2" | "xrstor64" | "xrstors64" | "fxrstor64" => Some(Mark::Restore),
         "fldenv" => Some(Mark::Scrub),
         _ => None,
-    }
-}
-
-/// One name for `rax`, `eax`, `ax`, `al`, and for `r8`, `r8d`, `r8w`, `r8b`.
-pub fn family(register: &str) -> &str {
-    let numbered =
-        register.starts_with('r') && register.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
-    if numbered {
-        return register[1..].trim_end_matches(['d', 'w', 'b', 'l']);
-    }
-    match register {
-        "rax" | "eax" | "ax" | "al" | "ah" => "a",
-        "rbx" | "ebx" | "bx" | "bl" | "bh" => "b",
-        "rcx" | "ecx" | "cx" | "cl" | "ch" => "c",
-        "rdx" | "edx" | "dx" | "dl" | "dh" => "d",
-        "rsi" | "esi" | "si" | "sil" => "si",
-        "rdi" | "edi" | "di" | "dil" => "di",
-        "rbp" | "ebp" | "bp" | "bpl" => "bp",
-        "rsp" | "esp" | "sp" | "spl" => "sp",
-        other => other,
     }
 }
 

@@ -2,9 +2,8 @@
 
 use std::{fs, path::Path};
 
-use crate::run::{Cmd, Outcome, Suite};
+use crate::run::{Cmd, Outcome, Suite, LIBRARIES};
 
-const CRATES: [&str; 3] = ["fpu-core", "fpu-x86", "fpu-hosted-test"];
 const MUST_HOLD: [&str; 4] = ["Cargo.toml", "README.md", "LICENSE-APACHE", "LICENSE-MIT"];
 
 /// All three in one call: cargo resolves what they need of each other from the packages themselves.
@@ -13,7 +12,7 @@ const MUST_HOLD: [&str; 4] = ["Cargo.toml", "README.md", "LICENSE-APACHE", "LICE
 /// and takes what it finds there under the same version, which is the last run's.
 pub fn check(suite: &Suite) -> Outcome {
     let mut args = vec!["package", "--allow-dirty", "--no-verify"];
-    args.extend(CRATES.iter().flat_map(|name| ["-p", name]));
+    args.extend(LIBRARIES.iter().flat_map(|name| ["-p", name]));
     let done = match suite.cargo(&args).run() {
         Ok(done) => done,
         Err(why) => return Outcome::Failed(why),
@@ -22,9 +21,9 @@ pub fn check(suite: &Suite) -> Outcome {
         return Outcome::Failed(done.tail());
     }
     let unpacked = suite.target.join("package-unpacked");
-    let built = CRATES.iter().try_for_each(|name| holds(suite, name));
+    let built = LIBRARIES.iter().try_for_each(|name| holds(suite, name));
     match built.and_then(|()| unpack(suite, &unpacked)).and_then(|()| build(suite, &unpacked)) {
-        Ok(()) => Outcome::Passed { count: CRATES.len(), note: String::new() },
+        Ok(()) => Outcome::Passed { count: LIBRARIES.len(), note: String::new() },
         Err(why) => Outcome::Failed(why),
     }
 }
@@ -71,14 +70,14 @@ fn unpack(suite: &Suite, into: &Path) -> Result<(), String> {
         fs::remove_dir_all(into).map_err(io)?;
     }
     fs::create_dir_all(into).map_err(io)?;
-    for name in CRATES {
+    for name in LIBRARIES {
         let into = into.to_string_lossy();
         Cmd::new("tar").args(&["-xzf", &archive(suite, name), "-C", &into]).ok()?;
     }
     // Of each other they take what is in the packages, not what is in the repository.
     let mut manifest =
         String::from("[workspace]\nresolver = \"2\"\nmembers = [\"fpu-*\"]\n\n[patch.crates-io]\n");
-    for name in CRATES {
+    for name in LIBRARIES {
         manifest.push_str(&format!("{name} = {{ path = \"{}\" }}\n", full_name(name)));
     }
     fs::write(into.join("Cargo.toml"), manifest).map_err(io)?;
