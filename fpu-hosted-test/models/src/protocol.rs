@@ -195,9 +195,13 @@ protocol! {
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
         "cpu.rs": ".map(|mut closed| closed.end_claims())" => ".map(drop)";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(3),
-        "session/open.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
+        "session/open.rs":
+         "self.open(cpu)?.make_memory_valid_read().fork_into(child);" =>
+         "let state = self.open(cpu)?;
+         child.word.publish(Word::NOWHERE);
+         unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };";
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(3),
-        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "child.word.publish(self.word.load());";
+        "session/open.rs": "child.word.publish(Word::NOWHERE);" => "child.word.publish(task.word.load());";
     ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
         "session/open.rs": "child.word.publish(Word::NOWHERE);" => "";
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0, At(2),

@@ -7,16 +7,15 @@ use fpu_core::{
     raw,
     session::TaskState,
     verify::{Verified, VerifyError},
-    CpuLifecycle, CpuWords, Error, IdleFpu, KernelFpu, KernelUnits, Level, RawFpu, TaskFpu,
-    UserSteps,
+    CpuWords, Error, KernelFpu, KernelUnits, Level, RawFpu, UserSteps,
 };
 
 use super::{
-    backend::{Area, Context, Cpu, Off, Pin, Proof, INITIAL, KERNEL, TORN},
+    backend::{Context, Cpu, Off, Pin, INITIAL, KERNEL},
     calls::Call,
-    machine::{context, Machine, User},
+    machine::{Machine, User},
     ops::{Form, Move, Of, Op},
-    words::{left, number, RESERVE},
+    words::{left, RESERVE},
 };
 
 impl Machine {
@@ -26,7 +25,7 @@ impl Machine {
             Of::Guest => Some(self.guest()),
         }
     }
-    fn current_nowhere(&self, context: usize) -> bool {
+    pub(super) fn current_nowhere(&self, context: usize) -> bool {
         self.cpus.iter().all(|cpu| cpu.current.get() != Some(context))
     }
     /// Do this CPU's registers hold this context, as the words say?
@@ -57,9 +56,16 @@ impl Machine {
             Op::Section | Op::WithSection | Op::Clobber => true,
             Op::Persistent(of, _) => target(of).is_some(),
             Op::PersistentFails => !self.held(cpu, self.guest()),
-            Op::Fork => {
-                current.is_some() && current != Some(context) && self.current_nowhere(context)
+            Op::Saved(of, _) => target(of).is_some_and(|it| self.saved(it)),
+            Op::Fork | Op::ForkSaved => {
+                let forks = |task| step.op == Op::Fork || self.saved(task);
+                current.is_some_and(forks) && self.current_nowhere(context)
             }
+            Op::SwitchTo(_) | Op::SwitchToFails => {
+                context != self.guest() && self.current_nowhere(context)
+            }
+            // A task whose save is planned and not done is lost.
+            Op::DropSwitch => self.free(cpu) && self.current_nowhere(context),
             Op::Reset(of) | Op::Verify(of) => target(of).is_some(),
             Op::Finds(of) => {
                 let claimed = |it| self.held(cpu, it) && self.saved(it);
@@ -108,6 +114,14 @@ impl Machine {
                 })
             }
             Op::Session(of, does) => self.session(cpu, of, does),
+            Op::Saved(of, does) => self.saved_session(cpu, of, does),
+            Op::ForkSaved => self.fork_saved(cpu, context),
+            Op::SwitchTo(user) => self.switch_to(cpu, context, user),
+            Op::SwitchToFails => {
+                cpu.registers.fails.set(true);
+                self.switch_to(cpu, context, User::Looks)
+            }
+            Op::DropSwitch => self.drop_switch(cpu, context),
             Op::Section => self.section(cpu, false),
             Op::WithSection => self.section(cpu, true),
             Op::Persistent(of, user) => self.persistent(cpu, of, user),
@@ -213,6 +227,7 @@ impl Machine {
                 }
                 _ => Ok(()),
             },
+            Form::Switch => self.switch(&mut off, Some(task), None),
             Form::Call => {
                 self.call(Call::Prepare);
                 task.switch_prepare(&off)
@@ -237,6 +252,10 @@ impl Machine {
             self.runs(cpu, which, user, "user mode");
         };
         match form {
+            Form::Switch => {
+                self.switch(&mut off, Some(task), Some(task))?;
+                runs();
+            }
             Form::Call => {
                 self.call(Call::Return);
                 let ready = task.switch_return(&mut off)?;
@@ -322,7 +341,7 @@ impl Machine {
         Ok(())
     }
 
-    fn mask(&self, mask: u64) {
+    pub(super) fn mask(&self, mask: u64) {
         if mask != self.cpus[0].registers.plan_word() {
             self.line.report(|| format!("a plan with the mask {mask:#x}"));
         }
@@ -402,84 +421,6 @@ impl Machine {
                 Ok(())
             }
         }
-    }
-
-    fn lifecycle(&self, cpu: &Cpu, step: Move) -> Result<(), Error> {
-        let mut pin = Pin(cpu, Level::Task);
-        let lost = || cpu.registers.change(TORN);
-        match step.op {
-            Op::Idle => {
-                self.call(Call::Idle);
-                // SAFETY: S2: symbols.
-                let awake = unsafe { cpu.registers.keeps_awake() };
-                cpu.words.opened.set(None);
-                let given_up = pin.fpu_idle()?;
-                // An interrupt that came before the CPU was closed, or after, was free to use the registers.
-                let left = cpu.words.opened.get();
-                let right = if given_up { TORN } else { INITIAL };
-                if left != Some(right) || given_up != awake && !self.line.delivered() {
-                    self.line.report(|| String::from("the wrong answer before a sleep"));
-                }
-            }
-            Op::Invalidate(overwritten) => {
-                self.call(Call::Invalidate);
-                let done = pin.invalidate_registers();
-                if overwritten {
-                    lost();
-                }
-                done?;
-            }
-            Op::Resume => {
-                lost();
-                self.call(Call::Resume);
-                pin.fpu_resume()?;
-            }
-            Op::Offline => {
-                self.call(Call::Offline);
-                pin.fpu_offline()?;
-                lost();
-            }
-            _ => {
-                self.call(Call::Online);
-                let own = number(cpu.words.fpu.resident());
-                let number = if step.op == Op::Online { own } else { self.number() };
-                // SAFETY: O1: a CPU has a number to itself, and takes none up that it gave up. O2: its words are kept.
-                unsafe { pin.fpu_online(number)? };
-            }
-        }
-        Ok(())
-    }
-
-    fn stopped(&self, which: usize, writes: bool) -> Result<(), Error> {
-        let slot = &self.slots[which];
-        let task = slot.fpu.borrow();
-        let mut proof = Proof(&self.cpus[0].registers, &task);
-        self.call(Call::Stopped);
-        let stopped = task.stopped(&mut proof)?;
-        self.call(Call::StoppedImage);
-        self.judge(which, stopped.image(), "a stopped task's image");
-        if writes {
-            self.call(Call::StoppedWrite);
-            let mut writable = stopped.make_memory_valid_write();
-            self.call(Call::StoppedMutImage);
-            self.judge(which, writable.image(), "a stopped task's image, before it is written");
-            self.call(Call::StoppedImageMut);
-            let new = self.fresh();
-            writable.image_mut().set(new);
-            slot.expected.set(new);
-        }
-        Ok(())
-    }
-
-    /// The context ends, and a new one is made in its memory.
-    fn exit(&self, which: usize) {
-        let (slot, backend) = (&self.slots[which], &self.cpus[0].registers);
-        let mut place = slot.fpu.borrow_mut();
-        self.call(Call::New);
-        let old: TaskFpu<_, Area> = mem::replace(&mut *place, context(backend, Area::new()));
-        self.call(Call::IntoArea);
-        *place = context(backend, old.into_area());
-        slot.expected.set(INITIAL);
     }
 }
 

@@ -25,6 +25,7 @@ calls! {
     Reset "TaskFpu::reset"
     Fork "TaskFpu::fork_into"
     Open "TaskFpu::open"
+    OpenSaved "TaskFpu::open_saved"
     Stopped "TaskFpu::stopped"
     Verify "TaskFpu::verify_registers"
     PlanUser "TaskFpu::plan_user"
@@ -35,6 +36,7 @@ calls! {
     StateName "TaskState::name"
     ReadImage "ReadSession::image"
     ReadWrite "ReadSession::make_memory_valid_write"
+    ReadFork "ReadSession::fork_into"
     SessionImage "Session<S>::image"
     SessionImageMut "Session<S>::image_mut"
     SessionLoad "Session<S>::make_registers_valid"
@@ -66,6 +68,8 @@ calls! {
     PlanFailed "UserPlan::failed"
     OutSteps "OutPlan::steps"
     PlanSaved "OutPlan::saved"
+    SwitchPlan "SwitchSteps::plan"
+    SwitchDone "SwitchSteps::done"
     RawOut "raw::switch_out"
     RawSaved "raw::saved"
     RawReturn "raw::switch_return"
@@ -76,9 +80,9 @@ calls! {
 
 /// A set of them.
 #[derive(Default)]
-pub(super) struct Called(Cell<u64>);
+pub(super) struct Called(Cell<u128>);
 
-const _: () = assert!(CALLS.len() <= 64);
+const _: () = assert!(CALLS.len() <= 128);
 
 impl Called {
     pub(super) fn note(&self, call: Call) {

@@ -30,6 +30,8 @@ pub enum Form {
     Raw,
     /// A session.
     Session,
+    /// The steps of a switch, executed.
+    Switch,
 }
 
 /// What is done with an open session before it is dropped.
@@ -78,6 +80,8 @@ pub enum Op {
     DropPlan,
     /// A session.
     Session(Of, Does),
+    /// A session on what memory holds, without an instruction.
+    Saved(Of, Does),
     /// A kernel FPU section.
     Section,
     /// The same by closure.
@@ -88,6 +92,14 @@ pub enum Op {
     PersistentFails,
     /// The current task forks into another context.
     Fork,
+    /// It does so out of memory, without an instruction.
+    ForkSaved,
+    /// The steps of one switch from the current task to another, which enters and leaves user mode.
+    SwitchTo(User),
+    /// The same, except that the restore fails.
+    SwitchToFails,
+    /// The same, planned and not executed.
+    DropSwitch,
     /// The current task, or the guest, goes back to the initial state.
     Reset(Of),
     /// The registers are compared with memory.
@@ -130,7 +142,9 @@ impl Op {
                 | Op::WithSection
                 | Op::Persistent(..)
                 | Op::PersistentFails
+                | Op::Saved(..)
                 | Op::Fork
+                | Op::ForkSaved
                 | Op::Reset(_)
                 | Op::Verify(_)
                 | Op::Idle
@@ -144,7 +158,7 @@ impl Op {
     pub(super) fn fails(self) -> bool {
         let loads = [Does::LoadFails, Does::WritesThenLoadFails];
         match self {
-            Op::EnterFails(_) | Op::PersistentFails => true,
+            Op::EnterFails(_) | Op::PersistentFails | Op::SwitchToFails => true,
             Op::Session(_, does) => loads.contains(&does),
             _ => false,
         }
@@ -170,13 +184,16 @@ impl Op {
     }
     /// Is it about a context that it names?
     pub(super) fn about_context(self) -> bool {
-        matches!(self, Op::Become | Op::Takes | Op::Fork) || !self.about_cpu()
+        let switches = matches!(self, Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch);
+        let forks = matches!(self, Op::Fork | Op::ForkSaved);
+        switches || forks || matches!(self, Op::Become | Op::Takes) || !self.about_cpu()
     }
     /// Does it use the guest?
     pub(super) fn of_guest(self) -> bool {
         matches!(
             self,
             Op::Session(Guest, _)
+                | Op::Saved(Guest, _)
                 | Op::Persistent(Guest, _)
                 | Op::PersistentFails
                 | Op::Reset(Guest)
@@ -188,7 +205,7 @@ impl Op {
     pub(super) fn all(bounds: Bounds) -> Vec<(Self, bool, bool)> {
         let mut all = vec![(Op::Become, true, true)];
         let mut add = |op| all.push((op, true, false));
-        for form in [Form::Call, Form::Plan, Form::Raw, Form::Session] {
+        for form in [Form::Call, Form::Plan, Form::Raw, Form::Session, Form::Switch] {
             add(Op::Out(form));
             add(Op::EnterFails(form));
             for user in [Looks, Writes, Clears] {
@@ -216,6 +233,9 @@ impl Op {
             ] {
                 add(Op::Session(of, does));
             }
+            for does in [Does::Nothing, Does::Reads, Does::Writes, Does::ReadsThenWrites] {
+                add(Op::Saved(of, does));
+            }
             add(Op::Reset(of));
             add(Op::Verify(of));
             add(Op::Finds(of));
@@ -236,7 +256,12 @@ impl Op {
         ] {
             add(op);
         }
-        all.push((Op::Fork, true, true));
+        for op in [Op::Fork, Op::ForkSaved, Op::SwitchToFails, Op::DropSwitch] {
+            all.push((op, true, true));
+        }
+        for user in [Looks, Writes, Clears] {
+            all.push((Op::SwitchTo(user), true, true));
+        }
         for op in [Op::StoppedRead, Op::StoppedWrite, Op::Exit] {
             all.push((op, false, true));
         }
@@ -326,8 +351,8 @@ fn path(name: &str, part: &str) -> String {
     let of = match part {
         "true" | "false" => return part.into(),
         "Current" | "Guest" => "Of",
-        "Clears" | "Looks" | "Writes" if name != "Session" => "User",
-        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" => "Form",
+        "Clears" | "Looks" | "Writes" if !["Session", "Saved"].contains(&name) => "User",
+        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" | "Switch" => "Form",
         _ => "Does",
     };
     format!("{of}::{part}")

@@ -1,0 +1,93 @@
+//! CPUs that come and go; tasks that are stopped, or end.
+
+use std::mem;
+
+use fpu_core::{CpuLifecycle, CpuWords, Error, IdleFpu, Level, TaskFpu};
+
+use super::{
+    backend::{Area, Cpu, Pin, Proof, INITIAL, TORN},
+    calls::Call,
+    machine::{context, Machine},
+    ops::{Move, Op},
+    words::number,
+};
+
+impl Machine {
+    pub(super) fn lifecycle(&self, cpu: &Cpu, step: Move) -> Result<(), Error> {
+        let mut pin = Pin(cpu, Level::Task);
+        let lost = || cpu.registers.change(TORN);
+        match step.op {
+            Op::Idle => {
+                self.call(Call::Idle);
+                // SAFETY: S2: symbols.
+                let awake = unsafe { cpu.registers.keeps_awake() };
+                cpu.words.opened.set(None);
+                let given_up = pin.fpu_idle()?;
+                // An interrupt that came before the CPU was closed, or after, was free to use the registers.
+                let left = cpu.words.opened.get();
+                let right = if given_up { TORN } else { INITIAL };
+                if left != Some(right) || given_up != awake && !self.line.delivered() {
+                    self.line.report(|| String::from("the wrong answer before a sleep"));
+                }
+            }
+            Op::Invalidate(overwritten) => {
+                self.call(Call::Invalidate);
+                let done = pin.invalidate_registers();
+                if overwritten {
+                    lost();
+                }
+                done?;
+            }
+            Op::Resume => {
+                lost();
+                self.call(Call::Resume);
+                pin.fpu_resume()?;
+            }
+            Op::Offline => {
+                self.call(Call::Offline);
+                pin.fpu_offline()?;
+                lost();
+            }
+            _ => {
+                self.call(Call::Online);
+                let own = number(cpu.words.fpu.resident());
+                let number = if step.op == Op::Online { own } else { self.number() };
+                // SAFETY: O1: a CPU has a number to itself, and takes none up that it gave up. O2: its words are kept.
+                unsafe { pin.fpu_online(number)? };
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn stopped(&self, which: usize, writes: bool) -> Result<(), Error> {
+        let slot = &self.slots[which];
+        let task = slot.fpu.borrow();
+        let mut proof = Proof(&self.cpus[0].registers, &task);
+        self.call(Call::Stopped);
+        let stopped = task.stopped(&mut proof)?;
+        self.call(Call::StoppedImage);
+        self.judge(which, stopped.image(), "a stopped task's image");
+        if writes {
+            self.call(Call::StoppedWrite);
+            let mut writable = stopped.make_memory_valid_write();
+            self.call(Call::StoppedMutImage);
+            self.judge(which, writable.image(), "a stopped task's image, before it is written");
+            self.call(Call::StoppedImageMut);
+            let new = self.fresh();
+            writable.image_mut().set(new);
+            slot.expected.set(new);
+        }
+        Ok(())
+    }
+
+    /// The context ends, and a new one is made in its memory.
+    pub(super) fn exit(&self, which: usize) {
+        let (slot, backend) = (&self.slots[which], &self.cpus[0].registers);
+        let mut place = slot.fpu.borrow_mut();
+        self.call(Call::New);
+        let old: TaskFpu<_, Area> = mem::replace(&mut *place, context(backend, Area::new()));
+        self.call(Call::IntoArea);
+        *place = context(backend, old.into_area());
+        slot.expected.set(INITIAL);
+    }
+}
