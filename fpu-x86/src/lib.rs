@@ -51,7 +51,7 @@ pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanErro
 pub use foreign::{ForeignError, ForeignImage, ValidImage};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
-pub use insn::{fixup, Fixup};
+pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
 pub use registers::ControlRegister;
