@@ -131,6 +131,16 @@ protocol! {
         "deferred.rs":
          "word.publish(Word::from_bits(self.steps.saved));" =>
          "word.mark_live(Stamp::from_bits(self.steps.saved));";
+    SwitchSkipsSave, "the save from a switch's steps" => restore::STEPS, "I1", "unsaved state", 0, At(3),
+        "deferred/switch.rs": "if let (true, Some(prev)) = (saves, prev) {" => "if let (true, Some(prev)) = (false, prev) {";
+    SwitchKeepsStamp, "the new stamp for a switch's load" => restore::STEPS, "I1, I2", "another task's residue", 0, At(2),
+        "protocol/steps.rs": "stamp.set(cpu);" => "";
+    SwitchTrustsLive, "the refusal by a switch's steps of a task that is live" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
+        "protocol/steps.rs": "if !word.in_memory() || !stamp.is_open() {" => "if !stamp.is_open() {";
+    SavedTrustsRegisters, "the refusal to read the image of a task that is live" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
+        "session/open.rs":
+         "Place::Registers | Place::Elsewhere => Err(closed.refuse(word))," =>
+         "_ => Ok(ReadSession::MemoryOnly(Session { task, closed, state: PhantomData })),";
     RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0, Not(ORDERING),
         "raw.rs":
          "task.publish(task.load().saved());" =>

@@ -62,7 +62,7 @@ impl Machine {
                 current.is_some_and(forks) && self.current_nowhere(context)
             }
             Op::SwitchTo(_) | Op::SwitchToFails => {
-                context != self.guest() && self.current_nowhere(context)
+                current.is_some() && context != self.guest() && self.current_nowhere(context)
             }
             // A task whose save is planned and not done is lost.
             Op::DropSwitch => self.free(cpu) && self.current_nowhere(context),
@@ -253,7 +253,9 @@ impl Machine {
         };
         match form {
             Form::Switch => {
-                self.switch(&mut off, Some(task), Some(task))?;
+                // Out of memory, or to itself.
+                let prev = (!self.saved(which)).then_some(task);
+                self.switch(&mut off, prev, Some(task))?;
                 runs();
             }
             Form::Call => {

@@ -42,7 +42,7 @@ impl Machine {
         steps.done(off, restored)
     }
 
-    /// From the current task, or none, to another, which runs in user mode.
+    /// From the current task to another, which runs in user mode.
     pub(super) fn switch_to(&self, cpu: &Cpu, which: usize, user: User) -> Result<(), Error> {
         let prev = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
         let next = self.slots[which].fpu.borrow();
