@@ -9,17 +9,21 @@ use std::{
     process::{Command, Output},
 };
 
-use fpu_examples::{args, boot, xstate};
+use fpu_examples::{args, boot, cooperative, xstate};
 
 #[path = "support/program.rs"]
 mod support;
 use support::program;
 
-const PROGRAMS: [&str; 3] =
-    [env!("CARGO_BIN_EXE_demo"), env!("CARGO_BIN_EXE_xstate"), env!("CARGO_BIN_EXE_boot")];
-const NAMES: [&str; 3] = ["demo", "xstate", "boot"];
+const PROGRAMS: [&str; 4] = [
+    env!("CARGO_BIN_EXE_demo"),
+    env!("CARGO_BIN_EXE_xstate"),
+    env!("CARGO_BIN_EXE_boot"),
+    env!("CARGO_BIN_EXE_cooperative"),
+];
+const NAMES: [&str; 4] = ["demo", "xstate", "boot", "cooperative"];
 /// Options that take a value, by program, and whether a number is one.
-const VALUED: [&[(&str, bool)]; 3] = [
+const VALUED: [&[(&str, bool)]; 4] = [
     &[("--seed", true), ("--runs", true), ("--rung", false), ("--svg", false), ("--break", false)],
     &[("--cpuid", false), ("--svg", false), ("map", false), ("decode", false)],
     &[
@@ -32,13 +36,15 @@ const VALUED: [&[(&str, bool)]; 3] = [
         ("--rung", false),
         ("--fault", false),
     ],
+    &[("--seed", true), ("--switches", true), ("--break", false)],
 ];
 
 fn error(program: usize, args: Vec<OsString>) -> Option<String> {
     match program {
         0 => args::parse(args).err(),
         1 => xstate::args::parse(args).err(),
-        _ => boot::args::parse(args).err(),
+        2 => boot::args::parse(args).err(),
+        _ => cooperative::args::parse(args).err(),
     }
 }
 fn run(at: usize, args: &[OsString]) -> Output {

@@ -1,5 +1,7 @@
 //! The plan form: what is due, done later, by the kernel's own assembly.
 
+mod switch;
+
 use core::marker::PhantomData;
 
 use crate::{
@@ -15,6 +17,8 @@ use crate::{
     task::{TaskFpu, UserReady},
     witness::{Exclusive, Pinned},
 };
+
+pub use switch::SwitchSteps;
 
 /// The steps of one trip to user mode and back, for assembly. The backend's restore, if one is due, its save, and two
 /// stores of 8 bytes, in the CPU's own byte order; on x86:

@@ -35,8 +35,8 @@ pub enum Error {
         /// The CPU whose registers hold the state.
         cpu: u32,
     },
-    /// The context is live in this CPU's own registers, and the call named another context as current.
-    /// Nothing is lost.
+    /// The context is live in this CPU's own registers, and the call named another context as current, or needs
+    /// the state in memory ([`TaskFpu::open_saved`](crate::TaskFpu::open_saved)). Nothing is lost.
     LiveHere,
     /// The proof is another task's ([`Stopped::context`](crate::Stopped::context)).
     NotStopped,

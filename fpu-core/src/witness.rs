@@ -197,7 +197,7 @@ pub unsafe trait Exclusive: Pinned {}
     diagnostic::on_unimplemented(
         message = "`{Self}` does not promise that kernel code leaves the FPU registers alone",
         label = "registers could be changed by compiled code before or after this call",
-        note = "a kernel compiled with vector instructions uses `plan_user` and `plan_switch_out`; a soft-float one implements `fpu_core::SoftFloat`"
+        note = "a kernel compiled with vector instructions executes steps (`plan_user`, `plan_switch_out`, `SwitchSteps`) and reads by `open_saved`; a soft-float one implements `fpu_core::SoftFloat`"
     )
 )]
 pub unsafe trait SoftFloat: Pinned {}

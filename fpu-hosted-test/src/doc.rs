@@ -14,7 +14,8 @@
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    observe::Totals, CpuFpu, RawFpu, RestoreFault, SaveSteps, TaskFpu, TheBackend, UserSteps,
+    observe::Totals, CpuFpu, RawFpu, RestoreFault, SaveSteps, SwitchSteps, TaskFpu, TheBackend,
+    UserSteps,
 };
 pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
@@ -182,6 +183,30 @@ pub unsafe fn sim_save(steps: &SaveSteps) {
         // SAFETY: S1: the plan's area. S2: simulated registers.
         unsafe { this_cpu().fpu().save(area) };
     }
+}
+/// What assembly does at a switch of tasks: the save and the restore that are due, each with its commit.
+///
+/// # Errors
+///
+/// The restore was refused, and not committed.
+///
+/// # Safety
+///
+/// L5 and L6 of [`SwitchSteps`].
+pub unsafe fn sim_switch(steps: &SwitchSteps) -> Result<(), RestoreFault> {
+    if let Some(area) = NonNull::new(steps.save_to) {
+        // SAFETY: S1: the area of a context that is alive (L5). S2: simulated registers.
+        unsafe { this_cpu().fpu().save(area) };
+        // SAFETY: that context's word (L5).
+        unsafe { steps.save_word.write_volatile(steps.saved) };
+    }
+    if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
+        // SAFETY: S1, S2: likewise.
+        unsafe { this_cpu().fpu().restore(area) }?;
+        // SAFETY: likewise.
+        unsafe { steps.restore_word.write_volatile(steps.live) };
+    }
+    Ok(())
 }
 
 /// Proof of holding this thread's CPU for kernels whose per-CPU data holds [`this_cpu_fpu`].

@@ -5,7 +5,7 @@ use fpu_core::{
     switch,
     verify::{Scratch, VerifyError},
     Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
-    RawFpu, RestoreFault, SaveArea, TaskFpu, MAX_CPUS,
+    RawFpu, RestoreFault, SaveArea, SwitchSteps, TaskFpu, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -24,7 +24,14 @@ const OPERATIONS: [Operation; 17] = [
     ("adopt", |cpu, task| unsafe { task.adopt(&mut cpu.irqs_off()) }),
     ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
     ("plan_user", |cpu, task| task.plan_user(&mut cpu.irqs_off()).map(drop)),
+    ("switch to", |cpu, task| {
+        SwitchSteps::plan(&mut cpu.irqs_off(), None, Some(task.context())).map(drop)
+    }),
+    ("switch from", |cpu, task| {
+        SwitchSteps::plan(&mut cpu.irqs_off(), Some(task.context()), None).map(drop)
+    }),
     ("open", |cpu, task| task.open(&mut cpu.preempt_off()).map(drop)),
+    ("open_saved", |cpu, task| task.open_saved(&mut cpu.preempt_off()).map(drop)),
     ("fork", |cpu, task| task.fork_into(&mut cpu.preempt_off(), &mut new_task())),
     ("reset", |cpu, task| task.reset(&mut cpu.preempt_off())),
     ("verify", verify),
@@ -40,6 +47,9 @@ const OPERATIONS: [Operation; 17] = [
     ("idle", |cpu, _| cpu.preempt_off().fpu_idle().map(drop)),
     ("offline", |cpu, _| cpu.preempt_off().fpu_offline()),
 ];
+
+/// Those that a task in memory needs nothing for.
+const SAVED: [&str; 3] = ["switch_prepare", "plan_switch_out", "switch from"];
 
 fn verify(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
     let Ok(mut scratch) = Scratch::new(&cpu.preempt_off(), SimArea::new()) else {
@@ -104,7 +114,7 @@ fn a_cpu_that_was_never_online() {
     let (there, here, task) = (SimCpu::online(1), SimCpu::offline(), new_task());
     let mine = put_away(&there, &task, 1);
     // A task in memory needs nothing saved: nothing is asked of the CPU.
-    all_refused(&here, &task, Error::CpuOffline, &["switch_prepare", "plan_switch_out"]);
+    all_refused(&here, &task, Error::CpuOffline, &SAVED);
     assert_eq!(task.switch_prepare(&here.irqs_off()), Ok(()));
     still_holds(&there, &task, &mine);
 }
@@ -114,7 +124,7 @@ fn a_cpu_that_went_offline() {
     let (cpu, other, task) = (SimCpu::online(0), SimCpu::online(1), new_task());
     let mine = put_away(&cpu, &task, 2);
     cpu.irqs_off().fpu_offline().expect("online");
-    all_refused(&cpu, &task, Error::CpuOffline, &["switch_prepare", "plan_switch_out"]);
+    all_refused(&cpu, &task, Error::CpuOffline, &SAVED);
     still_holds(&other, &task, &mine);
 }
 
@@ -175,7 +185,7 @@ fn inside_a_section_everything_is_busy() {
     let mine = put_away(&cpu, &task, 3);
     let mut outer = cpu.preempt_off();
     let section = outer.kernel_fpu(None, KernelUnits::ALL).expect("free");
-    all_refused(&cpu, &task, Error::Busy, &["switch_prepare", "plan_switch_out"]);
+    all_refused(&cpu, &task, Error::Busy, &SAVED);
     let nested = cpu.interrupted().kernel_fpu(None, KernelUnits::NONE).err();
     assert_eq!(nested, Some(Error::Busy));
     drop(section);
@@ -188,7 +198,7 @@ fn inside_a_session_everything_is_busy() {
     let mine = put_away(&cpu, &task, 4);
     let mut outer = cpu.preempt_off();
     let session = other.open(&mut outer).expect("free");
-    all_refused(&cpu, &task, Error::Busy, &["switch_prepare", "plan_switch_out"]);
+    all_refused(&cpu, &task, Error::Busy, &SAVED);
     drop(session);
     still_holds(&cpu, &task, &mine);
 }
@@ -222,6 +232,7 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     // Also for a context that would be refused for another reason.
     assert_eq!(cpu.nmi().run_persistent(task.context(), None, || ()), nmi);
     assert_eq!(task.open(&mut cpu.nmi()).err(), nmi.err());
+    assert_eq!(task.open_saved(&mut cpu.nmi()).err(), nmi.err());
     let mut scratch = Scratch::new(&cpu.nmi(), SimArea::new()).expect("the area fits");
     let verified = task.verify_registers(&mut cpu.nmi(), &mut scratch);
     assert_eq!(verified.err(), nmi.err().map(VerifyError::Refused));
@@ -292,7 +303,8 @@ fn all_stamps_issued() {
     enter(&cpu, &last); // the last stamp there is
     let kept = Registers::pattern(9, u64::MAX);
     cpu.fpu().load(&kept);
-    let fine = ["switch_prepare", "plan_switch_out", "offline", "invalidate", "resume"];
+    let [first, second, third] = SAVED;
+    let fine = [first, second, third, "offline", "invalidate", "resume"];
     all_refused(&cpu, &task, Error::Exhausted, &fine);
     // The task that has it can still be saved, run again, and leave.
     last.switch_prepare(&cpu.irqs_off()).expect("live here");
@@ -310,7 +322,7 @@ fn all_stamps_issued() {
             &cpu,
             &last,
             Error::Exhausted,
-            &["switch_prepare", "plan_switch_out", "offline"],
+            &["switch_prepare", "plan_switch_out", "switch from", "offline"],
         );
     }
     still_holds(&other, &last, &kept);
@@ -423,7 +435,7 @@ fn a_section_or_session_that_is_never_ended_leaves_the_cpu_busy_and_the_tasks_wh
         } else {
             core::mem::forget(task.open(&mut held).expect("free"));
         }
-        all_refused(&cpu, &task, Error::Busy, &["switch_prepare", "plan_switch_out"]);
+        all_refused(&cpu, &task, Error::Busy, &SAVED);
         still_holds(&other, &task, &mine);
     }
 }

@@ -5,7 +5,7 @@ use fpu_core::{
     session::TaskState,
     switch,
     verify::Scratch,
-    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu,
+    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SwitchSteps,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -83,6 +83,28 @@ fn out_by_plan(cpu: &SimCpu, task: &Task) {
     unsafe { plan.saved() };
 }
 
+fn by_switch(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
+    let mut irqs = cpu.irqs_off();
+    let (prev, next) = (prev.map(Task::context), next.map(Task::context));
+    let steps = SwitchSteps::plan(&mut irqs, prev, next).expect("free");
+    // SAFETY: L5: the words of contexts that are borrowed.
+    let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
+    if let Some(area) = NonNull::new(steps.save_to) {
+        // SAFETY: S1: the context's area. S2: simulated registers.
+        unsafe { cpu.fpu().save(area) };
+        commit(steps.save_word, steps.saved);
+    }
+    let mut restored = Ok(());
+    if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
+        // SAFETY: S1, S2: likewise.
+        restored = unsafe { cpu.fpu().restore(area) };
+        if restored.is_ok() {
+            commit(steps.restore_word, steps.live);
+        }
+    }
+    assert_eq!(steps.done(&irqs, restored), restored.map_err(Error::RestoreFailed));
+}
+
 fn writes(cpu: &SimCpu, task: &Task) {
     drop(task.open(&mut cpu.preempt_off()).expect("free").make_memory_valid_write());
 }
@@ -114,7 +136,7 @@ fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
 
 type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
 /// `Invalidated` of the CPU as a whole is told apart below.
-const CASES: [Case; 51] = [
+const CASES: [Case; 58] = [
     (
         "switch_prepare",
         RegistersOnly,
@@ -143,6 +165,18 @@ const CASES: [Case; 51] = [
     ("plan_user, round trip", MemoryOnly, round_trip, &[Restored, Loaded, Saved, Unloaded]),
     ("plan_switch_out", RegistersOnly, out_by_plan, &[Saved, Unloaded]),
     ("plan_switch_out", Both, out_by_plan, &[]),
+    ("switch out", RegistersOnly, |c, t| by_switch(c, Some(t), None), &[Saved, Unloaded]),
+    ("switch out", MemoryOnly, |c, t| by_switch(c, Some(t), None), &[]),
+    ("switch in", Both, |c, t| by_switch(c, None, Some(t)), &[Restored, Loaded]),
+    ("switch in", MemoryOnly, |c, t| by_switch(c, None, Some(t)), &[Restored, Loaded]),
+    ("switch to itself", RegistersOnly, |c, t| by_switch(c, Some(t), Some(t)), &[]),
+    ("switch to itself", Both, |c, t| by_switch(c, Some(t), Some(t)), &[Restored, Loaded]),
+    (
+        "switch in fails",
+        MemoryOnly,
+        |c, t| fails(c, t, |c, t| by_switch(c, None, Some(t))),
+        &[Failed],
+    ),
     ("session write", RegistersOnly, writes, &[Saved, Invalidated]),
     ("session write", Both, writes, &[Invalidated]),
     ("session write", MemoryOnly, writes, &[]),

@@ -1,15 +1,17 @@
 //! The instructions. Nothing else in this crate is assembly.
 //!
 //! Always the 64-bit forms: the others truncate the x87 instruction and operand pointers (SDM vol. 1,
-//! 10.5.1 and 13.5.1). All are inline. Saves fault only if the caller broke a duty. The CPU can
+//! 10.5.1 and 13.5.1). All are inline, except the [`routines`] for assembly. Saves fault only if the caller broke a duty. The CPU can
 //! refuse a restore because of what is in the image. Behind each restore stand bytes that mark it,
 //! which [`fixup`] looks for.
 
 mod ring0;
+mod routines;
 
 use core::arch::asm;
 
 pub(crate) use ring0::*;
+pub use routines::{RestoreRoutine, Routines, SaveRoutine};
 
 /// What follows an instruction that may fault: a XOR, which a handler skips, and an 8-byte NOP whose
 /// displacement is our mark. Compiled code has no such sequence.
@@ -299,6 +301,9 @@ round!(
     xrstors_xsaves "xrstors64" "xsaves64"
 );
 
+/// FCW, FSW, the full tag word (all empty), and no pointers; MXCSR. For [`scrub`].
+static EMPTY: [u32; 8] = [0x37F, 0, 0xFFFF, 0, 0, 0, 0, 0x1F80];
+
 /// Overwrites the addresses of the last x87 instruction and operand, and its opcode; and MXCSR. The unit is
 /// empty afterwards, and both have their default control words.
 ///
@@ -311,8 +316,6 @@ round!(
 /// N2.
 #[inline(always)]
 pub(crate) unsafe fn scrub() {
-    /// FCW, FSW, the full tag word (all empty), and no pointers; MXCSR.
-    static EMPTY: [u32; 8] = [0x37F, 0, 0xFFFF, 0, 0, 0, 0, 0x1F80];
     // SAFETY: N2; the operand is a static of the 28 bytes that FLDENV reads, and the 4 of LDMXCSR, in which
     // no reserved bit is set.
     unsafe {

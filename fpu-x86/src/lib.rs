@@ -61,7 +61,7 @@ pub use exception::FpError;
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
-pub use insn::{fixup, Fixup};
+pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use origin::ForeignLayout;
 pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};

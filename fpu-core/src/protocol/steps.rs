@@ -130,6 +130,32 @@ where
     Ok(ready(cpu))
 }
 
+/// What a switch takes whose assembly executes it and whose compiled code leaves no registers alone: whether `prev` is to
+/// be saved, and the stamp under which `next` is live once it is loaded. A load is due even if the registers hold `next`
+/// and memory does; the stamp is the CPU's already, and nobody's until the load is done.
+#[inline(always)]
+pub(crate) fn due_on_switch<W: CpuWords>(
+    prev: Option<&TaskWord>,
+    next: Option<&TaskWord>,
+    cpu: &W,
+) -> Result<(bool, Option<Stamp>), Error> {
+    let saves = match prev {
+        Some(prev) => due_on_leaving(prev, cpu)?.is_some(),
+        None => false,
+    };
+    let Some(next) = next else { return Ok((saves, None)) };
+    if saves && prev.is_some_and(|prev| core::ptr::eq(prev, next)) {
+        return Ok((false, None));
+    }
+    let (word, stamp) = (next.load(), Stamp::of(cpu).next());
+    if !word.in_memory() || !stamp.is_open() {
+        return Err(word.refusal(cpu));
+    }
+    // After everything that can be refused, and before the registers change.
+    stamp.set(cpu);
+    Ok((saves, Some(stamp)))
+}
+
 /// The save: the registers go to memory, and only then the context's word says so.
 ///
 /// # Safety
@@ -249,12 +275,47 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_saves_whom_the_registers_hold_and_loads_whoever_comes_from_memory() {
+        let (now, fresh) = (stamp(2, 5), stamp(2, 6));
+        let (lost, away) = (live(stamp(2, 4)), live(stamp(4, 1)));
+        let in_memory = [TaskWord::new(), word(Word::both(now)), word(Word::both(stamp(4, 1)))];
+        let same = live(now);
+        let switched = |prev, next| {
+            let cpu = online(2, 5);
+            let due = due_on_switch(prev, next, &cpu);
+            let moves = if matches!(due, Ok((_, Some(_)))) { fresh } else { now };
+            assert_eq!(Stamp::of(&cpu), moves);
+            due
+        };
+        assert_eq!(switched(None, None), Ok((false, None)));
+        assert_eq!(switched(Some(&same), None), Ok((true, None)));
+        assert_eq!(switched(Some(&same), Some(&same)), Ok((false, None)));
+        for next in &in_memory {
+            assert_eq!(switched(None, Some(next)), Ok((false, Some(fresh))));
+            assert_eq!(switched(Some(&same), Some(next)), Ok((true, Some(fresh))));
+            assert_eq!(switched(Some(next), Some(next)), Ok((false, Some(fresh))));
+            assert_eq!(switched(Some(next), None), Ok((false, None)));
+        }
+        for prev in [None, Some(&same)] {
+            assert_eq!(switched(prev, Some(&lost)), Err(Error::Lost));
+            assert_eq!(switched(prev, Some(&away)), Err(Error::LiveElsewhere { cpu: 4 }));
+        }
+        assert_eq!(switched(None, Some(&same)), Err(Error::LiveHere));
+        assert_eq!(switched(Some(&lost), None), Err(Error::Lost));
+        assert_eq!(
+            switched(Some(&away), Some(&in_memory[0])),
+            Err(Error::LiveElsewhere { cpu: 4 })
+        );
+    }
+
+    #[test]
     fn exhaustion_is_refused_and_never_reissues() {
         let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
         let nowhere = TaskWord::new();
         assert!(matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load(live)) if live == last));
         for _ in 0..3 {
             assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
+            assert_eq!(due_on_switch(None, Some(&nowhere), &cpu), Err(Error::Exhausted));
             assert_eq!((Stamp::of(&cpu), cpu.gate()), (last, gate::OPEN));
         }
     }

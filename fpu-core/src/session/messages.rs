@@ -9,7 +9,12 @@ use super::{
     state::{MemoryWritable, RegistersOnly},
     typed::Session,
 };
-use crate::{backend::RawFpu, stopped::StoppedTask, task::UserReady, witness::SoftFloat};
+use crate::{
+    backend::RawFpu,
+    stopped::StoppedTask,
+    task::UserReady,
+    witness::{Pinned, SoftFloat},
+};
 
 macro_rules! hint {
     ($name:ident, $message:literal, $label:literal, $note:literal) => {
@@ -50,7 +55,7 @@ hint!(
     "the registers hold nothing of this task that could be saved or dropped"
 );
 
-impl<C: SoftFloat> ReadSession<'_, C> {
+impl<C: Pinned> ReadSession<'_, C> {
     #[doc(hidden)]
     pub fn image_mut(&mut self) -> <C::Backend as RawFpu>::ImageMut<'_>
     where
@@ -80,7 +85,7 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     }
 }
 
-impl<'s, C: SoftFloat> Session<'s, C, MemoryWritable> {
+impl<'s, C: Pinned> Session<'s, C, MemoryWritable> {
     #[doc(hidden)]
     pub fn make_memory_valid_write(self) -> Self
     where

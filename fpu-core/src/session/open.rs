@@ -126,13 +126,52 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: SoftFloat + Pinned<Backend = B>,
         A2: SaveArea,
     {
-        let state = self.open(cpu)?.make_memory_valid_read();
-        // Before the child's memory changes: some CPU's registers may hold its earlier state.
-        child.word.mark_nowhere();
-        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
-        // borrowed exclusively and is another value, so they do not overlap (A2).
-        unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };
+        self.open(cpu)?.make_memory_valid_read().fork_into(child);
         Ok(())
+    }
+
+    /// Opens the state of a task that memory holds, and executes no instruction: for kernels compiled with vector
+    /// instructions, whose witness is no [`SoftFloat`]. What the session offers such a kernel is reading, writing and
+    /// [fork](ReadSession::fork_into).
+    ///
+    /// Memory holds the task where the kernel's entry has saved it ([`UserSteps`](crate::UserSteps)), or once the steps
+    /// of [`plan_switch_out`](Self::plan_switch_out) are executed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LiveHere`]: this CPU's registers are the only copy; execute those steps, and call again. Otherwise as
+    /// for [`open`](Self::open). Nothing has changed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.open_saved(&mut cpu)?.make_memory_valid_write().image_mut().set_avx0(5);
+    /// drop(task.switch_return(&mut cpu)?); // the registers are the only copy now
+    /// assert_eq!(cpu.avx0(), 5);
+    /// assert_eq!(task.open_saved(&mut cpu).err(), Some(fpu_core::Error::LiveHere));
+    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
+    ///     // SAFETY: the plan is alive; L4: the save was executed just now.
+    ///     unsafe {
+    ///         sim_save(plan.steps()); // assembly
+    ///         plan.saved();
+    ///     }
+    /// }
+    /// assert_eq!(task.open_saved(&mut cpu)?.image().avx0(), 5);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn open_saved<'s, C>(&'s self, cpu: &'s mut C) -> Result<ReadSession<'s, C>, Error>
+    where
+        C: Pinned<Backend = B>,
+    {
+        let closed = Closed::new(cpu, gate::SESSION)?;
+        let (task, word) = (self.context(), self.word.load());
+        match closed.place(word) {
+            Place::Both => Ok(ReadSession::Both(Session { task, closed, state: PhantomData })),
+            Place::Memory => {
+                Ok(ReadSession::MemoryOnly(Session { task, closed, state: PhantomData }))
+            }
+            Place::Registers | Place::Elsewhere => Err(closed.refuse(word)),
+        }
     }
 }
 
@@ -240,7 +279,7 @@ pub enum ReadSession<'s, C: Pinned> {
     MemoryOnly(Session<'s, C, MemoryOnly>),
 }
 
-impl<'s, C: SoftFloat> ReadSession<'s, C> {
+impl<'s, C: Pinned> ReadSession<'s, C> {
     /// The image.
     ///
     /// ```
@@ -273,6 +312,33 @@ impl<'s, C: SoftFloat> ReadSession<'s, C> {
             ReadSession::MemoryOnly(s) => s.make_memory_valid_write(),
         }
     }
+    /// Fork: copies the task's state, which is the current task's, into `child`. No CPU's registers hold `child`.
+    /// [`TaskFpu::fork_into`] does both steps.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// # task.open_saved(&mut cpu)?.make_memory_valid_write().image_mut().set_avx0(7);
+    /// let mut child = new_task();
+    /// task.open_saved(&mut cpu)?.fork_into(&mut child);
+    /// assert_eq!(child.open_saved(&mut cpu)?.image().avx0(), 7);
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn fork_into<A>(&self, child: &mut TaskFpu<C::Backend, A>)
+    where
+        A: SaveArea,
+    {
+        let task = match self {
+            ReadSession::Both(s) => s.task,
+            ReadSession::MemoryOnly(s) => s.task,
+        };
+        // Before the child's memory changes: some CPU's registers may hold its earlier state.
+        child.word.mark_nowhere();
+        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
+        // borrowed exclusively and is another value, so they do not overlap (A2).
+        unsafe { self.cpu().backend().copy_for_child(task.area, child.base()) };
+    }
+
     pub(crate) fn cpu(&self) -> &C {
         match self {
             ReadSession::Both(s) => s.closed.cpu(),

@@ -41,8 +41,9 @@ pub struct Session<'s, C: Pinned, S: State> {
 }
 
 // A required state is a bound on the method, not on the block: only then does the compiler print the
-// text of `state.rs` that says which call is missing.
-impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
+// text of `state.rs` that says which call is missing. So is `SoftFloat`, which is asked of what saves, loads or
+// relies on the registers: the rest is for kernels compiled with vector instructions too (`TaskFpu::open_saved`).
+impl<'s, C: Pinned, S: State> Session<'s, C, S> {
     fn word(&self) -> &TaskWord {
         self.task.word
     }
@@ -110,6 +111,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     /// ```
     pub fn make_registers_valid(mut self) -> Result<Session<'s, C, Both>, Error>
     where
+        C: SoftFloat,
         S: RegistersStale,
     {
         let stamp = self.closed.issue()?;
@@ -120,6 +122,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
 
     fn save(&self, word: Word)
     where
+        C: SoftFloat,
         S: MemoryStale,
     {
         // SAFETY: D1: checked in `new`; P4. D2: this CPU has been closed since the word was compared. D3: so the
@@ -142,6 +145,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     /// ```
     pub fn make_memory_valid_read(self) -> Session<'s, C, Both>
     where
+        C: SoftFloat,
         S: MemoryStale,
     {
         self.save(Word::both(self.closed.stamp()));
@@ -162,6 +166,7 @@ impl<'s, C: SoftFloat, S: State> Session<'s, C, S> {
     /// ```
     pub fn switch_prepare(self)
     where
+        C: SoftFloat,
         S: MemoryStale,
     {
         self.save(Word::both(self.closed.stamp()));
@@ -216,7 +221,7 @@ impl<'s, C: SoftFloat> Session<'s, C, RegistersOnly> {
     }
 }
 
-impl<'s, C: SoftFloat> Session<'s, C, Both> {
+impl<'s, C: Pinned> Session<'s, C, Both> {
     /// [`invalidate_registers`](Self::invalidate_registers) under the name of its purpose: the image
     /// can be written.
     ///
@@ -250,7 +255,7 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     /// ```
     pub fn switch_return(self) -> UserReady<'s, C>
     where
-        C: Exclusive,
+        C: Exclusive + SoftFloat,
     {
         self.word().mark_live(self.closed.stamp());
         self.task.tell(self.closed.cpu(), EventKind::Loaded);
@@ -258,7 +263,7 @@ impl<'s, C: SoftFloat> Session<'s, C, Both> {
     }
 }
 
-impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
+impl<'s, C: Pinned> Session<'s, C, MemoryOnly> {
     /// Ends the claim of any CPU's registers. The image can be written. Since the task left another CPU
     /// it has not been in user mode, so that CPU's registers may still hold its state, and the task may
     /// run there next.
@@ -299,7 +304,7 @@ impl<'s, C: SoftFloat> Session<'s, C, MemoryOnly> {
     /// ```
     pub fn switch_return(self) -> Result<UserReady<'s, C>, Error>
     where
-        C: Exclusive,
+        C: Exclusive + SoftFloat,
     {
         Ok(self.make_registers_valid()?.switch_return())
     }

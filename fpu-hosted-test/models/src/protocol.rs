@@ -150,6 +150,16 @@ protocol! {
         "deferred.rs":
          "word.publish(Word::from_bits(self.steps.saved));" =>
          "word.mark_live(Stamp::from_bits(self.steps.saved));";
+    SwitchSkipsSave, "the save from a switch's steps" => restore::STEPS, "I1", "unsaved state", 0, At(3),
+        "deferred/switch.rs": "if let (true, Some(prev)) = (saves, prev) {" => "if let (true, Some(prev)) = (false, prev) {";
+    SwitchKeepsStamp, "the new stamp for a switch's load" => restore::STEPS, "I1, I2", "another task's residue", 0, At(2),
+        "protocol/steps.rs": "stamp.set(cpu);" => "";
+    SwitchTrustsLive, "the refusal by a switch's steps of a task that is live" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
+        "protocol/steps.rs": "if !word.in_memory() || !stamp.is_open() {" => "if !stamp.is_open() {";
+    SavedTrustsRegisters, "the refusal to read the image of a task that is live" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
+        "session/open.rs":
+         "Place::Registers | Place::Elsewhere => Err(closed.refuse(word))," =>
+         "_ => Ok(ReadSession::MemoryOnly(Session { task, closed, state: PhantomData })),";
     RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0, Not(ORDERING),
         "raw.rs":
          "task.publish(task.load().saved());" =>
@@ -222,9 +232,13 @@ protocol! {
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
         "cpu.rs": ".map(|mut closed| closed.end_claims())" => ".map(drop)";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(3),
-        "session/open.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
+        "session/open.rs":
+         "self.open(cpu)?.make_memory_valid_read().fork_into(child);" =>
+         "let state = self.open(cpu)?;
+         child.word.mark_nowhere();
+         unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };";
     ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(3),
-        "session/open.rs": "child.word.mark_nowhere();" => "child.word.publish(self.word.load());";
+        "session/open.rs": "child.word.mark_nowhere();" => "child.word.publish(task.word.load());";
     ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
         "session/open.rs": "child.word.mark_nowhere();" => "";
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0, At(2),

@@ -30,6 +30,11 @@ fn failed_restore() {
 fn plan_form() {
     check(&restore::PLAN);
 }
+
+#[test]
+fn switch_steps() {
+    check(&restore::STEPS);
+}
 #[test]
 fn raw_layer() {
     check(&restore::RAW);

@@ -42,7 +42,10 @@ const DOC_TESTS: [&str; 2] = ["qemu64", "Denverton"];
 const PACKAGES: [(&str, &[&str]); 3] = [
     ("fpu-x86", &["--lib"]),
     ("fpu-hosted-test", &["--lib", "--test", "real_*"]),
-    ("fpu-examples", &["--test", "xstate", "--test", "xstate_decode", "--test", "demo"]),
+    (
+        "fpu-examples",
+        &["--test", "xstate", "--test", "xstate_decode", "--test", "demo", "--test", "cooperative"],
+    ),
 ];
 
 /// A test program.

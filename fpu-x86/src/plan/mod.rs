@@ -6,7 +6,8 @@
 //! * `measure`: whether that machine saves what the plan says where the plan says;
 //! * `compat`: which other CPUs it is for;
 //! * `quirk`: what was odd, to be logged;
-//! * `cell`: where a kernel keeps its plan.
+//! * `cell`: where a kernel keeps its plan;
+//! * `routines`: its save and restore as functions for assembly.
 //!
 //! Nothing here is privileged. What changes control registers to put a plan into force (`ring0::enable`), and makes the
 //! plan smaller by what they refuse (`ring0::settle`), is above; it hands what it found out to `choose`. Why
@@ -20,6 +21,8 @@ mod detect;
 #[cfg(fpu_instructions)]
 mod measure;
 mod quirk;
+#[cfg(fpu_instructions)]
+mod routines;
 mod sizes;
 mod validate;
 

@@ -131,7 +131,7 @@ impl Machine {
         let cpu = usize::from(step.cpu);
         let open = before.cpus[cpu].is_open();
         let of = match step.op {
-            Op::Session(of, _) | Op::Persistent(of, _) | Op::Verify(of) => of,
+            Op::Session(of, _) | Op::Saved(of, _) | Op::Persistent(of, _) | Op::Verify(of) => of,
             _ => Of::Current,
         };
         let which = match step.op {
@@ -154,6 +154,8 @@ impl Machine {
             | Op::WithSection
             | Op::Persistent(..) => true,
             Op::Held(_) | Op::Adopt(_) | Op::Switch(_) => true,
+            Op::Saved(..) | Op::ForkSaved => true,
+            Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch => true,
             Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
             Op::Resume | Op::DropPlan => true,
             // It can go where no stamp is left.
@@ -164,6 +166,8 @@ impl Machine {
             complain("not refused on a CPU that is not open");
         }
         let loads = match step.op {
+            // What memory holds is loaded in any case.
+            Op::Enter(Form::Switch, _) => !saved,
             Op::Enter(..) | Op::Switch(_) | Op::DropPlan | Op::Persistent(..) => true,
             Op::Session(_, does) => does == Does::Loads,
             Op::Adopt(_) => {
@@ -175,12 +179,14 @@ impl Machine {
             complain("registers are loaded that hold it already");
         }
         let leaves = [Op::DropOutPlan, Op::Fork, Op::Section, Op::WithSection].contains(&step.op)
-            || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_));
+            || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_))
+            || matches!(step.op, Op::Saved(..) | Op::ForkSaved);
         if leaves && saved && saves > 0 {
             complain("an image is saved that is valid already");
         }
         let valid = match step.op {
             Op::Session(_, Does::Reads) | Op::Persistent(..) | Op::Fork | Op::Held(_) => true,
+            Op::ForkSaved => true,
             Op::Enter(form, _) => form == Form::RoundTrip,
             _ => false,
         };
@@ -199,6 +205,7 @@ impl Machine {
             Op::Session(_, Does::Nothing) | Op::Verify(_) | Op::StoppedRead | Op::DropOutPlan => {
                 true
             }
+            Op::Saved(_, Does::Nothing | Does::Reads) => true,
             Op::Session(_, Does::Reads) | Op::Held(Does::Reads) => saved,
             Op::DropPlan => held,
             _ => false,

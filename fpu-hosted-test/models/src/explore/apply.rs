@@ -59,9 +59,16 @@ impl Machine {
             Op::Section | Op::WithSection | Op::Clobber => true,
             Op::Persistent(of, _) => target(of).is_some(),
             Op::PersistentFails => !self.held(cpu, self.guest()),
-            Op::Fork => {
-                current.is_some() && current != Some(context) && self.current_nowhere(context)
+            Op::Saved(of, _) => target(of).is_some_and(|it| self.saved(it)),
+            Op::Fork | Op::ForkSaved => {
+                let forks = |task| step.op == Op::Fork || self.saved(task);
+                current.is_some_and(forks) && self.current_nowhere(context)
             }
+            Op::SwitchTo(_) | Op::SwitchToFails => {
+                current.is_some() && context != self.guest() && self.current_nowhere(context)
+            }
+            // A task whose save is planned and not done is lost.
+            Op::DropSwitch => self.free(cpu) && self.current_nowhere(context),
             Op::Reset(of) | Op::Verify(of) => target(of).is_some(),
             Op::Finds(of) => {
                 let claimed = |it| self.held(cpu, it) && self.saved(it);
@@ -119,6 +126,14 @@ impl Machine {
                 cpu.registers.fails.set(true);
                 self.switch(cpu, context, User::Looks)
             }
+            Op::Saved(of, does) => self.saved_session(cpu, of, does),
+            Op::ForkSaved => self.fork_saved(cpu, context),
+            Op::SwitchTo(user) => self.switch_to(cpu, context, user),
+            Op::SwitchToFails => {
+                cpu.registers.fails.set(true);
+                self.switch_to(cpu, context, User::Looks)
+            }
+            Op::DropSwitch => self.drop_switch(cpu, context),
             Op::Section => self.section(cpu, false),
             Op::WithSection => self.section(cpu, true),
             Op::Persistent(of, user) => self.persistent(cpu, of, user),
@@ -225,6 +240,7 @@ impl Machine {
                 _ => Ok(()),
             },
             Form::Inside => self.switch_between(Some(task), None, &mut off),
+            Form::Switch => self.switch_steps(&mut off, Some(task), None),
             Form::Call => {
                 self.call(Call::Prepare);
                 task.switch_prepare(&off)
@@ -249,6 +265,12 @@ impl Machine {
             self.runs(cpu, which, user, "user mode");
         };
         match form {
+            Form::Switch => {
+                // Out of memory, or to itself.
+                let prev = (!self.saved(which)).then_some(task);
+                self.switch_steps(&mut off, prev, Some(task))?;
+                runs();
+            }
             Form::Call => {
                 self.call(Call::Return);
                 let ready = task.switch_return(&mut off)?;
@@ -342,7 +364,7 @@ impl Machine {
         Ok(())
     }
 
-    fn mask(&self, mask: u64) {
+    pub(super) fn mask(&self, mask: u64) {
         if mask != self.cpus[0].registers.plan_word() {
             self.line.report(|| format!("a plan with the mask {mask:#x}"));
         }

@@ -2,7 +2,7 @@
 
 use fpu_core::{
     verify::{Scratch, VerifyError},
-    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea,
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea, SwitchSteps,
 };
 
 use super::{
@@ -94,6 +94,9 @@ impl Machine {
                 ("switch_prepare", context.switch_prepare(&off)),
                 ("plan_user", context.plan_user(&mut off).map(drop)),
                 ("open", context.open(&mut pin).map(drop)),
+                ("open_saved", context.open_saved(&mut pin).map(drop)),
+                ("switch to", SwitchSteps::plan(&mut off, None, told).map(drop)),
+                ("switch from", SwitchSteps::plan(&mut off, told, None).map(drop)),
                 ("section", pin.with_kernel_fpu(told, KernelUnits::ALL, || ())),
                 ("run_persistent", pin.run_persistent(context.context(), None, || ())),
             ];
@@ -128,10 +131,21 @@ impl Machine {
     fn live_here(&self, cpu: usize, which: usize) {
         let before = self.state();
         let context = self.slots[which].fpu.borrow();
-        let ran = Pin(&self.cpus[cpu], Level::Task).run_persistent(context.context(), None, || ());
-        if ran != Err(Error::LiveHere) || self.state() != before {
-            self.line
-                .report(|| format!("not refused: a run of context {which}, live here: {ran:?}"));
+        let (cpu, told) = (&self.cpus[cpu], context.context());
+        let mut pin = Pin(cpu, Level::Task);
+        for (name, result) in [
+            ("run_persistent", pin.run_persistent(told, None, || ())),
+            ("open_saved", context.open_saved(&mut pin).map(drop)),
+            ("switch", SwitchSteps::plan(&mut Off::new(cpu), None, Some(told)).map(drop)),
+        ] {
+            // Where no stamp is left, the CPU is not closed to find out.
+            let few = name == "open_saved" && left(cpu.words.fpu.resident()) <= RESERVE;
+            let right = result == Err(Error::LiveHere) || few && result == Err(Error::Exhausted);
+            if !right || self.state() != before {
+                self.line.report(|| {
+                    format!("not refused: {name} of context {which}, live here: {result:?}")
+                });
+            }
         }
     }
 
@@ -150,6 +164,9 @@ impl Machine {
         if let Some(guest) = &guest {
             tried.push(("switch_return", guest.switch_return(&mut Off::new(cpu)).map(drop)));
             tried.push(("open", guest.open(&mut pin).map(drop)));
+            tried.push(("open_saved", guest.open_saved(&mut pin).map(drop)));
+            let told = Some(guest.context());
+            tried.push(("switch", SwitchSteps::plan(&mut Off::new(cpu), None, told).map(drop)));
             tried.push(("reset", guest.reset(&mut pin)));
             let ran = pin.run_persistent(guest.context(), None, || ());
             tried.push(("run_persistent", ran));

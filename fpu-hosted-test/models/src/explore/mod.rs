@@ -38,6 +38,7 @@ mod apply;
 mod backend;
 mod calls;
 mod check;
+mod deferred;
 mod inside;
 mod life;
 mod line;

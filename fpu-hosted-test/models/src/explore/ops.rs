@@ -32,6 +32,8 @@ pub enum Form {
     Session,
     /// `switch` with nobody on the other side; then, where the task goes on, `switch_in`.
     Inside,
+    /// The steps of a switch, executed.
+    Switch,
 }
 
 /// What is done with an open session before it is dropped.
@@ -88,6 +90,8 @@ pub enum Op {
     Switch(User),
     /// The next does not run: the restore fails.
     SwitchFails,
+    /// A session on what memory holds, without an instruction.
+    Saved(Of, Does),
     /// A kernel FPU section.
     Section,
     /// The same by closure.
@@ -98,6 +102,14 @@ pub enum Op {
     PersistentFails,
     /// The current task forks into another context.
     Fork,
+    /// It does so out of memory, without an instruction.
+    ForkSaved,
+    /// The steps of one switch from the current task to another, which enters and leaves user mode.
+    SwitchTo(User),
+    /// The same, except that the restore fails.
+    SwitchToFails,
+    /// The same, planned and not executed.
+    DropSwitch,
     /// The current task, or the guest, goes back to the initial state.
     Reset(Of),
     /// The registers are compared with memory.
@@ -142,7 +154,9 @@ impl Op {
                 | Op::WithSection
                 | Op::Persistent(..)
                 | Op::PersistentFails
+                | Op::Saved(..)
                 | Op::Fork
+                | Op::ForkSaved
                 | Op::Reset(_)
                 | Op::Verify(_)
                 | Op::Idle
@@ -156,7 +170,7 @@ impl Op {
     pub(super) fn fails(self) -> bool {
         let loads = [Does::LoadFails, Does::WritesThenLoadFails];
         match self {
-            Op::EnterFails(_) | Op::SwitchFails | Op::PersistentFails => true,
+            Op::EnterFails(_) | Op::SwitchFails | Op::PersistentFails | Op::SwitchToFails => true,
             Op::Session(_, does) => loads.contains(&does),
             _ => false,
         }
@@ -184,14 +198,18 @@ impl Op {
     }
     /// Is it about a context that it names?
     pub(super) fn about_context(self) -> bool {
-        let names = matches!(self, Op::Become | Op::Takes | Op::Fork | Op::Held(_));
-        names || matches!(self, Op::Switch(_) | Op::SwitchFails) || !self.about_cpu()
+        let names = matches!(self, Op::Become | Op::Takes | Op::Held(_));
+        let forks = matches!(self, Op::Fork | Op::ForkSaved);
+        let switches = matches!(self, Op::Switch(_) | Op::SwitchFails)
+            || matches!(self, Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch);
+        names || forks || switches || !self.about_cpu()
     }
     /// Does it use the guest?
     pub(super) fn of_guest(self) -> bool {
         matches!(
             self,
             Op::Session(Guest, _)
+                | Op::Saved(Guest, _)
                 | Op::Persistent(Guest, _)
                 | Op::PersistentFails
                 | Op::Reset(Guest)
@@ -203,7 +221,8 @@ impl Op {
     pub(super) fn all(bounds: Bounds) -> Vec<(Self, bool, bool)> {
         let mut all = vec![(Op::Become, true, true)];
         let mut add = |op| all.push((op, true, false));
-        for form in [Form::Call, Form::Plan, Form::Raw, Form::Session, Form::Inside] {
+        let forms = [Form::Call, Form::Plan, Form::Raw, Form::Session, Form::Inside, Form::Switch];
+        for form in forms {
             add(Op::Out(form));
             add(Op::EnterFails(form));
             for user in [Looks, Writes, Clears] {
@@ -232,6 +251,9 @@ impl Op {
             ] {
                 add(Op::Session(of, does));
             }
+            for does in [Does::Nothing, Does::Reads, Does::Writes, Does::ReadsThenWrites] {
+                add(Op::Saved(of, does));
+            }
             add(Op::Reset(of));
             add(Op::Verify(of));
             add(Op::Finds(of));
@@ -252,10 +274,12 @@ impl Op {
         ] {
             add(op);
         }
-        all.push((Op::Fork, true, true));
-        all.push((Op::SwitchFails, true, true));
+        for op in [Op::Fork, Op::ForkSaved, Op::SwitchFails, Op::SwitchToFails, Op::DropSwitch] {
+            all.push((op, true, true));
+        }
         for user in [Looks, Writes, Clears] {
             all.push((Op::Switch(user), true, true));
+            all.push((Op::SwitchTo(user), true, true));
         }
         for does in [Does::Reads, Does::Writes, Does::ReadsThenWrites, Does::WritesNothing] {
             all.push((Op::Held(does), true, true));
@@ -349,8 +373,8 @@ fn path(name: &str, part: &str) -> String {
     let of = match part {
         "true" | "false" => return part.into(),
         "Current" | "Guest" => "Of",
-        "Clears" | "Looks" | "Writes" if !["Session", "Held"].contains(&name) => "User",
-        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" | "Inside" => "Form",
+        "Clears" | "Looks" | "Writes" if !["Session", "Held", "Saved"].contains(&name) => "User",
+        "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" | "Inside" | "Switch" => "Form",
         _ => "Does",
     };
     format!("{of}::{part}")

@@ -133,6 +133,27 @@ impl Machine {
         Ok(())
     }
 
+    /// On what memory holds; nothing is executed.
+    pub(super) fn saved_session(&self, cpu: &Cpu, of: Of, does: Does) -> Result<(), Error> {
+        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
+        let (slot, mut pin) = (&self.slots[which], Pin(cpu, Level::Task));
+        let context = slot.fpu.borrow();
+        self.call(Call::OpenSaved);
+        let session = context.open_saved(&mut pin)?;
+        self.line.step();
+        if matches!(does, Does::Reads | Does::ReadsThenWrites) {
+            self.judge(which, session.image(), "an image in memory");
+        }
+        if matches!(does, Does::Writes | Does::ReadsThenWrites) {
+            let mut session = session.make_memory_valid_write();
+            self.line.step();
+            let new = self.fresh();
+            session.image_mut().set(new);
+            slot.expected.set(new);
+        }
+        Ok(())
+    }
+
     fn named<C: fpu_core::SoftFloat>(&self, state: &TaskState<'_, C>) {
         self.call(Call::StateName);
         let right = match state {

@@ -1,6 +1,6 @@
 //! Restores that fail, and the plan and raw forms, where assembly does the steps.
 
-use fpu_core_loom::{raw, Error, RawFpu, RestoreFault};
+use fpu_core_loom::{raw, Error, RawFpu, RestoreFault, SwitchSteps};
 use std::{ptr::NonNull, rc::Rc, sync::Arc};
 
 use super::{
@@ -135,6 +135,69 @@ pub(super) fn out_by_plan(cpu: &Rc<Cpu>, task: &Task) {
 
 fn task_area(area: *mut u8) -> NonNull<u8> {
     NonNull::new(area).unwrap_or_else(|| panic!("a plan without area"))
+}
+
+/// They hold when assembly executes the steps of a switch from one task to another (I1, I3, I11).
+pub const STEPS: Model = Model {
+    name: "switch_steps",
+    guards: "I1 I3 I11",
+    bound: None,
+    interrupts: false,
+    floor: 80,
+    covers: &["a switch to itself", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
+            let [mut first, mut second] = [0, 1].map(|slot| &machine.slots[slot]);
+            if cpu.number == 1 {
+                std::mem::swap(&mut first, &mut second);
+            }
+            let Some(task) = first.take() else { return };
+            by_steps(cpu, None, Some(&task));
+            cpu.user(&task);
+            let Some(other) = second.take() else {
+                by_steps(cpu, Some(&task), Some(&task));
+                cover("a switch to itself");
+                cpu.user(&task);
+                by_steps(cpu, Some(&task), None);
+                return first.put(task);
+            };
+            by_steps(cpu, Some(&task), Some(&other));
+            cpu.user(&other);
+            by_steps(cpu, Some(&other), None);
+            // It is not what the registers hold.
+            cpu.run(&task);
+            cpu.hand_over(task, second);
+            first.put(other);
+        });
+    },
+};
+
+fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
+    let mut token = cpu.irq_off();
+    let (from, to) = (prev.map(|task| task.fpu.context()), next.map(|task| task.fpu.context()));
+    let steps = must(SwitchSteps::plan(&mut token, from, to), "plan of a switch");
+    if forgets(Embedder::SwitchSavesLate) {
+        cpu.registers.fill(KERNEL_DATA);
+    }
+    if let (Some(area), Some(prev)) = (NonNull::new(steps.save_to), prev) {
+        if !forgets(Embedder::SwitchForgetsSave) {
+            // SAFETY: S1: the area of a task that is alive (L5). S2: this thread is the CPU.
+            unsafe { cpu.registers.save(area) };
+        }
+        if !forgets(Embedder::SwitchForgetsCommit) {
+            // SAFETY: R1: the task runs here. R2: saved just now. (The word has more in it than the steps ask for.)
+            unsafe { raw::saved(word_of(prev)) };
+        }
+    }
+    if let (Some(area), Some(next)) = (NonNull::new(steps.restore_from.cast_mut()), next) {
+        if !forgets(Embedder::SwitchForgetsRestore) {
+            // SAFETY: S1, S2: likewise.
+            assert_eq!(unsafe { cpu.registers.restore(area) }, Ok(()));
+        }
+        // SAFETY: R1: the task is taken. R2: restored just now.
+        unsafe { raw::restored(word_of(next), &cpu.words().0) };
+    }
+    must(steps.done(&token, Ok(())), "a switch");
 }
 
 /// The same claims hold when assembly works on the two words itself (I1, I2).

@@ -136,6 +136,10 @@ rows! { EMBEDDER, Embedder(Embedder):
     CommitsWithoutRestore, "L1: the planned restore" => restore::PLAN, "I1", "stale registers", 0;
     CommitsAfterFailure, "L1: its success" => restore::PLAN, "I4", "undefined registers", 0;
     SavesLate, "L4: the save before other code" => restore::PLAN, "I3", "kernel residue", 0;
+    SwitchForgetsSave, "L5: the save of a switch's steps" => restore::STEPS, "I1", "stale registers", 0;
+    SwitchForgetsCommit, "L5: the commit of that save" => restore::STEPS, "I1", "unsaved state", 0;
+    SwitchForgetsRestore, "L5: the restore of a switch's steps" => restore::STEPS, "I1, I11", "residue", 0;
+    SwitchSavesLate, "L6: the save before other code" => restore::STEPS, "I3", "kernel residue", 0;
     RawForgetsCommit, "R2: `saved` after the save" => restore::RAW, "I1", "unsaved state elsewhere", 0;
 }
 
@@ -166,6 +170,7 @@ pub const MODELS: &[&Model] = &[
     &migrate::COPY,
     &restore::FAILED,
     &restore::PLAN,
+    &restore::STEPS,
     &restore::RAW,
     &power::OFFLINE,
     &power::OFFLINE_INTERRUPTED,

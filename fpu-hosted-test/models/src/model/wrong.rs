@@ -1,6 +1,6 @@
 //! Kernels that break the rules: what the core can see is reported, never restored.
 
-use fpu_core_loom::{session::TaskState, CpuLifecycle, Error, KernelFpu, KernelUnits};
+use fpu_core_loom::{session::TaskState, CpuLifecycle, Error, KernelFpu, KernelUnits, SwitchSteps};
 use loom::thread;
 use std::{rc::Rc, sync::Arc};
 
@@ -229,8 +229,11 @@ pub const ELSEWHERE: Model = Model {
                 reported(section, "section");
                 let session = task.fpu.open(&mut pin).map(drop);
                 reported(session, "session");
+                reported(task.fpu.open_saved(&mut pin).map(drop), "session on memory");
                 let nobody = pin.run_persistent(task.fpu.context(), None, || ());
                 reported(nobody, "persistent run");
+                let steps = SwitchSteps::plan(&mut cpu.irq_off(), None, told).map(drop);
+                reported(steps, "switch by steps");
                 let mut proof = Proof(cpu, task);
                 let stopped = task.fpu.stopped(&mut proof).map(drop);
                 reported(stopped, "debugger's access");

@@ -44,6 +44,23 @@ pub fn planned(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
     Ok(task.plan_user(cpu)?.steps().live)
 }
 
+pub fn switched(prev: &Task, next: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
+    Ok(SwitchSteps::plan(cpu, Some(prev.context()), Some(next.context()))?.live)
+}
+
+pub fn written_and_forked(
+    task: &Task,
+    child: &mut Task,
+    cpu: &mut VectorKernel,
+) -> Result<(), Error> {
+    match task.open_saved(cpu)? {
+        ReadSession::Both(session) => *session.invalidate_registers().image_mut() = 1,
+        memory => *memory.make_memory_valid_write().image_mut() = 1,
+    }
+    task.open_saved(cpu)?.fork_into(child);
+    Ok(())
+}
+
 pub fn debugger(task: &Task, proof: &mut Debugger) -> Result<(), Error> {
     let mut image = task.stopped(proof)?.make_memory_valid_write();
     *image.image_mut() = 1;
