@@ -4,7 +4,8 @@
 use fpu_core::{session::ReadSession, CpuLifecycle, Error, RawFpu, RestoreFault, SwitchSteps};
 use fpu_hosted_test::{
     doc::{new_task, Backend, Task},
-    sim::{Random, Registers, SimCpu, SimWords},
+    sim::{Registers, SimCpu, SimWords},
+    Random,
 };
 use std::{
     ptr::NonNull,
