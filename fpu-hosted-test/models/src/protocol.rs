@@ -2,9 +2,9 @@
 // the violation must be called, the fewest preemptions that lead to it; what the explorer makes of it; and the edits,
 // each of a piece that its file in `fpu-core/src` has exactly once.
 protocol! {
-    PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(3),
+    PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(2),
         "protocol/steps.rs": "unsafe { save(context, cpu, saved) };" => "context.word.publish(saved);";
-    PrepareForgetsMemory, "the mark after it" => switch::SWITCH, "I1", "unsaved state", 0, At(3),
+    PrepareForgetsMemory, "the mark after it" => switch::SWITCH, "I1", "unsaved state", 0, At(2),
         "protocol/steps.rs":
          "unsafe { save(context, cpu, saved) };" =>
          "unsafe { cpu.backend().save(context.area) };";
@@ -34,21 +34,21 @@ protocol! {
          "OnEntry::Mark(live) => {
          context.word.mark_live(live);" =>
          "OnEntry::Mark(_) => {";
-    ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(2),
+    ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
          "OnEntry::Load(live) => {" =>
          "OnEntry::Load(live) => {
          context.word.mark_live(live);";
-    ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(3),
+    ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(2),
         "protocol/steps.rs": "let fresh = current.next();" => "let fresh = current;";
-    ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(2),
+    ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
          "unsafe { load(context, cpu, live) }?;" =>
          "if let Err(why) = unsafe { load(context, cpu, live) } {
          context.word.publish(Word::both(live));
          return Err(why);
          }";
-    ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(2),
+    ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(1),
         "protocol/steps.rs": "fresh.set(cpu);" => "";
     ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
         "protocol/steps.rs": "fresh.set(cpu);" => "",
@@ -74,7 +74,7 @@ protocol! {
         "switch.rs": "closed.end_claims();" => "";
     AdoptSkipsMark, "the mark that they are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
-    SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(3),
+    SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),
         "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
     SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
         "section.rs":
@@ -180,7 +180,7 @@ protocol! {
         "session/open.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
          "Place::Elsewhere => TaskState::MemoryOnly(Session { task, closed, state: PhantomData }),";
-    WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(3),
+    WriteSkipsSave, "the save before a session reads memory" => section::SESSION, "I1", "stale registers", 0, At(2),
         "session/typed.rs":
          "unsafe { steps::save(self.task, self.closed.cpu(), word) };" =>
          "self.word().publish(word);";
@@ -220,9 +220,9 @@ protocol! {
          // As for a guard";
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
         "cpu.rs": ".map(|mut closed| closed.end_claims())" => ".map(drop)";
-    ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(3),
+    ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(2),
         "session/open.rs": "let state = self.open(cpu)?.make_memory_valid_read();" => "let state = self.open(cpu)?;";
-    ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(3),
+    ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(2),
         "session/open.rs": "child.word.publish(Word::NOWHERE);" => "child.word.publish(self.word.load());";
     ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
         "session/open.rs": "child.word.publish(Word::NOWHERE);" => "";
@@ -230,7 +230,7 @@ protocol! {
         "task.rs": "unsafe { backend.write_initial(task.base()) };" => "";
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0, At(2),
         "task.rs": "self.word.publish(Word::NOWHERE);" => "";
-    CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0, At(5),
+    CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0, At(4),
         "protocol/steps.rs":
          "let fresh = current.next();" =>
          "let fresh = if current.is_open() { current.next().open() } else { current.next() };";
