@@ -96,7 +96,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(task)
     }
 
-    /// Where it is: what [`Event`](crate::Event) calls its context.
+    /// Where it is: what [`Event`](crate::observe::Event) calls its context.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
