@@ -27,7 +27,8 @@ const CORE: [&[&str]; 3] = [
     &["cpu", "deferred", "raw", "section", "session", "stopped", "switch", "task", "verify"],
 ];
 
-/// Every crate with more than one file of its own.
+/// Crates of several files. Not the models and not the kernel that boots: there CPUs, tasks and the interrupts that
+/// strike them call each other.
 const CRATES: [&str; 5] =
     ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-hosted-test/suite", "examples"];
 
