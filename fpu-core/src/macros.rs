@@ -15,7 +15,8 @@
 /// | `context: \|w\| ..` | `Stopped` | the task's [`context`](crate::TaskFpu::context) |
 ///
 /// The entries stand in this order, each with a comma behind it. `w` is `&self`, and `_` where it is not needed. A type
-/// with lifetimes is written with `'_`; for a type with other parameters write the impls by hand.
+/// with lifetimes is written with `'_`; for a type with other parameters write the impls by hand. No attribute or doc
+/// comment stands before an impl: `#[cfg]` goes on a whole `witness!`.
 ///
 /// ```
 /// use core::marker::PhantomData;
@@ -119,4 +120,27 @@ macro_rules! witness {
         $crate::witness! { $($rest)* }
     };
     () => {};
+    (# $($rest:tt)*) => {
+        ::core::compile_error!(
+            "witness!: no attribute or doc comment stands before an impl: write `//`, or put `#[cfg]` on the whole `witness!`"
+        );
+    };
+    (unsafe impl Stopped $($rest:tt)*) => {
+        ::core::compile_error!(
+            "witness!: `unsafe impl Stopped for Type` has these entries in this order, each with a comma: \
+            `backend: B = |w| ..`, `context: |w| ..`"
+        );
+    };
+    (unsafe impl Pinned $($rest:tt)*) => {
+        ::core::compile_error!(
+            "witness!: `unsafe impl Pinned for Type` (or `Pinned + Exclusive + SoftFloat`) has these entries in this order, \
+            each with a comma: `backend: B = |w| ..`, `words: W = |w| ..`; \
+            then, where wanted, `level: |w| ..`, `observe: |w, event| ..`"
+        );
+    };
+    ($($rest:tt)*) => {
+        ::core::compile_error!(
+            "witness!: each impl begins with `unsafe impl Pinned` or `unsafe impl Stopped`"
+        );
+    };
 }

@@ -15,7 +15,7 @@ use fpu_hosted_test::{
 type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
 
 /// Every operation that can be refused, each with the weakest witness it takes.
-const OPERATIONS: [Operation; 17] = [
+const OPERATIONS: [Operation; 20] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(&cpu.irqs_off())),
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
     ("switch_in", |cpu, task| task.switch_in(&mut cpu.irqs_off())),

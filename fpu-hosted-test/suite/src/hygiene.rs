@@ -44,7 +44,13 @@ pub fn check(suite: &Suite) -> Outcome {
         }
         if file.ends_with(".rs") {
             match std::fs::read_to_string(suite.root.join(file)) {
-                Ok(text) => wrong.extend(of_file(file, &text)),
+                Ok(text) => {
+                    wrong.extend(of_file(file, &text));
+                    let path = suite.root.join(file);
+                    let beside = path.parent().unwrap_or(&suite.root);
+                    let lost = included(&text).into_iter().filter(|i| !beside.join(i).is_file());
+                    wrong.extend(lost.map(|target| format!("{file}: includes no file `{target}`")));
+                }
                 // Deleted but not yet committed.
                 Err(_) if !suite.root.join(file).exists() => {}
                 Err(why) => wrong.push(format!("{file}: {why}")),
@@ -77,6 +83,12 @@ fn of_file(file: &str, text: &str) -> Vec<String> {
         }
     }
     wrong
+}
+
+/// The files that `include_str!` names, from the directory of the source. A guide's is a link to a page.
+fn included(text: &str) -> Vec<&str> {
+    let calls = text.split(concat!("include", "_str!(\"")).skip(1);
+    calls.filter_map(|rest| rest.split('"').next()).collect()
 }
 
 /// What a page quotes of a file is what the file says: page, kind of block, file. Rust is quoted whole, output
@@ -182,6 +194,16 @@ mod tests {
         assert_eq!(misquoted("no quotes", "rust", source).len(), 1);
         assert_eq!(misquoted("```text\nfn f() {\n}\n```", "text", source), [""; 0], "by the line");
         assert_eq!(misquoted("```text\nfn f()\n```", "text", source).len(), 1, "whole lines");
+    }
+
+    #[test]
+    fn included_files_are_found() {
+        let source =
+            concat!("#[doc = include", "_str!(\"../a.md\")]\nmod m;\nf(include", "_str!(\"b.s\"))");
+        assert_eq!(included(source), ["../a.md", "b.s"]);
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let lib = std::fs::read_to_string(own.join("lib.rs")).unwrap();
+        assert!(!included(&lib).is_empty() && included(&lib).iter().all(|f| own.join(f).is_file()));
     }
 
     #[test]

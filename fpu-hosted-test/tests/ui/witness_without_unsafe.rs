@@ -1,5 +1,5 @@
-// error: no rules expected
-// expect: no rules expected
+// error: each impl begins with
+// expect: `unsafe impl Pinned` or `unsafe impl Stopped`
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;
