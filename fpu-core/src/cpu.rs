@@ -183,12 +183,7 @@ pub trait CpuLifecycle: Pinned {
     where
         Self: Sized,
     {
-        let ended = Closed::new(self, gate::SESSION).map(|mut closed| closed.end_claims());
-        if let Err(Error::Exhausted) = ended {
-            // The claim ends without a stamp.
-            closed::use_up(self.words());
-        }
-        ended?;
+        closed::invalidate(self)?;
         self.observe(Event { kind: EventKind::Invalidated, context: 0 });
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A CPU's coming and going, interrupted at every step: no stamp is issued twice, and a CPU on which a guard
+//! A CPU that comes online and goes offline, interrupted at every step: no stamp is issued twice, and a CPU on which a guard
 //! was forgotten goes on refusing.
 
 use fpu_core::{session::TaskState, CpuLifecycle, Error, KernelFpu, KernelUnits};
@@ -127,6 +127,126 @@ fn a_cpu_on_which_a_guard_was_forgotten_stays_refusing() {
             assert_eq!(entered, Err(Error::Busy), "{what}");
         }
         assert!(noticed > 0, "{name}: noticed none of {forgotten} forgotten sessions");
+    }
+}
+
+/// What `call` comes to on a CPU, and what an interrupt's `fpu_offline` or `fpu_online` comes to, at each of its steps.
+fn beside_each_step(
+    offline: bool,
+    call: Lifecycle,
+    handler: impl Fn(&SimCpu, &Task),
+    check: impl Fn(&SimCpu, &Task, Result<(), Error>, &str),
+) {
+    for at in 1.. {
+        let (cpu, guest) = (SimCpu::online(0), new_task());
+        if offline {
+            cpu.preempt_off().fpu_offline().expect("no task is current");
+        }
+        let handle = || handler(&cpu, &guest);
+        let (done, injection) = cpu.inject(at, Interrupt::Maskable, &handle, || call(&cpu));
+        if at > injection.steps {
+            assert!(at > 4, "only {at} steps");
+            return;
+        }
+        check(&cpu, &guest, done, &format!("interrupt at step {at}: {done:?}"));
+    }
+}
+
+/// An interrupt brings the CPU online, and a guest's claim is younger than the word that the interrupted call has seen.
+#[test]
+fn an_interrupt_comes_online_first() {
+    let handler = |cpu: &SimCpu, guest: &Task| {
+        if online(cpu, 0).is_err() {
+            return;
+        }
+        let run = || cpu.fpu().load(&Registers::pattern(9, u64::MAX));
+        cpu.interrupted().run_persistent(guest.context(), None, run).expect("the CPU is open");
+    };
+    beside_each_step(
+        true,
+        |cpu| online(cpu, 0),
+        handler,
+        |cpu, guest, done, what| {
+            assert!(matches!(done, Ok(()) | Err(Error::CpuOnline)), "{what}");
+            if !guest.registers_valid(&cpu.irqs_off()) {
+                never_claims(cpu, guest, what);
+            }
+            enter(cpu, guest);
+            let found = cpu.fpu().registers();
+            let expect = [Registers::initial(), Registers::pattern(9, u64::MAX)];
+            assert!(expect.contains(&found), "{what}");
+            assert!(done.is_ok() || found == expect[1], "{what}");
+            leave(cpu, guest);
+            assert_eq!(cpu.preempt_off().fpu_offline(), Ok(()), "{what}");
+        },
+    );
+}
+
+/// An interrupt brings the CPU online and forgets a guard: the CPU refuses, nothing worse.
+#[test]
+fn an_interrupt_comes_online_and_forgets() {
+    let handler = |cpu: &SimCpu, guest: &Task| {
+        let _ = online(cpu, 0).is_ok() && forgets(cpu, guest);
+    };
+    beside_each_step(
+        true,
+        |cpu| online(cpu, 0),
+        handler,
+        |cpu, guest, _, what| {
+            if cpu.preempt_off().with_kernel_fpu(None, KernelUnits::ALL, || ()).is_ok() {
+                return never_claims(cpu, guest, what);
+            }
+            for (_, again) in CALLS {
+                assert_eq!(again(cpu), Err(Error::Busy), "{what}");
+            }
+            assert_eq!(online(cpu, 0), Err(Error::CpuOnline), "{what}");
+        },
+    );
+}
+
+/// An interrupt takes the CPU offline: it is offline then, and can come back.
+#[test]
+fn an_interrupt_goes_offline_first() {
+    let calls = CALLS.into_iter().chain([(
+        "section",
+        (|cpu| cpu.preempt_off().with_kernel_fpu(None, KernelUnits::ALL, || ())) as Lifecycle,
+    )]);
+    for (name, call) in calls {
+        let handler = |cpu: &SimCpu, _: &Task| {
+            let gone = cpu.interrupted().fpu_offline();
+            assert!(
+                matches!(gone, Ok(()) | Err(Error::Busy | Error::CpuOffline)),
+                "{name}: {gone:?}"
+            );
+        };
+        beside_each_step(false, call, handler, |cpu, _, done, what| {
+            assert!(matches!(done, Ok(()) | Err(Error::CpuOffline)), "{name}, {what}");
+            if cpu.preempt_off().with_kernel_fpu(None, KernelUnits::ALL, || ()).is_err() {
+                assert_eq!(
+                    cpu.preempt_off().fpu_offline(),
+                    Err(Error::CpuOffline),
+                    "{name}, {what}"
+                );
+                assert_eq!(online(cpu, 0), Ok(()), "{name}, {what}");
+            }
+            enter(cpu, &new_task());
+        });
+    }
+}
+
+/// A CPU that could not come online is as it was.
+#[test]
+fn a_refused_online_changes_nothing() {
+    use fpu_core::CpuWords;
+    let cpu = SimCpu::offline();
+    let words = || (cpu.words().resident(), cpu.words().gate());
+    for _ in 0..2 {
+        let before = words();
+        assert_eq!(online(&cpu, fpu_core::MAX_CPUS), Err(Error::InvalidCpu));
+        assert_eq!(words(), before);
+        assert_eq!(online(&cpu, 0), Ok(()));
+        assert_eq!(cpu.preempt_off().fpu_offline(), Ok(()));
+        assert_eq!(cpu.preempt_off().invalidate_registers(), Err(Error::CpuOffline));
     }
 }
 

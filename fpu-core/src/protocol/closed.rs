@@ -84,8 +84,8 @@ fn refuse_nmi<C: Pinned + ?Sized>(cpu: &C) -> Result<(), Error> {
 
 /// Shuts the gate, and returns the word behind it.
 ///
-/// An interrupt before the gate is set can run a whole section; an interrupt after that is refused.
-/// So `close` reads the word behind the gate, and a plain load and store are enough.
+/// An interrupt before the gate is set can run a whole section, or take the CPU offline; an interrupt after
+/// that is refused. So the word is read behind the gate, and a plain load and store are enough.
 #[inline]
 fn shut<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     match cpu.gate() {
@@ -95,7 +95,13 @@ fn shut<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     }
     set_gate(cpu, by);
     compiler_fence(Ordering::SeqCst);
-    Ok(Stamp::of(cpu))
+    let found = Stamp::of(cpu);
+    if found.is_offline() {
+        // An interrupt has just taken the CPU offline.
+        set_gate(cpu, gate::OFFLINE);
+        return Err(Error::CpuOffline);
+    }
+    Ok(found)
 }
 
 /// Shuts the gate and closes the word; the stamp with which to open it again.
@@ -129,7 +135,23 @@ pub(crate) fn come_online<C: Pinned + ?Sized>(cpu: &C, number: u32) -> Result<()
     if cpu.gate() != gate::OFFLINE {
         return Err(Error::CpuOnline);
     }
-    open(cpu, Stamp::of(cpu).online(number)?);
+    set_gate(cpu, gate::SESSION);
+    compiler_fence(Ordering::SeqCst);
+    let found = Stamp::of(cpu);
+    if !found.is_offline() {
+        // An interrupt has just brought the CPU online. Where the interrupt forgot a guard, the CPU stays closed.
+        if !found.left_closed() {
+            set_gate(cpu, gate::OPEN);
+        }
+        return Err(Error::CpuOnline);
+    }
+    match found.online(number) {
+        Ok(stamp) => open(cpu, stamp),
+        Err(why) => {
+            set_gate(cpu, gate::OFFLINE);
+            return Err(why);
+        }
+    }
     Ok(())
 }
 
@@ -149,9 +171,21 @@ pub(crate) fn go_offline<C: Pinned>(cpu: &C) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends the claims on a CPU that has no stamp left: nothing can be loaded there any more.
-pub(crate) fn use_up<W: CpuWords>(cpu: &W) {
-    Stamp::of(cpu).used_up().set(cpu);
+/// Ends the claims on a CPU. With [`Error::Exhausted`] too: nothing can be loaded there any more.
+pub(crate) fn invalidate<C: Pinned>(cpu: &C) -> Result<(), Error> {
+    refuse_nmi(cpu)?;
+    let cpu = cpu.words();
+    let found = shut(cpu, gate::SESSION)?;
+    if found.none_left() {
+        open(cpu, found.used_up());
+        return Err(Error::Exhausted);
+    }
+    if found.left_closed() {
+        // Forgotten by an interrupt, as in `close`. The CPU stays closed.
+        return Err(Error::Busy);
+    }
+    open(cpu, found.next());
+    Ok(())
 }
 
 #[cfg(test)]

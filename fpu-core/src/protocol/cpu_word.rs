@@ -4,12 +4,11 @@
 //! the stamp   bit 63       open: a context's word can match it
 //!             bits 15..62  count of the stamps issued
 //!             bits 1..14   CPU number + 1
-//!             bit 0        0
+//!             bit 0        the CPU was taken offline; 0 while it is online
 //! ```
 //!
 //! A new stamp is issued by adding to the count, so no stamp is issued twice, and no two CPUs share a range. A word
-//! that
-//! is not open (0, at first) equals no context's word, and adding to it does not open it; adding to the last
+//! that is not open (0, at first) equals no context's word, and adding to it does not open it; adding to the last
 //! open one carries out of it. So one sign test covers "never online", "offline", "section open", "session open" and
 //! "all stamps issued".
 //!
@@ -22,6 +21,8 @@ use crate::{
 
 const STEP: u64 = 1 << 15;
 const OPEN: u64 = 1 << 63;
+/// The CPU was taken offline. The gate cannot say so to code that has stored to it since it was read.
+const GONE: u64 = 1;
 /// Where the CPU's number is, in a context's word too.
 pub(super) const ID_MASK: u64 = (STEP - 1) & !1;
 /// Highest CPU word from which a section or session may still issue a stamp. Only claims of the hot
@@ -101,6 +102,10 @@ impl Stamp {
     pub(super) const fn left_closed(self) -> bool {
         !self.is_open() && !self.none_left()
     }
+    /// Is it the word of a CPU that was never online, or was taken offline?
+    pub(super) const fn is_offline(self) -> bool {
+        self.0 == 0 || self.0 & GONE != 0
+    }
     /// The word of a CPU whose claims end although no stamp is left: the word matches no context and refuses
     /// for ever.
     pub(super) const fn used_up(self) -> Self {
@@ -115,12 +120,14 @@ impl Stamp {
         if self.0 & ID_MASK != id {
             return Ok(Self(OPEN | id));
         }
-        self.open().another()
+        let back = Self(self.0 & !GONE).open();
+        back.another()
     }
     /// The word of a CPU that goes offline: closed, with room for one step. Where none is left, one that
     /// [`online`](Self::online) refuses. Coming back takes another stamp, so either alone would end all claims.
     pub(super) fn offline(self) -> Self {
-        self.another().unwrap_or(self.used_up()).closed()
+        let after = self.another().unwrap_or(self.used_up()).closed();
+        Self(after.0 | GONE)
     }
 }
 

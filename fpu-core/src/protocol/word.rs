@@ -95,7 +95,8 @@ pub(crate) enum Place {
 pub(crate) struct Compared(u64);
 
 impl Compared {
-    /// A CPU's bit 0 is 0, so that of the difference is the context's own.
+    /// Bit 0 of a CPU's word is 0 while the CPU is online, so that of the difference is the context's own. An offline
+    /// CPU refuses a context in any place, with the same error.
     #[inline(always)]
     pub(crate) const fn place(self) -> Place {
         match self.0 {

@@ -220,9 +220,37 @@ protocol! {
         "protocol/closed.rs": "found.offline().set(cpu);" => "";
     OfflineReadsBeforeGate, "the order of gate and word in going offline" => power::OFFLINE_INTERRUPTED, "I2", "undefined registers", 0, At(1),
         "protocol/closed.rs":
-         "let found = shut(cpu, gate::SESSION)?;" =>
+         "let found = shut(cpu, gate::SESSION)?;
+         if found.left_closed() {" =>
          "let found = Stamp::of(cpu);
-         shut(cpu, gate::SESSION)?;";
+         shut(cpu, gate::SESSION)?;
+         if found.left_closed() {";
+    OnlineReadsBeforeGate, "the order of gate and word in coming online" => [SCENARIO], "I2", "a stamp goes back", At(2),
+        "protocol/closed.rs":
+         "set_gate(cpu, gate::SESSION);
+         compiler_fence(Ordering::SeqCst);
+         let found = Stamp::of(cpu);" =>
+         "let found = Stamp::of(cpu);
+         set_gate(cpu, gate::SESSION);
+         compiler_fence(Ordering::SeqCst);";
+    OnlineRefusedStaysClosed, "the gate of a CPU that could not come online" => [SCENARIO], "liveness", "is left with the gate at 3", At(3),
+        "protocol/closed.rs":
+         "set_gate(cpu, gate::OFFLINE);
+         return Err(why);" =>
+         "return Err(why);";
+    ShutTrustsGate, "the look at the word of a CPU that an interrupt has taken offline" => [SCENARIO], "liveness", "is left with the gate at", At(1),
+        "protocol/closed.rs":
+         "if found.is_offline() {
+         // An interrupt" =>
+         "if false {
+         // An interrupt";
+    InvalidateReadsBeforeGate, "the order of gate and word in an invalidation" => [SCENARIO], "I2", "a stamp goes back", At(1),
+        "protocol/closed.rs":
+         "let found = shut(cpu, gate::SESSION)?;
+         if found.none_left() {" =>
+         "let found = Stamp::of(cpu);
+         shut(cpu, gate::SESSION)?;
+         if found.none_left() {";
     OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0, At(2),
         "protocol/closed.rs":
          "if found.left_closed() {
@@ -230,7 +258,7 @@ protocol! {
          "if false {
          // As for a guard";
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
-        "cpu.rs": ".map(|mut closed| closed.end_claims())" => ".map(drop)";
+        "protocol/closed.rs": "open(cpu, found.next());" => "open(cpu, found);";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(2),
         "session/open.rs":
          "self.open(cpu)?.make_memory_valid_read().fork_into(child);" =>
@@ -293,12 +321,7 @@ protocol! {
     IdleReleasesNothing, "the giving up itself" => [COST], "idle", "the wrong answer before a sleep", At(1),
         "cpu.rs": "unsafe { closed.cpu().backend().release() };" => "";
     InvalidateStaysClosed, "the reopening after an invalidation" => power::RESUME, "liveness", "Busy", 0, At(1),
-        "cpu.rs":
-         ".map(|mut closed| closed.end_claims());" =>
-         ".map(|mut closed| {
-         closed.end_claims();
-         core::mem::forget(closed);
-         });";
+        "protocol/closed.rs": "open(cpu, found.next());" => "found.next().closed().set(cpu);";
     OpenRefusesWhileClosed, "the reopening before a session's refusal is told apart" => wrong::ELSEWHERE, "I1", "not reported: session", 0, At(1),
         "session/open.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
@@ -348,13 +371,13 @@ protocol! {
          self.word.mark_nowhere();";
     LastStampTaken, "one of the stamps kept back" => [SCENARIO], "I2", "a stamp goes back", At(5),
         "protocol/cpu_word.rs": "0u64.wrapping_sub(3 * STEP)" => "0u64.wrapping_sub(2 * STEP)";
-    OfflineTakesNoStep, "the stamp taken by going offline" => [SCENARIO], "I2", "a stamp goes back", At(6),
+    OfflineTakesNoStep, "the stamp taken by going offline" => [SCENARIO], "I2", "a stamp goes back", At(5),
         "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()";
     OnlineTakesNoStep, "the stamp taken by coming back" => [SCENARIO], "I2", "wrong contents", At(4),
-        "protocol/cpu_word.rs": "self.open().another()" => "Ok(self.open())";
+        "protocol/cpu_word.rs": "back.another()" => "Ok(back)";
     OfflineAndBackTakeNoStep, "both" => power::OFFLINE, "I2", "undefined registers", 0, At(2),
         "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()",
-        "protocol/cpu_word.rs": "self.open().another()" => "Ok(self.open())";
+        "protocol/cpu_word.rs": "back.another()" => "Ok(back)";
     ClaimEndRelaxed, "the release of the end of a claim" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
         "session/typed.rs":
          "self.drop_claim();

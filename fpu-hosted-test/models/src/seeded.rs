@@ -39,9 +39,19 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         | "SectionMarksBeforeSave"
         | "SaveMarksFirst"
         | "ResetMarksLate" => Bounds { depth, ..Bounds::OTHERS },
-        "LastStampTaken" | "OfflineTakesNoStep" | "OnlineTakesNoStep" => {
+        "LastStampTaken" | "OnlineTakesNoStep" | "OnlineRefusedStaysClosed" => {
             Bounds { cpus: 1, tasks: 1, stamps: Some(6), depth, ..Bounds::SUITE }
         }
+        // A claim on the CPU without a stamp left must be tried for a task that is live on another.
+        "OfflineTakesNoStep" => Bounds {
+            tasks: 1,
+            interrupts: false,
+            forgotten: false,
+            lifecycle: false,
+            stamps: Some(1),
+            depth,
+            ..Bounds::SUITE
+        },
         _ => Bounds { depth, ..Bounds::SUITE },
     }
 }

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         let flags = [
             ("interrupts", &mut bounds.interrupts),
             ("forgotten", &mut bounds.forgotten),
+            ("lifecycle", &mut bounds.lifecycle),
             ("others", &mut bounds.others),
             ("moves", &mut bounds.moves),
         ];
@@ -62,6 +63,7 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
   --stamps N          N stamps are left to each CPU
   --[no-]interrupts   an interrupt at each step of each operation (on)
   --[no-]forgotten    an interrupt that forgets a guard (on)
+  --[no-]lifecycle    an interrupt that takes the CPU offline or brings it online (on)
   --[no-]others       another CPU's whole operation at each step, interrupts off or not (off)
   --[no-]moves        contexts change places in memory (off)
   --help              this text

@@ -97,11 +97,14 @@ impl Machine {
         let own = (usize::from(step.cpu) == c && done.is_ok()).then_some(step.op);
         let does = |ops: &[Op]| [own, by_other].iter().flatten().any(|op| ops.contains(op));
         let comes = does(&[Op::Online, Op::OnlineAnew]);
-        let right = if was.gate == GATES[0] {
+        let stays = is.gate == GATES[1] && (is.open || is.left <= RESERVE);
+        let gone = is.gate == GATES[0] && !is.open;
+        let irq = usize::from(step.cpu) == c && step.irq.is_some_and(|(_, irq)| irq.is_lifecycle());
+        let right = if irq && (was.gate == GATES[0] || was.is_open()) {
+            stays || gone
+        } else if was.gate == GATES[0] {
             is.gate == GATES[0] && own != Some(Op::Online) || comes && is.is_open()
         } else if was.is_open() {
-            let stays = is.gate == GATES[1] && (is.open || is.left <= RESERVE);
-            let gone = is.gate == GATES[0] && !is.open;
             stays && own != Some(Op::Offline) || does(&[Op::Offline]) && gone
         } else {
             true

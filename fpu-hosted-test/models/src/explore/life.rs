@@ -46,7 +46,10 @@ impl Machine {
             Op::Offline => {
                 self.call(Call::Offline);
                 pin.fpu_offline()?;
-                lost();
+                // Unless an interrupt has brought it online.
+                if cpu.words.fpu.gate() == 0 {
+                    lost();
+                }
             }
             _ => {
                 self.call(Call::Online);

@@ -16,6 +16,10 @@ pub enum Irq {
     SectionThenGuest,
     /// A session of the guest that is loaded three times and never ended.
     Forgets,
+    /// Brings an offline CPU online; then a section and the guest.
+    Online,
+    /// Takes the CPU offline, where no task is current.
+    Offline,
     /// Non-maskable, at every step: everything it tries is refused.
     Nmi,
     /// No interrupt: another CPU's operation, from its beginning to its end.
@@ -32,6 +36,10 @@ pub enum Irq {
 }
 
 impl Irq {
+    /// Can it be that the CPU is offline, or online, that was not?
+    pub(super) fn is_lifecycle(self) -> bool {
+        matches!(self, Irq::Online | Irq::Offline)
+    }
     /// Does it come from another CPU, so that interrupts off do not keep it away?
     pub(super) fn is_from_another(self) -> bool {
         matches!(self, Irq::Other { .. } | Irq::Attempt)

@@ -17,7 +17,7 @@ use super::{
     line::{Irq, Line},
     ops::Op,
     state::{ContextState, CpuState, State},
-    words::{left, resident, Claim, PLENTY, RESERVE},
+    words::{left, number, resident, Claim, GONE, PLENTY, RESERVE},
 };
 
 /// A context and what it must hold.
@@ -147,7 +147,7 @@ impl Machine {
     pub(super) fn load(&self, state: &State) {
         let mut residents = [0; super::state::CPUS];
         for (c, (cpu, to)) in self.cpus.iter().zip(&state.cpus).enumerate() {
-            residents[c] = resident(c, to.open, to.left);
+            residents[c] = resident(c, to.open, to.left) | if to.gate == 0 { GONE } else { 0 };
             // SAFETY: words that this crate would have left in that state.
             unsafe {
                 cpu.words.fpu.set_resident(residents[c]);
@@ -301,6 +301,21 @@ impl Machine {
             std::mem::forget(state);
             return self.forgot.set(true);
         }
+        if irq == Irq::Offline {
+            return match pin.fpu_offline() {
+                Ok(()) => cpu.registers.change(TORN),
+                Err(why) => refused(why),
+            };
+        }
+        if irq == Irq::Online {
+            if cpu.words.fpu.gate() != 0 {
+                return;
+            }
+            // SAFETY: O1: the CPU keeps its number to itself. O2: its words are kept.
+            if let Err(why) = unsafe { pin.fpu_online(number(cpu.words.fpu.resident())) } {
+                return refused(why);
+            }
+        }
         match pin.kernel_fpu(told, KernelUnits::ALL) {
             Ok(section) => {
                 self.computes(cpu);
@@ -308,7 +323,7 @@ impl Machine {
             }
             Err(why) => refused(why),
         }
-        if let (Irq::SectionThenGuest, Some(guest)) = (irq, guest) {
+        if let (Irq::SectionThenGuest | Irq::Online, Some(guest)) = (irq, guest) {
             let run = || self.runs(cpu, self.guest(), User::Writes, "a run in an interrupt");
             if let Err(why) = pin.run_persistent(guest.context(), told, run) {
                 refused(why);

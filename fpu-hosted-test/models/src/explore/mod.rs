@@ -70,6 +70,8 @@ pub struct Bounds {
     pub interrupts: bool,
     /// An interrupt that opens a session, loads it three times, and forgets it.
     pub forgotten: bool,
+    /// An interrupt that brings the CPU online, or takes it offline, at each step of each operation that allows one.
+    pub lifecycle: bool,
     /// A whole operation of another CPU at each step of each operation, and its attempt to take what is in use.
     pub others: bool,
     /// Contexts change places in memory.
@@ -89,6 +91,7 @@ impl Bounds {
         tasks: 2,
         interrupts: true,
         forgotten: true,
+        lifecycle: true,
         others: false,
         moves: false,
         stamps: None,
@@ -97,7 +100,7 @@ impl Bounds {
     };
     /// What the suite runs with another CPU's operations.
     pub const OTHERS: Self =
-        Self { interrupts: false, forgotten: false, others: true, ..Self::SUITE };
+        Self { interrupts: false, forgotten: false, lifecycle: false, others: true, ..Self::SUITE };
 }
 
 /// Something that must not be, and the shortest way there.
@@ -158,11 +161,13 @@ pub struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { cpus, tasks, interrupts, forgotten, others, moves, stamps, .. } = self.bounds;
+        let Bounds { cpus, tasks, interrupts, forgotten, lifecycle, others, moves, stamps, .. } =
+            self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
         let extras = [
             (interrupts, "an interrupt at each step"),
             (forgotten, "forgotten guards"),
+            (lifecycle, "online and offline in an interrupt"),
             (others, "another CPU's operation at each step"),
             (moves, "moves in memory"),
         ];

@@ -70,6 +70,9 @@ impl Search {
         if bounds.interrupts {
             irqs.extend([Irq::Section, Irq::SectionThenGuest]);
         }
+        if bounds.lifecycle {
+            irqs.extend([Irq::Online, Irq::Offline]);
+        }
         if bounds.forgotten {
             irqs.push(Irq::Forgets);
         }
@@ -159,6 +162,9 @@ impl Search {
             }
             for i in 0..self.irqs.len() {
                 let irq = self.irqs[i];
+                if irq.is_lifecycle() && !could_come(irq, step, &state) {
+                    continue;
+                }
                 if irq != Irq::Section && (step.op.fails() || step.op.of_guest()) {
                     continue;
                 }
@@ -314,6 +320,19 @@ fn moves(bounds: Bounds) -> Vec<Move> {
     moves
 }
 
+/// Could an interrupt of this operation find the CPU offline, or online without a current task?
+fn could_come(irq: Irq, step: Move, state: &State) -> bool {
+    let cpu = &state.cpus[usize::from(step.cpu)];
+    let offline = cpu.gate == 0;
+    match irq {
+        Irq::Online => offline || step.op == Op::Offline,
+        _ => {
+            let comes = matches!(step.op, Op::Online | Op::OnlineAnew);
+            cpu.current.is_none() && (!offline || comes)
+        }
+    }
+}
+
 /// One move; what was wrong with it.
 fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     let before = machine.state();
@@ -329,7 +348,12 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     if let Err(why) = done {
         let cpu = before.cpus[usize::from(step.cpu)];
         let open = cpu.gate == GATE_OPEN && cpu.open;
-        if !machine.rightly_refused(step.op, cpu.gate, open, cpu.left, why) {
+        let by_irq = match step.irq {
+            Some((_, Irq::Online)) => why == Error::CpuOnline,
+            Some((_, Irq::Offline)) => why == Error::CpuOffline,
+            _ => false,
+        };
+        if !by_irq && !machine.rightly_refused(step.op, cpu.gate, open, cpu.left, why) {
             machine.line.report(|| format!("refused: {why:?}"));
         }
         let interrupted = step.irq.is_some_and(|(_, irq)| irq != Irq::Nmi);

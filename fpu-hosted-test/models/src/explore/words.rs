@@ -4,6 +4,8 @@
 const STEP: u64 = 1 << 15;
 /// The CPU's word is open.
 pub(super) const OPEN: u64 = 1 << 63;
+/// The CPU was taken offline.
+pub(super) const GONE: u64 = 1;
 /// Memory is valid.
 pub(super) const MEMORY: u64 = 1;
 const ID_MASK: u64 = (STEP - 1) & !MEMORY;
@@ -92,9 +94,9 @@ impl Claim {
         match self {
             Self::Nowhere => NOWHERE,
             Self::On { cpu, ahead, memory } => {
-                (residents[cpu] | OPEN) + u64::from(ahead) * STEP + u64::from(memory)
+                (residents[cpu] & !GONE | OPEN) + u64::from(ahead) * STEP + u64::from(memory)
             }
-            Self::Lost { cpu } => (residents[cpu] | OPEN) - STEP,
+            Self::Lost { cpu } => (residents[cpu] & !GONE | OPEN) - STEP,
         }
     }
 }
