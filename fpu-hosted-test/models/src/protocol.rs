@@ -150,7 +150,7 @@ protocol! {
         "deferred.rs":
          "word.publish(Word::from_bits(self.steps.saved));" =>
          "word.mark_live(Stamp::from_bits(self.steps.saved));";
-    SwitchSkipsSave, "the save from a switch's steps" => restore::STEPS, "I1", "unsaved state", 0, At(3),
+    SwitchSkipsSave, "the save from a switch's steps" => restore::STEPS, "I1", "unsaved state", 0, At(2),
         "deferred/switch.rs": "if let (true, Some(prev)) = (saves, prev) {" => "if let (true, Some(prev)) = (false, prev) {";
     SwitchKeepsStamp, "the new stamp for a switch's load" => restore::STEPS, "I1, I2", "another task's residue", 0, At(2),
         "protocol/steps.rs": "stamp.set(cpu);" => "";
@@ -214,7 +214,7 @@ protocol! {
         "stopped.rs": "self.task.word.publish(Word::NOWHERE);" => "";
     StoppedIgnoresLive, "the refusal of a task that runs" => wrong::STOPS, "I1", "Causality violation", 0, At(1),
         "stopped.rs": "if !w.in_memory() {" => "if false {";
-    OnlineResetsCounter, "the count kept over offline" => power::OFFLINE, "I2", "another task's residue", 0, At(2),
+    OnlineResetsCounter, "the count kept over offline" => power::OFFLINE, "I2", "another task's residue", 0, At(1),
         "protocol/cpu_word.rs": "if self.0 & ID_MASK != id {" => "if true {";
     OfflineKeepsOpen, "the closing of an offline CPU" => power::OFFLINE, "I2", "offline CPU used", 0, At(1),
         "protocol/closed.rs": "found.offline().set(cpu);" => "";
@@ -330,7 +330,7 @@ protocol! {
         "section.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
          "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
-    LiveHereIsLost, "the comparison that tells a live context from a lost one" => [REASON], "I1", "not refused: a run", At(1),
+    LiveHereIsLost, "the comparison that tells a live context from a lost one" => [REASON], "I1", "not refused: run_persistent", At(1),
         "protocol/word.rs": "_ if w == cpu.resident() => 4," => "";
     PersistentIgnoresNmi, "the refusal of a persistent run in an NMI, ahead of all others" => section::NMI, "I5", "wrong error: in an NMI", 0, At(2),
         "section.rs": "if self.level() == Level::Nmi {" => "if false {";
