@@ -24,7 +24,7 @@ use crate::{
 fn setup(args: &Args) -> Result<Setup, String> {
     let classes = Classes::detect();
     let (plan, classes) = if args.rung == Some(SaveInstruction::Fxsave) {
-        // SAFETY: X1: the tasks then use x87 and SSE only; compiled code, which may use more, runs
+        // SAFETY: C23: the tasks then use x87 and SSE only; compiled code, which may use more, runs
         // between scripts, and what it leaves there is no task's.
         let plan = unsafe { Plan::detect_user_without(!Components::LEGACY) };
         (plan, Classes::BASE)

@@ -52,7 +52,7 @@ impl Worker<'_> {
                 (Kind::Out, Some(slot)) => {
                     if slot.saved_on_entry.load(Ordering::Relaxed) == 0 {
                         let from = quiet_stamp();
-                        // SAFETY: D1: the slot's area.
+                        // SAFETY: C27: the slot's area.
                         unsafe { save(slot.area(), mask, instructions.save) };
                         let cycles = quiet_cycles(from, quiet_stamp());
                         record.cycles.store(cycles, Ordering::Relaxed);
@@ -63,16 +63,16 @@ impl Worker<'_> {
                 (Kind::Section, slot) => {
                     let from = quiet_stamp();
                     if let Some(slot) = slot {
-                        // SAFETY: D1: the slot's area.
+                        // SAFETY: C27: the slot's area.
                         unsafe { save(slot.area(), mask, instructions.save) };
                         flags |= SAVED | RESTORED;
                     }
                     let to = quiet_stamp();
-                    // SAFETY: H1: a file of this machine's classes. H2: at the end of the run.
+                    // SAFETY: C31: a file of this machine's classes. C32: at the end of the run.
                     unsafe { load_registers(&world.scribble) };
                     let again = quiet_stamp();
                     if let Some(slot) = slot {
-                        // SAFETY: D1: as above; D2: this function is scalar.
+                        // SAFETY: C27: as above; C28: this function is scalar.
                         unsafe { restore(slot.area(), mask, instructions.restore) };
                     }
                     let rest = quiet_cycles(again, quiet_stamp());
@@ -121,7 +121,7 @@ impl Worker<'_> {
         quiet_put(&mut trip.seen, slot.seen());
         quiet_put(&mut trip.next, next);
         quiet_put(&mut trip.save_on_entry, save_on_entry);
-        // SAFETY: D1: the slot's area and files. D2: this function is scalar.
+        // SAFETY: C27: the slot's area and files. C28: this function is scalar.
         unsafe { user_trip(trip) };
         slot.saved_on_entry.store(save_on_entry as u32, Ordering::Relaxed);
         let mut flags = DONE;
@@ -162,7 +162,7 @@ impl Worker<'_> {
         let mut flags = DONE | RESTORED | SAVED;
         let from = quiet_stamp();
         if let Some(host) = loaded {
-            // SAFETY: D1: the slot's area.
+            // SAFETY: C27: the slot's area.
             unsafe { save(host.area(), mask, world.instructions.save) };
             flags |= HOST_SAVED | HOST_RESTORED;
         }
@@ -173,10 +173,10 @@ impl Worker<'_> {
         quiet_put(&mut trip.seen, guest.seen());
         quiet_put(&mut trip.next, next);
         quiet_put(&mut trip.save_on_entry, 1);
-        // SAFETY: D1: the guest's area and files. D2: this function is scalar.
+        // SAFETY: C27: the guest's area and files. C28: this function is scalar.
         unsafe { user_trip(trip) };
         if let Some(host) = loaded {
-            // SAFETY: D1, D2: as above.
+            // SAFETY: C27, C28: as above.
             unsafe { restore(host.area(), mask, world.instructions.restore) };
         }
         let back = quiet_cycles(trip.at_entry, quiet_stamp());
@@ -204,7 +204,7 @@ impl Worker<'_> {
             if !quiet_wait(&other.turn, op.other_turn, &world.abort) {
                 return false;
             }
-            // SAFETY: D1: the child's area, whose turn is this operation's.
+            // SAFETY: C27: the child's area, whose turn is this operation's.
             unsafe { save(other.area(), world.setup.plan.plan_word(), world.instructions.save) };
         }
         let thunk = match op.kind {
@@ -215,7 +215,7 @@ impl Worker<'_> {
         let scratch = addr_of_mut!(self.scratch);
         let mut rare = Rare { cpu: &mut self.cpu, slot, other, op, fault: None, refused: None };
         let arg: *mut c_void = addr_of_mut!(rare).cast();
-        // SAFETY: H1: made for this machine. The thunk takes a `Rare` and does not unwind.
+        // SAFETY: C31: made for this machine. The thunk takes a `Rare` and does not unwind.
         unsafe { call_preserving(scratch, thunk, arg) };
         if fork {
             other.turn.store(op.other_turn + 1, Ordering::Release);

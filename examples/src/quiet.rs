@@ -198,7 +198,7 @@ impl Worker<'_> {
                 let restore = !steps.restore_from.is_null();
                 // SAFETY: the word of this task, whose turn it is. Live already: back from a system call.
                 let nothing = unsafe { steps.word.read_volatile() } == steps.live;
-                // SAFETY: D1: steps of the plan, files of the slot. D2: this function is scalar.
+                // SAFETY: C27: steps of the plan, files of the slot. C28: this function is scalar.
                 unsafe { user_trip(trip) };
                 let mut flags = DONE;
                 if restore {
@@ -208,10 +208,10 @@ impl Worker<'_> {
                 }
                 if save_on_entry {
                     flags |= SAVED;
-                    // SAFETY: L1, L2, L3: the assembly executed and committed all of it.
+                    // SAFETY: C12, C13, C14: the assembly executed and committed all of it.
                     unsafe { plan.round_trip_done() };
                 } else if !(nothing || FAULTY && self.fault == Some(Fault::SkipCommit)) {
-                    // SAFETY: L1, L2: the assembly did the restore, if due, last before user mode; what
+                    // SAFETY: C12, C13: the assembly did the restore, if due, last before user mode; what
                     // has changed the registers since is the task itself.
                     let _ready = unsafe { plan.restored() };
                 }
@@ -258,10 +258,10 @@ impl Worker<'_> {
             Ok(Some(plan)) => {
                 let steps = plan.steps();
                 if !FAULTY || self.fault != Some(Fault::SkipSave) {
-                    // SAFETY: D1: the plan's area, with the instruction of its rung.
+                    // SAFETY: C27: the plan's area, with the instruction of its rung.
                     unsafe { save(steps.save_to, steps.mask, self.world.instructions.save) };
                 }
-                // SAFETY: L4: just executed; this function is scalar.
+                // SAFETY: C15: just executed; this function is scalar.
                 unsafe { plan.saved() };
                 flags |= SAVED;
             }
@@ -286,7 +286,7 @@ impl Worker<'_> {
             Ok(section) => {
                 let to = quiet_stamp();
                 record.cycles.store(quiet_cycles(from, to), Ordering::Relaxed);
-                // SAFETY: H1: a file of this machine's classes. H2: at the end of the run.
+                // SAFETY: C31: a file of this machine's classes. C32: at the end of the run.
                 unsafe { load_registers(&self.world.scribble) };
                 drop(section);
             }
@@ -333,7 +333,7 @@ impl Worker<'_> {
         let current = host.map(|slot| slot.fpu().context());
         let from = quiet_stamp();
         let ran = self.cpu.run_persistent(guest.fpu().context(), current, || {
-            // SAFETY: D1: steps that do nothing, files of the guest. D2: this function is scalar, and so
+            // SAFETY: C27: steps that do nothing, files of the guest. C28: this function is scalar, and so
             // is what it returns to.
             unsafe { user_trip(trip) };
             quiet_stamp()
@@ -385,7 +385,7 @@ impl Worker<'_> {
         let mut rare =
             Rare { cpu: &mut self.cpu, slot, other, op, fault: self.fault, refused: None };
         let arg: *mut c_void = addr_of_mut!(rare).cast();
-        // SAFETY: H1: made for this machine. The thunk takes a `Rare`, does not unwind, and needs the
+        // SAFETY: C31: made for this machine. The thunk takes a `Rare`, does not unwind, and needs the
         // registers, if at all, before anything else.
         unsafe { call_preserving(scratch, thunk, arg) };
         if rare.refused.is_some() {

@@ -36,13 +36,13 @@ fn word_of(slot: &Slot) -> *mut u64 {
 ///
 /// # Safety
 ///
-/// * **D4** `arg` points to a [`Rare`], whose operation has the turn of the slots in it.
+/// * **C30** `arg` points to a [`Rare`], whose operation has the turn of the slots in it.
 pub unsafe extern "C" fn spawn(arg: *mut c_void) {
-    // SAFETY: D4.
+    // SAFETY: own operation (C30).
     let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
     // SAFETY: the first 8 bytes of a context are its word.
     let old = unsafe { word_of(rare.slot).read_volatile() };
-    // SAFETY: D3 by D4.
+    // SAFETY: own turn (C29) by C30 (own operation).
     unsafe { rare.slot.begin(rare.cpu.plan) };
     rare.slot.generation.fetch_add(1, Ordering::Relaxed);
     if rare.fault == Some(Fault::InheritClaim) {
@@ -99,9 +99,9 @@ pub fn write_register(image: &mut ImageMut<'_>, expected: &mut RegFile, pick: u3
 ///
 /// # Safety
 ///
-/// D4; the task is switched out.
+/// Own operation (C30); the task is switched out.
 pub unsafe extern "C" fn poke(arg: *mut c_void) {
-    // SAFETY: D4.
+    // SAFETY: own operation (C30).
     let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
     // SAFETY: the first 8 bytes of a context are its word.
     let claim = unsafe { word_of(rare.slot).read_volatile() };
@@ -109,7 +109,7 @@ pub unsafe extern "C" fn poke(arg: *mut c_void) {
     match task.stopped(&mut HasTurn(rare.cpu.plan, task.context())) {
         Ok(stopped) => {
             let mut writable = stopped.make_memory_valid_write();
-            // SAFETY: D4: no other code reads what is expected.
+            // SAFETY: C30: no other code reads what is expected.
             let expected = unsafe { &mut *rare.slot.expected() };
             write_register(&mut writable.image_mut(), expected, rare.op.turn);
         }
@@ -125,16 +125,16 @@ pub unsafe extern "C" fn poke(arg: *mut c_void) {
 ///
 /// # Safety
 ///
-/// D4; the registers are the task's, if its word says so.
+/// Own operation (C30); the registers are the task's, if its word says so.
 pub unsafe extern "C" fn fork(arg: *mut c_void) {
-    // SAFETY: D4.
+    // SAFETY: own operation (C30).
     let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
-    // SAFETY: D3 by D4.
+    // SAFETY: own turn (C29) by C30 (own operation).
     let child = unsafe { rare.other.fpu_mut() };
     if let Err(why) = rare.slot.fpu().fork_into(rare.cpu, child) {
         rare.refused = Some(why);
     }
-    // SAFETY: D3 by D4.
+    // SAFETY: own turn (C29) by C30 (own operation).
     unsafe { rare.other.expect_as(rare.slot) };
     rare.other.generation.fetch_add(1, Ordering::Relaxed);
 }
@@ -143,15 +143,15 @@ pub unsafe extern "C" fn fork(arg: *mut c_void) {
 ///
 /// # Safety
 ///
-/// D4; the task is switched out.
+/// Own operation (C30); the task is switched out.
 pub unsafe extern "C" fn eager_poke(arg: *mut c_void) {
-    // SAFETY: D4.
+    // SAFETY: own operation (C30).
     let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
     let plan: &Plan = rare.cpu.plan;
     let Some(area) = std::ptr::NonNull::new(rare.slot.area()) else { return };
-    // SAFETY: S1, S3: the slot's area, whose turn it is, and which holds an image.
+    // SAFETY: C9, C11: the slot's area, whose turn it is, and which holds an image.
     let mut image = unsafe { plan.image_mut(area) };
-    // SAFETY: D4.
+    // SAFETY: own operation (C30).
     write_register(&mut image, unsafe { &mut *rare.slot.expected() }, rare.op.turn);
 }
 
@@ -159,11 +159,11 @@ pub unsafe extern "C" fn eager_poke(arg: *mut c_void) {
 ///
 /// # Safety
 ///
-/// D4.
+/// Own operation (C30).
 pub unsafe extern "C" fn eager_fork(arg: *mut c_void) {
-    // SAFETY: D4.
+    // SAFETY: own operation (C30).
     let rare = unsafe { &mut *arg.cast::<Rare<'_, '_>>() };
-    // SAFETY: D3 by D4.
+    // SAFETY: own turn (C29) by C30 (own operation).
     unsafe { rare.other.expect_as(rare.slot) };
     rare.other.generation.fetch_add(1, Ordering::Relaxed);
 }

@@ -180,7 +180,7 @@ fn work(
     let words = &machine.words[usize::from(number)].0;
     let mut cpu = ThisCpu { plan: &world.setup.plan, words, counters: &counters };
     let prepared = pin(machine.cores[usize::from(number)]).map_err(|why| why.to_string());
-    // SAFETY: O1: each word has one number. O2: the words stay in the machine.
+    // SAFETY: K15: each word has one number. K16: the words stay in the machine.
     let online = match unsafe { cpu.fpu_online(number.into()) } {
         Ok(()) | Err(Error::CpuOnline) => Ok(()),
         Err(why) => Err(why.to_string()),
@@ -212,7 +212,7 @@ fn work(
         Kernel::Lazy(Some(_)) => worker.quiet_lazy::<true>(),
         Kernel::Eager => worker.quiet_eager(),
     }
-    // SAFETY: H1: the detected classes. Whoever is in them has been checked, or ends with the script.
+    // SAFETY: C31: the detected classes. Whoever is in them has been checked, or ends with the script.
     unsafe { sane_registers(world.setup.classes) };
     let after = counters.totals();
     let totals = Totals {

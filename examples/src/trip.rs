@@ -208,8 +208,8 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// * **D1** what `trip` points to is as its fields say, and the areas hold images of this backend.
-    /// * **D2** until `sane_registers` is called, only scalar code runs: the registers are the task's.
+    /// * **C27** what `trip` points to is as its fields say, and the areas hold images of this backend.
+    /// * **C28** until `sane_registers` is called, only scalar code runs: the registers are the task's.
     #[link_name = "fpu_demo_user_trip"]
     pub fn user_trip(trip: *mut Trip);
 
@@ -217,7 +217,7 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// D1 of `area`.
+    /// Trip as described (C27) of `area`.
     #[link_name = "fpu_demo_save"]
     pub fn save(area: *mut u8, mask: u64, which: u64);
 
@@ -225,7 +225,7 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// D1 of `area`, and D2.
+    /// Trip as described (C27) of `area`, and scalar code (C28).
     #[link_name = "fpu_demo_restore"]
     pub fn restore(area: *const u8, mask: u64, which: u64);
 }

@@ -116,17 +116,17 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// * **D3** the caller owns the turn, and nothing borrows the context.
+    /// * **C29** the caller owns the turn, and nothing borrows the context.
     pub unsafe fn begin(&self, plan: &Plan) {
         let base = NonNull::new(self.area()).expect("a vector's address");
-        // SAFETY: A3: the vector lives as long as the slot, and belongs to this context alone.
+        // SAFETY: K19: the vector lives as long as the slot, and belongs to this context alone.
         let area = unsafe { RawArea::new(base, plan.area_len()) };
         // SAFETY: K1: the demo has one plan.
         let backend = unsafe { TheBackend::from_ref(plan) };
         let fpu = Fpu::new(backend, area).expect("made to measure");
-        // SAFETY: D3. The old context has nothing to drop.
+        // SAFETY: own turn (C29). The old context has nothing to drop.
         unsafe { (*self.fpu.get()).write(fpu) };
-        // SAFETY: D3.
+        // SAFETY: own turn (C29).
         unsafe { *self.expected() = RegFile::initial((*self.seen()).classes()) };
     }
 
@@ -134,9 +134,9 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// D3 for both.
+    /// Own turn (C29) for both.
     pub unsafe fn expect_as(&self, parent: &Self) {
-        // SAFETY: D3; two slots.
+        // SAFETY: own turn (C29); two slots.
         unsafe { (*self.expected()).clone_from(&*parent.expected()) };
     }
 
@@ -144,10 +144,10 @@ impl Slot {
     ///
     /// # Safety
     ///
-    /// D3.
+    /// Own turn (C29).
     #[allow(clippy::mut_from_ref)] // the turn is what makes it exclusive
     pub unsafe fn fpu_mut(&self) -> &mut Fpu {
-        // SAFETY: D3, and written in `new`.
+        // SAFETY: own turn (C29), and written in `new`.
         unsafe { (*self.fpu.get()).assume_init_mut() }
     }
 }
@@ -221,9 +221,9 @@ pub struct ThisCpu<'m> {
 }
 
 fpu_core::witness! {
-    // SAFETY: P1: the thread is pinned, and stands for a CPU of its own. P2: each worker gets the words of its
-    // number. P3: the system has its components enabled. P4: turns are handed over by release and acquire. P5: no
-    // interrupts here. E1: a thread has no interrupts, and installs no signal handler. F1: while registers hold a
+    // SAFETY: K2: the thread is pinned, and stands for a CPU of its own. K3: each worker gets the words of its
+    // number. K4: the system has its components enabled. K5: turns are handed over by release and acquire. K6: no
+    // interrupts here. K8: a thread has no interrupts, and installs no signal handler. K9: while registers hold a
     // task, only functions named `quiet_` run, which are scalar code (their disassembly is checked, and every
     // register at every return), or code inside `call_preserving`.
     unsafe impl Pinned + Exclusive + SoftFloat for ThisCpu<'_> {
@@ -239,8 +239,8 @@ fpu_core::witness! {
 /// Proof that a task is stopped: the tracer's operation has the turn.
 pub struct HasTurn<'m>(pub &'m Plan, pub FpuRef<'m, Plan>);
 fpu_core::witness! {
-    // SAFETY: T1: the task is switched out (the script says so) and its next operation waits for the turn. T2:
-    // there is one turn. T3: a field.
+    // SAFETY: K10: the task is switched out (the script says so) and its next operation waits for the turn. K11:
+    // there is one turn. K12: a field.
     unsafe impl Stopped for HasTurn<'_> {
         backend: Plan = |proof| {
             // SAFETY: K1: the demo has one plan.

@@ -25,9 +25,9 @@ struct Target<'a> {
 }
 
 unsafe extern "C" fn save(target: *mut c_void) {
-    // SAFETY: H3: `image` passes a `Target`, which outlives the call.
+    // SAFETY: C33: `image` passes a `Target`, which outlives the call.
     let target = unsafe { &*target.cast::<Target<'_>>() };
-    // SAFETY: S1: the area is the caller's own, and large enough.
+    // SAFETY: C9: the area is the caller's own, and large enough.
     unsafe { target.plan.save(target.area) };
 }
 
@@ -35,15 +35,15 @@ unsafe extern "C" fn save(target: *mut c_void) {
 fn image(plan: &Plan, registers: &RegFile) -> Vec<u8> {
     let area = Memory::<16384>::new();
     assert!(plan.area_len() <= 16384);
-    // SAFETY: S1: the area is our own, and large enough.
+    // SAFETY: C9: the area is our own, and large enough.
     unsafe { plan.write_initial(area.base()) };
     let mut target = Target { plan, area: area.base() };
     let mut after = registers.clone();
-    // SAFETY: H1: the classes were detected. H3: `save` takes a `Target`, and is one instruction
+    // SAFETY: C31: the classes were detected. C33: `save` takes a `Target`, and is one instruction
     // and two compares.
     unsafe { run_between(registers, save, (&raw mut target).cast(), &mut after) };
     let written: *const u8 = area.base().as_ptr();
-    // SAFETY: S1; `write_initial` has initialised it, and nothing writes any more.
+    // SAFETY: valid area (C9); `write_initial` has initialised it, and nothing writes any more.
     unsafe { std::slice::from_raw_parts(written, plan.area_len()) }.to_vec()
 }
 

@@ -10,11 +10,11 @@ use crate::align::{AlignTo, Alignment};
 ///
 /// The implementer promises:
 ///
-/// * **A1** while the value is not moved, [`base`](Self::base) and [`len`](Self::len) return the
+/// * **K17** while the value is not moved, [`base`](Self::base) and [`len`](Self::len) return the
 ///   same values, and that many bytes are readable and writable through the pointer.
 ///   Moving the value changes neither `len` nor that the first byte is at a multiple of
 ///   [`align`](Self::align).
-/// * **A2** nothing but this value's user reaches those bytes while the value lives.
+/// * **K18** nothing but this value's user reaches those bytes while the value lives.
 ///
 /// ```
 /// use fpu_core::{Area, SaveArea};
@@ -102,14 +102,14 @@ where
     }
 }
 
-// SAFETY: only `base` gives access to the bytes, and a user of the pointer needs `unsafe` (A2 gives
+// SAFETY: only `base` gives access to the bytes, and a user of the pointer needs `unsafe` (K18 gives
 // the bytes to one user); the type itself has no operation on them. `_align` is empty.
 unsafe impl<const N: usize, const ALIGN: usize> Sync for Area<N, ALIGN> where
     AlignTo<ALIGN>: Alignment
 {
 }
 
-// SAFETY: A1: the bytes are the value itself. A2: they are private, and no method reads them.
+// SAFETY: K17: the bytes are the value itself. K18: they are private, and no method reads them.
 unsafe impl<const N: usize, const ALIGN: usize> SaveArea for Area<N, ALIGN>
 where
     AlignTo<ALIGN>: Alignment,
@@ -158,7 +158,7 @@ impl RawArea {
     ///
     /// # Safety
     ///
-    /// * **A3** the bytes are readable and writable for as long as the value lives, and nothing else
+    /// * **K19** the bytes are readable and writable for as long as the value lives, and nothing else
     ///   accesses them.
     ///
     /// ```
@@ -166,7 +166,7 @@ impl RawArea {
     /// use fpu_core::RawArea;
     /// # use fpu_hosted_test::doc::{the_backend, Area};
     /// let page = Box::leak(Box::new(Area::new()));
-    /// // SAFETY: A3: leaked, so valid for ever, and no other code uses it.
+    /// // SAFETY: K19: leaked, so valid for ever, and no other code uses it.
     /// let area = unsafe { RawArea::new(NonNull::from(page).cast(), 512) };
     /// assert!(fpu_core::TaskFpu::new(the_backend(), area).is_ok());
     /// ```
@@ -176,12 +176,13 @@ impl RawArea {
     }
 }
 
-// SAFETY: the bytes belong to this value alone (A3), so they go where it goes.
+// SAFETY: the bytes belong to this value alone (K19), so they go where it goes.
 unsafe impl Send for RawArea {}
-// SAFETY: the bytes are reached only through `base`, by the one user of A2; the type has no operation on them.
+// SAFETY: the bytes are reached only through `base`, by the one user of K18 (private area); the type has no operation
+// on them.
 unsafe impl Sync for RawArea {}
 
-// SAFETY: A1 and A2 are A3, promised at construction.
+// SAFETY: K17 (steady area) and K18 (private area) are own bytes (K19), promised at construction.
 unsafe impl SaveArea for RawArea {
     fn base(&self) -> NonNull<u8> {
         self.base
@@ -194,7 +195,7 @@ unsafe impl SaveArea for RawArea {
     }
 }
 
-// SAFETY: A1, A2: those of the boxed area, which no other code can reach and which does not move
+// SAFETY: K17, K18: those of the boxed area, which no other code can reach and which does not move
 // with the box.
 #[cfg(feature = "alloc")]
 unsafe impl<T: SaveArea + ?Sized> SaveArea for alloc::boxed::Box<T> {

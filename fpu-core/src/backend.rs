@@ -30,7 +30,7 @@ use core::{fmt, ptr::NonNull};
 /// * **B6** no method allocates, panics, waits, or touches another CPU.
 /// * **B7** an optimisation that leaves out of a save what "has not changed since the restore from
 ///   this address" is allowed only if it is right whenever the last restore on this CPU from this
-///   address loaded what is in memory now (the protocol guarantees that, with H2 of [`adopt`](crate::TaskFpu::adopt)).
+///   address loaded what is in memory now (the protocol guarantees that, with C38 of [`adopt`](crate::TaskFpu::adopt)).
 ///
 /// # Examples
 ///
@@ -49,31 +49,31 @@ use core::{fmt, ptr::NonNull};
 ///     fn area_len(&self) -> usize { 8 }
 ///     fn area_align(&self) -> usize { 8 }
 ///     unsafe fn write_initial(&self, area: NonNull<u8>) {
-///         // SAFETY: the caller's S1.
+///         // SAFETY: the caller's valid area (C9).
 ///         unsafe { area.cast::<u64>().as_ptr().write(0) }
 ///     }
 ///     unsafe fn save(&self, area: NonNull<u8>) {
-///         // SAFETY: the caller's S1.
+///         // SAFETY: the caller's valid area (C9).
 ///         unsafe { area.cast::<u64>().as_ptr().write(self.0.get()) }
 ///     }
 ///     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
-///         // SAFETY: the caller's S1.
+///         // SAFETY: the caller's valid area (C9).
 ///         self.0.set(unsafe { area.cast::<u64>().as_ptr().read() });
 ///         Ok(())
 ///     }
 ///     unsafe fn kernel_defaults(&self, _: KernelUnits) { self.0.set(0) }
 ///     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> &'a u64 {
-///         // SAFETY: the caller's S1 and S3.
+///         // SAFETY: the caller's valid area (C9) and no other writer (C11).
 ///         unsafe { area.cast::<u64>().as_ref() }
 ///     }
 ///     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> &'a mut u64 {
-///         // SAFETY: the caller's S1 and S3.
+///         // SAFETY: the caller's valid area (C9) and no other writer (C11).
 ///         unsafe { area.cast::<u64>().as_mut() }
 ///     }
 /// }
 /// let cpu = OneRegister(Cell::new(7));
 /// let mut area = 0u64;
-/// // SAFETY: S1: an aligned u64 of our own; S2: the register is a cell.
+/// // SAFETY: C9: an aligned u64 of our own; C10: the register is a cell.
 /// unsafe { cpu.save(NonNull::from(&mut area).cast()) };
 /// assert_eq!(area, 7);
 /// ```
@@ -105,7 +105,7 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// * **S1** `area` is valid for reads and writes of [`area_len`](Self::area_len) bytes, aligned
+    /// * **C9** `area` is valid for reads and writes of [`area_len`](Self::area_len) bytes, aligned
     ///   to [`area_align`](Self::area_align), and nothing else accesses it meanwhile.
     #[doc(alias = "init_fpstate")]
     unsafe fn write_initial(&self, area: NonNull<u8>);
@@ -114,9 +114,9 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// * **S1** as for [`write_initial`](Self::write_initial), and what is in the area was written by
+    /// * **C9** as for [`write_initial`](Self::write_initial), and what is in the area was written by
     ///   this backend.
-    /// * **S2** the caller may run on this CPU's registers: the caller is pinned, and the code
+    /// * **C10** the caller may run on this CPU's registers: the caller is pinned, and the code
     ///   around the call keeps nothing of its own in the registers.
     unsafe fn save(&self, area: NonNull<u8>);
 
@@ -128,7 +128,7 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// S1 and S2 as for [`save`](Self::save), reading only.
+    /// Valid area (C9) and registers free (C10) as for [`save`](Self::save), reading only.
     #[doc(alias = "ex_handler_fprestore")]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
 
@@ -137,7 +137,7 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// S2 as for [`save`](Self::save), and no code needs what the registers hold.
+    /// Registers free (C10) as for [`save`](Self::save), and no code needs what the registers hold.
     unsafe fn kernel_defaults(&self, units: KernelUnits);
 
     /// The section ends that [`kernel_defaults`](Self::kernel_defaults) began with these units: turns off again what
@@ -156,9 +156,9 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// S1 for both areas, which do not overlap; `from` holds an image.
+    /// Valid area (C9) for both areas, which do not overlap; `from` holds an image.
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
-        // SAFETY: S1 of both, not overlapping, by the caller.
+        // SAFETY: valid area (C9) of both, not overlapping, by the caller.
         unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), self.area_len()) }
     }
 
@@ -166,8 +166,8 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// * S1 as for [`write_initial`](Self::write_initial), and the area holds an image.
-    /// * **S3** no other code writes the area while the view lives.
+    /// * Valid area (C9) as for [`write_initial`](Self::write_initial), and the area holds an image.
+    /// * **C11** no other code writes the area while the view lives.
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Self::Image<'a>;
 
     /// The typed view of an area, for changing it.
@@ -188,12 +188,12 @@ pub unsafe trait RawFpu {
 ///
 /// # Safety
 ///
-/// The implementer promises, with B6 of [`RawFpu`]:
+/// The implementer promises, with B6 (bounded steps) of [`RawFpu`]:
 ///
-/// * **Z1** [`keeps_awake`](Self::keeps_awake) changes no register and no memory. It answers `false` only
+/// * **B11** [`keeps_awake`](Self::keeps_awake) changes no register and no memory. It answers `false` only
 ///   where every register that [`release`](Self::release) would change is in its initial state. It may
 ///   answer `true` there too; the cost is a restore that could have been skipped.
-/// * **Z2** [`release`](Self::release) brings the registers that keep a core awake to their initial state. It
+/// * **B12** [`release`](Self::release) brings the registers that keep a core awake to their initial state. It
 ///   changes no other register that a task can hold, and no memory.
 ///
 /// # Examples
@@ -211,7 +211,7 @@ pub unsafe trait RawFpu {
 /// #     type ImageMut<'a> = &'a mut u64;
 /// #     fn area_len(&self) -> usize { 8 }
 /// #     fn area_align(&self) -> usize { 8 }
-/// #     // SAFETY: S1 by the caller, here and below.
+/// #     // SAFETY: valid area (C9) by the caller, here and below.
 /// #     unsafe fn write_initial(&self, area: NonNull<u8>) { unsafe { area.cast::<u64>().as_ptr().write(0) } }
 /// #     unsafe fn save(&self, area: NonNull<u8>) { unsafe { area.cast::<u64>().as_ptr().write(self.0.get()) } }
 /// #     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
@@ -223,13 +223,13 @@ pub unsafe trait RawFpu {
 /// #     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> &'a mut u64 { unsafe { area.cast::<u64>().as_mut() } }
 /// # }
 ///
-/// // SAFETY: Z1: a comparison. Z2: the one register becomes 0, which is its initial state.
+/// // SAFETY: B11: a comparison. B12: the one register becomes 0, which is its initial state.
 /// unsafe impl IdleFpu for OneRegister {
 ///     unsafe fn keeps_awake(&self) -> bool { self.0.get() != 0 }
 ///     unsafe fn release(&self) { self.0.set(0) }
 /// }
 /// let cpu = OneRegister(Cell::new(7));
-/// // SAFETY: S2: the register is a cell, and no code needs its value.
+/// // SAFETY: C10: the register is a cell, and no code needs its value.
 /// unsafe {
 ///     assert!(cpu.keeps_awake());
 ///     cpu.release();
@@ -249,15 +249,15 @@ pub unsafe trait IdleFpu: RawFpu {
     ///
     /// # Safety
     ///
-    /// S2 of [`RawFpu::save`]: what the backend manages is enabled here (P3 of [`Pinned`](crate::Pinned)),
-    /// and the answer is about the CPU that the caller stays on.
+    /// Registers free (C10) of [`RawFpu::save`]: what the backend manages is enabled here (K4 of
+    /// [`Pinned`](crate::Pinned)), and the answer is about the CPU that the caller stays on.
     unsafe fn keeps_awake(&self) -> bool;
 
     /// Brings those registers to their initial state.
     ///
     /// # Safety
     ///
-    /// S2 of [`RawFpu::save`], no code needs what the registers hold, and
+    /// Registers free (C10) of [`RawFpu::save`], no code needs what the registers hold, and
     /// [`keeps_awake`](Self::keeps_awake) has just answered `true` here.
     unsafe fn release(&self);
 }
@@ -328,7 +328,7 @@ impl<B> TheBackend<B> {
     ///
     /// # Safety
     ///
-    /// K1 as for [`new`](Self::new).
+    /// One backend (K1) as for [`new`](Self::new).
     ///
     /// ```
     /// # use fpu_hosted_test::{doc::Area, sim::SimFpu};

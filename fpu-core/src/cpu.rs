@@ -63,8 +63,8 @@ impl fmt::Debug for CpuFpu {
     }
 }
 
-// SAFETY: W1: plain words, never reset by this type. W2: a relaxed 8-byte access is one instruction.
-// Relaxed is enough: only their own CPU accesses the words (P2).
+// SAFETY: K13: plain words, never reset by this type. K14: a relaxed 8-byte access is one instruction.
+// Relaxed is enough: only their own CPU accesses the words (K3).
 unsafe impl CpuWords for CpuFpu {
     #[inline(always)]
     fn resident(&self) -> u64 {
@@ -90,10 +90,10 @@ unsafe impl CpuWords for CpuFpu {
 /// # use fpu_hosted_test::doc::*;
 /// use fpu_core::CpuLifecycle;
 /// # let mut cpu = offline_cpu();
-/// // SAFETY: O1, O2: the only CPU there is, number 0, its words new.
+/// // SAFETY: K15, K16: the only CPU there is, number 0, its words new.
 /// unsafe { cpu.fpu_online(0)? };
 /// cpu.fpu_offline()?;            // last thing on the CPU, after its last task was switched out
-/// // SAFETY: O1, O2: the same number as before, the words kept.
+/// // SAFETY: K15, K16: the same number as before, the words kept.
 /// unsafe { cpu.fpu_online(0)? }; // no claim of before survives
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
@@ -108,17 +108,17 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// # Safety
     ///
-    /// * **O1** no other CPU has, or ever had, this number. This CPU may have had it, but then no other
+    /// * **K15** no other CPU has, or ever had, this number. This CPU may have had it, but then no other
     ///   number since: a number that was given up for another is never taken again, as the count of its
     ///   stamps would start again.
-    /// * **O2** if this CPU had the number before, its words are as they were left then (W1).
+    /// * **K16** if this CPU had the number before, its words are as they were left then (K13).
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = offline_cpu();
-    /// // SAFETY: O1, O2: the only CPU, its words new.
+    /// // SAFETY: K15, K16: the only CPU, its words new.
     /// unsafe { cpu.fpu_online(5)? };
-    /// // SAFETY: O1, O2: the same again.
+    /// // SAFETY: K15, K16: the same again.
     /// let again = unsafe { cpu.fpu_online(5) };
     /// assert_eq!(again, Err(fpu_core::Error::CpuOnline));
     /// # Ok::<(), fpu_core::Error>(())
@@ -161,7 +161,7 @@ pub trait CpuLifecycle: Pinned {
     /// about to overwrite them, or has done so.
     ///
     /// Interrupts are off from this call until the registers are overwritten, or from then until this call
-    /// (F1): an interrupt
+    /// (K9): an interrupt
     /// in between may run a section and a [persistent context](crate::KernelFpu::run_persistent), whose claim
     /// is younger than this call.
     ///
@@ -191,7 +191,7 @@ pub trait CpuLifecycle: Pinned {
     /// On a CPU that stayed online: the registers have lost their contents; the control registers and the words have
     /// not, as after an idle state that cuts the core's power. The kernel switched the
     /// live task out before, because its registers cannot be saved any more. This call is the first
-    /// into this crate on this CPU after power-on, interrupts included (F1).
+    /// into this crate on this CPU after power-on, interrupts included (K9).
     ///
     /// A suspend that takes the control registers too (S3) is [`fpu_offline`](Self::fpu_offline) before it, then the
     /// set-up of the control registers while the CPU's word is not open, then [`fpu_online`](Self::fpu_online) with the same
@@ -264,12 +264,12 @@ pub trait CpuLifecycle: Pinned {
         Self::Backend: IdleFpu,
     {
         let mut closed = Closed::new(self, gate::SESSION)?;
-        // SAFETY: S2: pinned (P1), enabled (P3), F1; the CPU is closed.
+        // SAFETY: C10: pinned (K2), enabled (K4), soft-float (K9); the CPU is closed.
         if !unsafe { closed.cpu().backend().keeps_awake() } {
             return Ok(false);
         }
         closed.end_claims();
-        // SAFETY: S2: as above, and it has just answered. Nobody needs the registers: the stamp with
+        // SAFETY: C10: as above, and it has just answered. Nobody needs the registers: the stamp with
         // which the CPU will reopen is no context's.
         unsafe { closed.cpu().backend().release() };
         let cpu = closed.into_cpu();

@@ -85,7 +85,7 @@ pub struct SaveSteps {
 /// # let (mut cpu, task) = cpu_and_task();
 /// let plan = task.plan_user(&mut cpu)?;
 /// assert!(!plan.steps().restore_from.is_null()); // its first time here
-/// // SAFETY: the plan is alive; L1, L3: the assembly did all of it.
+/// // SAFETY: the plan is alive; C12, C14: the assembly did all of it.
 /// unsafe {
 ///     // load, `mov [word], live`, user mode, save, `mov [word], saved`
 ///     sim_round_trip(plan.steps(), 7).expect("a good image");
@@ -169,7 +169,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
     /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     // SAFETY: the plan is alive; L4: the save was executed just now.
+    ///     // SAFETY: the plan is alive; C15: the save was executed just now.
     ///     unsafe {
     ///         sim_save(plan.steps()); // assembly
     ///         plan.saved();
@@ -223,15 +223,15 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     ///
     /// # Safety
     ///
-    /// * **L1** if `restore_from` is not null, the backend's restore from it was executed, did not
+    /// * **C12** if `restore_from` is not null, the backend's restore from it was executed, did not
     ///   fault, and nothing has changed the registers since.
-    /// * **L2** if it is null, nothing has changed the registers since they were the task's.
+    /// * **C13** if it is null, nothing has changed the registers since they were the task's.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive; L1: restored just now, and nothing has changed the registers.
+    /// // SAFETY: the plan is alive; C12: restored just now, and nothing has changed the registers.
     /// let ready = unsafe {
     ///     sim_restore(plan.steps()).expect("a good image"); // assembly
     ///     plan.restored()
@@ -241,7 +241,7 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
+        // SAFETY: K5: the word of the context that the plan borrows; stores go through the atomic type.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.mark_live(Stamp::from_bits(self.steps.live));
         self.tell_loaded();
@@ -252,16 +252,16 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     ///
     /// # Safety
     ///
-    /// L1, L2, and
+    /// Restore done (C12), registers unchanged (C13), and
     ///
-    /// * **L3** `live` was stored before user mode; on the way back the backend's save was executed
+    /// * **C14** `live` was stored before user mode; on the way back the backend's save was executed
     ///   before anything changed the registers, and `saved` stored after it.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive; L1, L3: the assembly did all of it.
+    /// // SAFETY: the plan is alive; C12, C14: the assembly did all of it.
     /// unsafe {
     ///     sim_round_trip(plan.steps(), 7).expect("a good image"); // assembly
     ///     plan.round_trip_done();
@@ -317,7 +317,7 @@ impl<C: Exclusive> OutPlan<'_, C> {
     ///
     /// # Safety
     ///
-    /// * **L4** the backend's save to `save_to` was executed, and from the plan until then nothing had
+    /// * **C15** the backend's save to `save_to` was executed, and from the plan until then nothing had
     ///   changed the registers.
     ///
     /// ```
@@ -325,7 +325,7 @@ impl<C: Exclusive> OutPlan<'_, C> {
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
     /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     // SAFETY: the plan is alive; L4: the save was executed just now.
+    ///     // SAFETY: the plan is alive; C15: the save was executed just now.
     ///     unsafe {
     ///         sim_save(plan.steps()); // assembly
     ///         plan.saved();
@@ -335,7 +335,7 @@ impl<C: Exclusive> OutPlan<'_, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: P4: the word of the context that the plan borrows; stores go through the atomic type.
+        // SAFETY: K5: the word of the context that the plan borrows; stores go through the atomic type.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.publish(Word::from_bits(self.steps.saved));
         for kind in [EventKind::Saved, EventKind::Unloaded] {

@@ -69,11 +69,12 @@ impl Drop for HeapArea {
 
 // SAFETY: the bytes belong to this value alone, and any thread may free them.
 unsafe impl Send for HeapArea {}
-// SAFETY: the bytes are reached only through `base`, by the one user of A2; the type has no operation on them.
+// SAFETY: the bytes are reached only through `base`, by the one user of K18 (private area); the type has no operation
+// on them.
 unsafe impl Sync for HeapArea {}
 
-// SAFETY: A1: the allocation has this length and alignment, is zeroed, and stays where it is when the value is moved.
-// A2: nobody else knows its address.
+// SAFETY: K17: the allocation has this length and alignment, is zeroed, and stays where it is when the value is moved.
+// K18: nobody else knows its address.
 unsafe impl SaveArea for HeapArea {
     fn base(&self) -> NonNull<u8> {
         self.base

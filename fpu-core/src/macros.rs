@@ -4,7 +4,7 @@
 /// ([`Exclusive`](crate::Exclusive), [`SoftFloat`](crate::SoftFloat)), or [`Stopped`](crate::Stopped).
 ///
 /// It promises nothing: `unsafe` stands where it is used, once for all traits that are named there, and the comment
-/// above it argues their duties (P1 to P6, E1, F1; T1 to T3).
+/// above it argues their duties (K2 to K9; K10 to K12).
 ///
 /// | entry | of | |
 /// |---|---|---|
@@ -27,19 +27,19 @@
 /// struct Traced<'t>(&'t Task);
 ///
 /// fpu_core::witness! {
-///     // SAFETY: P1, E1: interrupts are off while the value lives. P2: per-CPU data. P3: each CPU enables it when it
-///     // starts. P4: run-queue locks. P5: NMI handlers use `InNmi`. F1: this kernel is compiled soft-float.
+///     // SAFETY: K2, K8: interrupts are off while the value lives. K3: per-CPU data. K4: each CPU enables it when it
+///     // starts. K5: run-queue locks. K6: NMI handlers use `InNmi`. K9: this kernel is compiled soft-float.
 ///     unsafe impl Pinned + Exclusive + SoftFloat for IrqsOff {
 ///         backend: Backend = |_| the_backend(),
 ///         words: CpuFpu = |_| this_cpu_fpu(),
 ///     }
-///     // SAFETY: P1 to P5, F1: the same; not `Exclusive`.
+///     // SAFETY: K2 to K6, K9: the same; not `Exclusive`.
 ///     unsafe impl Pinned + SoftFloat for InNmi {
 ///         backend: Backend = |_| the_backend(),
 ///         words: CpuFpu = |_| this_cpu_fpu(),
 ///         level: |_| Level::Nmi,
 ///     }
-///     // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer. T3: a field.
+///     // SAFETY: K10: made only under the tracer's lock, after the task left its CPU. K11: one per tracer. K12: a field.
 ///     unsafe impl Stopped for Traced<'_> {
 ///         backend: Backend = |_| the_backend(),
 ///         context: |proof| proof.0.context(),
@@ -61,7 +61,7 @@ macro_rules! witness {
         }
         $($rest:tt)*
     ) => {
-        // SAFETY: P1 to P6 are argued where the macro is used, by `unsafe impl`.
+        // SAFETY: the witness's duties (K2 to K7) are argued where the macro is used, by `unsafe impl`.
         unsafe impl $crate::Pinned for $name {
             type Backend = $backend;
             type Words = $words;
@@ -91,7 +91,7 @@ macro_rules! witness {
             )?
         }
         $(
-            // SAFETY: E1, F1 likewise.
+            // SAFETY: exclusive (K8), soft-float (K9) likewise.
             unsafe impl $crate::$promise for $name {}
         )*
         $crate::witness! { $($rest)* }
@@ -103,7 +103,7 @@ macro_rules! witness {
         }
         $($rest:tt)*
     ) => {
-        // SAFETY: T1 to T3 are argued where the macro is used, by `unsafe impl`.
+        // SAFETY: the proof's duties (K10 to K12) are argued where the macro is used, by `unsafe impl`.
         unsafe impl $crate::Stopped for $name {
             type Backend = $backend;
             #[inline]

@@ -18,19 +18,19 @@
 //!
 //! Of every function here:
 //!
-//! * **R1** `task` is the word of a live context and `cpu` this CPU's state, both as made by this
+//! * **C16** `task` is the word of a live context and `cpu` this CPU's state, both as made by this
 //!   crate; the caller is pinned with sections excluded ([`Exclusive`](crate::Exclusive)) from the
 //!   call until the last step that its answer asks for.
-//! * **R2** the answer is obeyed: [`SAVE`] is followed by a save to the context's area and then
+//! * **C17** the answer is obeyed: [`SAVE`] is followed by a save to the context's area and then
 //!   [`saved`]; [`RESTORE`] by a restore from it and then, only if it did not fault, [`restored`].
 //!   After [`REFUSED`] or more, user mode is not entered.
-//! * **R3** P4 and F1 hold for the code in between.
+//! * **C18** K5 (current here) and K9 (soft-float) hold for the code in between.
 //!
 //! ```
 //! use fpu_core::{raw, CpuFpu, CpuWords};
 //! let cpu = CpuFpu::new();
 //! let word = raw::TaskWord::new();
-//! // SAFETY: R1: both are ours. R2: nothing follows, as nothing is due.
+//! // SAFETY: C16: both are ours. C17: nothing follows, as nothing is due.
 //! unsafe {
 //!     assert_eq!(raw::switch_out(&word, &cpu), raw::NOTHING);
 //!     assert_eq!(raw::switch_return(&word, &cpu), raw::OFFLINE);
@@ -83,22 +83,22 @@ fn code(why: Error) -> u32 {
 ///
 /// # Safety
 ///
-/// R1, R2, R3 of [this module](self).
+/// Live words (C16), answer obeyed (C17), code in between (C18) of [this module](self).
 ///
 /// ```
 /// # use fpu_core::{raw, CpuLifecycle};
 /// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
 /// # let mut pinned = PerCpu::irqs_off();
-/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # // SAFETY: K15, K16: the only CPU, its words new.
 /// # unsafe { pinned.fpu_online(0)? };
 /// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
-/// // SAFETY: R1: both are alive. R2: nothing is due.
+/// // SAFETY: C16: both are alive. C17: nothing is due.
 /// assert_eq!(unsafe { raw::switch_out(&word, cpu) }, raw::NOTHING);
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[doc(alias = "switch_fpu_prepare")]
 pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
-    // SAFETY: R1: both point to live values.
+    // SAFETY: C16: both point to live values.
     match unsafe { due_on_leaving(&*task, &*cpu) } {
         Ok(None) => NOTHING,
         Ok(Some(_)) => SAVE,
@@ -110,16 +110,16 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
 ///
 /// # Safety
 ///
-/// R1 and R3, after [`SAVE`] and the save itself.
+/// Live words (C16) and code in between (C18), after [`SAVE`] and the save itself.
 ///
 /// ```
 /// # use fpu_core::{raw, CpuLifecycle};
 /// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
 /// # let mut pinned = PerCpu::irqs_off();
-/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # // SAFETY: K15, K16: the only CPU, its words new.
 /// # unsafe { pinned.fpu_online(0)? };
 /// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
-/// // SAFETY: R1. R2: the steps in between, of no registers, are done.
+/// // SAFETY: live words (C16). C17: the steps in between, of no registers, are done.
 /// unsafe {
 ///     assert_eq!(raw::switch_return(&word, cpu), raw::RESTORE);
 ///     raw::restored(&word, cpu);
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 pub unsafe extern "C" fn saved(task: *const TaskWord) {
-    // SAFETY: R1.
+    // SAFETY: live words (C16).
     let task = unsafe { &*task };
     task.publish(task.load().saved());
 }
@@ -139,16 +139,16 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
 ///
 /// # Safety
 ///
-/// R1, R2, R3 of [this module](self).
+/// Live words (C16), answer obeyed (C17), code in between (C18) of [this module](self).
 ///
 /// ```
 /// # use fpu_core::{raw, CpuLifecycle};
 /// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
 /// # let mut pinned = PerCpu::irqs_off();
-/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # // SAFETY: K15, K16: the only CPU, its words new.
 /// # unsafe { pinned.fpu_online(0)? };
 /// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
-/// // SAFETY: R1. R2: the restore, of no registers, is done.
+/// // SAFETY: live words (C16). C17: the restore, of no registers, is done.
 /// unsafe {
 ///     assert_eq!(raw::switch_return(&word, cpu), raw::RESTORE);
 ///     raw::restored(&word, cpu);
@@ -158,7 +158,7 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
 /// ```
 #[doc(alias = "switch_fpu_return")]
 pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
-    // SAFETY: R1.
+    // SAFETY: live words (C16).
     let (task, cpu) = unsafe { (&*task, &*cpu) };
     match due_on_entry(task, cpu) {
         Ok(OnEntry::Nothing) => NOTHING,
@@ -175,16 +175,16 @@ pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu
 ///
 /// # Safety
 ///
-/// R1 and R3, after [`RESTORE`] and the restore itself.
+/// Live words (C16) and code in between (C18), after [`RESTORE`] and the restore itself.
 ///
 /// ```
 /// # use fpu_core::{raw, CpuLifecycle};
 /// # use fpu_hosted_test::doc::{this_cpu_fpu, PerCpu};
 /// # let mut pinned = PerCpu::irqs_off();
-/// # // SAFETY: O1, O2: the only CPU, its words new.
+/// # // SAFETY: K15, K16: the only CPU, its words new.
 /// # unsafe { pinned.fpu_online(0)? };
 /// let (cpu, word) = (this_cpu_fpu(), raw::TaskWord::new());
-/// // SAFETY: R1. R2: the restore, of no registers, is done.
+/// // SAFETY: live words (C16). C17: the restore, of no registers, is done.
 /// unsafe {
 ///     assert_eq!(raw::switch_return(&word, cpu), raw::RESTORE);
 ///     raw::restored(&word, cpu); // not if it faulted
@@ -192,6 +192,6 @@ pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 pub unsafe extern "C" fn restored(task: *const TaskWord, cpu: *const CpuFpu) {
-    // SAFETY: R1. The CPU's word is the stamp that `switch_return` issued for this restore.
+    // SAFETY: live words (C16). The CPU's word is the stamp that `switch_return` issued for this restore.
     unsafe { (*task).mark_live(Stamp::of(&*cpu)) };
 }

@@ -78,7 +78,7 @@ pub trait KernelFpu: Pinned {
         closed.end_claims();
         let cpu = closed.cpu();
         cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
-        // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
+        // SAFETY: C10: pinned (K2), soft-float (K9), this CPU is closed; the registers are nobody's: the current task
         // is saved, and the stamp with which the CPU will reopen is no context's.
         unsafe { cpu.backend().kernel_defaults(units) };
         Ok(Section { closed, units, not_send: PhantomData })
@@ -155,13 +155,13 @@ pub trait KernelFpu: Pinned {
             persistent.tell(closed.cpu(), EventKind::Skipped);
         } else {
             closed.end_claims();
-            // SAFETY: D1: P3, and it is used by this CPU now (P4). D2: this CPU is closed. D4: the current task is
-            // saved, and the stamp with which the CPU will reopen is no context's.
+            // SAFETY: C19: enabled here (K4), and it is used by this CPU now (K5). C20: this CPU is closed. C22: the
+            // current task is saved, and the stamp with which the CPU will reopen is no context's.
             unsafe { steps::load(persistent, closed.cpu(), closed.stamp()) }?;
         }
         persistent.tell(closed.cpu(), EventKind::Loaded);
         let value = stay(code);
-        // SAFETY: D1, D2: as for the load; the CPU was closed all the time. D3: they were the context's then.
+        // SAFETY: C19, C20: as for the load; the CPU was closed all the time. C21: they were the context's then.
         unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };
         persistent.tell(closed.cpu(), EventKind::Unloaded);
         drop(closed);
@@ -190,7 +190,8 @@ fn begin<'c, C: SoftFloat>(
     let word = task.word.load();
     match closed.place(word) {
         Place::Registers => {
-            // SAFETY: D1: P3, P4. D2: this CPU has been closed since its word was read. D3: compared just now.
+            // SAFETY: C19: enabled here (K4), current here (K5). C20: this CPU has been closed since its word was read.
+            // C21: compared just now.
             unsafe { steps::save(task, closed.cpu(), word.saved()) };
             task.tell(closed.cpu(), EventKind::Unloaded);
         }
@@ -239,7 +240,8 @@ impl<C: Pinned> Section<'_, C> {
 
 impl<C: Pinned> Drop for Section<'_, C> {
     fn drop(&mut self) {
-        // SAFETY: S2: pinned (P1), F1, this CPU is still closed; no context is in the registers, as at the beginning.
+        // SAFETY: C10: pinned (K2), soft-float (K9), this CPU is still closed; no context is in the registers, as at
+        // the beginning.
         unsafe { self.closed.cpu().backend().section_end(self.units) };
     }
 }

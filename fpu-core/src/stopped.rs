@@ -17,24 +17,24 @@ use crate::{
 ///
 /// While a value lives:
 ///
-/// * **T1** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
+/// * **K10** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
 ///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
 ///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
 ///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
 ///   dropping the value is ordered before its next switch-in.
-/// * **T2** no other value holds the same context.
+/// * **K11** no other value holds the same context.
 ///
 /// And always:
 ///
-/// * **T3** [`context`](Self::context) is the same at each call.
+/// * **K12** [`context`](Self::context) is the same at each call.
 ///
 /// ```
 /// use fpu_core::{FpuRef, Stopped, TheBackend};
 /// # use fpu_hosted_test::doc::{Backend, Task, the_backend};
 /// struct Traced<'t> { task: &'t Task }
-/// // SAFETY: T1: made only under the tracer's lock, after the task left its CPU. T2: one per tracer.
-/// // T3: a field that nobody changes.
+/// // SAFETY: K10: made only under the tracer's lock, after the task left its CPU. K11: one per tracer.
+/// // K12: a field that nobody changes.
 /// unsafe impl Stopped for Traced<'_> {
 ///     type Backend = Backend;
 ///     fn backend(&self) -> &TheBackend<Backend> { the_backend() }
@@ -121,7 +121,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         P: Stopped<Backend = B>,
     {
-        // Borrowed exclusively for as long as the image is (T2). Both contexts are alive, so equal addresses
+        // Borrowed exclusively for as long as the image is (K11). Both contexts are alive, so equal addresses
         // are one context.
         let proof: &'s P = proof;
         if !core::ptr::eq(proof.context().word, &self.word) {
@@ -148,8 +148,8 @@ impl<'s, B: RawFpu> StoppedTask<'s, B> {
     /// ```
     #[must_use]
     pub fn image(&self) -> B::Image<'_> {
-        // SAFETY: S1: checked in `new` against this backend (K1). S3: the task is stopped and memory is
-        // valid, so no CPU saves to the area (T1), and only the proof's holder has access (T2).
+        // SAFETY: C9: checked in `new` against this backend (K1). C11: the task is stopped and memory is
+        // valid, so no CPU saves to the area (K10), and only the proof's holder has access (K11).
         unsafe { self.backend.image(self.task.area) }
     }
 

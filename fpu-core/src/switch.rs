@@ -67,9 +67,9 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// # Safety
     ///
-    /// * **H1** what the registers hold is the state of this context's task, and is no other context's state unless
+    /// * **C37** what the registers hold is the state of this context's task, and is no other context's state unless
     ///   that one has been saved.
-    /// * **H2** if an image was restored on this CPU from this context's area, the last such restore loaded what is
+    /// * **C38** if an image was restored on this CPU from this context's area, the last such restore loaded what is
     ///   in memory now, and the area stays at its address until it has been saved to: that save may leave out what has not changed
     ///   since a restore from its address (B7). An area from which this CPU has restored nothing, under this context or an
     ///   earlier owner, meets the first half.
@@ -78,7 +78,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, boot) = cpu_and_task();
     /// cpu.set_avx0(7); // the thread that boots computes
-    /// // SAFETY: H1: no context has been loaded here. H2: nor from this area.
+    /// // SAFETY: C37: no context has been loaded here. C38: nor from this area.
     /// unsafe { boot.adopt(&mut cpu)? };
     /// boot.switch_prepare(&cpu)?;               // to another thread, which
     /// new_task().switch_in(&mut cpu)?;          // uses the registers
@@ -91,7 +91,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: Exclusive + Pinned<Backend = B>,
     {
         let mut closed = Closed::new(cpu, gate::SESSION)?;
-        // Whoever's state the registers held no longer matches; H1 says that it is saved.
+        // Whoever's state the registers held no longer matches; C37 says that it is saved.
         closed.end_claims();
         self.word.mark_live(closed.stamp());
         self.tell(closed.cpu(), EventKind::Loaded);
@@ -105,7 +105,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 ///
 /// It is [`switch_prepare`](TaskFpu::switch_prepare) of `prev` and [`switch_in`](TaskFpu::switch_in) of `next`, with
 /// what is said there of the time until `next` runs. If both are one context, nothing is saved. The kernel calls
-/// it before it switches stacks, drops the witness, and makes a new one where `next` goes on (P1).
+/// it before it switches stacks, drops the witness, and makes a new one where `next` goes on (K2).
 ///
 /// # Errors
 ///

@@ -56,8 +56,9 @@ pub struct TaskFpu<B, A> {
     backend: PhantomData<fn(&B)>,
 }
 
-// SAFETY: shared use is what P4 and T1 regulate: only the CPU on which the task is current, whoever holds the context
-// exclusively, or the holder of the proof that the task is stopped touches the area; the word is atomic.
+// SAFETY: shared use is what K5 (current here) and K10 (stopped) regulate: only the CPU on which the task is current,
+// whoever holds the context exclusively, or the holder of the proof that the task is stopped touches the area; the word
+// is atomic.
 unsafe impl<B, A: SaveArea + Send + Sync> Sync for TaskFpu<B, A> {}
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
@@ -91,7 +92,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         if task.area.align() < align || task.base().as_ptr() as usize & (align - 1) != 0 {
             return Err(NewError { why: AreaError::Misaligned { need: align }, area: task.area });
         }
-        // SAFETY: S1: A1 and A2 give us that many bytes, checked just now with the alignment.
+        // SAFETY: C9: K17 (steady area) and K18 (private area) give us that many bytes, checked just now with the
+        // alignment.
         unsafe { backend.write_initial(task.base()) };
         Ok(task)
     }
@@ -255,8 +257,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     pub fn reset<C: Pinned<Backend = B>>(&self, cpu: &mut C) -> Result<(), Error> {
         let closed = Closed::new(cpu, gate::SESSION)?;
         self.word.mark_nowhere();
-        // SAFETY: S1: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
-        // and no other CPU uses a context whose task is current here or that is held exclusively (P4).
+        // SAFETY: C9: checked in `new`; the CPU is closed, so that no save or restore runs meanwhile,
+        // and no other CPU uses a context whose task is current here or that is held exclusively (K5).
         unsafe { closed.cpu().backend().write_initial(self.base()) };
         self.tell(closed.cpu(), EventKind::Invalidated);
         Ok(())

@@ -2,8 +2,8 @@
 //!
 //! In state 2a the words say that registers and memory agree. The check saves the registers to other
 //! memory and compares the two images as *state*. So it finds broken duties that no type can see: kernel
-//! code or firmware that uses the registers outside a section (F1), a suspend without `fpu_resume`, words
-//! that were zeroed (W1), a CPU number given twice (O1).
+//! code or firmware that uses the registers outside a section (K9), a suspend without `fpu_resume`, words
+//! that were zeroed (K13), a CPU number given twice (K15).
 //!
 //! A kernel that does not call this has no code of it.
 
@@ -26,13 +26,13 @@ use crate::{
 ///
 /// # Safety
 ///
-/// The implementer promises, with B6 of [`RawFpu`]:
+/// The implementer promises, with B6 (bounded steps) of [`RawFpu`]:
 ///
-/// * **V1** [`same_state`](Self::same_state) reads no more than
+/// * **B8** [`same_state`](Self::same_state) reads no more than
 ///   [`area_len`](RawFpu::area_len) bytes of either area, writes none, and leaves the registers alone.
-/// * **V2** it answers `Ok` only if a task could not tell a restore of the one from a restore of the
+/// * **B9** it answers `Ok` only if a task could not tell a restore of the one from a restore of the
 ///   other, by whatever the architecture promises to keep.
-/// * **V3** it answers `Ok` if the second image was saved right after the first was restored or saved,
+/// * **B10** it answers `Ok` if the second image was saved right after the first was restored or saved,
 ///   nothing having changed the registers between; whatever lay in the second area before.
 ///
 /// # Examples
@@ -50,7 +50,7 @@ use crate::{
 /// #     type ImageMut<'a> = &'a mut u32;
 /// #     fn area_len(&self) -> usize { 8 }
 /// #     fn area_align(&self) -> usize { 8 }
-/// #     // SAFETY: S1 by the caller, here and below.
+/// #     // SAFETY: valid area (C9) by the caller, here and below.
 /// #     unsafe fn write_initial(&self, area: NonNull<u8>) { unsafe { area.cast::<u64>().as_ptr().write(0) } }
 /// #     unsafe fn save(&self, area: NonNull<u8>) { unsafe { area.cast::<u32>().as_ptr().write(self.0.get()) } }
 /// #     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
@@ -62,17 +62,17 @@ use crate::{
 /// #     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> &'a mut u32 { unsafe { area.cast::<u32>().as_mut() } }
 /// # }
 ///
-/// // SAFETY: V1: reads half a word of each. V2, V3: that half is all there is.
+/// // SAFETY: B8: reads half a word of each. B9, B10: that half is all there is.
 /// unsafe impl CompareFpu for Half {
 ///     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
-///         // SAFETY: the caller's S1 and S3, for both.
+///         // SAFETY: the caller's valid area (C9) and no other writer (C11), for both.
 ///         let (one, other) = unsafe { (self.image(one), self.image(other)) };
 ///         if one == other { Ok(()) } else { Err(Difference { component: 0, offset: 0 }) }
 ///     }
 /// }
 /// # let (one, other) = (1u64, 0xFFFF_0000_0000_0001u64);
 /// # let at = |word: &u64| NonNull::from(word).cast();
-/// # // SAFETY: S1, S3: two words of ours, read only.
+/// # // SAFETY: C9, C11: two words of ours, read only.
 /// # assert_eq!(unsafe { Half(Cell::new(0)).same_state(at(&one), at(&other)) }, Ok(()));
 /// ```
 #[cfg_attr(
@@ -92,8 +92,8 @@ pub unsafe trait CompareFpu: RawFpu {
     ///
     /// # Safety
     ///
-    /// S1 of [`RawFpu::write_initial`] for both areas, reading only; both hold an image; and S3 of
-    /// [`RawFpu::image`].
+    /// Valid area (C9) of [`RawFpu::write_initial`] for both areas, reading only; both hold an image; and no other
+    /// writer (C11) of [`RawFpu::image`].
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference>;
 }
 
@@ -289,19 +289,19 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             TaskState::Both(_) => {}
         }
         let (backend, memory, registers) = (state.cpu().backend(), self.base(), scratch.0.base());
-        // SAFETY: S1: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
-        // (A2); the scratch is borrowed exclusively.
+        // SAFETY: C9: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
+        // (K18); the scratch is borrowed exclusively.
         unsafe {
             registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());
         }
-        // SAFETY: S1: as above, and what it holds is now the task's image. S2: pinned (P1), F1; a save
+        // SAFETY: C9: as above, and what it holds is now the task's image. C10: pinned (K2), soft-float (K9); a save
         // changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the
         // task has been moved in memory, the scratch is where it was), then what it leaves out as
         // unchanged is what that restore loaded, which the copy has. A save does not change what the
         // CPU remembers of a restore, so the next one to the task's own area leaves out no more.
         unsafe { backend.save(registers) };
-        // SAFETY: S1: checked in `new`, both of them, and two values (A2). S3: this CPU is closed, so
-        // no save goes to the task's area (P4); the scratch is borrowed exclusively.
+        // SAFETY: C9: checked in `new`, both of them, and two values (K18). C11: this CPU is closed, so
+        // no save goes to the task's area (K5); the scratch is borrowed exclusively.
         match unsafe { backend.same_state(memory, registers) } {
             Ok(()) => Ok(Verified::Agreed),
             Err(difference) => {

@@ -13,7 +13,7 @@ use crate::{
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let mut cpu = offline_cpu();
-/// // SAFETY: O1, O2: the only CPU, its words new.
+/// // SAFETY: K15, K16: the only CPU, its words new.
 /// let refused = unsafe { cpu.fpu_online(fpu_core::MAX_CPUS) };
 /// assert_eq!(refused, Err(fpu_core::Error::InvalidCpu));
 /// # Ok::<(), fpu_core::Error>(())
@@ -27,14 +27,14 @@ pub const MAX_CPUS: u32 = (1 << 14) - 2;
 ///
 /// The implementer promises:
 ///
-/// * **W1** a get returns what the last set on this CPU stored, or 0 if there was none; the words
+/// * **K13** a get returns what the last set on this CPU stored, or 0 if there was none; the words
 ///   survive while the CPU is offline.
-/// * **W2** each access is a single load or store with regard to interrupts on this CPU.
+/// * **K14** each access is a single load or store with regard to interrupts on this CPU.
 ///
 /// ```
 /// use core::cell::Cell;
 /// struct PerCpu { fpu_resident: Cell<u64>, fpu_gate: Cell<u64> }
-/// // SAFETY: W1, W2: plain cells of 8 bytes in this CPU's own block.
+/// // SAFETY: K13, K14: plain cells of 8 bytes in this CPU's own block.
 /// unsafe impl fpu_core::CpuWords for PerCpu {
 ///     fn resident(&self) -> u64 { self.fpu_resident.get() }
 ///     unsafe fn set_resident(&self, word: u64) { self.fpu_resident.set(word) }
@@ -68,33 +68,33 @@ pub unsafe trait CpuWords {
 ///
 /// The implementer promises that, while a value lives:
 ///
-/// * **P1** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
+/// * **K2** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
 ///   nor anything borrowed from it (a session and the views of its image, a section, a plan) is alive over
 ///   a switch of stacks. Code that resumes makes a new value.
-/// * **P2** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once,
+/// * **K3** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once,
 ///   except those of code that has interrupted the other's.
-/// * **P3** what the [`backend`](Self::backend) manages is enabled on that CPU. (That it is the same everywhere
-///   is K1 of [`TheBackend`].)
-/// * **P4** a context is handed to methods with this value only by the CPU on which its task is
+/// * **K4** what the [`backend`](Self::backend) manages is enabled on that CPU. (That it is the same everywhere
+///   is one backend (K1) of [`TheBackend`].)
+/// * **K5** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
 ///   now); or by whoever holds it exclusively: nobody else uses the context meanwhile, and its task neither runs nor
 ///   is switched, except in the holder's own calls. `&mut TaskFpu` proves that, and so does the lock that gives it
 ///   out. Whatever passes a task from one CPU to the next, or the exclusive hold of it (a
 ///   run-queue lock), orders what the first did before what the second does. The crate reports the violations that it
 ///   can see ([`Error::LiveElsewhere`](crate::Error::LiveElsewhere)), and cannot see all.
-/// * **P5** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
+/// * **K6** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
 ///   interrupts off.
-/// * **P6** [`observe`](Self::observe) does not use the crate with this CPU.
+/// * **K7** [`observe`](Self::observe) does not use the crate with this CPU.
 ///
-/// P1, P2 and P4 are about how values are made and used, so the function that makes one should be
-/// `unsafe`, or the kernel's guard of whose making they follow.
+/// K2 (pinned), K3 (own words) and K5 (current here) are about how values are made and used, so the function that makes
+/// one should be `unsafe`, or the kernel's guard of whose making they follow.
 ///
 /// ```
 /// use fpu_core::{CpuFpu, Pinned, TheBackend};
 /// # use fpu_hosted_test::doc::{Backend, the_backend, this_cpu_fpu};
 /// struct PreemptOff(core::marker::PhantomData<*mut ()>); // a guard: `!Send`
-/// // SAFETY: P1: the guard turned preemption off. P2: per-CPU data. P3: each CPU enables it when it starts.
-/// // P4: run-queue locks. P5: NMI handlers use another type.
+/// // SAFETY: K2: the guard turned preemption off. K3: per-CPU data. K4: each CPU enables it when it starts.
+/// // K5: run-queue locks. K6: NMI handlers use another type.
 /// unsafe impl Pinned for PreemptOff {
 ///     type Backend = Backend;
 ///     type Words = CpuFpu;
@@ -130,7 +130,7 @@ pub unsafe trait Pinned {
 
     /// Gets every event of registers and images; without an override the calls vanish. The crate
     /// calls `observe` when words, registers and memory agree. `observe` must not call into the
-    /// crate with the same CPU (P6).
+    /// crate with the same CPU (K7).
     #[inline(always)]
     fn observe(&self, event: Event) {
         let _ = event;
@@ -145,8 +145,8 @@ pub unsafe trait Pinned {
 ///
 /// # Safety
 ///
-/// * **E1** while a value lives, no code on this CPU except its holder calls into this crate, apart
-///   from a non-maskable interrupt that says so (P5) and is refused. A type whose level can be
+/// * **K8** while a value lives, no code on this CPU except its holder calls into this crate, apart
+///   from a non-maskable interrupt that says so (K6) and is refused. A type whose level can be
 ///   [`Level::Nmi`] is not `Exclusive`: the hot path does not ask.
 ///
 /// ```
@@ -175,7 +175,7 @@ pub unsafe trait Exclusive: Pinned {}
 ///
 /// # Safety
 ///
-/// * **F1** between any two calls into this crate on a CPU, outside a section, only the task's own code (in user
+/// * **K9** between any two calls into this crate on a CPU, outside a section, only the task's own code (in user
 ///   mode; in a kernel without it, what runs as that task) reads
 ///   or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
 ///   power. (What the ABI of system calls takes from a task, the entry of a system call may discard before the first

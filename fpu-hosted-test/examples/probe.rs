@@ -12,7 +12,7 @@ use fpu_core::*;
 
 pub struct Marked;
 
-// SAFETY: never run; B1-B7 hold for the marked instructions, which touch nothing.
+// SAFETY: never run; the backend's duties (B1-B7) hold for the marked instructions, which touch nothing.
 unsafe impl RawFpu for Marked {
     type Image<'a> = ();
     type ImageMut<'a> = ();
@@ -45,7 +45,7 @@ unsafe impl RawFpu for Marked {
 
 pub struct Cpu<'a>(&'a CpuFpu);
 fpu_core::witness! {
-    // SAFETY: P1-P6, E1, F1: never run.
+    // SAFETY: K2-K9: never run.
     unsafe impl Pinned + Exclusive + SoftFloat for Cpu<'_> {
         backend: Marked = |_| {
             // SAFETY: K1: never run.
@@ -58,7 +58,7 @@ fpu_core::witness! {
 /// The same kernel with the real backend.
 pub struct RealCpu<'a>(&'a CpuFpu, &'a fpu_x86::Plan);
 fpu_core::witness! {
-    // SAFETY: P1-P6, E1, F1: never run.
+    // SAFETY: K2-K9: never run.
     unsafe impl Pinned + Exclusive + SoftFloat for RealCpu<'_> {
         backend: fpu_x86::Plan = |cpu| {
             // SAFETY: K1: never run.
@@ -73,21 +73,21 @@ static PLAN: fpu_x86::PlanCell = fpu_x86::PlanCell::new();
 
 /// The same kernel with its plan in a static: nothing says at run time that it has been set.
 pub struct CellCpu<'a>(&'a CpuFpu);
-// SAFETY: P1-P5: never run.
+// SAFETY: K2-K6: never run.
 unsafe impl Pinned for CellCpu<'_> {
     type Backend = fpu_x86::Plan;
     type Words = CpuFpu;
     fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
-        // SAFETY: X3: never run.
+        // SAFETY: C25: never run.
         unsafe { PLAN.assume_set() }
     }
     fn words(&self) -> &CpuFpu {
         self.0
     }
 }
-// SAFETY: E1: never run.
+// SAFETY: K8: never run.
 unsafe impl Exclusive for CellCpu<'_> {}
-// SAFETY: F1: never run.
+// SAFETY: K9: never run.
 unsafe impl SoftFloat for CellCpu<'_> {}
 
 type RealTask = TaskFpu<fpu_x86::Plan, Area<4096>>;

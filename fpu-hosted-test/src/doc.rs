@@ -62,7 +62,7 @@ pub fn offline_cpu() -> Cpu {
 #[must_use]
 pub fn online_cpu() -> Cpu {
     let mut cpu = offline_cpu();
-    // SAFETY: O1, O2: the only CPU of this thread's kernel, its words new.
+    // SAFETY: K15, K16: the only CPU of this thread's kernel, its words new.
     match unsafe { cpu.fpu_online(0) } {
         Ok(()) => cpu,
         Err(why) => unreachable!("{why}"),
@@ -122,8 +122,8 @@ impl Cpu {
 }
 
 fpu_core::witness! {
-    // SAFETY: P1: a thread is a CPU here, and the value does not leave it. P2, P3: this CPU's words; one layout. P4:
-    // one CPU. P5: no interrupts. E1: no interrupts. F1: simulated registers change only when told to.
+    // SAFETY: K2: a thread is a CPU here, and the value does not leave it. K3, K4: this CPU's words; one layout. K5:
+    // one CPU. K6: no interrupts. K8: no interrupts. K9: simulated registers change only when told to.
     unsafe impl Pinned + Exclusive + SoftFloat for Cpu {
         backend: Backend = |_| this_cpu().fpu(),
         words: SimWords = |_| this_cpu().words(),
@@ -143,7 +143,7 @@ fpu_core::witness! {
 /// The steps are those of a plan that is alive.
 pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), RestoreFault> {
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: S1: the plan's area. S2: simulated registers.
+        // SAFETY: C9: the plan's area. C10: simulated registers.
         unsafe { this_cpu().fpu().restore(area) }?;
     }
     // SAFETY: the plan's word, a `u64` that no other code accesses now.
@@ -168,7 +168,7 @@ pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), Restore
 /// The steps are those of a plan that is alive.
 pub unsafe fn sim_restore(steps: &UserSteps) -> Result<(), RestoreFault> {
     match NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: S1: the plan's area. S2: simulated registers.
+        // SAFETY: C9: the plan's area. C10: simulated registers.
         Some(area) => unsafe { this_cpu().fpu().restore(area) },
         None => Ok(()),
     }
@@ -180,7 +180,7 @@ pub unsafe fn sim_restore(steps: &UserSteps) -> Result<(), RestoreFault> {
 /// The steps are those of a plan that is alive.
 pub unsafe fn sim_save(steps: &SaveSteps) {
     if let Some(area) = NonNull::new(steps.save_to) {
-        // SAFETY: S1: the plan's area. S2: simulated registers.
+        // SAFETY: C9: the plan's area. C10: simulated registers.
         unsafe { this_cpu().fpu().save(area) };
     }
 }
@@ -192,16 +192,16 @@ pub unsafe fn sim_save(steps: &SaveSteps) {
 ///
 /// # Safety
 ///
-/// L5 and L6 of [`SwitchSteps`].
+/// Steps in order (C39) and registers kept for the steps (C40) of [`SwitchSteps`].
 pub unsafe fn sim_switch(steps: &SwitchSteps) -> Result<(), RestoreFault> {
     if let Some(area) = NonNull::new(steps.save_to) {
-        // SAFETY: S1: the area of a context that is alive (L5). S2: simulated registers.
+        // SAFETY: C9: the area of a context that is alive (C39). C10: simulated registers.
         unsafe { this_cpu().fpu().save(area) };
-        // SAFETY: that context's word (L5).
+        // SAFETY: that context's word (C39).
         unsafe { steps.save_word.write_volatile(steps.saved) };
     }
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: S1, S2: likewise.
+        // SAFETY: C9, C10: likewise.
         unsafe { this_cpu().fpu().restore(area) }?;
         // SAFETY: likewise.
         unsafe { steps.restore_word.write_volatile(steps.live) };

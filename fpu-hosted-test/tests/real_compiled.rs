@@ -58,7 +58,7 @@ impl Words {
     fn new(plan: &Plan) -> Self {
         let mut words = Self([0; 4096]);
         assert!(plan.area_len() <= core::mem::size_of_val(&words.0));
-        // SAFETY: S1: aligned, long enough, ours.
+        // SAFETY: C9: aligned, long enough, ours.
         unsafe { plan.write_initial(words.area()) };
         words
     }
@@ -87,7 +87,7 @@ fn saved_over<const RUNG: u8>(plan: &Plan, old: u32) -> u32 {
     let mut words = Words::new(plan);
     set_mxcsr(ROUNDS_UP);
     words.0[MXCSR] = old;
-    // SAFETY: S1: as in `Words`. Nothing is changed in the registers.
+    // SAFETY: C9: as in `Words`. Nothing is changed in the registers.
     unsafe { plan.save(words.area()) };
     let saved = words.0[MXCSR];
     set_mxcsr(DEFAULT);
@@ -109,7 +109,7 @@ fn restored_from<const RUNG: u8>(plan: &Plan, new: u32) -> Result<(), RestoreFau
     assert_eq!((plan.save_instruction() as u8, plan.scrubs()), (RUNG, false));
     let mut words = Words::new(plan);
     words.0[MXCSR] = new;
-    // SAFETY: S1: as in `Words`. S2: the compiler is told by the operands what it loads, which is the subject.
+    // SAFETY: C9: as in `Words`. C10: the compiler is told by the operands what it loads, which is the subject.
     unsafe { plan.restore(words.area()) }
 }
 
@@ -252,7 +252,7 @@ fn what_a_section_computes_is_computed_inside() {
     for plan in plans() {
         let words = CpuFpu::new();
         let mut cpu = Liar { words: &words, plan: &plan, counters: Counters::new() };
-        // SAFETY: O1: one CPU. O2: its words are new.
+        // SAFETY: K15: one CPU. K16: its words are new.
         unsafe { cpu.fpu_online(0) }.unwrap();
         let task = Task::new(cpu.backend(), Area::new()).unwrap();
         let mut quotients = [0.0; 3];

@@ -23,7 +23,7 @@ impl Memory {
     fn over(plan: &Plan, poison: u8) -> Box<Self> {
         assert!(plan.area_len() <= 16384);
         let mut memory = Box::new(Self([0; 16384]));
-        // SAFETY: S1: aligned, long enough, ours.
+        // SAFETY: C9: aligned, long enough, ours.
         unsafe { plan.write_initial(memory.base()) };
         if plan.format() != Format::Legacy {
             memory.0[32..416].fill(poison);
@@ -35,7 +35,7 @@ impl Memory {
         NonNull::from(&mut self.0).cast()
     }
     fn view<'a>(&'a mut self, plan: &'a Plan) -> Image<'a> {
-        // SAFETY: S1, S3: an image, and borrowed exclusively.
+        // SAFETY: C9, C11: an image, and borrowed exclusively.
         unsafe { plan.image(self.base()) }
     }
     fn view_mut<'a>(&'a mut self, plan: &'a Plan) -> ImageMut<'a> {
@@ -49,7 +49,7 @@ impl Memory {
 
 #[track_caller]
 fn run(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> RegFile {
-    // SAFETY: S1: every area is a `Memory`.
+    // SAFETY: C9: every area is a `Memory`.
     let Outcome { restored, registers } = unsafe { h.run(steps) };
     assert_eq!(restored, Ok(()), "a legal image was refused");
     registers.0

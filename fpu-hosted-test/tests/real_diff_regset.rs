@@ -135,7 +135,7 @@ fn ours(bytes: &[u8], plan: &Plan, kind: i32, before: &RegFile) -> Result<RegFil
     }
     let valid = format.read_prfpreg(&mut private)?;
     let mut area = Memory::new(plan);
-    // SAFETY: S1, S3: our own area, which holds an image.
+    // SAFETY: C9, C11: our own area, which holds an image.
     let mut image = unsafe { plan.image_mut(area.base()) };
     set_registers(&mut image, before);
     image.merge(&valid, Components::LEGACY).unwrap();

@@ -156,7 +156,7 @@ fn the_least_signal_stack_holds_our_frames() {
 #[test]
 fn the_fuzzers_seeds_run() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpu-x86/fuzz/seeds/frame");
-    // SAFETY: X1: nothing is restored.
+    // SAFETY: C23: nothing is restored.
     let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
     let plans = [plan(), legacy.with_save_instruction(SaveInstruction::Fxsave).unwrap()];
     let bytes = |name: &str| fs::read(seeds.join(name)).unwrap();

@@ -78,7 +78,7 @@ fn memory_that_is_not_there_is_an_error_too() {
         assert_ne!(page, libc::MAP_FAILED);
         let nowhere = NonNull::new(page.cast()).unwrap();
         let one = h.pattern(8, every(h));
-        // Not S1, which is what is tried: the memory is this test's, only not readable.
+        // Not C9, which is what is tried: the memory is this test's, only not readable.
         let answer = attempt(h, &[Step::Load(&one), Step::Restore(nowhere)]);
         assert_eq!(answer.restored, Err(RestoreFault(14)), "{:?}", h.fpu().save_instruction());
         let mut good = saved(h, &one);

@@ -11,7 +11,7 @@ use witness::Liar;
 struct Tracer<'a>(&'a TheBackend<Plan>, FpuRef<'a, Plan>);
 
 fpu_core::witness! {
-    // SAFETY: T1: the task is never switched in. T2: one tracer. T3: a field.
+    // SAFETY: K10: the task is never switched in. K11: one tracer. K12: a field.
     unsafe impl Stopped for Tracer<'_> {
         backend: Plan = |proof| proof.0,
         context: |proof| proof.1,

@@ -52,7 +52,7 @@ fn note(owner: &str, kind: u32, description: &[u8]) -> Vec<u8> {
 /// A core file of one thread, without memory.
 fn core(format: UserFormat<'_>, plan: &Plan, registers: &RegFile, pkru: u32) -> Vec<u8> {
     let mut area = Memory::new(plan);
-    // SAFETY: S1, S3: our own area, which holds an image.
+    // SAFETY: C9, C11: our own area, which holds an image.
     let mut image = unsafe { plan.image_mut(area.base()) };
     set_registers(&mut image, registers);
     let image = image.as_image();

@@ -63,7 +63,7 @@ struct Job<'k> {
 }
 
 fn awake(cpu: &Liar<'_>) -> bool {
-    // SAFETY: S2: it only asks.
+    // SAFETY: C10: it only asks.
     unsafe { cpu.plan.keeps_awake() }
 }
 
@@ -129,7 +129,7 @@ fn trip(job: &mut Job<'_>) -> Result<(), Error> {
 
 fn idles<'k>(plan: &'k Plan, words: &'k CpuFpu, file: &RegFile, tile: Option<Tile>) -> Job<'k> {
     let mut cpu = Liar { words, plan, counters: Counters::new() };
-    // SAFETY: O1, O2: the only CPU of this kernel, its words new.
+    // SAFETY: K15, K16: the only CPU of this kernel, its words new.
     unsafe { cpu.fpu_online(0) }.unwrap();
     let task = TaskFpu::new(cpu.backend(), Area::new()).unwrap();
     let mut job = Job {
@@ -145,7 +145,7 @@ fn idles<'k>(plan: &'k Plan, words: &'k CpuFpu, file: &RegFile, tile: Option<Til
         error: None,
     };
     let mut dump = file.clone();
-    // SAFETY: H1: the harness's classes. H3: a live job; what it leaves in the registers is dumped and not
+    // SAFETY: C31: the harness's classes. C33: a live job; what it leaves in the registers is dumped and not
     // looked at.
     unsafe { run_between(file, goes_idle, addr_of_mut!(job).cast(), &mut dump) };
     job

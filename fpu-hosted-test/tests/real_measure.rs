@@ -57,7 +57,7 @@ fn every_instruction_saves_what_the_plan_says() {
         tried += 1;
     }
     // FXSAVE, where more than x87 and SSE is enabled.
-    // SAFETY: X1: this test puts nothing into the other registers.
+    // SAFETY: C23: this test puts nothing into the other registers.
     let plan = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
     assert_eq!(measured(&plan.with_save_instruction(SaveInstruction::Fxsave).unwrap()), Ok(()));
     assert!(tried > 0, "not one plan for all that is enabled");

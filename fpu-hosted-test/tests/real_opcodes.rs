@@ -114,7 +114,7 @@ fn expect(plan: &Plan) {
     let mut memory = Box::new(Memory([0; 16384]));
     assert!(plan.area_len() <= 16384);
     let area = NonNull::from(&mut memory.0).cast();
-    // SAFETY: S1: aligned, long enough, ours.
+    // SAFETY: C9: aligned, long enough, ours.
     unsafe { plan.write_initial(area) };
     let (save, restore) = match plan.save_instruction() {
         SaveInstruction::Fxsave => (FXSAVE64, FXRSTOR64),
@@ -139,11 +139,11 @@ fn expect(plan: &Plan) {
         steps.into_iter().map(keep).collect()
     };
     let mask = if plan.save_instruction() == SaveInstruction::Fxsave { 0 } else { mask };
-    // SAFETY: S1: as above. A save changes no register.
+    // SAFETY: C9: as above. A save changes no register.
     let saved = masked(steps(|| unsafe { plan.save(area) }));
     assert_eq!(saved, [(save, mask)], "a save: {what}");
     let mut answer = Ok(());
-    // SAFETY: S1. S2: the compiler is told what it loads; it is the initial state.
+    // SAFETY: valid area (C9). C10: the compiler is told what it loads; it is the initial state.
     let restored = masked(steps(|| answer = unsafe { plan.restore(area) }));
     let mut all = vec![(restore, mask)];
     if plan.scrubs() {

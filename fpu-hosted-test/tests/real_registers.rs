@@ -110,7 +110,7 @@ fn bytes_of_absent_components_never_surface() {
             let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
             let what = format!("{:?} without {component:?}", h.fpu().save_instruction());
             same(&after, &expect, &what);
-            // SAFETY: S1, S3: an image, and no other code has it.
+            // SAFETY: C9, C11: an image, and no other code has it.
             let view = h.view(unsafe { h.fpu().image(memory.base()) }).unwrap();
             same(&view.0, &expect, &format!("the view of {what}"));
         }
@@ -123,7 +123,7 @@ fn the_initial_image_is_the_initial_state_over_any_bytes() {
         let other = h.pattern(3, every(h));
         for poison in [0x00, 0x5A, 0xFF] {
             let mut memory = Memory([poison; 16384]);
-            // SAFETY: S1: aligned, long enough, ours.
+            // SAFETY: C9: aligned, long enough, ours.
             unsafe { h.fpu().write_initial(memory.base()) };
             let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
             same(&after, &RegFile::initial(h.classes()), &format!("over {poison:#x}"));
@@ -149,7 +149,7 @@ fn mxcsr_is_kept_when_all_vectors_are_initial() {
         let mut memory = saved(h, &registers);
         let after = run(h, &[Step::Load(&other), Step::Restore(memory.base())]);
         same(&after, &registers.0, &format!("{:?}", h.fpu().save_instruction()));
-        // SAFETY: S1, S3: an image, and no other code has it.
+        // SAFETY: C9, C11: an image, and no other code has it.
         assert_eq!(unsafe { h.fpu().image(memory.base()) }.mxcsr(), 0x7F80);
     });
 }
@@ -172,7 +172,7 @@ fn a_first_write_brings_the_rest_of_its_component_initial() {
             }
             memory.0[HEADER + 64..len].fill(0xEE);
             let mut expect = RegFile::initial(h.classes());
-            // SAFETY: S1, S3: an image, and no other code has it.
+            // SAFETY: C9, C11: an image, and no other code has it.
             let mut image = unsafe { h.fpu().image_mut(memory.base()) };
             match component {
                 Components::X87 => {
@@ -214,7 +214,7 @@ fn a_stack_register_written_is_not_empty() {
     for_each_rung(|h| {
         for top in 0..8 {
             let mut memory = Memory::new(h.fpu());
-            // SAFETY: S1, S3: an image, and no other code has it.
+            // SAFETY: C9, C11: an image, and no other code has it.
             let mut image = unsafe { h.fpu().image_mut(memory.base()) };
             image.set_fsw(top << 11);
             image.set_st(2, [0xFF; 10]).unwrap();
@@ -232,7 +232,7 @@ fn writes_that_a_restore_would_refuse_are_refused() {
     for_each_rung(|h| {
         let mut memory = Memory::new(h.fpu());
         let before = memory.0;
-        // SAFETY: S1, S3: an image, and no other code has it.
+        // SAFETY: C9, C11: an image, and no other code has it.
         let mut image = unsafe { h.fpu().image_mut(memory.base()) };
         let mask = h.fpu().mxcsr_mask();
         // Bit 6, DAZ, came later than the others (SDM vol. 1, 10.2.3.4).
@@ -324,7 +324,7 @@ struct Job<'a> {
 
 /// Restores, writes to memory behind the backend's back, and saves: against the protocol.
 unsafe extern "C" fn poison_between(job: *mut c_void) {
-    // SAFETY: a live job; S1: its area; S2: nothing but integers around.
+    // SAFETY: a live job; C9: its area; C10: nothing but integers around.
     unsafe {
         let job = &*job.cast::<Job<'_>>();
         if job.plan.restore(job.area).is_ok() {
@@ -345,7 +345,7 @@ fn observe_modified_optimisation(h: &mut RealHarness) -> &'static str {
         let mut job = Job { plan: h.fpu(), area, hole, ip: 0 };
         let mut after = full.0.clone();
         let job = addr_of_mut!(job).cast();
-        // SAFETY: H1: the harness's classes. H3: a live job, and integers only.
+        // SAFETY: C31: the harness's classes. C33: a live job, and integers only.
         unsafe { run_between(&full.0, poison_between, job, &mut after) };
         if memory.word(160 + 16 * 3) == 0xDEAD {
             return "leaves out what is unmodified";
@@ -357,8 +357,8 @@ fn observe_modified_optimisation(h: &mut RealHarness) -> &'static str {
 /// A division by zero at a known address, unmasked and so pending (some CPUs save the pointers only
 /// then), and a save.
 unsafe extern "C" fn divide_and_save(job: *mut c_void) {
-    // SAFETY: a live job; the harness resets the x87 unit afterwards, before anything waits for it; S1,
-    // S2 as above.
+    // SAFETY: a live job; the harness resets the x87 unit afterwards, before anything waits for it; valid area (C9),
+    // registers free (C10) as above.
     unsafe {
         let job = &mut *job.cast::<Job<'_>>();
         asm!(
@@ -388,13 +388,13 @@ fn the_x87_instruction_pointer_has_64_bits() {
         let mut job = Job { plan: h.fpu(), area, hole: area.cast(), ip: 0 };
         let mut after = initial.0.clone();
         let argument = addr_of_mut!(job).cast();
-        // SAFETY: H1: the harness's classes. H3: a live job, and no vector code.
+        // SAFETY: C31: the harness's classes. C33: a live job, and no vector code.
         unsafe { run_between(&initial.0, divide_and_save, argument, &mut after) };
         let ip = job.ip;
         assert!(ip > u64::from(u32::MAX), "the test is linked above 4 GiB");
         run(h, &[Step::Restore(area), Step::Save(again.base())]);
         for area in [area, again.base()] {
-            // SAFETY: S1, S3: an image, and no other code has it.
+            // SAFETY: C9, C11: an image, and no other code has it.
             let image = unsafe { h.fpu().image(area) };
             assert_eq!(image.fip(), ip, "{:?}", h.fpu().save_instruction());
             assert_eq!((image.fcw(), image.fsw() & 0x84), (0x37B, 0x84), "pending");

@@ -39,7 +39,7 @@ fn serve() {
 fn rip_alone_makes_a_refused_restore_an_error() {
     serve();
     let all = Plan::detect_user(Components::all()).unwrap();
-    // SAFETY: X1: this test puts nothing into the other registers.
+    // SAFETY: C23: this test puts nothing into the other registers.
     let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
     let mut plans: Vec<Plan> = SaveInstruction::ALL
         .iter()
@@ -50,7 +50,7 @@ fn rip_alone_makes_a_refused_restore_an_error() {
     for plan in plans {
         let area = Area::<16384>::new();
         assert!(plan.area_len() <= area.len());
-        // SAFETY: S1: the area is ours and large enough. S2: the compiler keeps nothing in the registers across a
+        // SAFETY: C9: the area is ours and large enough. C10: the compiler keeps nothing in the registers across a
         // restore, which says that it changes them; a refused one is followed by one that is not.
         let (bad, good) = unsafe {
             plan.write_initial(area.base());

@@ -93,7 +93,7 @@ fn call(
     let (area, mask) = (memory.base().as_ptr(), plan.plan_word());
     let mut call = Call { routine, area, mask, answer: 0, after: [0; 12], stack: 0 };
     let mut dump = load.clone();
-    // SAFETY: H1: files of this CPU's classes. H3: the assembly calls a routine of the plan on memory that is large
+    // SAFETY: C31: files of this CPU's classes. C33: the assembly calls a routine of the plan on memory that is large
     // enough (N1), and uses general registers only (N2).
     unsafe { run_between(load, fpu_test_call, addr_of_mut!(call).cast(), &mut dump) };
     let mut expect = [101, 102, mask, area as u64, 0, 0, 0, 0, 0, 0, 0, 0];

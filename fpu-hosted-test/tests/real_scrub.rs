@@ -63,7 +63,7 @@ fn through_memory(h: &mut RealHarness, held: &Seen, pending: &Seen) -> (Seen, X8
     let mut areas = [(); 2].map(|()| Box::new(Memory([0; 16384])));
     let [first, second] = &mut areas;
     for memory in [&mut *first, &mut *second] {
-        // SAFETY: S1: aligned, long enough, ours.
+        // SAFETY: C9: aligned, long enough, ours.
         unsafe { h.fpu().write_initial(memory.base()) };
     }
     let (from, to) = (first.base(), second.base());
@@ -74,10 +74,10 @@ fn through_memory(h: &mut RealHarness, held: &Seen, pending: &Seen) -> (Seen, X8
         Step::Restore(from),
         Step::Save(to),
     ];
-    // SAFETY: S1: the two areas.
+    // SAFETY: C9: the two areas.
     let outcome = unsafe { h.run(&steps) };
     assert_eq!(outcome.restored, Ok(()));
-    // SAFETY: S1, S3: an image, and no other code has it.
+    // SAFETY: C9, C11: an image, and no other code has it.
     let x87 = unsafe { h.fpu().image(to) }.x87();
     (outcome.registers, x87)
 }

@@ -27,7 +27,7 @@ mod witness;
 use witness::Liar;
 
 fn compare(plan: &Plan, one: &mut Memory, other: &mut Memory) -> Result<(), Difference> {
-    // SAFETY: S1, S3: images of this plan in areas of ours.
+    // SAFETY: C9, C11: images of this plan in areas of ours.
     unsafe { plan.same_state(one.base(), other.base()) }
 }
 
@@ -181,7 +181,7 @@ fn whatever_can_be_written_agrees_after_a_restore() {
         let mut agreed = 0;
         for round in 0..6000 {
             let mut area = saved(h, &full);
-            // SAFETY: S1, S3: an image, and no other code has it.
+            // SAFETY: C9, C11: an image, and no other code has it.
             let mut view = unsafe { plan.image_mut(area.base()) };
             if round % 2 == 0 {
                 random_image(&plan, &mut words, &mut image);
@@ -270,7 +270,7 @@ fn a_kernel_compiled_with_sse_is_found_out() {
     for_each_rung(|h| {
         let (words, plan) = (CpuFpu::new(), h.fpu().clone());
         let mut cpu = Liar { words: &words, plan: &plan, counters: Counters::new() };
-        // SAFETY: O1, O2: the only CPU of this kernel, its words new.
+        // SAFETY: K15, K16: the only CPU of this kernel, its words new.
         unsafe { cpu.fpu_online(0) }.unwrap();
         let task = TaskFpu::new(cpu.backend(), Area::new()).unwrap();
         let scratch = Scratch::new(&cpu, Area::new()).unwrap();
@@ -278,7 +278,7 @@ fn a_kernel_compiled_with_sse_is_found_out() {
         let file = RegFile::initial(h.classes());
         let mut dump = file.clone();
         let argument = addr_of_mut!(*job).cast();
-        // SAFETY: H1: the harness's classes. H3: a live job; what it leaves in the registers is dumped and
+        // SAFETY: C31: the harness's classes. C33: a live job; what it leaves in the registers is dumped and
         // not looked at.
         unsafe { run_between(&file, computes_in_the_kernel, argument, &mut dump) };
         let what = format!("{:?}: {:?}", plan.save_instruction(), job.found);

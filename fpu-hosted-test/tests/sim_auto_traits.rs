@@ -26,7 +26,7 @@ mod everywhere {
 
     pub struct AnyThread(CpuFpu);
     fpu_core::witness! {
-        // SAFETY: P1-P6, E1, F1: no value is ever made.
+        // SAFETY: K2-K9: no value is ever made.
         unsafe impl Pinned + Exclusive + SoftFloat for AnyThread {
             backend: SimFpu = |_| unreachable!("no value is ever made"),
             words: CpuFpu = |cpu| &cpu.0,

@@ -20,7 +20,7 @@ const OPERATIONS: [Operation; 20] = [
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
     ("switch_in", |cpu, task| task.switch_in(&mut cpu.irqs_off())),
     ("switch", |cpu, task| Ok(switch(None, Some(task.context()), &mut cpu.irqs_off())?)),
-    // SAFETY: H1, H2: it is refused, or nobody looks at the registers that it takes.
+    // SAFETY: C37, C38: it is refused, or nobody looks at the registers that it takes.
     ("adopt", |cpu, task| unsafe { task.adopt(&mut cpu.irqs_off()) }),
     ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
     ("plan_user", |cpu, task| task.plan_user(&mut cpu.irqs_off()).map(drop)),
@@ -133,7 +133,7 @@ fn online_twice_and_numbers_out_of_range() {
     let (cpu, task) = (SimCpu::online(0), new_task());
     let before = snapshot(&cpu, &task);
     for number in [0, 1, MAX_CPUS] {
-        // SAFETY: O1, O2: refused, so no number is given out.
+        // SAFETY: K15, K16: refused, so no number is given out.
         let answer = unsafe { cpu.irqs_off().fpu_online(number) };
         assert_eq!(answer, Err(Error::CpuOnline));
     }
@@ -141,12 +141,12 @@ fn online_twice_and_numbers_out_of_range() {
     let off = SimCpu::offline();
     let before = snapshot(&off, &task);
     for number in [MAX_CPUS, MAX_CPUS + 1, u32::MAX] {
-        // SAFETY: O1, O2: as above.
+        // SAFETY: K15, K16: as above.
         let answer = unsafe { off.irqs_off().fpu_online(number) };
         assert_eq!(answer, Err(Error::InvalidCpu));
         assert_eq!(snapshot(&off, &task), before);
     }
-    // SAFETY: O1: no other CPU of this test has it. O2: new words.
+    // SAFETY: K15: no other CPU of this test has it. K16: new words.
     assert_eq!(unsafe { off.irqs_off().fpu_online(MAX_CPUS - 1) }, Ok(()));
 }
 
@@ -166,13 +166,13 @@ fn an_area_that_is_too_small_or_misaligned_comes_back_untouched() {
     ] {
         // SAFETY: the offset is inside the memory.
         let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
-        // SAFETY: A3: inside the memory, which nothing else accesses until the area is back.
+        // SAFETY: K19: inside the memory, which nothing else accesses until the area is back.
         let area = unsafe { RawArea::new(start, len) };
         let NewError { why, area } = TaskFpu::new(cpu.fpu(), area).expect_err("it must be refused");
         assert_eq!((why, area.base(), area.len()), (expect, start, len));
     }
     assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");
-    // SAFETY: A3: as above.
+    // SAFETY: K19: as above.
     let area = unsafe { RawArea::new(base, AREA_LEN) };
     assert!(TaskFpu::new(cpu.fpu(), area).is_ok());
     let boxed = Box::new(Area::<{ AREA_LEN + 1 }>::new());
@@ -328,9 +328,9 @@ fn all_stamps_issued() {
     still_holds(&other, &last, &kept);
     // Offline and back under the same number is refused; under a new one it is as good as new.
     cpu.irqs_off().fpu_offline().expect("online");
-    // SAFETY: O1, O2: the number it had, its words as left.
+    // SAFETY: K15, K16: the number it had, its words as left.
     assert_eq!(unsafe { cpu.irqs_off().fpu_online(0) }, Err(Error::Exhausted));
-    // SAFETY: O1: a number that no CPU of this test has had.
+    // SAFETY: K15: a number that no CPU of this test has had.
     assert_eq!(unsafe { cpu.irqs_off().fpu_online(2) }, Ok(()));
     still_holds(&cpu, &task, &mine);
 }
@@ -352,7 +352,7 @@ fn an_image_that_is_refused_leaves_neither_the_old_registers_nor_its_own() {
     for injected in [false, true] {
         let area = SimArea::new();
         cpu.fpu().load(&image);
-        // SAFETY: S1: an area of ours that fits. S2: simulated registers.
+        // SAFETY: C9: an area of ours that fits. C10: simulated registers.
         unsafe { cpu.fpu().save(area.base()) };
         if injected {
             cpu.fpu().fail_restore(1);
@@ -393,7 +393,7 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
             let fpu = cpu.cpu().fpu();
             let plan = task.plan_user(&mut cpu)?;
             let from = core::ptr::NonNull::new(plan.steps().restore_from.cast_mut());
-            // SAFETY: S1: the plan's area. S2: simulated registers.
+            // SAFETY: C9: the plan's area. C10: simulated registers.
             let answer = unsafe { fpu.restore(from.expect("a restore is due")) };
             answer.map(|()| unreachable!("it was made to fail")).map_err(|why| plan.failed(why))
         }),

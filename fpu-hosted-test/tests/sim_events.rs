@@ -37,7 +37,7 @@ fn switches(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
     switch(prev, next, &mut cpu.irqs_off()).expect("the CPU is free");
 }
 fn adopts(cpu: &SimCpu, task: &Task) {
-    // SAFETY: H1: nobody else's state is here. H2: what is in the registers is in memory, or changed since.
+    // SAFETY: C37: nobody else's state is here. C38: what is in the registers is in memory, or changed since.
     unsafe { task.adopt(&mut cpu.irqs_off()) }.expect("the CPU is free");
 }
 
@@ -45,13 +45,13 @@ fn by_plan(cpu: &SimCpu, task: &Task) {
     let mut irqs = cpu.irqs_off();
     let plan = task.plan_user(&mut irqs).expect("free");
     if let Some(area) = NonNull::new(plan.steps().restore_from.cast_mut()) {
-        // SAFETY: S1: the plan's area. S2: simulated registers.
+        // SAFETY: C9: the plan's area. C10: simulated registers.
         if let Err(why) = unsafe { cpu.fpu().restore(area) } {
             assert_eq!(plan.failed(why), Error::RestoreFailed(why));
             return;
         }
     }
-    // SAFETY: L1, L2: done just now.
+    // SAFETY: C12, C13: done just now.
     drop(unsafe { plan.restored() });
 }
 
@@ -59,7 +59,7 @@ fn round_trip(cpu: &SimCpu, task: &Task) {
     let mut irqs = cpu.irqs_off();
     let plan = task.plan_user(&mut irqs).expect("free");
     let steps = *plan.steps();
-    // SAFETY: S1: the plan's area. S2: simulated registers.
+    // SAFETY: C9: the plan's area. C10: simulated registers.
     unsafe {
         if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
             cpu.fpu().restore(area).expect("a good image");
@@ -69,7 +69,7 @@ fn round_trip(cpu: &SimCpu, task: &Task) {
     // SAFETY: the plan's word, an atomic of the context that it borrows.
     let word = unsafe { AtomicU64::from_ptr(steps.word) };
     word.store(steps.saved, Relaxed);
-    // SAFETY: L1, L2, L3: done just now.
+    // SAFETY: C12, C13, C14: done just now.
     unsafe { plan.round_trip_done() };
 }
 
@@ -77,9 +77,9 @@ fn out_by_plan(cpu: &SimCpu, task: &Task) {
     let mut irqs = cpu.irqs_off();
     let Some(plan) = task.plan_switch_out(&mut irqs).expect("free") else { return };
     let area = NonNull::new(plan.steps().save_to).expect("an area");
-    // SAFETY: S1: the plan's area. S2: simulated registers.
+    // SAFETY: C9: the plan's area. C10: simulated registers.
     unsafe { cpu.fpu().save(area) };
-    // SAFETY: L4: done just now.
+    // SAFETY: C15: done just now.
     unsafe { plan.saved() };
 }
 
@@ -87,16 +87,16 @@ fn by_switch(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
     let mut irqs = cpu.irqs_off();
     let (prev, next) = (prev.map(Task::context), next.map(Task::context));
     let steps = SwitchSteps::plan(&mut irqs, prev, next).expect("free");
-    // SAFETY: L5: the words of contexts that are borrowed.
+    // SAFETY: C39: the words of contexts that are borrowed.
     let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
     if let Some(area) = NonNull::new(steps.save_to) {
-        // SAFETY: S1: the context's area. S2: simulated registers.
+        // SAFETY: C9: the context's area. C10: simulated registers.
         unsafe { cpu.fpu().save(area) };
         commit(steps.save_word, steps.saved);
     }
     let mut restored = Ok(());
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: S1, S2: likewise.
+        // SAFETY: C9, C10: likewise.
         restored = unsafe { cpu.fpu().restore(area) };
         if restored.is_ok() {
             commit(steps.restore_word, steps.live);
@@ -254,7 +254,7 @@ const CASES: [Case; 58] = [
         Both,
         |c, _| {
             c.preempt_off().fpu_offline().expect("free");
-            // SAFETY: O1, O2: the number it had, its words kept.
+            // SAFETY: K15, K16: the number it had, its words kept.
             unsafe { c.preempt_off().fpu_online(0) }.expect("free");
         },
         &[Invalidated, Invalidated],

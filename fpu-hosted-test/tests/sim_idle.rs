@@ -33,7 +33,7 @@ fn idle(cpu: &SimCpu) -> Result<bool, Error> {
     cpu.preempt_off().fpu_idle()
 }
 fn awake(cpu: &SimCpu) -> bool {
-    // SAFETY: S2: simulated registers.
+    // SAFETY: C10: simulated registers.
     unsafe { cpu.fpu().keeps_awake() }
 }
 /// The registers and words of a CPU, the counts, and the task.
@@ -161,7 +161,7 @@ fn refused_with_nothing_changed() {
     cpu.irqs_off().fpu_offline().expect("online");
     refused(Error::CpuOffline, &|| idle(&cpu));
     assert_eq!(SimCpu::offline().preempt_off().fpu_idle(), Err(Error::CpuOffline));
-    // SAFETY: O1, O2: the number it had, its words kept.
+    // SAFETY: K15, K16: the number it had, its words kept.
     unsafe { cpu.irqs_off().fpu_online(0) }.expect("offline");
     enter(&cpu, &task);
     assert_eq!(cpu.fpu().registers(), mine);

@@ -13,7 +13,7 @@ fn switches(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) -> Result<()
     switch(prev, next, &mut cpu.irqs_off())
 }
 fn adopts(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
-    // SAFETY: H1: whoever's state is here has been saved. H2: asked for by each test.
+    // SAFETY: C37: whoever's state is here has been saved. C38: asked for by each test.
     unsafe { task.adopt(&mut cpu.irqs_off()) }
 }
 /// The task runs here, and these are its registers afterwards.

@@ -113,7 +113,7 @@ fn plan_round_trip(world: &World) -> Result<(), Error> {
     let steps = *plan.steps();
     let at = |area: *mut u8| core::ptr::NonNull::new(area);
     if let Some(from) = at(steps.restore_from.cast_mut()) {
-        // SAFETY: S1: the plan's area. S2: simulated registers.
+        // SAFETY: C9: the plan's area. C10: simulated registers.
         unsafe { fpu.restore(from) }.expect("a good image");
     }
     // SAFETY: the plan's word, which no other code accesses now.
@@ -125,7 +125,7 @@ fn plan_round_trip(world: &World) -> Result<(), Error> {
     unsafe { fpu.save(at(steps.save_to).expect("an area")) };
     // SAFETY: as above.
     unsafe { steps.word.write_volatile(steps.saved) };
-    // SAFETY: L1, L2, L3: done just now.
+    // SAFETY: C12, C13, C14: done just now.
     unsafe { plan.round_trip_done() };
     Ok(())
 }
@@ -134,9 +134,9 @@ fn plan_switch_out(world: &World) -> Result<(), Error> {
     let mut irqs = world.cpu.irqs_off();
     if let Some(plan) = world.task.plan_switch_out(&mut irqs)? {
         let area = core::ptr::NonNull::new(plan.steps().save_to).expect("an area");
-        // SAFETY: S1: the plan's area. S2: simulated registers.
+        // SAFETY: C9: the plan's area. C10: simulated registers.
         unsafe { world.cpu.fpu().save(area) };
-        // SAFETY: L4: done just now.
+        // SAFETY: C15: done just now.
         unsafe { plan.saved() };
     }
     Ok(())
@@ -262,7 +262,7 @@ const OPERATIONS: [Operation; 20] = [
         let refused = w.task.switch_return(&mut w.cpu.irqs_off()).err();
         assert_eq!(refused, Some(Error::CpuOffline), "an interrupt opened it again");
         w.cpu.fpu().lose_power();
-        // SAFETY: O1, O2: the number it had, its words kept.
+        // SAFETY: K15, K16: the number it had, its words kept.
         unsafe { w.cpu.preempt_off().fpu_online(3) }
     }),
 ];

@@ -15,7 +15,7 @@ fn leave(cpu: &SimCpu, task: &Task) {
     task.switch_prepare(&cpu.irqs_off()).expect("it is current here");
 }
 fn online(cpu: &SimCpu, number: u32) -> Result<(), Error> {
-    // SAFETY: O1, O2: the one CPU of a test, which has had no other number since, its words kept.
+    // SAFETY: K15, K16: the one CPU of a test, which has had no other number since, its words kept.
     unsafe { cpu.preempt_off().fpu_online(number) }
 }
 
@@ -290,7 +290,7 @@ fn online_is_refused_inside_sections_and_sessions_and_in_an_nmi() {
     leave(&cpu, &task);
 
     let cpu = SimCpu::offline();
-    // SAFETY: O1, O2: the one CPU of this test, its words new.
+    // SAFETY: K15, K16: the one CPU of this test, its words new.
     let in_nmi = unsafe { cpu.nmi().fpu_online(0) };
     assert_eq!(in_nmi, Err(Error::Nmi));
     assert_eq!(online(&cpu, 0), Ok(()));

@@ -342,7 +342,7 @@ fn offline_and_resume_end_every_claim() {
     leave(&cpu, &task);
     cpu.irqs_off().fpu_offline().expect("online");
     cpu.fpu().lose_power();
-    // SAFETY: O1, O2: the number it had, its words kept.
+    // SAFETY: K15, K16: the number it had, its words kept.
     unsafe { cpu.irqs_off().fpu_online(0) }.expect("offline");
     finds(&cpu, &task, &mine);
     leave(&cpu, &task);
@@ -363,7 +363,7 @@ fn offline_and_back_many_times_never_meets_an_old_claim() {
         leave(&cpu, &tasks[nth]);
         cpu.irqs_off().fpu_offline().expect("online");
         cpu.fpu().lose_power();
-        // SAFETY: O1, O2: the number it had, its words kept.
+        // SAFETY: K15, K16: the number it had, its words kept.
         unsafe { cpu.irqs_off().fpu_online(0) }.expect("offline");
     }
     assert_eq!(cpu.totals().skipped, 0);
@@ -433,7 +433,7 @@ fn the_init_optimisation_leaves_old_bytes_that_nobody_sees() {
 #[test]
 fn the_modified_optimisation_leaves_out_what_was_not_written() {
     let (fpu, area) = (SimFpu::new(), SimArea::new());
-    // SAFETY: S1: an area of ours that fits. S2: simulated registers.
+    // SAFETY: C9: an area of ours that fits. C10: simulated registers.
     unsafe { fpu.save(area.base()) };
     fpu.scribble(1);
     // SAFETY: as above.
@@ -442,7 +442,7 @@ fn the_modified_optimisation_leaves_out_what_was_not_written() {
     unsafe { fpu.restore(area.base()) }.expect("its own image");
     // SAFETY: the offset is inside the area.
     let word = unsafe { area.base().as_ptr().add(LAYOUT[2].offset).cast::<u64>() };
-    // SAFETY: as above; breaks the promise of B7 on purpose.
+    // SAFETY: as above; breaks the promise of B7 (sound omission) on purpose.
     unsafe { word.write(7) };
     // SAFETY: as for the first save.
     unsafe { fpu.save(area.base()) };

@@ -136,9 +136,9 @@ impl World {
         let mut irqs = cpu.irqs_off();
         if let Some(plan) = slot.context.plan_switch_out(&mut irqs).expect("it is current here") {
             let area = NonNull::new(plan.steps().save_to).expect("an area");
-            // SAFETY: S1: the plan's area. S2: simulated registers.
+            // SAFETY: C9: the plan's area. C10: simulated registers.
             unsafe { cpu.fpu().save(area) };
-            // SAFETY: L4: done just now.
+            // SAFETY: C15: done just now.
             unsafe { plan.saved() };
         }
     }
@@ -198,11 +198,11 @@ impl World {
         }
         let steps = *plan.steps();
         if let Some(from) = NonNull::new(steps.restore_from.cast_mut()) {
-            // SAFETY: S1: the plan's area. S2: simulated registers.
+            // SAFETY: C9: the plan's area. C10: simulated registers.
             unsafe { cpu.fpu().restore(from) }.expect("a good image");
         }
         if self.below(2) == 0 {
-            // SAFETY: L1, L2: done just now.
+            // SAFETY: C12, C13: done just now.
             let ready = unsafe { plan.restored() };
             self.arrives(c, slot);
             return drop(ready);
@@ -214,7 +214,7 @@ impl World {
         unsafe { cpu.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
         // SAFETY: as above.
         unsafe { steps.word.write_volatile(steps.saved) };
-        // SAFETY: L1, L2, L3: done just now.
+        // SAFETY: C12, C13, C14: done just now.
         unsafe { plan.round_trip_done() };
     }
     fn enter_by_session(&self, c: usize) {
@@ -272,7 +272,7 @@ impl World {
         if self.below(2) == 0 {
             cpu.irqs_off().fpu_offline().expect("online");
             cpu.fpu().lose_power();
-            // SAFETY: O1, O2: the number it had, its words kept.
+            // SAFETY: K15, K16: the number it had, its words kept.
             unsafe { cpu.irqs_off().fpu_online(c as u32) }.expect("offline");
         } else {
             let irqs = &mut cpu.irqs_off();

@@ -16,7 +16,7 @@ struct Cpu<'c> {
     fpu: &'c SimFpu,
 }
 fpu_core::witness! {
-    // SAFETY: P1-P5: one thread, one CPU a value, one layout, no interrupts. E1: no interrupts. F1: simulated
+    // SAFETY: K2-K6: one thread, one CPU a value, one layout, no interrupts. K8: no interrupts. K9: simulated
     // registers change only when told to.
     unsafe impl Pinned + Exclusive + SoftFloat for Cpu<'_> {
         backend: SimFpu = |cpu| cpu.fpu.the_backend(),
@@ -43,7 +43,7 @@ fn seen(task: &Task) -> Seen {
 /// What assembly does on the way out, with the raw layer.
 fn raw_out(task: &Task, cpu: &Cpu<'_>) -> u32 {
     let Seen { word, area } = seen(task);
-    // SAFETY: R1-R3: both are alive, and the answer is obeyed right here.
+    // SAFETY: C16-C18: both are alive, and the answer is obeyed right here.
     unsafe {
         let answer = raw::switch_out(word, cpu.words);
         if answer == raw::SAVE {
@@ -56,7 +56,7 @@ fn raw_out(task: &Task, cpu: &Cpu<'_>) -> u32 {
 /// And on the way to user mode.
 fn raw_in(task: &Task, cpu: &Cpu<'_>) -> u32 {
     let Seen { word, area } = seen(task);
-    // SAFETY: R1-R3: both are alive, and the answer is obeyed right here.
+    // SAFETY: C16-C18: both are alive, and the answer is obeyed right here.
     unsafe {
         let answer = raw::switch_return(word, cpu.words);
         if answer == raw::RESTORE && cpu.fpu.restore(area).is_ok() {
@@ -68,7 +68,7 @@ fn raw_in(task: &Task, cpu: &Cpu<'_>) -> u32 {
 
 fn online<'c>(words: &'c CpuFpu, fpu: &'c SimFpu, number: u32) -> Cpu<'c> {
     let mut cpu = Cpu { words, fpu };
-    // SAFETY: O1, O2: each test gives a number once; the words are new.
+    // SAFETY: K15, K16: each test gives a number once; the words are new.
     unsafe { cpu.fpu_online(number) }.expect("new");
     cpu
 }

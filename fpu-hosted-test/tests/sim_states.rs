@@ -19,7 +19,7 @@ const OPS: [(&str, Op); 19] = [
     ("switch to itself", |cpu, task| {
         fpu_core::switch(Some(task.context()), Some(task.context()), cpu).ok()
     }),
-    // SAFETY: H1, H2: nobody else's state is here, and nobody looks at what is saved.
+    // SAFETY: C37, C38: nobody else's state is here, and nobody looks at what is saved.
     ("adopt", |cpu, task| unsafe { task.adopt(cpu).ok() }),
     ("make_memory_valid_read", |cpu, task| {
         drop(task.open(cpu).ok()?.make_memory_valid_read());
@@ -71,7 +71,7 @@ const OPS: [(&str, Op); 19] = [
     ("CPU offline and online", |cpu, task| {
         task.switch_prepare(cpu).ok()?;
         cpu.fpu_offline().ok()?;
-        // SAFETY: O1, O2: the thread's only CPU, its words kept.
+        // SAFETY: K15, K16: the thread's only CPU, its words kept.
         unsafe { cpu.fpu_online(0).ok() }
     }),
 ];

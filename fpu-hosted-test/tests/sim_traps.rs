@@ -58,7 +58,7 @@ fn a_live_context_run_as_a_guest_is_refused_by_name() {
 
 /// Memory whose first byte moves with respect to its alignment: 64 aligned bytes somewhere in it.
 struct RoundUp(UnsafeCell<[u8; AREA_LEN + 64]>);
-// SAFETY: A1: within the value, at a multiple of 1. A2: private.
+// SAFETY: K17: within the value, at a multiple of 1. K18: private.
 unsafe impl SaveArea for RoundUp {
     fn base(&self) -> NonNull<u8> {
         let first: NonNull<u8> = NonNull::from(&self.0).cast();
@@ -102,7 +102,7 @@ fn a_plan_with_nothing_due_tells_nothing() {
     let mut pin = cpu.irqs_off();
     let plan = task.plan_user(&mut pin).expect("it is live here");
     assert!(plan.steps().restore_from.is_null());
-    // SAFETY: L1, L2: nothing was due, and nothing has changed the registers.
+    // SAFETY: C12, C13: nothing was due, and nothing has changed the registers.
     drop(unsafe { plan.restored() });
     assert_eq!(cpu.totals(), before);
 }

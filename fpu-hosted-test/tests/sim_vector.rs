@@ -15,7 +15,7 @@ use std::{
 /// Interrupts are off; nothing is promised of the registers.
 struct Vector<'c>(&'c SimCpu);
 fpu_core::witness! {
-    // SAFETY: P1, E1: a thread is a CPU, without interrupts. P2, P3: its words; one layout. P4: one thread. P5: no NMI.
+    // SAFETY: K2, K8: a thread is a CPU, without interrupts. K3, K4: its words; one layout. K5: one thread. K6: no NMI.
     unsafe impl Pinned + Exclusive for Vector<'_> {
         backend: Backend = |cpu| cpu.0.fpu(),
         words: SimWords = |cpu| cpu.0.words(),
@@ -39,7 +39,7 @@ impl Cpu {
         let contexts = (prev.map(Task::context), next.map(Task::context));
         let mut irqs = Vector(&self.0);
         let steps = SwitchSteps::plan(&mut irqs, contexts.0, contexts.1)?;
-        // SAFETY: L5, L6: executed at once; the contexts are borrowed.
+        // SAFETY: C39, C40: executed at once; the contexts are borrowed.
         let restored = unsafe { execute(self.0.fpu(), &steps) };
         if next.is_none() {
             self.compiled();
@@ -54,18 +54,18 @@ impl Cpu {
 
 /// # Safety
 ///
-/// L5 and L6 of `SwitchSteps`.
+/// Steps in order (C39) and registers kept for the steps (C40) of `SwitchSteps`.
 unsafe fn execute(fpu: &Backend, steps: &SwitchSteps) -> Result<(), RestoreFault> {
-    // SAFETY: L5: the words of contexts that are alive.
+    // SAFETY: C39: the words of contexts that are alive.
     let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
     if let Some(area) = NonNull::new(steps.save_to) {
-        // SAFETY: S1: that context's area (L5). S2: simulated registers.
+        // SAFETY: C9: that context's area (C39). C10: simulated registers.
         unsafe { fpu.save(area) };
         commit(steps.save_word, steps.saved);
         fpu.scribble(0xD1E);
     }
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: S1, S2: likewise.
+        // SAFETY: C9, C10: likewise.
         unsafe { fpu.restore(area) }?;
         commit(steps.restore_word, steps.live);
     }

@@ -35,7 +35,7 @@ fn runs(cpu: &SimCpu, task: &Task, seed: u64) -> Registers {
 /// What a kernel breaks, and on which CPU (of two) the task runs next.
 type Broken = (&'static str, fn(&[SimCpu; 2], &Task), usize);
 const BROKEN: [Broken; 6] = [
-    ("F1: kernel code compiled with SSE", |cpus, _| cpus[0].fpu().set_avx0(13), 0),
+    ("K9: kernel code compiled with SSE", |cpus, _| cpus[0].fpu().set_avx0(13), 0),
     ("firmware uses the registers", |cpus, _| cpus[0].fpu().scribble(13), 0),
     (
         "a handler does, behind the back of its section",
@@ -46,24 +46,24 @@ const BROKEN: [Broken; 6] = [
     ),
     ("no fpu_resume after suspend", |cpus, _| cpus[0].fpu().lose_power(), 0),
     (
-        "W1: words zeroed while offline",
+        "K13: words zeroed while offline",
         |cpus, _| {
             let cpu = &cpus[0];
             cpu.irqs_off().fpu_offline().expect("online");
-            // SAFETY: W1 is what is broken here.
+            // SAFETY: K13 (words kept) is what is broken here.
             unsafe { cpu.words().set_resident(0) };
-            // SAFETY: O1: the number it had. O2 is broken with W1.
+            // SAFETY: K15: the number it had. K16 (words as left) is broken with K13 (words kept).
             unsafe { cpu.irqs_off().fpu_online(0) }.expect("offline");
             runs(cpu, &new_task(), 13); // the first stamp again
         },
         0,
     ),
     (
-        "O1: two CPUs with one number",
+        "K15: two CPUs with one number",
         |cpus, _| {
             let cpu = &cpus[1];
             cpu.irqs_off().fpu_offline().expect("online");
-            // SAFETY: O1 is what is broken here, as is O2.
+            // SAFETY: K15 (own number) is what is broken here, as is K16 (words as left).
             unsafe { cpu.words().set_resident(0) };
             // SAFETY: as above.
             unsafe { cpu.irqs_off().fpu_online(0) }.expect("offline");
@@ -202,7 +202,7 @@ fn a_scratch_that_does_not_fit_comes_back_untouched() {
     ] {
         // SAFETY: the offset is inside the memory.
         let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
-        // SAFETY: A3: inside the memory, which nothing else accesses until the area is back.
+        // SAFETY: K19: inside the memory, which nothing else accesses until the area is back.
         let area = unsafe { RawArea::new(start, len) };
         let NewError { why, area } =
             Scratch::new(&cpu.preempt_off(), area).expect_err("it must be refused");

@@ -53,7 +53,7 @@ macro_rules! by_mask {
 impl<const RUNG: u8> Typed<RUNG> {
     /// # Safety
     ///
-    /// S1, S2 as for [`RawFpu::save`]; the CPU has the instruction.
+    /// Valid area (C9), registers free (C10) as for [`RawFpu::save`]; the CPU has the instruction.
     #[inline(always)]
     unsafe fn save(&self, area: NonNull<u8>) {
         // SAFETY: the caller's.
@@ -68,7 +68,7 @@ impl<const RUNG: u8> Typed<RUNG> {
     }
     /// # Safety
     ///
-    /// S1, S2 as for [`RawFpu::restore`]; the CPU has the instruction.
+    /// Valid area (C9), registers free (C10) as for [`RawFpu::restore`]; the CPU has the instruction.
     #[inline(always)]
     unsafe fn restore(&self, area: NonNull<u8>) -> u32 {
         let vector;
@@ -148,7 +148,7 @@ fn measure<const RUNG: u8>(plan: &Plan, live: Live) -> [Figures; 4] {
     assert!(plan.area_len() <= area.len());
     let typed = Typed::<RUNG> { mask: plan.plan_word() };
     let mut figures = [(); 4].map(|()| Figures(Vec::with_capacity(SAMPLES)));
-    // SAFETY: S1: both areas are ours and large enough. S2: the compiler keeps nothing in the registers
+    // SAFETY: C9: both areas are ours and large enough. C10: the compiler keeps nothing in the registers
     // across a restore, which says that it changes them.
     unsafe {
         plan.write_initial(area.base());
@@ -206,7 +206,7 @@ fn main() -> Result<(), fpu_x86::PlanError> {
     println!("|---|---:|---|---:|---:|---:|---:|");
     for rung in SaveInstruction::ALL {
         let plan = match rung {
-            // SAFETY: X1: this program puts AVX registers back (`fill` is not asked for them).
+            // SAFETY: C23: this program puts AVX registers back (`fill` is not asked for them).
             SaveInstruction::Fxsave => unsafe { Plan::detect_user_without(!Components::LEGACY) },
             _ => Ok(best.clone()),
         };
@@ -237,7 +237,7 @@ fn main() -> Result<(), fpu_x86::PlanError> {
             );
         }
     }
-    // SAFETY: X1: this program asks for no permission to use tiles.
+    // SAFETY: C23: this program asks for no permission to use tiles.
     let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
     let mut figures = Figures(Vec::with_capacity(ROWS));
     for _ in 0..ROWS {

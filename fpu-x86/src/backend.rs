@@ -26,10 +26,10 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
 
 // SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
 // whose places `Layout` computed, `validate::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0
-// except PKRU (switched apart) and what X1 excludes; for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
-// sets them, which P3 of the kernel ("same components enabled") requires to have been done; FXSAVE
-// is taken only if that is x87 and SSE; no save changes a register. A plan of given facts is for the
-// machine of those facts, by the same P3. B3: XRSTOR and FXRSTOR set
+// except PKRU (switched apart) and what C23 (rest stays initial) excludes; for ring 0 it is XCR0 | IA32_XSS as
+// `enable_on_this_cpu` sets them, which K4 (enabled here) of the kernel ("same components enabled") requires to have
+// been done; FXSAVE is taken only if that is x87 and SSE; no save changes a register. A plan of given facts is for the
+// machine of those facts, by the same K4 (enabled here). B3: XRSTOR and FXRSTOR set
 // every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8). B4: the
 // only instruction that can fault on an image returns its vector through `fixup`, which the
 // embedder serves (the crate documentation makes that a condition of use); it does not write
@@ -37,7 +37,7 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
 // reserved bit, and MXCSR 0x1F80; the setters of `ImageMut` are proven one by one there. B6: no
 // loop, wait or allocation; indexing is by constants within arrays of fixed size. B7: XSAVEOPT's
 // modified optimisation compares the address of the last restore on this CPU (SDM vol. 1, 13.9),
-// which is the condition of B7 itself.
+// which is the condition of B7 (sound omission) itself.
 unsafe impl RawFpu for Plan {
     type Image<'a> = Image<'a>;
     type ImageMut<'a> = ImageMut<'a>;
@@ -54,9 +54,9 @@ unsafe impl RawFpu for Plan {
     }
 
     unsafe fn write_initial(&self, area: NonNull<u8>) {
-        // SAFETY: S1: the bytes are ours alone and writable. Zeroed before a slice of them exists.
+        // SAFETY: C9: the bytes are ours alone and writable. Zeroed before a slice of them exists.
         unsafe { area.as_ptr().write_bytes(0, self.area_len()) };
-        // SAFETY: S1; they have just been written.
+        // SAFETY: valid area (C9); they have just been written.
         let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.area_len()) };
         image::write_initial(bytes, self);
     }
@@ -67,7 +67,7 @@ unsafe impl RawFpu for Plan {
         // Two predictable compares for the better ones; a `match` becomes an indirect jump.
         if self.instruction > SaveInstruction::Xsaveopt {
             if self.instruction == SaveInstruction::Xsavec {
-                // SAFETY: N1: the instruction is offered (`offers`), and S1. So for all five.
+                // SAFETY: N1: the instruction is offered (`offers`), and valid area (C9). So for all five.
                 unsafe { insn::xsavec(area, mask) }
             } else {
                 // SAFETY: as above; a plan with this instruction is for ring 0.
@@ -91,7 +91,8 @@ unsafe impl RawFpu for Plan {
         // As in `save`.
         refused(if self.restore_by < RestoreBy::Fxrstor {
             if self.restore_by == RestoreBy::Xrstor {
-                // SAFETY: N1: the instruction has XRSTOR, for its own format; S1. N2: S2. So for all.
+                // SAFETY: N1: the instruction has XRSTOR, for its own format; valid area (C9). N2: registers free
+                // (C10). So for all.
                 unsafe { insn::xrstor(area, mask) }
             } else {
                 // SAFETY: as above.
@@ -99,7 +100,7 @@ unsafe impl RawFpu for Plan {
             }
         } else {
             if self.restore_by == RestoreBy::Scrubbing {
-                // SAFETY: N2: S2.
+                // SAFETY: N2: registers free (C10).
                 unsafe { insn::scrub() };
                 if self.instruction == SaveInstruction::Xsaves {
                     // SAFETY: as above.
@@ -117,44 +118,44 @@ unsafe impl RawFpu for Plan {
     #[inline]
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
         if units.contains(X87) {
-            // SAFETY: N2: the caller's S2.
+            // SAFETY: N2: the caller's registers free (C10).
             unsafe { insn::fninit() };
         }
         if units.contains(SIMD) {
-            // SAFETY: N2: the caller's S2; all exceptions masked is legal everywhere.
+            // SAFETY: N2: the caller's registers free (C10); all exceptions masked is legal everywhere.
             unsafe { insn::ldmxcsr(INITIAL_MXCSR) };
         }
     }
 
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         let len = self.area_len();
-        // SAFETY: S1 of both, not overlapping.
+        // SAFETY: valid area (C9) of both, not overlapping.
         unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
-        // SAFETY: S1 of `to`, which has just been written.
+        // SAFETY: valid area (C9) of `to`, which has just been written.
         let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_ptr(), len) };
         image::disinherit(bytes, self);
     }
 
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
-        // SAFETY: S1, S3: readable, initialised by `write_initial`, and unwritten while the view lives.
+        // SAFETY: C9, C11: readable, initialised by `write_initial`, and unwritten while the view lives.
         let bytes = unsafe { core::slice::from_raw_parts(area.as_ptr(), self.area_len()) };
         Image::new(bytes, self)
     }
 
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
-        // SAFETY: S1, S3, and no other code reads.
+        // SAFETY: valid area (C9), no other writer (C11), and no other code reads.
         let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.area_len()) };
         ImageMut::new(bytes, self)
     }
 }
 
-// SAFETY: V1: both are read as slices of `area_len` bytes, and nothing is written; no instruction of this
-// crate runs. V2: `image::equality` goes through every component of the plan and all of its registers, and leaves
-// out what it names there: what no restore promises. V3: that text again; a save writes what XRSTOR loaded,
+// SAFETY: B8: both are read as slices of `area_len` bytes, and nothing is written; no instruction of this
+// crate runs. B9: `image::equality` goes through every component of the plan and all of its registers, and leaves
+// out what it names there: what no restore promises. B10: that text again; a save writes what XRSTOR loaded,
 // or says in the header that it is initial (SDM vol. 1, 13.6 to 13.11).
 unsafe impl CompareFpu for Plan {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
-        // SAFETY: S1, S3 of the first, by the caller.
+        // SAFETY: valid area (C9), no other writer (C11) of the first, by the caller.
         let one = unsafe { self.image(one) };
         // SAFETY: those of the second.
         let other = unsafe { self.image(other) };
@@ -169,8 +170,8 @@ impl Plan {
     }
 }
 
-// SAFETY: Z1: XGETBV changes nothing but integer registers. A clear bit of XINUSE says that the component is in
-// its initial state (SDM vol. 1, 13.6); a CPU that cannot be asked counts as having some in use. Z2:
+// SAFETY: B11: XGETBV changes nothing but integer registers. A clear bit of XINUSE says that the component is in
+// its initial state (SDM vol. 1, 13.6); a CPU that cannot be asked counts as having some in use. B12:
 // TILERELEASE initialises TILECFG and TILEDATA, and touches nothing else (SDM vol. 2); without both in the
 // plan nothing is executed.
 unsafe impl IdleFpu for Plan {
@@ -178,15 +179,15 @@ unsafe impl IdleFpu for Plan {
     /// 13.6)? A CPU may say so although all of them are zero. `false` without AMX in the plan, `true` where
     /// a CPU with AMX has no such XGETBV.
     unsafe fn keeps_awake(&self) -> bool {
-        // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (P3). N8: the
+        // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (K4). N8: the
         // plan's CPU has it, and `check_cpu` lets no CPU in that differs.
         self.has_tiles() && awake(self.cpuid_info().xgetbv1().then(|| unsafe { insn::xgetbv1() }))
     }
     /// On x86: TILERELEASE, if AMX is in the plan.
     unsafe fn release(&self) {
         if self.has_tiles() {
-            // SAFETY: N2: S2. N9: the plan's components are enabled (P3), and IA32_XFD is as the plan wants
-            // it; in ring 3 the system enables tiles that are in use, as the caller has just seen.
+            // SAFETY: N2: registers free (C10). N9: the plan's components are enabled (K4), and IA32_XFD is as the plan
+            // wants it; in ring 3 the system enables tiles that are in use, as the caller has just seen.
             unsafe { insn::tilerelease() };
         }
     }

@@ -107,7 +107,7 @@ pub unsafe fn fixup(ip: usize, vector: u8) -> Option<Fixup> {
     // prefix-free, so a byte that differs from the instruction is noticed within the instruction that
     // is there; and if it is one of these, code follows, at least to the first byte that differs.
     let is = |at: usize, byte: u8| {
-        // SAFETY: N7, and as just said.
+        // SAFETY: readable instruction (N7), and as just said.
         unsafe { code.wrapping_add(at).read() == byte }
     };
     let all = |from: usize, bytes: &[u8]| bytes.iter().enumerate().all(|(i, b)| is(from + i, *b));
@@ -134,7 +134,7 @@ macro_rules! save {
         /// memory is both input and output.
         #[inline(always)]
         pub(crate) unsafe fn $name(area: *mut u8, mask: u64) {
-            // SAFETY: N1. The default clobbers say that memory changes.
+            // SAFETY: instruction and area (N1). The default clobbers say that memory changes.
             unsafe {
                 asm!(
                     concat!($insn, " [{area}]"),
@@ -153,10 +153,10 @@ save!(xsave "xsave64", xsaveopt "xsaveopt64", xsavec "xsavec64", xsaves "xsaves6
 ///
 /// # Safety
 ///
-/// N1, with 512 bytes and an alignment of 16.
+/// Instruction and area (N1), with 512 bytes and an alignment of 16.
 #[inline(always)]
 pub(crate) unsafe fn fxsave(area: *mut u8) {
-    // SAFETY: N1.
+    // SAFETY: instruction and area (N1).
     unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) }
 }
 
@@ -196,7 +196,8 @@ macro_rules! restore {
         #[inline(always)]
         pub(crate) unsafe fn $name(area: *const u8, mask: u64) -> u32 {
             let answer: u32;
-            // SAFETY: N1, N2. A fault continues behind the XOR, with the mask in EAX or what the handler put there.
+            // SAFETY: instruction and area (N1), registers unused (N2). A fault continues behind the XOR, with the mask
+            // in EAX or what the handler put there.
             unsafe {
                 loading!(
                     concat!($insn, " [rdi]"),
@@ -217,7 +218,7 @@ restore!(
     ///
     /// # Safety
     ///
-    /// N1, reading, and
+    /// Instruction and area (N1), reading, and
     ///
     /// * **N2** the code around keeps nothing in the registers that the instruction loads.
     xrstor "xrstor64",
@@ -225,7 +226,7 @@ restore!(
     ///
     /// # Safety
     ///
-    /// N1, reading, and N2; in ring 0.
+    /// Instruction and area (N1), reading, and registers unused (N2); in ring 0.
     xrstors "xrstors64"
 );
 
@@ -233,11 +234,11 @@ restore!(
 ///
 /// # Safety
 ///
-/// N1 as for [`fxsave`], reading, and N2.
+/// Instruction and area (N1) as for [`fxsave`], reading, and registers unused (N2).
 #[inline(always)]
 pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
     let answer: u32;
-    // SAFETY: N1, N2; as above, with 1 in EAX.
+    // SAFETY: instruction and area (N1), registers unused (N2); as above, with 1 in EAX.
     unsafe {
         loading!(
             "fxrstor64 [rdi]",
@@ -258,12 +259,14 @@ macro_rules! round {
         ///
         /// # Safety
         ///
-        /// N2, and N1 for both, except that the CPU need not offer the instructions, which is what the call tries.
+        /// Registers unused (N2), and instruction and area (N1) for both, except that the CPU need not offer the
+        /// instructions, which is what the call tries.
         pub(crate) unsafe fn $name(from: *const u8, to: *mut u8, mask: u64) -> (u32, u32) {
             let (answer, stage): (u32, u32);
             let mxcsr = 0x1F80u32;
-            // SAFETY: N1, N2, of the function; MXCSR is loaded from a local. A fault continues behind the XOR with the mask in EAX or what the
-            // handler put there. The default clobbers say that memory changes.
+            // SAFETY: instruction and area (N1), registers unused (N2), of the function; MXCSR is loaded from a local.
+            // A fault continues behind the XOR with the mask in EAX or what the handler put there. The default clobbers
+            // say that memory changes.
             unsafe {
                 loading!(
                     concat!($restore, " [rdi]"),
@@ -313,11 +316,11 @@ static EMPTY: [u32; 8] = [0x37F, 0, 0xFFFF, 0, 0, 0, 0, 0x1F80];
 ///
 /// # Safety
 ///
-/// N2.
+/// Registers unused (N2).
 #[inline(always)]
 pub(crate) unsafe fn scrub() {
-    // SAFETY: N2; the operand is a static of the 28 bytes that FLDENV reads, and the 4 of LDMXCSR, in which
-    // no reserved bit is set.
+    // SAFETY: registers unused (N2); the operand is a static of the 28 bytes that FLDENV reads, and the 4 of LDMXCSR,
+    // in which no reserved bit is set.
     unsafe {
         asm!(
             "fnclex",
@@ -335,10 +338,10 @@ pub(crate) unsafe fn scrub() {
 ///
 /// # Safety
 ///
-/// N2.
+/// Registers unused (N2).
 #[inline(always)]
 pub(crate) unsafe fn fninit() {
-    // SAFETY: N2; no memory, no fault (it does not look at pending exceptions).
+    // SAFETY: registers unused (N2); no memory, no fault (it does not look at pending exceptions).
     unsafe { asm!("fninit", options(nomem, nostack, preserves_flags)) }
 }
 
@@ -363,10 +366,10 @@ pub(crate) fn x87_words() -> (u16, u16) {
 ///
 /// # Safety
 ///
-/// N2, and no reserved bit of `value` is set.
+/// Registers unused (N2), and no reserved bit of `value` is set.
 #[inline(always)]
 pub(crate) unsafe fn ldmxcsr(value: u32) {
-    // SAFETY: N2; the operand is a local.
+    // SAFETY: registers unused (N2); the operand is a local.
     unsafe {
         asm!("ldmxcsr dword ptr [{}]", in(reg) &value, options(readonly, nostack, preserves_flags));
     }
@@ -394,7 +397,7 @@ pub(crate) unsafe fn stmxcsr() -> u32 {
 /// * **N3** CPUID.1:ECX.OSXSAVE is set.
 pub(crate) unsafe fn xgetbv0() -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: N3.
+    // SAFETY: OSXSAVE set (N3).
     unsafe {
         asm!(
             "xgetbv",
@@ -411,12 +414,12 @@ pub(crate) unsafe fn xgetbv0() -> u64 {
 ///
 /// # Safety
 ///
-/// N3, and
+/// OSXSAVE set (N3), and
 ///
 /// * **N8** CPUID(0xD,1).EAX\[2\] is set.
 pub(crate) unsafe fn xgetbv1() -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: N3, N8. Not `nomem`: what is in use changes with every restore.
+    // SAFETY: OSXSAVE set (N3), XINUSE readable (N8). Not `nomem`: what is in use changes with every restore.
     unsafe {
         asm!(
             "xgetbv",
@@ -434,12 +437,12 @@ pub(crate) unsafe fn xgetbv1() -> u64 {
 ///
 /// # Safety
 ///
-/// N2, and
+/// Registers unused (N2), and
 ///
 /// * **N9** XCR0\[18:17\] is 3, and IA32_XFD does not disable the tiles.
 #[inline(always)]
 pub(crate) unsafe fn tilerelease() {
-    // SAFETY: N2, N9. Not `nomem`, so that it stays where it is among saves and restores.
+    // SAFETY: registers unused (N2), tiles on (N9). Not `nomem`, so that it stays where it is among saves and restores.
     unsafe { asm!(".byte 0xc4, 0xe2, 0x78, 0x49, 0xc0", options(nostack, preserves_flags)) }
 }
 

@@ -43,7 +43,7 @@ static WANT: File = File::new();
 ///
 /// Called once, on the first CPU, before others are started.
 pub unsafe fn prepare() {
-    // SAFETY: A3: no other code's memory, given once.
+    // SAFETY: K19: no other code's memory, given once.
     match unsafe { fpu::new_context(task::area(CRADLE), AREA) } {
         Ok(fpu) => CHILD.lock().fpu = Some(fpu),
         Err(why) => verdict::fail(format_args!("a child's context: {why}")),
@@ -64,7 +64,7 @@ pub fn fork(task: &Task, context: &Fpu, block: &UserBlock) {
     }
     let result = if seeded::on(Fault::ForkStale) {
         let result = fpu.reset(&mut here);
-        // SAFETY: S1: images of both, which are not one.
+        // SAFETY: C9: images of both, which are not one.
         unsafe { fpu::plan().copy_for_child(task.area(), task::area(*area)) };
         result
     } else {
@@ -73,7 +73,7 @@ pub fn fork(task: &Task, context: &Fpu, block: &UserBlock) {
     if let Err(why) = result {
         verdict::refused(task, why);
     }
-    // SAFETY: S1, S3: an image, of the context that is locked here.
+    // SAFETY: C9, C11: an image, of the context that is locked here.
     let has = unsafe { fpu::plan().image(task::area(*area)) }.present().bits();
     if has & NOT_INHERITED != 0 {
         verdict::fail(format_args!("the child of task {} has components {has:#x}", task.slot));

@@ -56,7 +56,7 @@ pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError> {
         Ok(unsafe { IrqsOff::new() })
     };
     // SAFETY: C1: ring 0, interrupts are off. C2: nothing has run here. C3: one plan; there are no areas. C4: as in
-    // `early`. C5: nothing else in this kernel writes these registers. O1, O2: the first CPU, its words new.
+    // `early`. C5: nothing else in this kernel writes these registers. K15, K16: the first CPU, its words new.
     unsafe { fpu_x86::bring_up_boot_cpu_given(&facts, 0, || choose(&facts, rung), keep) }
 }
 
@@ -85,7 +85,7 @@ fn choose(facts: &CpuidInfo, rung: Option<SaveInstruction>) -> Result<Plan, Plan
 
 #[inline(always)]
 fn backend() -> &'static TheBackend<Backend> {
-    // SAFETY: X3: `boot` runs before interrupts, tasks and other CPUs; the first witness is made after the set.
+    // SAFETY: C25: `boot` runs before interrupts, tasks and other CPUs; the first witness is made after the set.
     unsafe { BACKEND.assume_set() }
 }
 
@@ -117,14 +117,14 @@ macro_rules! witness {
             ///
             #[doc = $promise]
             /// It lasts while the value lives, and this is the only such value in use on this CPU, but
-            /// for those of code that was interrupted (P1, P2).
+            /// for those of code that was interrupted (K2, K3).
             pub unsafe fn new() -> Self {
                 Self(PhantomData)
             }
         }
 
-        // SAFETY: P1, P2: `new`. P3: `bring_up` enables it on every CPU. P4: a task
-        // passes from CPU to CPU under the scheduler's lock. P5: NMIs have `InNmi`. P6: counters only.
+        // SAFETY: K2, K3: `new`. K4: `bring_up` enables it on every CPU. K5: a task
+        // passes from CPU to CPU under the scheduler's lock. K6: NMIs have `InNmi`. K7: counters only.
         unsafe impl Pinned for $name {
             type Backend = Backend;
             type Words = CpuFpu;
@@ -145,7 +145,7 @@ macro_rules! witness {
             }
         }
 
-        // SAFETY: F1: the kernel is compiled without vector instructions, and the suite reads its
+        // SAFETY: K9: the kernel is compiled without vector instructions, and the suite reads its
         // disassembly.
         unsafe impl SoftFloat for $name {}
     )*};
@@ -157,7 +157,7 @@ witness! {
     InNmi: Nmi, "The caller is the handler of non-maskable interrupts.";
 }
 
-// SAFETY: E1: with interrupts off only an NMI comes, and its handler says so.
+// SAFETY: K8: with interrupts off only an NMI comes, and its handler says so.
 unsafe impl Exclusive for IrqsOff {}
 
 // 3. A CPU comes and goes.
@@ -170,7 +170,7 @@ pub fn bring_up(number: u32) -> Result<ControlState, BringUpError> {
     let state = unsafe { plan().enable_given(&facts) }?;
     // SAFETY: interrupts are off, and nothing else runs here.
     let mut cpu = unsafe { IrqsOff::new() };
-    // SAFETY: O1: numbers are given to CPUs once. O2: the words are in the CPU's block, which is kept.
+    // SAFETY: K15: numbers are given to CPUs once. K16: the words are in the CPU's block, which is kept.
     unsafe { cpu.fpu_online(number) }?;
     Ok(state)
 }
@@ -189,9 +189,9 @@ pub type Fpu = TaskFpu<Backend, RawArea>;
 ///
 /// # Safety
 ///
-/// A3 of [`RawArea::new`]: `base` is valid for `len` bytes, and the context's alone from now on.
+/// Own bytes (K19) of [`RawArea::new`]: `base` is valid for `len` bytes, and the context's alone from now on.
 pub unsafe fn new_context(base: NonNull<u8>, len: usize) -> Result<Fpu, AreaError> {
-    // SAFETY: A3: the caller's.
+    // SAFETY: K19: the caller's.
     let area = unsafe { RawArea::new(base, len) };
     TaskFpu::new(backend(), area).map_err(AreaError::from)
 }
@@ -269,7 +269,7 @@ pub unsafe fn new_check_area(
     base: NonNull<u8>,
     len: usize,
 ) -> Result<CheckArea, AreaError> {
-    // SAFETY: A3: the caller's.
+    // SAFETY: K19: the caller's.
     let area = unsafe { RawArea::new(base, len) };
     Scratch::new(cpu, area).map_err(AreaError::from)
 }

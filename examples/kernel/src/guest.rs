@@ -30,7 +30,7 @@ static CONTEXTS: [spin::Once<Fpu>; WORKERS] = [const { spin::Once::new() }; WORK
 pub unsafe fn prepare() {
     for ((memory, left), context) in MEMORY.iter().zip(&LEFT).zip(&CONTEXTS) {
         left.fill(RegFile::initial(hw::classes()));
-        // SAFETY: A3: the guest's own memory, given once.
+        // SAFETY: K19: the guest's own memory, given once.
         match unsafe { fpu::new_context(memory.base(), AREA) } {
             Ok(fpu) => {
                 context.call_once(|| fpu);
@@ -52,7 +52,7 @@ pub fn round(worker: &Task) {
     let cpu = this_cpu();
     let guest = || {
         let seen = torture::seen(cpu);
-        // SAFETY: H1: classes of this CPU. H2, H3: the registers are the guest's, and handlers are refused.
+        // SAFETY: C34: classes of this CPU. C35, C36: the registers are the guest's, and handlers are refused.
         unsafe { regs::dump(seen) };
         // SAFETY: this CPU's file, and the file of a guest that is here.
         let (seen, left) = unsafe { (&*seen, &mut *left) };

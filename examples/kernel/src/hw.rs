@@ -125,7 +125,7 @@ pub unsafe fn write_ssp(ssp: u64) {
 ///
 /// `area` is an image of the caller's own that no other code uses meanwhile. It is no image of the backend's any
 /// more, so
-/// the next restore breaks its S1: it must be refused, which [`bad_images`] says of this processor.
+/// the next restore breaks its C9: it must be refused, which [`bad_images`] says of this processor.
 pub unsafe fn spoil(area: NonNull<u8>) {
     let (at, bit) = match fpu::plan().save_instruction() {
         SaveInstruction::Fxsave => (24 + 3, 0x80),
@@ -147,7 +147,7 @@ unsafe fn refuses_bad_images() -> bool {
     let Some(area) = area.filter(|_| RawFpu::area_len(plan) <= size_of::<Image>()) else {
         return false;
     };
-    // SAFETY: S1: a static of this function, which is called once; S2: the caller's.
+    // SAFETY: C9: a static of this function, which is called once; C10: the caller's.
     unsafe {
         plan.write_initial(area);
         spoil(area);

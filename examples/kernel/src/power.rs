@@ -34,7 +34,7 @@ fn number_of(cpu: &PerCpu) -> u32 {
 /// This CPU begins, or begins again. Interrupts are off.
 pub fn bring_up(cpu: &PerCpu) {
     if seeded::on(Fault::ClearedWords) {
-        // SAFETY: it is what W1 forbids, and what the fault is for.
+        // SAFETY: it is what K13 (words kept) forbids, and what the fault is for.
         unsafe { cpu.fpu.set_resident(0) };
     }
     // SAFETY: interrupts are off, the CPU is not online, and is set up now.
@@ -43,11 +43,11 @@ pub fn bring_up(cpu: &PerCpu) {
         verdict::fail(format_args!("CPU {} cannot be brought up: {why}", cpu.number.get()));
     }
     if seeded::on(Fault::StaleWords) && OLD_WORD.load(Relaxed) != 0 {
-        // SAFETY: it is what W1 forbids, and what the fault is for.
+        // SAFETY: it is what K13 (words kept) forbids, and what the fault is for.
         unsafe { cpu.fpu.set_resident(OLD_WORD.load(Relaxed)) };
     }
     if let Some(first) = cpu::by_number(0).filter(|_| seeded::on(Fault::SameNumber)) {
-        // SAFETY: O1 is broken already; with equal counts it shows soon. The other CPU may be in a section,
+        // SAFETY: K15 (own number) is broken already; with equal counts it shows soon. The other CPU may be in a section,
         // where its word is not open; this one's is.
         unsafe { cpu.fpu.set_resident(first.fpu.resident() | 1 << 63) };
     }

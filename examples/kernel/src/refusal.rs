@@ -238,7 +238,7 @@ fn without_xsave(facts: &CpuidInfo) -> Result<(), &'static str> {
         .and_then(|plan| plan.with_save_instruction(SaveInstruction::Fxsave));
     let Ok(plan) = plan else { return Ok(()) };
     let before = Cr4::read();
-    // SAFETY: the CPU has XSAVE; C1 to C5 as in `tried`; the bit is put back.
+    // SAFETY: the CPU has XSAVE; what enabling asks for (C1 to C5) as in `tried`; the bit is put back.
     let (result, after) = unsafe {
         Cr4::write(before | Cr4Flags::OSXSAVE);
         (plan.enable_given(facts), Cr4::read())

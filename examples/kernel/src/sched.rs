@@ -26,7 +26,7 @@ struct Queue {
 }
 
 /// Taken with interrupts off, and held over a switch of stacks: no CPU can take a task whose stack is in
-/// use. It orders what one CPU did with a task before what the next does (P4).
+/// use. It orders what one CPU did with a task before what the next does (K5).
 static QUEUE: Mutex<Queue> = Mutex::new(Queue { ready: [false; TASKS] });
 
 /// CPUs that are running, to spread pinned tasks when the fault asks for it.

@@ -30,7 +30,7 @@ pub fn on(fault: Fault) -> bool {
 /// A vector instruction where there should be none.
 #[inline(never)]
 pub fn seeded_vector_instruction() {
-    // SAFETY: it is what F1 forbids, and what the fault is for; the compiler uses no vector registers.
+    // SAFETY: it is what K9 (soft-float) forbids, and what the fault is for; the compiler uses no vector registers.
     unsafe { core::arch::asm!("pxor xmm7, xmm7", options(nomem, nostack, preserves_flags)) }
 }
 
@@ -99,21 +99,21 @@ impl Seeded {
             return;
         }
         if let Some(narrow) = &self.narrow {
-            // SAFETY: S1, S2: the caller's; a part of the components needs no more bytes.
+            // SAFETY: C9, C10: the caller's; a part of the components needs no more bytes.
             return unsafe { narrow.save(area) };
         }
         debug_assert!(self.plan.save_instruction() == SaveInstruction::Fxsave);
         #[repr(C, align(64))]
         struct Legacy([u8; 512]);
         let mut scratch = Legacy([0; 512]);
-        // SAFETY: S1: FXSAVE's 512 bytes; S2: the caller's.
+        // SAFETY: C9: FXSAVE's 512 bytes; C10: the caller's.
         unsafe { self.plan.save(NonNull::from(&mut scratch).cast()) };
-        // SAFETY: S1: the caller's.
+        // SAFETY: C9: the caller's.
         unsafe { area.as_ptr().copy_from_nonoverlapping(scratch.0.as_ptr(), X87_PART) };
     }
 }
 
-// SAFETY: B1-B7 are those of the plan; the faults break them on purpose.
+// SAFETY: the backend's duties (B1-B7) are those of the plan; the faults break them on purpose.
 unsafe impl RawFpu for Seeded {
     type Image<'a> = Image<'a>;
     type ImageMut<'a> = ImageMut<'a>;
@@ -173,7 +173,7 @@ unsafe impl RawFpu for Seeded {
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         if on(Fault::ForkInherits) {
             let len = RawFpu::area_len(&self.plan);
-            // SAFETY: S1 of both, which do not overlap.
+            // SAFETY: valid area (C9) of both, which do not overlap.
             return unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
         }
         // SAFETY: as above; a child has the SSE state of its parent.
@@ -189,7 +189,7 @@ unsafe impl RawFpu for Seeded {
     }
 }
 
-// SAFETY: V1-V3 are those of the plan.
+// SAFETY: the comparison's duties (B8-B10) are those of the plan.
 unsafe impl CompareFpu for Seeded {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
         // SAFETY: as above.
@@ -197,7 +197,7 @@ unsafe impl CompareFpu for Seeded {
     }
 }
 
-// SAFETY: Z1, Z2 are those of the plan.
+// SAFETY: B11 (true answer), B12 (exact release) are those of the plan.
 unsafe impl IdleFpu for Seeded {
     unsafe fn keeps_awake(&self) -> bool {
         // SAFETY: as above.

@@ -262,7 +262,7 @@ impl Task {
         // SAFETY: the current task's own, with interrupts off: no other code looks.
         let slot = unsafe { &mut *self.fpu.get() };
         *slot = None;
-        // SAFETY: A3: the context that had it is gone.
+        // SAFETY: K19: the context that had it is gone.
         match unsafe { fpu::new_context(self.area(), AREA) } {
             Ok(fpu) => *slot = Some(fpu),
             Err(why) => verdict::fail(format_args!("task {}: {why}", self.slot)),
@@ -328,7 +328,7 @@ pub unsafe fn spawn(seed: u64) {
             if need > AREA {
                 verdict::fail(format_args!("an image has {need} bytes, tasks have {AREA}"));
             }
-            // SAFETY: A3: the slot's own memory, given once.
+            // SAFETY: K19: the slot's own memory, given once.
             match unsafe { fpu::new_context(task.area(), AREA) } {
                 // SAFETY: the task does not run yet.
                 Ok(fpu) => unsafe { *task.fpu.get() = Some(fpu) },

@@ -140,7 +140,7 @@ pub fn tick(_frame: &Frame) {
     arm(cpu);
     let random = cpu.random();
     if seeded::on(Fault::NoSection) {
-        // SAFETY: H2 is broken on purpose.
+        // SAFETY: C35 (the kernel's registers) is broken on purpose.
         unsafe { scribble(cpu) };
     } else if !seeded::on(Fault::NoIrqSections) && random & 3 != 0 {
         if irq_section(cpu, units(random)) {
@@ -181,14 +181,14 @@ fn irq_section(cpu: &PerCpu, units: KernelUnits) -> bool {
     let had_one = match irq.kernel_fpu(current.fpu().map(Fpu::context), units) {
         Ok(section) => {
             control_words(cpu, units);
-            // SAFETY: H2: a section.
+            // SAFETY: C35: a section.
             unsafe { scribble(cpu) };
             drop(section);
             true
         }
         Err(Error::Busy) => {
             if seeded::on(Fault::IgnoreBusy) {
-                // SAFETY: H2 is broken on purpose.
+                // SAFETY: C35 (the kernel's registers) is broken on purpose.
                 unsafe { scribble(cpu) };
             }
             false
@@ -201,7 +201,7 @@ fn irq_section(cpu: &PerCpu, units: KernelUnits) -> bool {
 /// A section begins with the control words that compiled code expects, not with the task's.
 fn control_words(cpu: &PerCpu, units: KernelUnits) {
     let seen = seen(cpu);
-    // SAFETY: H1: classes of this CPU, and its own file. H3: CR0.TS is never set here.
+    // SAFETY: C34: classes of this CPU, and its own file. C36: CR0.TS is never set here.
     unsafe { regs::dump(seen) };
     // SAFETY: no other code has it.
     let seen = unsafe { &*seen };
@@ -236,10 +236,10 @@ fn pattern(random: u64) -> &'static RegFile {
 ///
 /// # Safety
 ///
-/// H2 of [`regs::load`]: in a section, or where a fault leaves it out on purpose.
+/// The kernel's registers (C35) of [`regs::load`]: in a section, or where a fault leaves it out on purpose.
 pub unsafe fn scribble(cpu: &PerCpu) -> &'static RegFile {
     let pattern = pattern(cpu.random());
-    // SAFETY: H1: classes of this CPU. H2: the caller's.
+    // SAFETY: C34: classes of this CPU. C35: the caller's.
     unsafe {
         regs::load(pattern);
         hw::write_ssp(0x5EC7_0000);
@@ -257,13 +257,13 @@ pub fn section(current: &'static Task) {
     let cpu = this_cpu();
     match here.kernel_fpu(current.fpu().map(Fpu::context), KernelUnits::ALL) {
         Ok(section) => {
-            // SAFETY: H2: a section.
+            // SAFETY: C35: a section.
             let want = unsafe { scribble(cpu) };
             for _ in 0..cpu.random() % 512 {
                 core::hint::spin_loop();
             }
             let seen = seen(cpu);
-            // SAFETY: H1, H3: as in `control_words`; a handler that comes now is refused its section.
+            // SAFETY: C34, C36: as in `control_words`; a handler that comes now is refused its section.
             unsafe { regs::dump(seen) };
             // SAFETY: as above, until the section ends.
             verdict::section(cpu, want, unsafe { &*seen });
@@ -305,7 +305,7 @@ pub fn nmi(frame: &Frame) {
     let cpu = this_cpu();
     cpu.nmis.set(cpu.nmis.get() + 1);
     if seeded::on(Fault::NmiUses) {
-        // SAFETY: H2 is broken on purpose.
+        // SAFETY: C35 (the kernel's registers) is broken on purpose.
         unsafe { scribble(cpu) };
     }
     NMIS.fetch_add(1, Relaxed);
@@ -388,7 +388,7 @@ pub fn prepare_check(cpu: &PerCpu) {
     // SAFETY: interrupts are off.
     let here = unsafe { IrqsOff::new() };
     let base = CHECK_MEMORY[cpu.number.get() as usize % MAX_CPUS].base();
-    // SAFETY: A3: this CPU's own, given once.
+    // SAFETY: K19: this CPU's own, given once.
     match unsafe { fpu::new_check_area(&here, base, AREA) } {
         // SAFETY: this CPU, interrupts are off.
         Ok(area) => unsafe { cpu.set_check_area(area) },
@@ -470,7 +470,7 @@ pub fn refused_as_it_should(task: &Task, fault: RestoreFault) {
 pub fn check_control(cpu: &PerCpu) {
     if seeded::on(Fault::ControlDrift) && CLOCK.load(Relaxed) > 20_000 {
         use x86_64::registers::control::{Cr4, Cr4Flags};
-        // SAFETY: no exception is unmasked; it is what C5 forbids, and what the fault is for.
+        // SAFETY: no exception is unmasked; it is what C5 (bits stay) forbids, and what the fault is for.
         unsafe { Cr4::update(|cr4| *cr4 &= !Cr4Flags::OSXMMEXCPT_ENABLE) };
     }
     // SAFETY: interrupts are off.

@@ -33,8 +33,8 @@ type Who = Option<usize>;
 /// The CPU: this thread, which nothing interrupts.
 struct ThisCpu<'k>(&'k Kernel);
 fpu_core::witness! {
-    // SAFETY: P1, E1: one thread, and tasks leave it only where they say so, with no witness alive. P2: its words. P3: the
-    // system has its components enabled. P4: one CPU. P5: no signal handler uses the crate. Not soft-float.
+    // SAFETY: K2, K8: one thread, and tasks leave it only where they say so, with no witness alive. K3: its words. K4: the
+    // system has its components enabled. K5: one CPU. K6: no signal handler uses the crate. Not soft-float.
     unsafe impl Pinned + Exclusive for ThisCpu<'_> {
         backend: Plan = |cpu| &cpu.0.plan,
         words: CpuFpu = |cpu| &cpu.0.words,
@@ -146,7 +146,7 @@ impl Kernel {
     ///
     /// What a task found, or the library refused.
     pub fn run(&self, switches: u64) -> Result<Done, String> {
-        // SAFETY: O1, O2: the only CPU, its words new.
+        // SAFETY: K15, K16: the only CPU, its words new.
         unsafe { ThisCpu(self).fpu_online(0) }.map_err(|why| why.to_string())?;
         for which in (0..TASKS).filter(|which| self.tasks[*which].alive.get()) {
             self.lay_out(which);
@@ -213,7 +213,7 @@ impl Kernel {
             true => done.yields += u64::from(prev == next),
             false => done.switches += 1,
         });
-        // SAFETY: D4: just filled in.
+        // SAFETY: C30: just filled in.
         unsafe { switch(frame) };
         self.arrived(me);
     }
@@ -251,7 +251,7 @@ impl Kernel {
         (frame.load, frame.steps) = (std::ptr::null(), NO_STEPS);
         (frame.from, frame.to) = (self.stack(me).1, self.stack(None).1);
         loop {
-            // SAFETY: D4: nothing is saved or loaded.
+            // SAFETY: C30: nothing is saved or loaded.
             unsafe { switch(frame) };
         }
     }
@@ -320,9 +320,9 @@ impl Kernel {
             let words: Vec<f32> = (0..64u8).map(f32::from).collect();
             let sum: f32 = black_box(&words).iter().map(|word| word * 2.0).sum();
             assert_eq!(black_box(sum), 4032.0);
-            // SAFETY: H1: this CPU's classes. H2: at once.
+            // SAFETY: C31: this CPU's classes. C32: at once.
             unsafe { load_registers(&scribble) };
-            // SAFETY: H1; what they hold is not needed.
+            // SAFETY: file of this CPU (C31); what they hold is not needed.
             unsafe { sane_registers(self.classes) };
             Ok(())
         });

@@ -33,9 +33,9 @@ use crate::{
 ///
 /// # Executing them
 ///
-/// * **L5** the assembly executes all of it, in this order; from [`plan`](Self::plan) to the last step the code is on one
+/// * **C39** the assembly executes all of it, in this order; from [`plan`](Self::plan) to the last step the code is on one
 ///   CPU and [`Exclusive`], and both contexts are alive where they were.
-/// * **L6** until the save nothing but the task that leaves has changed the registers since they were its own. (Where the
+/// * **C40** until the save nothing but the task that leaves has changed the registers since they were its own. (Where the
 ///   tasks are the kernel's threads, the code that calls the scheduler is the task that leaves.)
 ///
 /// ```
@@ -46,7 +46,7 @@ use crate::{
 /// for (prev, next) in [(None, Some(&one)), (Some(&one), Some(&two)), (Some(&two), Some(&one))] {
 ///     let (prev, next) = (prev.map(Task::context), next.map(Task::context));
 ///     let steps = SwitchSteps::plan(&mut cpu, prev, next)?;
-///     // SAFETY: L5: executed at once. L6: simulated registers.
+///     // SAFETY: C39: executed at once. C40: simulated registers.
 ///     let restored = unsafe { sim_switch(&steps) }; // assembly
 ///     steps.done(&cpu, restored)?;
 /// }
@@ -89,7 +89,7 @@ impl SwitchSteps {
     /// # let (mut cpu, task) = cpu_and_task();
     /// use fpu_core::SwitchSteps;
     /// let steps = SwitchSteps::plan(&mut cpu, None, Some(task.context()))?;
-    /// // SAFETY: L5: executed at once. L6: nothing is saved.
+    /// // SAFETY: C39: executed at once. C40: nothing is saved.
     /// steps.done(&cpu, unsafe { sim_switch(&steps) })?;
     /// cpu.set_avx0(7); // the task
     /// // It yields, and is the one that goes on.
@@ -140,7 +140,7 @@ impl SwitchSteps {
     /// use fpu_core::{Error, SwitchSteps};
     /// cpu.fail_next_restore();
     /// let steps = SwitchSteps::plan(&mut cpu, None, Some(task.context()))?;
-    /// // SAFETY: L5: executed at once. L6: nothing is saved.
+    /// // SAFETY: C39: executed at once. C40: nothing is saved.
     /// let restored = unsafe { sim_switch(&steps) };
     /// assert!(matches!(steps.done(&cpu, restored), Err(Error::RestoreFailed(_))));
     /// assert!(!task.registers_valid(&cpu));

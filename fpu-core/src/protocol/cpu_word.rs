@@ -12,7 +12,7 @@
 //! open one carries out of it. So one sign test covers "never online", "offline", "section open", "session open" and
 //! "all stamps issued".
 //!
-//! Only the CPU itself accesses its words (P2).
+//! Only the CPU itself accesses its words (K3).
 
 use crate::{
     error::Error,
@@ -52,7 +52,8 @@ impl Stamp {
     /// Makes it the CPU's: whoever had another one no longer matches.
     #[inline(always)]
     pub(super) fn set<W: CpuWords>(self, cpu: &W) {
-        // SAFETY: W1, W2 are the implementer's; the method asks only that this crate chose the value.
+        // SAFETY: K13 (words kept), K14 (whole accesses) are the implementer's; the method asks only that this crate
+        // chose the value.
         unsafe { cpu.set_resident(self.0) }
     }
     #[inline(always)]
@@ -133,7 +134,8 @@ impl Stamp {
 
 #[inline(always)]
 pub(super) fn set_gate<W: CpuWords>(cpu: &W, state: u64) {
-    // SAFETY: W1, W2 are the word's; the method asks only that this crate chose the value, as it did.
+    // SAFETY: K13 (words kept), K14 (whole accesses) are the word's; the method asks only that this crate chose the
+    // value, as it did.
     unsafe { cpu.set_gate(state) }
 }
 
@@ -144,7 +146,7 @@ pub(super) mod tests {
 
     #[derive(Default)]
     pub(crate) struct Words(Cell<u64>, Cell<u64>);
-    // SAFETY: W1, W2: private cells of one test.
+    // SAFETY: K13, K14: private cells of one test.
     unsafe impl CpuWords for Words {
         fn resident(&self) -> u64 {
             self.0.get()

@@ -95,7 +95,8 @@ where
     C: Exclusive + SoftFloat,
 {
     if let Some(saved) = due_on_leaving(context.word, cpu.words())? {
-        // SAFETY: D1: checked in `TaskFpu::new`; P4. D2, D3: what is due was compared just now; E1.
+        // SAFETY: C19: checked in `TaskFpu::new`; current here (K5). C20, C21: what is due was compared just now;
+        // exclusive (K8).
         unsafe { save(context, cpu, saved) };
         context.tell(cpu, EventKind::Unloaded);
     }
@@ -121,8 +122,8 @@ where
             context.tell(cpu, EventKind::Loaded);
         }
         OnEntry::Load(live) => {
-            // SAFETY: D1: checked in `TaskFpu::new`; P4. D2: compared just now; E1. D4: this CPU has had the
-            // stamp since then.
+            // SAFETY: C19: checked in `TaskFpu::new`; current here (K5). C20: compared just now; exclusive (K8). C22:
+            // this CPU has had the stamp since then.
             unsafe { load(context, cpu, live) }?;
             context.tell(cpu, EventKind::Loaded);
         }
@@ -160,14 +161,14 @@ pub(crate) fn due_on_switch<W: CpuWords>(
 ///
 /// # Safety
 ///
-/// * **D1** the context was made with this CPU's backend (P3), so its area is large enough, and only this CPU uses
-///   it now (P4).
-/// * **D2** nothing but the task has changed the registers since its word was compared with this CPU's: the
-///   CPU is closed, or interrupts are off (E1); it is pinned (P1), and kernel code leaves them alone (F1).
-/// * **D3** that comparison said that they hold the context.
+/// * **C19** the context was made with this CPU's backend (K4), so its area is large enough, and only this CPU uses
+///   it now (K5).
+/// * **C20** nothing but the task has changed the registers since its word was compared with this CPU's: the
+///   CPU is closed, or interrupts are off (K8); it is pinned (K2), and kernel code leaves them alone (K9).
+/// * **C21** that comparison said that they hold the context.
 #[inline(always)]
 pub(crate) unsafe fn save<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C, word: Word) {
-    // SAFETY: S1: D1. S2: D2; what is in the registers is the context's (D3).
+    // SAFETY: C9: fitting context (C19). C10: registers untouched (C20); what is in the registers is the context's (C21).
     unsafe { cpu.backend().save(context.area) };
     context.word.publish(word);
     context.tell(cpu, EventKind::Saved);
@@ -178,16 +179,16 @@ pub(crate) unsafe fn save<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C, w
 ///
 /// # Safety
 ///
-/// D1 and D2, and
+/// Fitting context (C19) and registers untouched (C20), and
 ///
-/// * **D4** the registers are nobody's: `stamp` is, or is going to be, this CPU's, and no context has it.
+/// * **C22** the registers are nobody's: `stamp` is, or is going to be, this CPU's, and no context has it.
 #[inline(always)]
 pub(crate) unsafe fn load<C: Pinned>(
     context: FpuRef<'_, C::Backend>,
     cpu: &C,
     stamp: Stamp,
 ) -> Result<(), Error> {
-    // SAFETY: D1, D2, D4 by the caller.
+    // SAFETY: fitting context (C19), registers untouched (C20), unowned registers (C22) by the caller.
     unsafe { restore(context, cpu) }?;
     context.word.mark_live(stamp);
     context.tell(cpu, EventKind::Restored);
@@ -205,7 +206,7 @@ pub(crate) unsafe fn load_beside<C: Pinned>(
     cpu: &C,
     stamp: Stamp,
 ) -> Result<(), Error> {
-    // SAFETY: D1, D2, D4 by the caller.
+    // SAFETY: fitting context (C19), registers untouched (C20), unowned registers (C22) by the caller.
     unsafe { restore(context, cpu) }?;
     context.word.publish(Word::both(stamp));
     context.tell(cpu, EventKind::Restored);
@@ -217,7 +218,7 @@ pub(crate) unsafe fn load_beside<C: Pinned>(
 /// As for [`load`].
 #[inline(always)]
 unsafe fn restore<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C) -> Result<(), Error> {
-    // SAFETY: S1: D1. S2: D2; nobody needs what is in the registers (D4).
+    // SAFETY: C9: fitting context (C19). C10: registers untouched (C20); nobody needs what is in the registers (C22).
     if let Err(why) = unsafe { cpu.backend().restore(context.area) } {
         context.tell(cpu, EventKind::Failed);
         return Err(Error::RestoreFailed(why));

@@ -144,7 +144,7 @@ fn decode(reason: u32) -> Error {
 }
 
 /// A context's word. Written only by the CPU on which the task is current, or under proof that it is
-/// stopped (P4, T1).
+/// stopped (K5, K10).
 ///
 /// ```
 /// // Eight bytes, the first of every context.
@@ -178,7 +178,7 @@ impl TaskWord {
         self.0.store(stamp.bits(), Ordering::Relaxed);
     }
     /// No registers hold it, and its memory is overwritten next. Relaxed: the image that a release would show is the
-    /// one that is replaced, and nothing is said of the next one before the kernel hands the task over (P4).
+    /// one that is replaced, and nothing is said of the next one before the kernel hands the task over (K5).
     #[inline(always)]
     pub(crate) fn mark_nowhere(&self) {
         self.0.store(Word::NOWHERE.0, Ordering::Relaxed);

@@ -39,7 +39,7 @@ pub enum TaskState<'s, C: Pinned> {
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// Opens the task's state on this CPU, wherever it is: the task is current here, or the caller holds its context
-    /// exclusively (P4).
+    /// exclusively (K5).
     ///
     /// A debugger's callback or a framework often has the context behind a lock, as `&mut TaskFpu`, and does not know
     /// whether the task is current here or stopped. This one call serves both, on any CPU. If the registers of another CPU
@@ -150,7 +150,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert_eq!(cpu.avx0(), 5);
     /// assert_eq!(task.open_saved(&mut cpu).err(), Some(fpu_core::Error::LiveHere));
     /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     // SAFETY: the plan is alive; L4: the save was executed just now.
+    ///     // SAFETY: the plan is alive; C15: the save was executed just now.
     ///     unsafe {
     ///         sim_save(plan.steps()); // assembly
     ///         plan.saved();
@@ -334,8 +334,8 @@ impl<'s, C: Pinned> ReadSession<'s, C> {
         };
         // Before the child's memory changes: some CPU's registers may hold its earlier state.
         child.word.mark_nowhere();
-        // SAFETY: S1 for both: each was checked against this backend (P3) in `new`; `child` is
-        // borrowed exclusively and is another value, so they do not overlap (A2).
+        // SAFETY: valid area (C9) for both: each was checked against this backend (K4) in `new`; `child` is
+        // borrowed exclusively and is another value, so they do not overlap (K18).
         unsafe { self.cpu().backend().copy_for_child(task.area, child.base()) };
     }
 

@@ -66,7 +66,7 @@ impl<'s, C: Pinned, S: State> Session<'s, C, S> {
     where
         S: MemoryValid,
     {
-        // SAFETY: S1: checked in `new`. S3: this CPU is closed, so no save runs, and `image_mut`
+        // SAFETY: C9: checked in `new`. C11: this CPU is closed, so no save runs, and `image_mut`
         // needs the session exclusively.
         unsafe { self.closed.cpu().backend().image(self.task.area) }
     }
@@ -88,7 +88,7 @@ impl<'s, C: Pinned, S: State> Session<'s, C, S> {
     where
         S: Unclaimed,
     {
-        // SAFETY: S1: checked in `new`. S3 and no readers: this CPU is closed, and the session is
+        // SAFETY: C9: checked in `new`. no other writer (C11) and no readers: this CPU is closed, and the session is
         // borrowed exclusively.
         unsafe { self.closed.cpu().backend().image_mut(self.task.area) }
     }
@@ -115,7 +115,8 @@ impl<'s, C: Pinned, S: State> Session<'s, C, S> {
         S: RegistersStale,
     {
         let stamp = self.closed.issue()?;
-        // SAFETY: D1: checked in `new`; P4. D2: this CPU is closed. D4: it will be reopened with the new stamp.
+        // SAFETY: C19: checked in `new`; current here (K5). C20: this CPU is closed. C22: it will be reopened with the
+        // new stamp.
         unsafe { steps::load_beside(self.task, self.closed.cpu(), stamp) }?;
         Ok(self.become_state())
     }
@@ -125,8 +126,8 @@ impl<'s, C: Pinned, S: State> Session<'s, C, S> {
         C: SoftFloat,
         S: MemoryStale,
     {
-        // SAFETY: D1: checked in `new`; P4. D2: this CPU has been closed since the word was compared. D3: so the
-        // state says.
+        // SAFETY: C19: checked in `new`; current here (K5). C20: this CPU has been closed since the word was compared.
+        // C21: so the state says.
         unsafe { steps::save(self.task, self.closed.cpu(), word) };
     }
 

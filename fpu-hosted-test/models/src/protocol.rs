@@ -313,7 +313,7 @@ protocol! {
     IdleAsksBeforeClose, "the order: an idle CPU is asked before it is closed" => [SCENARIO], "I2", "the wrong answer before a sleep", At(2),
         "cpu.rs":
          "let mut closed = Closed::new(self, gate::SESSION)?;
-         // SAFETY: S2: pinned (P1), enabled (P3), F1; the CPU is closed.
+         // SAFETY: C10: pinned (K2), enabled (K4), soft-float (K9); the CPU is closed.
          if !unsafe { closed.cpu().backend().keeps_awake() } {" =>
          "let keeps_awake = unsafe { self.backend().keeps_awake() };
          let mut closed = Closed::new(self, gate::SESSION)?;

@@ -21,7 +21,7 @@ pub struct IrqOff<'k> {
 }
 
 fpu_core::witness! {
-    // SAFETY: P1-P6, E1, F1: only compiled and linked, never run.
+    // SAFETY: K2-K9: only compiled and linked, never run.
     unsafe impl Pinned + Exclusive + SoftFloat for IrqOff<'_> {
         backend: Plan = |cpu| {
             // SAFETY: K1: never run.
@@ -76,7 +76,7 @@ pub extern "C" fn nostd_idle(words: &CpuFpu, plan: &Plan) -> bool {
 #[no_mangle]
 pub extern "C" fn nostd_online(words: &CpuFpu, plan: &Plan, number: u32) -> bool {
     let mut cpu = IrqOff { words, plan };
-    // SAFETY: O1, O2: never run.
+    // SAFETY: K15, K16: never run.
     unsafe { cpu.fpu_online(number) }.is_ok()
         && cpu.fpu_resume().is_ok()
         && cpu.fpu_offline().is_ok()
@@ -89,7 +89,7 @@ pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
     let choose = || Plan::detect_kernel(Components::USER);
     // SAFETY: K1: the one plan.
     let keep = |plan| Ok(IrqOff { words, plan: PLAN.set(unsafe { TheBackend::new(plan) })? });
-    // SAFETY: C1-C5, O1, O2: never run.
+    // SAFETY: C1-C5, K15, K16: never run.
     unsafe { fpu_x86::bring_up_boot_cpu(0, choose, keep) }.is_ok()
 }
 
@@ -98,7 +98,7 @@ pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
 /// `base` is good for `len` bytes that no other code uses.
 #[no_mangle]
 pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, len: usize) -> bool {
-    // SAFETY: A3: the caller's.
+    // SAFETY: K19: the caller's.
     let area = unsafe { RawArea::new(base, len) };
     // SAFETY: K1: never run.
     TaskFpu::new(unsafe { TheBackend::from_ref(plan) }, area).is_ok()

@@ -53,7 +53,7 @@ impl<'h, H: Harness> Bench<'h, H> {
     /// An area with the initial image.
     pub(super) fn fresh(&self) -> Memory {
         let mut memory = self.memory(0x5A);
-        // SAFETY: S1: `Memory` is long enough, aligned and ours.
+        // SAFETY: C9: `Memory` is long enough, aligned and ours.
         unsafe { self.harness.fpu().write_initial(memory.base()) };
         memory
     }
@@ -63,7 +63,7 @@ impl<'h, H: Harness> Bench<'h, H> {
     }
     /// Executes steps whose areas are all of `Memory` with an image in them.
     pub(super) fn run(&mut self, steps: &[Step<'_, H::Registers>]) -> Outcome<H::Registers> {
-        // SAFETY: S1: the areas are as described.
+        // SAFETY: C9: the areas are as described.
         unsafe { self.harness.run(steps) }
     }
     /// An area with this image, saved.
@@ -93,12 +93,12 @@ impl<'h, H: Harness> Bench<'h, H> {
     /// A child's image, over anything.
     pub(super) fn child(&mut self, parent: &mut Memory) -> Memory {
         let mut child = self.memory(0xFF);
-        // SAFETY: S1 for both, which are two values.
+        // SAFETY: valid area (C9) for both, which are two values.
         unsafe { self.harness.fpu().copy_for_child(parent.base(), child.base()) };
         child
     }
     pub(super) fn view(&self, memory: &mut Memory) -> Option<H::Registers> {
-        // SAFETY: S1 as in `fresh`, and an image is in it; S3: no other code has the memory.
+        // SAFETY: valid area (C9) as in `fresh`, and an image is in it; C11: no other code has the memory.
         self.harness.view(unsafe { self.harness.fpu().image(memory.base()) })
     }
     pub(super) fn write(&self, memory: &mut Memory, registers: &H::Registers) -> bool {

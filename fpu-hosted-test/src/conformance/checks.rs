@@ -35,11 +35,11 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("section-end", "B3", section_end),
         ("view-shows-registers", "I8", view_shows_registers),
         ("view-write-is-loaded", "B5", view_write_is_loaded),
-        ("compare-writes-nothing", "V1", compare::writes_nothing),
-        ("compare-sees-every-change", "V2", compare::sees_every_change),
-        ("compare-ignores-the-bytes", "V3", compare::ignores_the_bytes),
-        ("idle-asks-the-hardware", "Z1", idle::asks_the_hardware),
-        ("idle-gives-up-no-more", "Z2", idle::gives_up_no_more),
+        ("compare-writes-nothing", "B8", compare::writes_nothing),
+        ("compare-sees-every-change", "B9", compare::sees_every_change),
+        ("compare-ignores-the-bytes", "B10", compare::ignores_the_bytes),
+        ("idle-asks-the-hardware", "B11", idle::asks_the_hardware),
+        ("idle-gives-up-no-more", "B12", idle::gives_up_no_more),
     ];
     let mut report = Report::default();
     for (nth, (name, duty, body)) in checks.into_iter().enumerate() {
@@ -143,7 +143,7 @@ fn old_bytes_stay_unseen<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
 fn initial_over_anything<H: Harness>(b: &mut Bench<'_, H>) -> Result<(), Why> {
     let (initial, full) = (b.pattern(0), b.pattern(b.every()));
     for mut memory in [b.memory(0xFF), b.memory(0), b.memory(0x5A), b.saved(&full)] {
-        // SAFETY: S1: as in `fresh`.
+        // SAFETY: C9: as in `fresh`.
         unsafe { b.harness.fpu().write_initial(memory.base()) };
         b.restores(memory.base(), &initial, "the initial image")?;
         memory.canaries()?;

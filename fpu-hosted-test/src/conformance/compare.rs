@@ -18,7 +18,7 @@ fn compare<H: Harness>(
     other: &mut Memory,
 ) -> Result<Compared, Why> {
     let (one, other) = (one.base(), other.base());
-    // SAFETY: S1, S3: two areas of `Memory` with images in them, which no other code has.
+    // SAFETY: C9, C11: two areas of `Memory` with images in them, which no other code has.
     let answers = unsafe { (b.harness.compare(one, other), b.harness.compare(other, one)) };
     let (Some(answer), Some(back)) = answers else {
         return Err(Why::Skipped("the backend does not compare images"));

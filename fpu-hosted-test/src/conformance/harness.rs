@@ -53,7 +53,7 @@ pub trait Harness {
     ///
     /// # Safety
     ///
-    /// S1 of [`RawFpu`] holds for every area in the steps.
+    /// Valid area (C9) of [`RawFpu`] holds for every area in the steps.
     unsafe fn run(&mut self, steps: &[Step<'_, Self::Registers>]) -> Outcome<Self::Registers>;
     /// How many units the backend numbers, from 0.
     fn units(&self) -> u32 {
@@ -92,7 +92,7 @@ pub trait Harness {
     ///
     /// # Safety
     ///
-    /// S1 of [`RawFpu`] and S3 hold for both, and both hold an image.
+    /// Valid area (C9) of [`RawFpu`] and C11 (no other writer) hold for both, and both hold an image.
     unsafe fn compare(
         &self,
         one: NonNull<u8>,
@@ -142,11 +142,11 @@ pub enum Action {
 /// struct Memory([u8; AREA_LEN]);
 /// let (fpu, mut memory) = (SimFpu::new(), Memory([0; AREA_LEN]));
 /// let area = NonNull::from(&mut memory.0).cast();
-/// // SAFETY: S1: aligned, long enough, ours.
+/// // SAFETY: C9: aligned, long enough, ours.
 /// unsafe { fpu.write_initial(area) };
 /// fpu.scribble(1);
 /// let mut restore = Call::new(&fpu, Action::Restore(area));
-/// // SAFETY: as above; S2: simulated registers.
+/// // SAFETY: as above; C10: simulated registers.
 /// unsafe { call::<SimFpu>(&mut restore) };
 /// assert_eq!((restore.answer, fpu.registers()), (Ok(()), Registers::initial()));
 /// ```
@@ -170,11 +170,12 @@ impl<F: RawFpu> Call<F> {
 ///
 /// # Safety
 ///
-/// `call` points to a value made by [`Call::new`] whose backend is alive; S1 and S2 of [`RawFpu`] hold.
+/// `call` points to a value made by [`Call::new`] whose backend is alive; valid area (C9) and registers free (C10) of
+/// [`RawFpu`] hold.
 pub unsafe extern "C" fn call<F: RawFpu>(call: *mut Call<F>) {
     // SAFETY: the caller's promise: both are alive, and no other code uses `call`.
     let (call, fpu) = unsafe { (&mut *call, &*(*call).fpu) };
-    // SAFETY: S1, S2 by the caller.
+    // SAFETY: valid area (C9), registers free (C10) by the caller.
     unsafe {
         match call.action {
             Action::Save(area) => fpu.save(area),

@@ -2,7 +2,7 @@
 //!
 //! A backend author writes a [`Harness`] and calls [`check`]; the README of this crate has a complete
 //! one for a CPU with a single register. Every check names the duty of [`fpu_core::RawFpu`] that it
-//! holds the backend to; V1 to V3 are those of [`fpu_core::verify::CompareFpu`], Z1 and Z2 those
+//! holds the backend to; B8 to B10 are those of [`fpu_core::verify::CompareFpu`], B11 and B12 those
 //! of [`fpu_core::IdleFpu`].
 //!
 //! ```

@@ -106,8 +106,8 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// * **H1** `file` points to a [`RegFile`] of classes that this CPU has.
-    /// * **H2** before compiled code that may use vector or x87 registers runs,
+    /// * **C31** `file` points to a [`RegFile`] of classes that this CPU has.
+    /// * **C32** before compiled code that may use vector or x87 registers runs,
     ///   [`sane_registers`] is called.
     #[link_name = "fpu_real_load"]
     pub fn load_registers(file: *const RegFile);
@@ -117,7 +117,7 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// H1, writable.
+    /// File of this CPU (C31), writable.
     #[link_name = "fpu_real_dump"]
     pub fn dump_registers(file: *mut RegFile);
 
@@ -126,7 +126,7 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// H1 of the classes; the registers hold nothing that is needed.
+    /// File of this CPU (C31) of the classes; the registers hold nothing that is needed.
     #[link_name = "fpu_real_sane"]
     pub fn sane_registers(classes: Classes);
 
@@ -135,7 +135,7 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// H1 of `scratch`, writable; `thunk` may be called with `arg`, and is as [`Thunk`] says.
+    /// File of this CPU (C31) of `scratch`, writable; `thunk` may be called with `arg`, and is as [`Thunk`] says.
     #[link_name = "fpu_real_call_preserving"]
     pub fn call_preserving(scratch: *mut RegFile, thunk: Thunk, arg: *mut c_void);
 }
@@ -149,18 +149,18 @@ extern "C" {
 /// unsafe extern "C" fn nothing(_: *mut c_void) {}
 /// let classes = Classes::detect();
 /// let (before, mut after) = (RegFile::pattern(1, classes), RegFile::initial(classes));
-/// // SAFETY: H1: classes of this CPU; the thunk does nothing.
+/// // SAFETY: C31: classes of this CPU; the thunk does nothing.
 /// unsafe { run_between(&before, nothing, std::ptr::null_mut(), &mut after) };
 /// assert_eq!(before.first_difference(&after), None);
 /// ```
 ///
 /// # Safety
 ///
-/// * H1 for both files.
-/// * **H3** `thunk` may be called with `arg`, and is as [`Thunk`] says.
+/// * File of this CPU (C31) for both files.
+/// * **C33** `thunk` may be called with `arg`, and is as [`Thunk`] says.
 pub unsafe fn run_between(load: &RegFile, thunk: Thunk, arg: *mut c_void, dump: &mut RegFile) {
-    // SAFETY: H1, H3; the assembly keeps what the ABI says is the caller's, and ends with the
-    // control words that it expects.
+    // SAFETY: file of this CPU (C31), callable thunk (C33); the assembly keeps what the ABI says is the caller's, and
+    // ends with the control words that it expects.
     unsafe { run_between_asm(load, thunk, arg, dump) }
 }
 
@@ -179,7 +179,7 @@ mod tests {
             for seed in 0..50 {
                 let load = RegFile::pattern(seed, classes);
                 let mut dump = RegFile::pattern(seed + 1000, classes);
-                // SAFETY: H1: a part of the detected classes. H3: does nothing.
+                // SAFETY: C31: a part of the detected classes. C33: does nothing.
                 unsafe { run_between(&load, nothing, std::ptr::null_mut(), &mut dump) };
                 assert_eq!(load.first_difference(&dump), None, "{classes:?}");
             }
@@ -191,7 +191,7 @@ mod tests {
         let classes = Classes::detect();
         let load = RegFile::pattern(7, classes);
         let mut dump = load.clone();
-        // SAFETY: H1: the detected classes. H3: does nothing.
+        // SAFETY: C31: the detected classes. C33: does nothing.
         unsafe { run_between(&load, nothing, std::ptr::null_mut(), &mut dump) };
         let (mut mxcsr, mut fcw) = (0u32, 0u16);
         // SAFETY: stores two control words.
@@ -223,7 +223,7 @@ mod tests {
         let mut mxcsr: u32 = load.mxcsr() ^ 0x2000;
         let arg = addr_of_mut!(mxcsr).cast();
         for (thunk, name) in [(xmm9 as Thunk, "xmm9[0]"), (stack, "st0"), (rounding, "mxcsr")] {
-            // SAFETY: H1: the detected classes. H3: each is such a thunk.
+            // SAFETY: C31: the detected classes. C33: each is such a thunk.
             unsafe { run_between(&load, thunk, arg, &mut dump) };
             assert_eq!(load.first_difference(&dump).unwrap().to_string(), name);
         }
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn a_preserving_call_hides_what_compiled_code_does() {
         unsafe extern "C" fn scribble(arg: *mut c_void) {
-            // SAFETY: H1: the file lives as long as the test.
+            // SAFETY: C31: the file lives as long as the test.
             unsafe { load_registers(arg.cast()) }
         }
         struct Inner {
@@ -255,7 +255,7 @@ mod tests {
         let mut dump = load.clone();
         let mut inner =
             Inner { scratch: RegFile::initial(classes), other: RegFile::pattern(14, classes) };
-        // SAFETY: H1: the detected classes. H3: integers only around the assembly.
+        // SAFETY: C31: the detected classes. C33: integers only around the assembly.
         unsafe { run_between(&load, preserving, addr_of_mut!(inner).cast(), &mut dump) };
         assert_eq!(load.first_difference(&dump), None);
         // SAFETY: as above; without the preserving call the same thunk shows.

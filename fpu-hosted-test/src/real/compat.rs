@@ -236,7 +236,7 @@ impl Compat {
             [self.base as u64, TGKILL, process as u64, thread as u64, SIGNAL, 0];
         let mut after = load.clone();
         let refused = with_exchange(|| {
-            // SAFETY: H1: classes of this CPU. H3: system calls, and integers only.
+            // SAFETY: C31: classes of this CPU. C33: system calls, and integers only.
             unsafe {
                 run_between(load, call_32, ptr::addr_of_mut!(target).cast(), &mut after);
             }

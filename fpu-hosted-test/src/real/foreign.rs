@@ -21,7 +21,7 @@ impl Memory {
     pub(super) fn initial(plan: &Plan) -> Box<Self> {
         assert!(plan.area_len() <= LARGEST);
         let mut memory = Box::new(Self([0; LARGEST]));
-        // SAFETY: S1: aligned, long enough, ours.
+        // SAFETY: C9: aligned, long enough, ours.
         unsafe { plan.write_initial(memory.base()) };
         memory
     }
@@ -141,9 +141,9 @@ impl ForeignBench {
         let every = (1 << harness.components()) - 1;
         let (held, other) = (harness.pattern(71, every), harness.pattern(72, every));
         let mut target = Box::new(Memory([0; LARGEST]));
-        // SAFETY: S1: aligned, long enough, ours.
+        // SAFETY: C9: aligned, long enough, ours.
         unsafe { harness.fpu().write_initial(target.base()) };
-        // SAFETY: S1.
+        // SAFETY: valid area (C9).
         unsafe { harness.run(&[Step::Load(&held), Step::Save(target.base())]) };
         let before = Box::new(Memory(target.0));
         let private = vec![0; harness.fpu().foreign_len()];
@@ -175,7 +175,7 @@ impl ForeignBench {
         }
         let area = self.target.base();
         let steps = [Step::Load(&self.other), Step::Restore(area)];
-        // SAFETY: S1: the target.
+        // SAFETY: C9: the target.
         let outcome = unsafe { self.harness.run(&steps) };
         assert_eq!(
             outcome.restored,
@@ -198,7 +198,7 @@ impl ForeignBench {
     fn replace(&mut self, bytes: &[u8]) -> Result<(), ForeignError> {
         let plan = self.harness.fpu();
         let valid = ForeignImage::copy(bytes, &mut self.private)?.validate(plan)?;
-        // SAFETY: S1, S3: the target is ours and holds an image.
+        // SAFETY: C9, C11: the target is ours and holds an image.
         let mut image = unsafe { plan.image_mut(self.target.base()) };
         image.replace_with(&valid).expect("validated with this plan");
         let (from, to) = (valid.image(), image.as_image());
@@ -215,7 +215,7 @@ impl ForeignBench {
         let mut memory = Box::new(Memory([0; LARGEST]));
         let len = bytes.len().min(LARGEST);
         memory.0[..len].copy_from_slice(&bytes[..len]);
-        // SAFETY: S1: aligned, long enough, ours. What the backend did not write may be refused, which is
+        // SAFETY: C9: aligned, long enough, ours. What the backend did not write may be refused, which is
         // asked here.
         unsafe { self.harness.run(&[Step::Restore(memory.base())]) }.restored
     }

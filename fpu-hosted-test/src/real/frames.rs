@@ -123,7 +123,7 @@ pub fn fuzz_frame(plans: &[Plan], bytes: &[u8]) -> usize {
             let Ok(frame) = read else { continue };
             taken += 1;
             let mut area = Memory::initial(plan);
-            // SAFETY: S1, S3: the area is ours and holds an image.
+            // SAFETY: C9, C11: the area is ours and holds an image.
             let mut task = unsafe { plan.image_mut(area.base()) };
             task.replace_with(frame.valid()).expect("validated with this plan");
             let image = task.as_image();

@@ -55,11 +55,11 @@ struct Entry {
 }
 
 unsafe extern "C" fn load(file: *mut c_void) {
-    // SAFETY: H1: `run` passes files of the harness's classes. H2: `run_between` ends with it.
+    // SAFETY: C31: `run` passes files of the harness's classes. C32: `run_between` ends with it.
     unsafe { load_registers(file.cast()) }
 }
 unsafe extern "C" fn step(argument: *mut c_void) {
-    // SAFETY: `run` passes a `Call` of its own plan; S1 and S2 are `run`'s.
+    // SAFETY: `run` passes a `Call` of its own plan; C9 (valid area) and C10 (registers free) are `run`'s.
     unsafe { call::<Plan>(argument.cast()) }
 }
 
@@ -71,7 +71,7 @@ struct Idle<'p> {
 unsafe extern "C" fn idle(argument: *mut c_void) {
     // SAFETY: `Harness::idle` passes a live one.
     let idle = unsafe { &mut *argument.cast::<Idle<'_>>() };
-    // SAFETY: S2: `run_between` has nothing of its own in the registers.
+    // SAFETY: C10: `run_between` has nothing of its own in the registers.
     idle.awake = unsafe { idle.plan.keeps_awake() };
     if idle.awake {
         // SAFETY: as above; `keeps_awake` has just answered, and no code needs them.
@@ -169,7 +169,7 @@ impl RealHarness {
         for rung in SaveInstruction::ALL.into_iter().filter(|rung| *rung != SaveInstruction::Xsaves)
         {
             let plan = match rung {
-                // SAFETY: X1: the harness of this plan moves x87 and SSE registers only, and every
+                // SAFETY: C23: the harness of this plan moves x87 and SSE registers only, and every
                 // test that uses others loads all of them itself.
                 SaveInstruction::Fxsave => unsafe {
                     Plan::detect_user_without(!Components::LEGACY)
@@ -289,7 +289,7 @@ impl Harness for RealHarness {
         let before = RegFile::initial(self.classes);
         let mut after = before.clone();
         let allocated = (self.count)();
-        // SAFETY: H1: files of classes that the CPU has. H3: the list is complete and alive; its
+        // SAFETY: C31: files of classes that the CPU has. C33: the list is complete and alive; its
         // functions are assembly, or Rust that moves a few integers and then calls the backend.
         unsafe { run_between(&before, fpu_real_steps, list.as_mut_ptr().cast(), &mut after) };
         if let (Some(before), Some(after)) = (allocated, (self.count)()) {
@@ -381,14 +381,14 @@ impl Harness for RealHarness {
         one: NonNull<u8>,
         other: NonNull<u8>,
     ) -> Option<Result<(), Difference>> {
-        // SAFETY: S1, S3 by the caller.
+        // SAFETY: valid area (C9), no other writer (C11) by the caller.
         Some(unsafe { self.plan.same_state(one, other) })
     }
     // A `RegFile` has no tiles, so `keeps_awake` is 0: what is seen is that no other register changes.
     fn idle(&mut self, registers: &Seen) -> Option<(bool, Seen)> {
         let mut after = registers.0.clone();
         let mut job = Idle { plan: &self.plan, awake: false };
-        // SAFETY: H1: files of classes that the CPU has. H3: a live argument; the thunk moves a few integers.
+        // SAFETY: C31: files of classes that the CPU has. C33: a live argument; the thunk moves a few integers.
         unsafe { run_between(&registers.0, idle, addr_of_mut!(job).cast(), &mut after) };
         Some((job.awake, Seen(after)))
     }

@@ -229,7 +229,7 @@ pub fn deliver(load: &RegFile, on_other_stack: bool, edit: Edit<'_>) -> Delivere
     let signal = SIGNALS[usize::from(on_other_stack)];
     let mut target: Target = [process as u64, thread as u64, signal as u64];
     let outer = EXCHANGE.replace(ptr::addr_of_mut!(exchange).cast());
-    // SAFETY: H1: classes of this CPU. H3: a system call, and integers only.
+    // SAFETY: C31: classes of this CPU. C33: a system call, and integers only.
     unsafe { run_between(load, raise, ptr::addr_of_mut!(target).cast(), &mut after) };
     EXCHANGE.set(outer);
     assert!(exchange.returning, "the signal has not come");

@@ -20,7 +20,7 @@ pub struct SimWords {
     line: Rc<Line>,
 }
 
-// SAFETY: W1: cells that only the core writes, kept for as long as the CPU. W2: the interrupt line
+// SAFETY: K13: cells that only the core writes, kept for as long as the CPU. K14: the interrupt line
 // strikes between accesses only.
 unsafe impl CpuWords for SimWords {
     fn resident(&self) -> u64 {
@@ -80,8 +80,8 @@ impl SimCpu {
     #[must_use]
     pub fn online(number: u32) -> Self {
         let cpu = Self::offline();
-        // SAFETY: O1: by the caller; a number given twice gives wrong values and nothing worse, since the
-        // registers are simulated. O2: the words are new.
+        // SAFETY: K15: by the caller; a number given twice gives wrong values and nothing worse, since the
+        // registers are simulated. K16: the words are new.
         if let Err(why) = unsafe { cpu.irqs_off().fpu_online(number) } {
             panic!("CPU {number}: {why}");
         }
@@ -166,7 +166,7 @@ impl SimFpu {
     /// Itself, as what contexts are made with.
     #[must_use]
     pub fn the_backend(&self) -> &TheBackend<Self> {
-        // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1.
+        // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1 (fixed layout).
         unsafe { TheBackend::from_ref(self) }
     }
     /// The units of a section of which the backend was told one end only: its beginning while it is open.
@@ -248,10 +248,10 @@ impl<K: Kind> Drop for Witness<'_, K> {
     }
 }
 
-// SAFETY: P1: the value cannot leave its thread, nor its `SimCpu`. P2: the CPU's own. P3: nothing
-// has to be enabled. P4: the driver of the simulation; a violation gives wrong values
+// SAFETY: K2: the value cannot leave its thread, nor its `SimCpu`. K3: the CPU's own. K4: nothing
+// has to be enabled. K5: the driver of the simulation; a violation gives wrong values
 // and nothing worse, since registers and CPU words are cells of one thread and the memory of images is
-// accessed atomically. P5: the kind's constant.
+// accessed atomically. K6: the kind's constant.
 unsafe impl<K: Kind> Pinned for Witness<'_, K> {
     type Backend = SimFpu;
     type Words = SimWords;
@@ -268,11 +268,11 @@ unsafe impl<K: Kind> Pinned for Witness<'_, K> {
         self.cpu.count(event);
     }
 }
-// SAFETY: E1: the line holds interrupts back while the value lives; only non-maskable ones come.
+// SAFETY: K8: the line holds interrupts back while the value lives; only non-maskable ones come.
 unsafe impl Exclusive for Witness<'_, IrqsOff> {}
-// SAFETY: E1: a handler runs with interrupts off.
+// SAFETY: K8: a handler runs with interrupts off.
 unsafe impl Exclusive for Witness<'_, Interrupted> {}
-// SAFETY: F1: simulated registers change only when told to.
+// SAFETY: K9: simulated registers change only when told to.
 unsafe impl<K: Kind> SoftFloat for Witness<'_, K> {}
 
 /// Proof that a task is stopped, as far as the test that makes it sees to that.
@@ -294,8 +294,8 @@ impl<'t> SimStopped<'t> {
         Self(SimFpu::new(), task)
     }
 }
-// SAFETY: T1, T2: the driver of the simulation; a violation is as harmless as one of P4 (`Witness`).
-// T3: a field.
+// SAFETY: K10, K11: the driver of the simulation; a violation is as harmless as one of K5 (current here) (`Witness`).
+// K12: a field.
 unsafe impl Stopped for SimStopped<'_> {
     type Backend = SimFpu;
     fn backend(&self) -> &TheBackend<SimFpu> {

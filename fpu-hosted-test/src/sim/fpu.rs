@@ -155,10 +155,10 @@ impl SimFpu {
     ///
     /// # Safety
     ///
-    /// S1.
+    /// Valid area (C9).
     unsafe fn clear_old_bytes(&self, area: NonNull<u8>) {
         let initial = Registers::initial();
-        // SAFETY: the caller's S1; every component is inside the area.
+        // SAFETY: the caller's valid area (C9); every component is inside the area.
         unsafe {
             let present = get(area, PRESENT);
             for (index, component) in LAYOUT.iter().enumerate() {
@@ -174,10 +174,10 @@ impl SimFpu {
     ///
     /// # Safety
     ///
-    /// S1.
+    /// Valid area (C9).
     unsafe fn spoil_restored(&self, area: NonNull<u8>) {
         let completes = self.is(Flaw::RestoreCompletesImage);
-        // SAFETY: the caller's S1; the header is inside the area.
+        // SAFETY: the caller's valid area (C9); the header is inside the area.
         unsafe {
             if completes || self.is(Flaw::RestoreClearsOldBytes) {
                 self.clear_old_bytes(area);
@@ -191,15 +191,15 @@ impl SimFpu {
 
 /// # Safety
 ///
-/// S1.
+/// Valid area (C9).
 unsafe fn illegal(area: NonNull<u8>) -> bool {
-    // SAFETY: the caller's S1; the header is inside the area.
+    // SAFETY: the caller's valid area (C9); the header is inside the area.
     let header: [u64; HEADER_WORDS] = core::array::from_fn(|i| unsafe { get(area, i) });
     header[PRESENT] & !ALL != 0
         || header[FORMAT] != FORMAT_VALUE
         || header[2..].iter().any(|&reserved| reserved != 0)
         || LAYOUT.iter().enumerate().any(|(index, component)| {
-            // SAFETY: the caller's S1; every component is inside the area.
+            // SAFETY: the caller's valid area (C9); every component is inside the area.
             let first = unsafe { get(area, component.offset / 8) };
             header[PRESENT] >> index & 1 != 0 && first & !component.legal != 0
         })
@@ -235,7 +235,7 @@ unsafe impl RawFpu for SimFpu {
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         self.line.step();
         let zero_control = self.is(Flaw::InitialZeroControl);
-        // SAFETY: the caller's S1; the header, and what is written for a flaw, is inside the area but
+        // SAFETY: the caller's valid area (C9); the header, and what is written for a flaw, is inside the area but
         // for `WritesBefore`, whose test has room there.
         unsafe {
             if !self.is(Flaw::InitialKeepsHeader) {
@@ -269,12 +269,12 @@ unsafe impl RawFpu for SimFpu {
             let all = self.registers.borrow();
             let torn = usize::from(self.is(Flaw::SaveTears) && index == 2);
             for (nth, &value) in all.component(index).iter().enumerate().skip(torn) {
-                // SAFETY: the caller's S1; the component is inside the area.
+                // SAFETY: the caller's valid area (C9); the component is inside the area.
                 unsafe { put(area, component.offset / 8 + nth, value) };
             }
         }
         self.line.step();
-        // SAFETY: the caller's S1; the header is inside the area; the word behind it is not, and the
+        // SAFETY: the caller's valid area (C9); the header is inside the area; the word behind it is not, and the
         // test of `WritesBeyond` has room there.
         unsafe {
             if !self.is(Flaw::SaveForgetsHeader) {
@@ -302,7 +302,7 @@ unsafe impl RawFpu for SimFpu {
             return Ok(());
         }
         self.restored_from.set(0);
-        // SAFETY: the caller's S1.
+        // SAFETY: the caller's valid area (C9).
         let (refused, present) = unsafe { (illegal(area), get(area, PRESENT)) };
         if (refused && !self.is(Flaw::RestoreIgnoresFault))
             || self.broken.get()
@@ -310,7 +310,7 @@ unsafe impl RawFpu for SimFpu {
         {
             self.broken.set(self.is(Flaw::RestoreStaysBroken));
             if self.is(Flaw::RestoreWritesImage) {
-                // SAFETY: the caller's S1.
+                // SAFETY: the caller's valid area (C9).
                 unsafe { put(area, PRESENT, present & ALL) };
             }
             self.undefined(from as u64);
@@ -337,7 +337,7 @@ unsafe impl RawFpu for SimFpu {
             if !there && self.is(Flaw::RestoreLeavesResidue) {
                 continue;
             }
-            // SAFETY: the caller's S1; the component is inside the area.
+            // SAFETY: the caller's valid area (C9); the component is inside the area.
             let asks = self.is(Flaw::RestoreAsksTheBytes)
                 && (0..component.words)
                     .any(|nth| unsafe { get(area, component.offset / 8 + nth) } != 0);
@@ -345,14 +345,14 @@ unsafe impl RawFpu for SimFpu {
             let mut all = self.registers.borrow_mut();
             for (nth, word) in all.component_mut(index).iter_mut().enumerate() {
                 *word = if load {
-                    // SAFETY: the caller's S1; the component is inside the area.
+                    // SAFETY: the caller's valid area (C9); the component is inside the area.
                     unsafe { get(area, component.offset / 8 + nth) }
                 } else {
                     initial.component(index)[nth]
                 };
             }
         }
-        // SAFETY: the caller's S1, except for the writing.
+        // SAFETY: the caller's valid area (C9), except for the writing.
         unsafe { self.spoil_restored(area) };
         self.in_use.set(present & ALL);
         self.modified.set(0);
@@ -392,7 +392,7 @@ unsafe impl RawFpu for SimFpu {
             .enumerate()
             .filter(|(_, component)| component.inherited || self.is(Flaw::ChildInheritsAll))
             .fold(0, |set, (index, _)| set | 1 << index);
-        // SAFETY: the caller's S1 for both, which do not overlap.
+        // SAFETY: the caller's valid area (C9) for both, which do not overlap.
         unsafe {
             (0..words).for_each(|index| put(to, index, get(from, index)));
             put(to, PRESENT, get(from, PRESENT) & kept);
@@ -414,19 +414,19 @@ unsafe impl RawFpu for SimFpu {
     }
 }
 
-// SAFETY: V1: the views read words of the area, and nothing is written. V2, V3: all words of all components
+// SAFETY: B8: the views read words of the area, and nothing is written. B9, B10: all words of all components
 // are compared, an absent one as its initial value. With a `Flaw` one of them is broken, as above.
 unsafe impl CompareFpu for SimFpu {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
         self.line.step();
-        // SAFETY: the caller's S1 and S3, for both.
+        // SAFETY: the caller's valid area (C9) and no other writer (C11), for both.
         let (ours, theirs) = unsafe { (self.image(one), self.image(other)) };
         let present = ours.present() ^ theirs.present();
         let old_bytes = self.is(Flaw::CompareSeesOldBytes);
         let (ours, theirs) = (ours.with_old_bytes(old_bytes), theirs.with_old_bytes(old_bytes));
         let compared = COMPONENTS - usize::from(self.is(Flaw::CompareSkipsComponent));
         if self.is(Flaw::CompareWrites) {
-            // SAFETY: the caller's S1 of both, except for the writing: inside the area.
+            // SAFETY: the caller's valid area (C9) of both, except for the writing: inside the area.
             unsafe { (0..AREA_LEN / 8).for_each(|word| put(one, word, get(other, word))) };
         }
         for (index, component) in LAYOUT.iter().enumerate().take(compared) {
@@ -443,7 +443,7 @@ unsafe impl CompareFpu for SimFpu {
     }
 }
 
-// SAFETY: Z1: reads a cell; what is not in use is initial. Z2: the components that keep the core awake, and all of
+// SAFETY: B11: reads a cell; what is not in use is initial. B12: the components that keep the core awake, and all of
 // each. With a `Flaw` one of them is broken, as above.
 unsafe impl IdleFpu for SimFpu {
     unsafe fn keeps_awake(&self) -> bool {

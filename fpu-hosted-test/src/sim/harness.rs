@@ -64,7 +64,7 @@ impl Harness for SimHarness {
         let mut restored = Ok(());
         for step in steps {
             let before = (self.count)();
-            // SAFETY: S1 by the caller; S2: simulated registers.
+            // SAFETY: valid area (C9) by the caller; C10: simulated registers.
             unsafe {
                 match *step {
                     Step::Load(registers) => self.fpu.load(registers),
@@ -110,7 +110,7 @@ impl Harness for SimHarness {
         one: NonNull<u8>,
         other: NonNull<u8>,
     ) -> Option<Result<(), Difference>> {
-        // SAFETY: S1, S3 by the caller.
+        // SAFETY: valid area (C9), no other writer (C11) by the caller.
         Some(unsafe { self.fpu.same_state(one, other) })
     }
     fn keeps_awake(&self) -> u64 {
@@ -118,10 +118,10 @@ impl Harness for SimHarness {
     }
     fn idle(&mut self, registers: &Registers) -> Option<(bool, Registers)> {
         self.fpu.load(registers);
-        // SAFETY: S2: simulated registers.
+        // SAFETY: C10: simulated registers.
         let awake = unsafe { self.fpu.keeps_awake() };
         if awake {
-            // SAFETY: S2: as above; `keeps_awake` has just answered, and no code needs them.
+            // SAFETY: C10: as above; `keeps_awake` has just answered, and no code needs them.
             unsafe { self.fpu.release() };
         }
         Some((awake, self.fpu.registers()))

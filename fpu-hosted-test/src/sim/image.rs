@@ -26,12 +26,12 @@ pub struct SimImage<'a> {
 }
 
 impl SimImage<'_> {
-    /// The caller has S1 and S3 for the lifetime.
+    /// The caller has C9 and C11 for the lifetime.
     pub(super) fn new(area: NonNull<u8>, flaw: Option<Flaw>) -> Self {
         Self { area, flaw, borrowed: PhantomData }
     }
     fn word(&self, index: usize) -> u64 {
-        // SAFETY: S1 of `image`: an aligned word inside the area.
+        // SAFETY: valid area (C9) of `image`: an aligned word inside the area.
         unsafe { get(self.area, index) }
     }
     /// The components that are present.
@@ -87,7 +87,7 @@ impl<'a> SimImageMut<'a> {
         self.0
     }
     fn put(&mut self, index: usize, value: u64) {
-        // SAFETY: S1 of `image_mut`: an aligned word inside the area.
+        // SAFETY: valid area (C9) of `image_mut`: an aligned word inside the area.
         unsafe { put(self.0.area, index, value) }
     }
     /// Gives one component these words (illegal bits of control words are cleared); shorter slices

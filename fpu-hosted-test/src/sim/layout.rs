@@ -144,14 +144,14 @@ impl fmt::Debug for Registers {
 }
 
 /// A word of an image. The memory of images is accessed atomically, so that a simulated kernel that
-/// breaks P4 (one task on two CPUs, even on two threads) sees wrong values and nothing worse.
+/// breaks K5 (one task on two CPUs, even on two threads) sees wrong values and nothing worse.
 ///
 /// # Safety
 ///
-/// S1, and `index` inside the area.
+/// Valid area (C9), and `index` inside the area.
 unsafe fn word<'a>(area: NonNull<u8>, index: usize) -> &'a AtomicU64 {
     let word = area.cast::<u64>().as_ptr().wrapping_add(index);
-    // SAFETY: the caller's S1: valid while the caller uses it, aligned to 64; all accesses are atomic.
+    // SAFETY: the caller's C9: valid while the caller uses it, aligned to 64; all accesses are atomic.
     unsafe { AtomicU64::from_ptr(word) }
 }
 /// # Safety

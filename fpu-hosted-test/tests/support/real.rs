@@ -19,7 +19,7 @@ impl Memory {
     pub fn new(plan: &Plan) -> Box<Self> {
         assert!(plan.area_len() <= 16384);
         let mut memory = Box::new(Self([0x5A; 16384]));
-        // SAFETY: S1: aligned, long enough, ours.
+        // SAFETY: C9: aligned, long enough, ours.
         unsafe { plan.write_initial(memory.base()) };
         memory
     }
@@ -33,7 +33,7 @@ impl Memory {
 
 /// Steps on areas that are all [`Memory`]: what the last restore answered, and the registers after.
 pub fn attempt(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> Outcome<Seen> {
-    // SAFETY: S1: see above.
+    // SAFETY: C9: see above.
     unsafe { h.run(steps) }
 }
 /// The same for steps that succeed.

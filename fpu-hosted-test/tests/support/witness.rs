@@ -10,9 +10,9 @@ pub struct Liar<'k> {
     pub counters: Counters,
 }
 fpu_core::witness! {
-    // SAFETY: P1: one thread, and the registers are its own. P2, P3: its words and plan. P4: one CPU. P5: none. E1:
-    // no interrupt of this program uses the crate. F1 is not kept: compiled code uses vector registers. Each test
-    // says what it believes of which.
+    // SAFETY: K2: one thread, and the registers are its own. K3, K4: its words and plan. K5: one CPU. K6: none. K8:
+    // no interrupt of this program uses the crate. K9 (soft-float) is not kept: compiled code uses vector registers.
+    // Each test says what it believes of which.
     unsafe impl Pinned + Exclusive + SoftFloat for Liar<'_> {
         backend: Plan = |cpu| {
             // SAFETY: K1: each test has one plan.

@@ -59,7 +59,7 @@ pub(super) struct Found<'b> {
 // Why a restore accepts what passes (B5): see `ImageMut`. MXCSR has only bits of the plan's mask, whether
 // SSE is present or not, because a standard-format XRSTOR loads it in any case. XSTATE_BV and XCOMP_BV
 // are not taken over but written anew; the components taken over are the plan's, complete, and
-// legal where they can be illegal. Tiles are the caller's X2.
+// legal where they can be illegal. Tiles are the caller's C24.
 /// Of `whole` bytes that there were, those that have been copied.
 pub(super) fn check<'b>(
     bytes: &[u8],

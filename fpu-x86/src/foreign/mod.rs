@@ -49,7 +49,7 @@ use check::{check, Found};
 /// use fpu_x86::{Components, ForeignError, ForeignImage, Plan};
 /// let plan = Plan::detect_user(Components::all())?;
 /// let area = Area::<16384>::new();
-/// // SAFETY: S1, S3: the area is our own, large enough, and holds an image from the first line on.
+/// // SAFETY: C9, C11: the area is our own, large enough, and holds an image from the first line on.
 /// let mut image = unsafe {
 ///     plan.write_initial(area.base());
 ///     plan.image_mut(area.base())
@@ -123,7 +123,7 @@ impl<'b> ForeignImage<'b> {
     ///
     /// # Safety
     ///
-    /// * **X2** whenever an image into which this one is put is restored, IA32_XFD lets tiles be
+    /// * **C24** whenever an image into which this one is put is restored, IA32_XFD lets tiles be
     ///   loaded: the task has been given permission to use them, and the kernel has its IA32_XFD in
     ///   force before the restore.
     ///
@@ -134,7 +134,7 @@ impl<'b> ForeignImage<'b> {
         self,
         plan: &'b Plan,
     ) -> Result<ValidImage<'b>, ForeignError> {
-        // SAFETY: X2: the caller's.
+        // SAFETY: C24: the caller's.
         unsafe { self.validate_with_tiles_by(&ForeignRules::new(), plan) }
     }
 
@@ -155,7 +155,7 @@ impl<'b> ForeignImage<'b> {
     ///
     /// # Safety
     ///
-    /// X2.
+    /// Tiles allowed (C24).
     ///
     /// # Errors
     ///

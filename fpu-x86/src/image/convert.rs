@@ -134,7 +134,7 @@ impl Image<'_> {
     /// use fpu_x86::{Components, Plan};
     /// let plan = Plan::detect_user(Components::all())?;
     /// let area = Area::<16384>::new();
-    /// // SAFETY: S1, S3: the area is our own, large enough, and holds an image from the first line on.
+    /// // SAFETY: C9, C11: the area is our own, large enough, and holds an image from the first line on.
     /// let image = unsafe {
     ///     plan.write_initial(area.base());
     ///     plan.image(area.base())
@@ -215,7 +215,7 @@ impl ImageMut<'_> {
     ///
     /// # Safety
     ///
-    /// * **X2** whenever this image is restored, IA32_XFD lets tiles be loaded: the task has been given
+    /// * **C24** whenever this image is restored, IA32_XFD lets tiles be loaded: the task has been given
     ///   permission to use them, and the kernel has its IA32_XFD in force before the restore.
     ///
     /// # Errors

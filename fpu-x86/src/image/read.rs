@@ -22,7 +22,7 @@ use crate::{
 /// let plan = Plan::detect_user(Components::all())?;
 /// let area = Area::<16384>::new();
 /// assert!(plan.area_len() <= area.len());
-/// // SAFETY: S1, S3: the area is our own, large enough, and holds an image from the first line on.
+/// // SAFETY: C9, C11: the area is our own, large enough, and holds an image from the first line on.
 /// let image = unsafe {
 ///     plan.write_initial(area.base());
 ///     plan.image(area.base())

@@ -13,7 +13,7 @@ macro_rules! control_register {
         /// * **N4** in ring 0.
         pub(crate) unsafe fn $read() -> u64 {
             let value;
-            // SAFETY: N4. Not `nomem`, so that it is not moved across a write of the register.
+            // SAFETY: ring 0 (N4). Not `nomem`, so that it is not moved across a write of the register.
             unsafe {
                 asm!(
                     concat!("mov {}, ", $name),
@@ -28,11 +28,11 @@ macro_rules! control_register {
         ///
         /// # Safety
         ///
-        /// N4, and
+        /// Ring 0 (N4), and
         ///
         /// * **N5** the value is legal, and no code relies on what the write changes.
         pub(crate) unsafe fn $write(value: u64) {
-            // SAFETY: N4, N5. Not `nomem`: what follows must not be moved before it.
+            // SAFETY: ring 0 (N4), legal value (N5). Not `nomem`: what follows must not be moved before it.
             unsafe { asm!(concat!("mov ", $name, ", {}"), in(reg) value, options(nostack)) }
         }
     )*};
@@ -42,8 +42,8 @@ control_register!(cr0 set_cr0 "cr0", cr4 set_cr4 "cr4");
 macro_rules! fallible {
     ($insn:literal, $($register:tt)*) => {{
         let (told, failed): (u64, u32);
-        // SAFETY: N4, N5, of the function around. A fault continues behind the XOR with 1 in R8D. Not `nomem`:
-        // what follows must not be moved before it.
+        // SAFETY: ring 0 (N4), legal value (N5), of the function around. A fault continues behind the XOR with 1 in
+        // R8D. Not `nomem`: what follows must not be moved before it.
         unsafe {
             asm!(
                 $insn,
@@ -62,7 +62,7 @@ macro_rules! fallible {
 ///
 /// # Safety
 ///
-/// N3, N4, N5 except for the value.
+/// OSXSAVE set (N3), ring 0 (N4), legal value (N5) except for the value.
 pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
     fallible!("xsetbv", in("ecx") 0, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
@@ -72,7 +72,7 @@ pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
 ///
 /// # Safety
 ///
-/// N4, N5 except for the value.
+/// Ring 0 (N4), legal value (N5) except for the value.
 pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
     fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
@@ -81,7 +81,7 @@ pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
 ///
 /// # Safety
 ///
-/// N4.
+/// Ring 0 (N4).
 pub(crate) unsafe fn rdmsr_fault(register: u32) -> u32 {
     fallible!("rdmsr", in("ecx") register, lateout("edx") _, inlateout("rax") 0u64)
 }
@@ -90,7 +90,7 @@ pub(crate) unsafe fn rdmsr_fault(register: u32) -> u32 {
 ///
 /// # Safety
 ///
-/// N4, N5 except for the value.
+/// Ring 0 (N4), legal value (N5) except for the value.
 pub(crate) unsafe fn try_set_cr4(value: u64) -> u32 {
     fallible!("mov cr4, rax", inlateout("rax") value)
 }
@@ -99,12 +99,12 @@ pub(crate) unsafe fn try_set_cr4(value: u64) -> u32 {
 ///
 /// # Safety
 ///
-/// N4, and
+/// Ring 0 (N4), and
 ///
 /// * **N6** the CPU has it.
 pub(crate) unsafe fn rdmsr(register: u32) -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: N4, N6. Not `nomem`, so that it is not moved across a write of the register.
+    // SAFETY: ring 0 (N4), register present (N6). Not `nomem`, so that it is not moved across a write of the register.
     unsafe {
         asm!(
             "rdmsr",

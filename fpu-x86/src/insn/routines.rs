@@ -24,8 +24,9 @@ pub type SaveRoutine = unsafe extern "C" fn(area: *mut u8, mask: u64);
 ///
 /// # Safety
 ///
-/// N1 as for [`SaveRoutine`], and N2: what calls it is assembly, or keeps nothing in the registers that are loaded. MXCSR
-/// and the x87 control word are among them, which compiled code expects a function to leave alone.
+/// Instruction and area (N1) as for [`SaveRoutine`], and N2: what calls it is assembly, or keeps nothing in the
+/// registers that are loaded. MXCSR and the x87 control word are among them, which compiled code expects a function to
+/// leave alone.
 pub type RestoreRoutine = unsafe extern "C" fn(area: *const u8, mask: u64) -> u32;
 
 /// The functions of a plan ([`Plan::routines`](crate::Plan::routines)), at fixed offsets.

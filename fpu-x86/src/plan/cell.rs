@@ -31,7 +31,7 @@ const SET: u8 = 2;
 ///   that caller's write is the only one, and no `&mut` to the contents exists after it.
 /// * [`set`] and [`get`] hand out a reference after that write: `set` has just done it, and `get` has seen, by an
 ///   acquiring load, what `set` stored with release.
-/// * [`assume_set`] has no proof of its own. Its duty X3 says that the write comes before; a kernel that makes its
+/// * [`assume_set`] has no proof of its own. Its duty C25 says that the write comes before; a kernel that makes its
 ///   witnesses after the boot CPU has set the cell, and starts other CPUs after that, has it for nothing.
 ///
 /// [`set`]: Self::set
@@ -49,12 +49,12 @@ const SET: u8 = 2;
 /// struct IrqsOff(PhantomData<*mut ()>);
 /// # static CPU: CpuFpu = CpuFpu::new();
 /// # fn this_cpu_fpu() -> &'static CpuFpu { &CPU }
-/// // SAFETY: P1, P2: as the type says. P3: the one plan. P4: under the scheduler's lock. P5: NMIs have another type.
+/// // SAFETY: K2, K3: as the type says. K4: the one plan. K5: under the scheduler's lock. K6: NMIs have another type.
 /// unsafe impl Pinned for IrqsOff {
 ///     type Backend = Plan;
 ///     type Words = CpuFpu;
 ///     fn backend(&self) -> &TheBackend<Plan> {
-///         // SAFETY: X3: whoever made this value did it after the boot CPU had set the plan.
+///         // SAFETY: C25: whoever made this value did it after the boot CPU had set the plan.
 ///         unsafe { PLAN.assume_set() }
 ///     }
 ///     fn words(&self) -> &CpuFpu { this_cpu_fpu() }
@@ -97,17 +97,17 @@ impl<B> PlanCell<B> {
             return Err(PlanAlreadySet);
         }
         // SAFETY: rests on no duty: the cell was empty and no one else can take it any more. Nobody has a reference
-        // before `SET` is stored (X3 for `assume_set`).
+        // before `SET` is stored (C25 for `assume_set`).
         unsafe { self.backend.get().cast::<B>().write(backend) };
         self.state.store(SET, Ordering::Release);
-        // SAFETY: X3: just done.
+        // SAFETY: C25: just done.
         Ok(unsafe { self.assume_set() })
     }
 
     /// What was set. It looks, so it is for everything but the switching path.
     #[must_use]
     pub fn get(&self) -> Option<&B> {
-        // SAFETY: X3: `set` stored this after it had written, and the load acquires what came before.
+        // SAFETY: C25: `set` stored this after it had written, and the load acquires what came before.
         (self.state.load(Ordering::Acquire) == SET).then(|| unsafe { self.assume_set() })
     }
 
@@ -115,12 +115,12 @@ impl<B> PlanCell<B> {
     ///
     /// # Safety
     ///
-    /// * **X3** [`set`](Self::set) has returned `Ok` for this cell, and what the caller does is ordered after that: on
+    /// * **C25** [`set`](Self::set) has returned `Ok` for this cell, and what the caller does is ordered after that: on
     ///   the same CPU, or by what started the caller's CPU or handed it the work.
     #[inline(always)]
     #[must_use]
     pub unsafe fn assume_set(&self) -> &B {
-        // SAFETY: X3: initialised, and never written again.
+        // SAFETY: C25: initialised, and never written again.
         unsafe { &*self.backend.get().cast::<B>() }
     }
 }
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(cell.set([7u64; 8]), Ok(&[7; 8]));
         assert_eq!(cell.set([8; 8]), Err(PlanAlreadySet));
         assert_eq!(cell.get(), Some(&[7; 8]));
-        // SAFETY: X3: set above.
+        // SAFETY: C25: set above.
         let assumed = unsafe { cell.assume_set() };
         assert!(cell.get().is_some_and(|got| ptr::eq(got, assumed)), "one place");
     }

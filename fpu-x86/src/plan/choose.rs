@@ -51,7 +51,7 @@ impl Plan {
     ///
     /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
     /// See [`detect_user`](Self::detect_user) for the rest. As a backend the plan is for that machine. A caller
-    /// that uses it as a backend here promises (P3 of [`fpu_core::Pinned`]) that the facts are this machine's, XCR0
+    /// that uses it as a backend here promises (K4 of [`fpu_core::Pinned`]) that the facts are this machine's, XCR0
     /// included.
     ///
     /// # Errors

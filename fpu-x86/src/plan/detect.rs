@@ -84,7 +84,7 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// * **X1** while contexts of this plan are in use, no code on the CPUs concerned changes the
+    /// * **C23** while contexts of this plan are in use, no code on the CPUs concerned changes the
     ///   components in `left_out` from their initial state, or the code that does puts them back
     ///   before another task runs.
     ///
@@ -94,7 +94,7 @@ impl Plan {
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
-    /// // SAFETY: X1: this program never asks for permission to use tiles.
+    /// // SAFETY: C23: this program never asks for permission to use tiles.
     /// let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
     /// assert!(!plan.components().intersects(Components::AMX));
     /// # Ok::<(), fpu_x86::PlanError>(())

@@ -218,7 +218,7 @@ impl Plan {
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
-    /// // SAFETY: X1, C6: no permission to use tiles was asked for. C1, C2: no code holds vector registers here.
+    /// // SAFETY: C23, C6: no permission to use tiles was asked for. C1, C2: no code holds vector registers here.
     /// let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
     /// assert_eq!(unsafe { plan.measure() }, Ok(()));
     /// # Ok::<(), fpu_x86::PlanError>(())
@@ -228,7 +228,7 @@ impl Plan {
             return Err(Measured::TooLarge { component });
         }
         SHARED.with(|memory| {
-            // SAFETY: C1, C2, C6 of this function.
+            // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), components on (C6) of this function.
             let found = unsafe { self.measure_all(memory) };
             // All initial again, and after an error too: a component that is then left out must not keep the
             // pattern, which no later restore would take away. XSTATE_BV is 0, so the layout does not matter.
@@ -249,7 +249,7 @@ impl Plan {
             // The CPU may take tiles without a configuration for initial.
             let with =
                 if one(number) == Components::TILEDATA { Components::AMX } else { one(number) };
-            // SAFETY: C1, C2, C6 of the caller.
+            // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), components on (C6) of the caller.
             unsafe { self.measure_with(with, memory) }?;
         }
         // SAFETY: as above.
@@ -298,8 +298,8 @@ impl Plan {
         }
         let (image, area, mask) = (memory.image.as_ptr(), memory.area.as_mut_ptr(), self.mask);
         // SAFETY: N1: both are aligned to 64, and at least as large as the layout (`largest_beyond`), with a guard
-        // behind; C6. N2: C2, and the function says that it changes the registers. So for all. Direct calls, so that
-        // a kernel's checks can follow them.
+        // behind; components on (C6). N2: registers not needed (C2), and the function says that it changes the
+        // registers. So for all. Direct calls, so that a kernel's checks can follow them.
         let answers = unsafe {
             match self.save_instruction() {
                 SaveInstruction::Xsaves => insn::xrstors_xsaves(image, area, mask),

@@ -81,7 +81,7 @@ impl<'p> UserFormat<'p> {
     ///
     /// # Safety
     ///
-    /// * **X2** whenever an image into which tiles are put is restored, IA32_XFD lets them be loaded: the task has been
+    /// * **C24** whenever an image into which tiles are put is restored, IA32_XFD lets them be loaded: the task has been
     ///   given permission to use them, and the kernel has its IA32_XFD in force before the restore.
     #[must_use]
     pub unsafe fn with_tiles(self) -> Self {

@@ -92,10 +92,10 @@ impl From<Error> for BringUpError {
 /// * C1 to C5 as for [`Plan::enable_on_this_cpu`]: in ring 0 with interrupts off, nobody needs the registers, all CPUs
 ///   will use this plan, there are handlers of #MF and #XM, and nothing else changes those control registers. No area
 ///   of a plan exists yet, as for [`Plan::settle_on_this_cpu`].
-/// * O1 and O2 of [`fpu_online`](CpuLifecycle::fpu_online): no other CPU has, or ever had, this number, and if this one
-///   did, its words are as they were left.
+/// * Own number (K15) and words as left (K16) of [`fpu_online`](CpuLifecycle::fpu_online): no other CPU has, or ever
+///   had, this number, and if this one did, its words are as they were left.
 ///
-/// That the backend of the witness is the plan which `keep` got is promised by P3 of [`Pinned`].
+/// That the backend of the witness is the plan which `keep` got is promised by K4 (enabled here) of [`Pinned`].
 ///
 /// ```no_run
 /// # use core::marker::PhantomData;
@@ -106,17 +106,17 @@ impl From<Error> for BringUpError {
 /// # struct IrqsOff(PhantomData<*mut ()>);
 /// # impl IrqsOff { unsafe fn new() -> Self { Self(PhantomData) } }
 /// # static CPU: CpuFpu = CpuFpu::new();
-/// # // SAFETY: P1 to P5: never run.
+/// # // SAFETY: K2 to K6: never run.
 /// # unsafe impl Pinned for IrqsOff {
 /// #     type Backend = Plan;
 /// #     type Words = CpuFpu;
-/// #     // SAFETY: X3: made in `keep`, after the set.
+/// #     // SAFETY: C25: made in `keep`, after the set.
 /// #     fn backend(&self) -> &TheBackend<Plan> { unsafe { PLAN.assume_set() } }
 /// #     fn words(&self) -> &CpuFpu { &CPU }
 /// # }
 /// # fn main() -> Result<(), fpu_x86::BringUpError> {
 /// // SAFETY: C1 to C5: early in boot, interrupts are off, the IDT is loaded and its handlers serve `fixup`; no other CPU
-/// // has been started, and there are no areas. O1, O2: the first CPU, its words new.
+/// // has been started, and there are no areas. K15, K16: the first CPU, its words new.
 /// let _irqs_off = unsafe {
 ///     bring_up_boot_cpu(
 ///         0,
@@ -139,9 +139,9 @@ pub unsafe fn bring_up_boot_cpu<C: Pinned>(
     choose: impl FnOnce() -> Result<Plan, PlanError>,
     keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
 ) -> Result<C, BringUpError> {
-    // SAFETY: C1 to C5.
+    // SAFETY: what enabling asks for (C1 to C5).
     let settle = |plan: &mut Plan| unsafe { plan.settle_on_this_cpu() };
-    // SAFETY: C1 to C5, O1, O2.
+    // SAFETY: what enabling asks for (C1 to C5), own number (K15), words as left (K16).
     unsafe { bring_up(number, choose, settle, keep) }
 }
 
@@ -161,9 +161,9 @@ pub unsafe fn bring_up_boot_cpu_given<C: Pinned>(
     choose: impl FnOnce() -> Result<Plan, PlanError>,
     keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
 ) -> Result<C, BringUpError> {
-    // SAFETY: C1 to C5.
+    // SAFETY: what enabling asks for (C1 to C5).
     let settle = |plan: &mut Plan| unsafe { plan.settle_given(cpu) };
-    // SAFETY: C1 to C5, O1, O2.
+    // SAFETY: what enabling asks for (C1 to C5), own number (K15), words as left (K16).
     unsafe { bring_up(number, choose, settle, keep) }
 }
 
@@ -180,9 +180,9 @@ unsafe fn bring_up<C: Pinned>(
         0 => {}
         ring => return Err(EnableError::WrongRing(ring).into()),
     }
-    // SAFETY: C1.
+    // SAFETY: undisturbed in ring 0 (C1).
     let before = unsafe { Before::read() };
-    // SAFETY: C1, C4.
+    // SAFETY: undisturbed in ring 0 (C1), handlers (C4).
     unsafe { enable_legacy_on_this_cpu() };
     let settled = choose().map_err(EnableError::Plan).and_then(|mut plan| {
         settle(&mut plan)?;
@@ -191,13 +191,13 @@ unsafe fn bring_up<C: Pinned>(
     let plan = match settled {
         Ok(plan) => plan,
         Err(why) => {
-            // SAFETY: C1. The others are as before already.
+            // SAFETY: undisturbed in ring 0 (C1). The others are as before already.
             unsafe { before.put_back() };
             return Err(why.into());
         }
     };
     let mut cpu = keep(plan)?;
-    // SAFETY: O1, O2.
+    // SAFETY: own number (K15), words as left (K16).
     unsafe { cpu.fpu_online(number) }?;
     Ok(cpu)
 }
@@ -209,7 +209,7 @@ mod tests {
     use fpu_core::{CpuFpu, TheBackend};
 
     struct Never(TheBackend<Plan>, CpuFpu);
-    // SAFETY: P1 to P5: none is made.
+    // SAFETY: K2 to K6: none is made.
     unsafe impl Pinned for Never {
         type Backend = Plan;
         type Words = CpuFpu;
@@ -227,7 +227,7 @@ mod tests {
         let choose = || -> Result<Plan, PlanError> { panic!("no plan was asked for") };
         // SAFETY: K1: never called.
         let keep = |plan| Ok(Never(unsafe { TheBackend::new(plan) }, CpuFpu::new()));
-        // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
+        // SAFETY: C1 (undisturbed in ring 0) does not hold, which is refused by name; nothing after that runs.
         let (own, given) = unsafe {
             (bring_up_boot_cpu(0, choose, keep), bring_up_boot_cpu_given(&facts, 0, choose, keep))
         };

@@ -107,7 +107,7 @@ fn refused(register: ControlRegister, vector: u32) -> Result<(), EnableError> {
 /// unsafe { fpu_x86::enable_legacy_on_this_cpu() };
 /// ```
 pub unsafe fn enable_legacy_on_this_cpu() {
-    // SAFETY: N4, N5: C1, C4. The other bits are kept.
+    // SAFETY: N4, N5: undisturbed in ring 0 (C1), handlers (C4). The other bits are kept.
     unsafe {
         insn::set_cr0(insn::cr0() & !CR0_OURS | CR0_SET);
         insn::set_cr4(insn::cr4() | CR4_OSFXSR | CR4_OSXMMEXCPT);
@@ -121,8 +121,8 @@ impl ControlState {
     ///
     /// # Safety
     ///
-    /// C1 as for [`enable_legacy_on_this_cpu`], and IA32_XSS and IA32_XFD can be read where CPUID promises them:
-    /// no [`fixup`](crate::fixup) serves these reads.
+    /// Undisturbed in ring 0 (C1) as for [`enable_legacy_on_this_cpu`], and IA32_XSS and IA32_XFD can be read where
+    /// CPUID promises them: no [`fixup`](crate::fixup) serves these reads.
     ///
     /// ```no_run
     /// # use fpu_x86::{Components, ControlState, Plan};
@@ -135,7 +135,7 @@ impl ControlState {
     pub unsafe fn read() -> Self {
         let facts = CpuidInfo::from_cpuid(CpuIdReaderNative);
         let (xss, xfd) = facts.map_or((false, false), |facts| (facts.xsaves(), facts.xfd()));
-        // SAFETY: C1.
+        // SAFETY: undisturbed in ring 0 (C1).
         unsafe { Self::read_these(xss, xfd) }
     }
 
@@ -143,10 +143,10 @@ impl ControlState {
     ///
     /// # Safety
     ///
-    /// C1 as for [`enable_legacy_on_this_cpu`], on a CPU on which the plan was put into force.
+    /// Undisturbed in ring 0 (C1) as for [`enable_legacy_on_this_cpu`], on a CPU on which the plan was put into force.
     #[must_use]
     pub unsafe fn read_given(plan: &Plan) -> Self {
-        // SAFETY: C1. The plan's registers could be written.
+        // SAFETY: undisturbed in ring 0 (C1). The plan's registers could be written.
         unsafe { Self::read_these(plan.writes_xss, plan.writes_xfd) }
     }
 
@@ -154,9 +154,9 @@ impl ControlState {
     ///
     /// # Safety
     ///
-    /// C1.
+    /// Undisturbed in ring 0 (C1).
     unsafe fn read_these(xss: bool, xfd: bool) -> Self {
-        // SAFETY: N4: C1.
+        // SAFETY: N4: undisturbed in ring 0 (C1).
         let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
         let mut state = Self { cr0, cr4, xcr0: None, xss: None, xfd: None };
         if cr4 & CR4_OSXSAVE == 0 {
@@ -164,7 +164,7 @@ impl ControlState {
         }
         // SAFETY: N3: OSXSAVE is set.
         state.xcr0 = Some(unsafe { insn::xgetbv0() });
-        // SAFETY: N4: C1. N6: it has just been tried. So for both.
+        // SAFETY: N4: undisturbed in ring 0 (C1). N6: it has just been tried. So for both.
         unsafe {
             let read = |number| (insn::rdmsr_fault(number) == 0).then(|| insn::rdmsr(number));
             state.xss = xss.then(|| read(IA32_XSS)).flatten();
@@ -186,9 +186,9 @@ pub(super) struct Before {
 impl Before {
     /// # Safety
     ///
-    /// C1.
+    /// Undisturbed in ring 0 (C1).
     pub(super) unsafe fn read() -> Self {
-        // SAFETY: N4: C1.
+        // SAFETY: N4: undisturbed in ring 0 (C1).
         let (cr0, cr4) = unsafe { (insn::cr0(), insn::cr4()) };
         Self { cr0, cr4, xcr0: None, xss: None, xfd: None }
     }
@@ -197,10 +197,10 @@ impl Before {
     ///
     /// # Safety
     ///
-    /// C1.
+    /// Undisturbed in ring 0 (C1).
     pub(super) unsafe fn put_back(&self) {
-        // SAFETY: N4: C1. N5: the values of before. A value that could be written before can be written again;
-        // a fault here has no other answer. N3: XCR0 was read, so OSXSAVE is set.
+        // SAFETY: N4: undisturbed in ring 0 (C1). N5: the values of before. A value that could be written before can be
+        // written again; a fault here has no other answer. N3: XCR0 was read, so OSXSAVE is set.
         unsafe {
             if let Some(xfd) = self.xfd {
                 let _refused = insn::wrmsr(IA32_XFD, xfd);
@@ -221,11 +221,11 @@ impl Before {
 ///
 /// # Safety
 ///
-/// C1.
+/// Undisturbed in ring 0 (C1).
 unsafe fn read_msr(register: ControlRegister, number: u32) -> Result<Option<u64>, EnableError> {
-    // SAFETY: N4: C1.
+    // SAFETY: N4: undisturbed in ring 0 (C1).
     refused(register, unsafe { insn::rdmsr_fault(number) })?;
-    // SAFETY: N4: C1. N6: just tried.
+    // SAFETY: N4: undisturbed in ring 0 (C1). N6: just tried.
     Ok(Some(unsafe { insn::rdmsr(number) }))
 }
 
@@ -272,7 +272,7 @@ impl Plan {
     pub unsafe fn enable_on_this_cpu(&self) -> Result<ControlState, EnableError> {
         self.check_ring()?;
         let cpu = CpuidInfo::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
-        // SAFETY: C1 to C5.
+        // SAFETY: what enabling asks for (C1 to C5).
         unsafe { self.enable_given(&cpu) }
     }
 
@@ -304,12 +304,12 @@ impl Plan {
     pub unsafe fn enable_given(&self, cpu: &CpuidInfo) -> Result<ControlState, EnableError> {
         self.check_ring()?;
         self.check_cpu(cpu).map_err(EnableError::Cpu)?;
-        // SAFETY: C1.
+        // SAFETY: undisturbed in ring 0 (C1).
         let mut before = unsafe { Before::read() };
-        // SAFETY: C1 to C5.
+        // SAFETY: what enabling asks for (C1 to C5).
         let result = unsafe { self.put_into_force(&mut before) };
         if result.is_err() {
-            // SAFETY: C1.
+            // SAFETY: undisturbed in ring 0 (C1).
             unsafe { before.put_back() };
         }
         result
@@ -328,17 +328,17 @@ impl Plan {
     /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu), in ring 0.
     unsafe fn put_into_force(&self, before: &mut Before) -> Result<ControlState, EnableError> {
         let should = ControlState::of(self);
-        // SAFETY: C1, C4. After this FXSAVE works, which the next line needs.
+        // SAFETY: undisturbed in ring 0 (C1), handlers (C4). After this FXSAVE works, which the next line needs.
         unsafe { enable_legacy_on_this_cpu() };
         self.check_mxcsr_mask(mxcsr_mask()).map_err(EnableError::Cpu)?;
         if should.cr4 & CR4_OSXSAVE == 0 {
-            // SAFETY: N4: C1. N5: C4: one bit less.
+            // SAFETY: N4: undisturbed in ring 0 (C1). N5: C4: one bit less.
             unsafe { insn::set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
         } else {
-            // SAFETY: N4: C1. N5: C4.
+            // SAFETY: N4: undisturbed in ring 0 (C1). N5: handlers (C4).
             let vector = unsafe { insn::try_set_cr4(insn::cr4() & !CR4_OURS | should.cr4) };
             refused(ControlRegister::Cr4, vector)?;
-            // SAFETY: N4: C1.
+            // SAFETY: N4: undisturbed in ring 0 (C1).
             let found = unsafe { insn::cr4() } & CR4_OURS;
             if found != should.cr4 {
                 let (register, expected) = (ControlRegister::Cr4, Some(should.cr4));
@@ -351,30 +351,30 @@ impl Plan {
         if let Some(xcr0) = should.xcr0 {
             // SAFETY: N3: OSXSAVE is set.
             before.xcr0 = Some(unsafe { insn::xgetbv0() });
-            // SAFETY: N3: OSXSAVE is set. N4: C1. N5: C5.
+            // SAFETY: N3: OSXSAVE is set. N4: undisturbed in ring 0 (C1). N5: bits stay (C5).
             refused(ControlRegister::Xcr0, unsafe { insn::xsetbv0(xcr0) })?;
         }
         if let Some(xss) = should.xss {
-            // SAFETY: C1.
+            // SAFETY: undisturbed in ring 0 (C1).
             before.xss = unsafe { read_msr(ControlRegister::Xss, IA32_XSS) }?;
-            // SAFETY: N4: C1. N5: C5.
+            // SAFETY: N4: undisturbed in ring 0 (C1). N5: bits stay (C5).
             refused(ControlRegister::Xss, unsafe { insn::wrmsr(IA32_XSS, xss) })?;
         }
         if let Some(xfd) = should.xfd {
-            // SAFETY: C1.
+            // SAFETY: undisturbed in ring 0 (C1).
             before.xfd = unsafe { read_msr(ControlRegister::Xfd, IA32_XFD) }?;
-            // SAFETY: N4: C1. N5: C5.
+            // SAFETY: N4: undisturbed in ring 0 (C1). N5: bits stay (C5).
             refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD, xfd) })?;
             // SAFETY: as above.
             refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD_ERR, 0) })?;
         }
         // Before a restore, which a component that XCR0 did not keep would fault.
-        // SAFETY: C1.
+        // SAFETY: undisturbed in ring 0 (C1).
         let state = unsafe { ControlState::read_given(self) };
         state.verify(self).map_err(EnableError::Verify)?;
-        // SAFETY: C2, and all components of the plan are on.
+        // SAFETY: registers not needed (C2), and all components of the plan are on.
         unsafe { self.load_initial_registers() }?;
-        // SAFETY: C1, C2. C6: just verified.
+        // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2). C6: just verified.
         unsafe { self.measure() }.map_err(EnableError::Measured)?;
         Ok(state)
     }
@@ -383,7 +383,7 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// C2, on a CPU where all of the plan's components are on.
+    /// Registers not needed (C2), on a CPU where all of the plan's components are on.
     unsafe fn load_initial_registers(&self) -> Result<(), EnableError> {
         /// The legacy area and the header: of absent components a restore reads nothing else.
         #[repr(C, align(64))]
@@ -391,7 +391,8 @@ impl Plan {
         let mut initial = Initial([0; 576]);
         image::write_initial(&mut initial.0, self);
         let area = initial.0.as_ptr();
-        // SAFETY: N2: C2. Flags of exceptions, all of them masked, which the restore has to take away.
+        // SAFETY: N2: registers not needed (C2). Flags of exceptions, all of them masked, which the restore has to take
+        // away.
         unsafe {
             insn::fninit();
             insn::ldmxcsr(INITIAL_MXCSR | 0x3F);
@@ -400,18 +401,18 @@ impl Plan {
             }
         }
         let answer = match self.save_instruction() {
-            // SAFETY: N1: a local of at least 512 bytes, aligned. N2: C2. So for all three.
+            // SAFETY: N1: a local of at least 512 bytes, aligned. N2: registers not needed (C2). So for all three.
             SaveInstruction::Fxsave => unsafe { insn::fxrstor(area) },
             // SAFETY: as above, in ring 0 (C1); XSTATE_BV is 0, so nothing behind the header is read.
             SaveInstruction::Xsaves => unsafe { insn::xrstors(area, self.mask) },
             // SAFETY: as above.
             _ => unsafe { insn::xrstor(area, self.mask) },
         };
-        // SAFETY: N2: C2.
+        // SAFETY: N2: registers not needed (C2).
         match (answer, unsafe { insn::stmxcsr() }) {
             (0, INITIAL_MXCSR) => Ok(()),
             (0, _) if self.trusts_mxcsr => {
-                // SAFETY: N2: C2.
+                // SAFETY: N2: registers not needed (C2).
                 unsafe { insn::ldmxcsr(INITIAL_MXCSR) };
                 Ok(())
             }
@@ -430,7 +431,7 @@ mod tests {
     fn ring_3_is_refused_before_anything_is_touched() {
         let plan = Plan::detect_kernel(Components::USER).unwrap();
         let facts = plan.cpuid_info();
-        // SAFETY: C1 does not hold, which is refused by name; nothing after that runs.
+        // SAFETY: C1 (undisturbed in ring 0) does not hold, which is refused by name; nothing after that runs.
         unsafe {
             assert_eq!(plan.enable_on_this_cpu(), Err(EnableError::WrongRing(3)));
             assert_eq!(plan.enable_given(facts), Err(EnableError::WrongRing(3)));

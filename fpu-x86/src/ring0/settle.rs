@@ -58,7 +58,7 @@ impl Plan {
     pub unsafe fn settle_on_this_cpu(&mut self) -> Result<(), EnableError> {
         self.check_ring()?;
         let cpu = CpuidInfo::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
-        // SAFETY: C1 to C5.
+        // SAFETY: what enabling asks for (C1 to C5).
         unsafe { self.settle_given(&cpu) }?;
         if let Ok(after) = CpuidInfo::from_cpuid(CpuIdReaderNative) {
             self.note_sizes(&after);
@@ -79,9 +79,9 @@ impl Plan {
     /// what they promise is tried.
     pub unsafe fn settle_given(&mut self, cpu: &CpuidInfo) -> Result<(), EnableError> {
         loop {
-            // SAFETY: C1 to C5.
+            // SAFETY: what enabling asks for (C1 to C5).
             let Err(why) = (unsafe { self.enable_given(cpu) }) else { return Ok(()) };
-            // SAFETY: C1, for both; what `enable_given` has changed is as before.
+            // SAFETY: undisturbed in ring 0 (C1), for both; what `enable_given` has changed is as before.
             let xcr0 = |plan: &Self| unsafe { plan.accepted_by_xcr0() };
             // SAFETY: as above.
             let xss = |plan: &Self| unsafe { plan.accepted_by_xss() };
@@ -144,10 +144,11 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// C1. CR4 and XCR0 are as before afterwards.
+    /// Undisturbed in ring 0 (C1). CR4 and XCR0 are as before afterwards.
     unsafe fn accepted_by_xcr0(&self) -> Components {
         let mut accepted = Components::empty();
-        // SAFETY: N4: C1. N5: the bit has been set before, and the value is put back. N3: it is set.
+        // SAFETY: N4: undisturbed in ring 0 (C1). N5: the bit has been set before, and the value is put back. N3: it is
+        // set.
         unsafe {
             let cr4 = insn::cr4();
             if insn::try_set_cr4(cr4 | CR4_OSXSAVE) != 0 {
@@ -171,9 +172,9 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// C1. IA32_XSS is as before afterwards.
+    /// Undisturbed in ring 0 (C1). IA32_XSS is as before afterwards.
     unsafe fn accepted_by_xss(&self) -> Option<Components> {
-        // SAFETY: N4: C1. N6: just tried. N5: the value is put back.
+        // SAFETY: N4: undisturbed in ring 0 (C1). N6: just tried. N5: the value is put back.
         unsafe {
             if insn::rdmsr_fault(IA32_XSS) != 0 {
                 return None;

@@ -158,7 +158,7 @@ fn tiles_need_a_permission() {
     let plan = full();
     let mut bytes = frame(&plan, TILES);
     bytes[2816..11008].fill(7);
-    // SAFETY: X2: nothing is restored.
+    // SAFETY: C24: nothing is restored.
     let valid = unsafe { ForeignImage::in_private(&mut bytes).validate_with_tiles(&plan) };
     let valid = valid.unwrap();
     let mut area = vec![0; plan.area_len()];

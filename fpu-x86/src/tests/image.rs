@@ -120,7 +120,7 @@ fn formats_convert_into_one_another_without_loss() {
                         to.save_instruction()
                     );
                     let mut target = random_area(&to, to.components(), &mut random);
-                    // SAFETY: X2: nothing is restored.
+                    // SAFETY: C24: nothing is restored.
                     let done =
                         unsafe { ImageMut::new(&mut target, &to).copy_with_tiles_from(&source) };
                     assert_eq!(done, Ok(()), "{what}");
@@ -152,7 +152,7 @@ fn no_byte_of_an_absent_component_leaves() {
                 let area = random_area(&plan, present, &mut random);
                 let mut clean = initial(&plan);
                 let source = image(&area, &plan);
-                // SAFETY: X2: nothing is restored.
+                // SAFETY: C24: nothing is restored.
                 unsafe { ImageMut::new(&mut clean, &plan).copy_with_tiles_from(&source) }.unwrap();
                 let (mut one, mut two) = (vec![0xAA; 12000], vec![0x55; 12000]);
                 for compacted in [false, true] {

@@ -137,7 +137,7 @@ fn what_cannot_be_asked_about_keeps_a_core_awake() {
     let without = mute.user(Components::all(), Components::AMX).unwrap();
     assert!(with.components().contains(Components::AMX) && !with.cpuid_info().xgetbv1());
     assert!(!without.components().intersects(Components::AMX));
-    // SAFETY: S2: nothing is executed on a register.
+    // SAFETY: C10: nothing is executed on a register.
     unsafe {
         assert!(with.keeps_awake());
         assert!(!without.keeps_awake());
@@ -163,7 +163,7 @@ fn in_use_is_what_this_cpu_says() {
     assert_ne!(in_use & Components::AVX.bits(), 0, "{in_use:#x}: a YMM register was written");
     // As if the plan had tiles: no test has permission to use tiles, and a CPU may call initial tiles in use.
     let with = tiles().plan().unwrap();
-    // SAFETY: S2: it only asks. N3, N8: as above.
+    // SAFETY: C10: it only asks. N3, N8: as above.
     let (kept, said) = unsafe { (with.keeps_awake(), xgetbv1()) };
     assert_eq!(kept, said & Components::AMX.bits() != 0, "{said:#x}");
 }

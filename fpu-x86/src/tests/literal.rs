@@ -133,7 +133,7 @@ fn a_child_gets_everything_but_tiles_and_supervisor_state() {
         let mut child = std::boxed::Box::new(Area([0xEE; 16384]));
         let [from, to] =
             [&mut parent, &mut child].map(|area| NonNull::new(area.0.as_mut_ptr()).unwrap());
-        // SAFETY: S1: both are larger than an area, aligned, and apart.
+        // SAFETY: C9: both are larger than an area, aligned, and apart.
         unsafe { plan.copy_for_child(from, to) };
         assert!(parent.0 == before, "{:?}: the parent keeps all", plan.save_instruction());
         let present = u64::from_le_bytes(child.0[512..520].try_into().unwrap());

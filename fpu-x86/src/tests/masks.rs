@@ -93,7 +93,7 @@ fn every_instruction_gets_both_halves_of_the_mask() {
     let has_xsave = CpuidInfo::of_this_cpu().is_ok_and(|facts| facts.osxsave());
     for mask in masks {
         for save in [xsave, xsaveopt, xsavec, xsaves] {
-            // SAFETY: N1 does not hold: the instruction faults.
+            // SAFETY: N1 (instruction and area) does not hold: the instruction faults.
             assert_eq!(faults(|| unsafe { save(odd, mask) }), (1, mask), "a save of {mask:#x}");
         }
         for restore in [xrstor, xrstors] {
@@ -108,7 +108,7 @@ fn every_instruction_gets_both_halves_of_the_mask() {
         }];
         for write in writes {
             let mut answer = 0;
-            // SAFETY: N3 and N4 do not hold: in ring 3 it faults.
+            // SAFETY: N3 (OSXSAVE set) and N4 (ring 0) do not hold: in ring 3 it faults.
             let seen = faults(|| answer = unsafe { write(mask) });
             assert_eq!((seen, answer), ((1, mask), 13), "a write of {mask:#x}");
         }

@@ -8,9 +8,9 @@ use std::{println, vec::Vec};
 /// here serves faults, and without tiles, for which no permission was asked.
 fn plans() -> Vec<Plan> {
     let refusing = Components::MPX | Components::AMX;
-    // SAFETY: X1: nothing here uses them.
+    // SAFETY: C23: nothing here uses them.
     let all = unsafe { Plan::detect_user_without(refusing) }.unwrap();
-    // SAFETY: X1: this test changes no other thread's registers.
+    // SAFETY: C23: this test changes no other thread's registers.
     let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
     let mut plans: Vec<Plan> = SaveInstruction::ALL
         .iter()

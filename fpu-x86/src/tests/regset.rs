@@ -175,7 +175,7 @@ fn a_regset_is_set_whole_or_not_at_all() {
     tiles[2816] = 1;
     let refused = format.read_xstate(&mut tiles.clone()).map(drop);
     assert_eq!(refused, Err(ForeignError::NotPermitted { bits: 1 << 18 }));
-    // SAFETY: X2: nothing is restored.
+    // SAFETY: C24: nothing is restored.
     let with = unsafe { format.with_tiles() };
     let valid = with.read_xstate(&mut tiles).unwrap();
     let mut row = [0; 2];

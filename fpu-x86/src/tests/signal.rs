@@ -281,7 +281,7 @@ fn a_32_bit_frame_has_x87_in_front() {
 fn a_frame_has_tiles_with_permission_only() {
     let plan = words::tiles().plan().unwrap();
     let format = plan.user_format();
-    // SAFETY: X2: nothing is restored.
+    // SAFETY: C24: nothing is restored.
     let with = unsafe { format.with_tiles() };
     assert_eq!((format.frame_len(), with.frame_len()), (2820, 11012));
     assert_eq!((format.min_signal_stack(755 + FRONT), with.min_signal_stack(0)), (3760, 11088));

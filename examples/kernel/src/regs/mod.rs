@@ -61,9 +61,9 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// * **H1** `file` points to a [`RegFile`] of classes that this CPU has and XCR0 enables; without
+    /// * **C34** `file` points to a [`RegFile`] of classes that this CPU has and XCR0 enables; without
     ///   [`Classes::AVX`], CR4.OSFXSR alone is enough.
-    /// * **H2** the registers are the kernel's to change: it is inside a kernel FPU section, and CR0.TS
+    /// * **C35** the registers are the kernel's to change: it is inside a kernel FPU section, and CR0.TS
     ///   is clear.
     #[link_name = "kernel_regs_load"]
     pub fn load(file: *const RegFile);
@@ -72,9 +72,9 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// * H1, writable, and the file was made by [`RegFile::initial`] or [`RegFile::pattern`]: it says
-    ///   which classes to dump.
-    /// * **H3** CR0.TS is clear.
+    /// * File of enabled classes (C34), writable, and the file was made by [`RegFile::initial`] or
+    ///   [`RegFile::pattern`]: it says which classes to dump.
+    /// * **C36** CR0.TS is clear.
     #[link_name = "kernel_regs_dump"]
     pub fn dump(file: *mut RegFile);
 }

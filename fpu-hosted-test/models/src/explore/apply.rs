@@ -207,24 +207,24 @@ impl Machine {
                 self.call(Call::OutSteps);
                 let steps = *plan.steps();
                 self.mask(steps.mask);
-                // SAFETY: S1: the plan's area. S2: symbols.
+                // SAFETY: C9: the plan's area. C10: symbols.
                 unsafe { cpu.registers.save(area(steps.save_to)) };
                 self.call(Call::PlanSaved);
-                // SAFETY: L4: done just now.
+                // SAFETY: C15: done just now.
                 unsafe { plan.saved() };
                 Ok(())
             }
             Form::Raw => {
                 let word = std::ptr::from_ref(task).cast();
                 self.call(Call::RawOut);
-                // SAFETY: R1: both live, interrupts off. R2: obeyed below.
+                // SAFETY: C16: both live, interrupts off. C17: obeyed below.
                 match unsafe { raw::switch_out(word, &cpu.words.fpu) } {
                     raw::NOTHING => Ok(()),
                     raw::SAVE => {
-                        // SAFETY: S1: the context's area. S2: symbols.
+                        // SAFETY: C9: the context's area. C10: symbols.
                         unsafe { cpu.registers.save(Self::area(task)) };
                         self.call(Call::RawSaved);
-                        // SAFETY: R2: done just now.
+                        // SAFETY: C17: done just now.
                         unsafe { raw::saved(word) };
                         Ok(())
                     }
@@ -314,7 +314,7 @@ impl Machine {
                 let UserSteps { restore_from, save_to, mask, word, live, saved } = *plan.steps();
                 self.mask(mask);
                 if let Some(from) = NonNull::new(restore_from.cast_mut()) {
-                    // SAFETY: S1: the plan's area. S2: symbols.
+                    // SAFETY: C9: the plan's area. C10: symbols.
                     if let Err(why) = unsafe { cpu.registers.restore(from) } {
                         self.call(Call::PlanFailed);
                         return Err(plan.failed(why));
@@ -322,7 +322,7 @@ impl Machine {
                 }
                 if form == Form::Plan {
                     self.call(Call::PlanRestored);
-                    // SAFETY: L1, L2: done just now.
+                    // SAFETY: C12, C13: done just now.
                     let ready = unsafe { plan.restored() };
                     runs();
                     drop(ready);
@@ -332,11 +332,11 @@ impl Machine {
                 let word = unsafe { AtomicU64::from_ptr(word) };
                 word.store(live, Relaxed);
                 runs();
-                // SAFETY: S1: the plan's area. S2: symbols.
+                // SAFETY: C9: the plan's area. C10: symbols.
                 unsafe { cpu.registers.save(area(save_to)) };
                 word.store(saved, Relaxed);
                 self.call(Call::PlanRoundTrip);
-                // SAFETY: L1, L2, L3: done just now.
+                // SAFETY: C12, C13, C14: done just now.
                 unsafe { plan.round_trip_done() };
                 if !self.saved(which) {
                     self.line.report(|| format!("not saved by a round trip: context {which}"));
@@ -345,15 +345,15 @@ impl Machine {
             Form::Raw => {
                 let word = std::ptr::from_ref(task).cast();
                 self.call(Call::RawReturn);
-                // SAFETY: R1: both live, interrupts off. R2: obeyed below.
+                // SAFETY: C16: both live, interrupts off. C17: obeyed below.
                 match unsafe { raw::switch_return(word, &cpu.words.fpu) } {
                     raw::NOTHING | raw::MARKED => {}
                     raw::RESTORE => {
-                        // SAFETY: S1: the context's area. S2: symbols.
+                        // SAFETY: C9: the context's area. C10: symbols.
                         let restored = unsafe { cpu.registers.restore(Self::area(task)) };
                         restored.map_err(Error::RestoreFailed)?;
                         self.call(Call::RawRestored);
-                        // SAFETY: R2: done just now.
+                        // SAFETY: C17: done just now.
                         unsafe { raw::restored(word, &cpu.words.fpu) };
                     }
                     code => return Err(refusal(code)),

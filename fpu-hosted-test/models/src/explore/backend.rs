@@ -83,9 +83,9 @@ struct Image {
 
 /// # Safety
 ///
-/// S1.
+/// Valid area (C9).
 pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
-    // SAFETY: the caller's S1: 8 bytes, aligned to 8.
+    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
     match unsafe { area.cast::<Image>().as_ptr().read() } {
         Image { present: 0, .. } => INITIAL,
         Image { bytes, .. } => bytes,
@@ -95,7 +95,7 @@ pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
 ///
 /// # Safety
 ///
-/// S1.
+/// Valid area (C9).
 pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
     // SAFETY: as for `get`.
     let image = unsafe { area.cast::<Image>().as_mut() };
@@ -108,9 +108,9 @@ pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
 ///
 /// # Safety
 ///
-/// S1.
+/// Valid area (C9).
 pub(super) unsafe fn put_over_old_bytes(area: NonNull<u8>, symbol: Symbol) {
-    // SAFETY: the caller's S1, twice.
+    // SAFETY: the caller's valid area (C9), twice.
     unsafe {
         put(area, TORN);
         put(area, symbol);
@@ -122,7 +122,7 @@ pub(super) struct ImageMut<'a>(NonNull<u8>, std::marker::PhantomData<&'a mut Sym
 
 impl ImageMut<'_> {
     pub(super) fn set(&mut self, symbol: Symbol) {
-        // SAFETY: S1 and S3, by the caller of `image_mut`, while the view lives.
+        // SAFETY: valid area (C9) and no other writer (C11), by the caller of `image_mut`, while the view lives.
         unsafe { put(self.0, symbol) }
     }
 }
@@ -142,7 +142,7 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         self.line.step();
-        // SAFETY: the caller's S1.
+        // SAFETY: the caller's valid area (C9).
         unsafe { put(area, INITIAL) };
         self.line.step();
     }
@@ -155,14 +155,14 @@ unsafe impl RawFpu for Symbolic {
         let (symbol, changes) = (self.holds.get(), self.changes.get());
         self.line.step();
         let whole = self.changes.get() == changes;
-        // SAFETY: the caller's S1.
+        // SAFETY: the caller's valid area (C9).
         unsafe { put(area, if whole { symbol } else { TORN }) };
         self.line.step();
     }
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         self.line.step();
         self.restores.set(self.restores.get() + 1);
-        // SAFETY: the caller's S1.
+        // SAFETY: the caller's valid area (C9).
         let symbol = unsafe { get(area) };
         self.change(TORN);
         let changes = self.changes.get();
@@ -184,12 +184,12 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         self.line.step();
-        // SAFETY: the caller's S1 of both.
+        // SAFETY: the caller's valid area (C9) of both.
         unsafe { put(to, get(from)) };
         self.line.step();
     }
     unsafe fn image(&self, area: NonNull<u8>) -> Symbol {
-        // SAFETY: the caller's S1 and S3.
+        // SAFETY: the caller's valid area (C9) and no other writer (C11).
         unsafe { get(area) }
     }
     unsafe fn image_mut(&self, area: NonNull<u8>) -> ImageMut<'_> {
@@ -197,17 +197,17 @@ unsafe impl RawFpu for Symbolic {
     }
 }
 
-// SAFETY: V1: reads. V2, V3: the symbol is the state.
+// SAFETY: B8: reads. B9, B10: the symbol is the state.
 unsafe impl CompareFpu for Symbolic {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
         self.line.step();
-        // SAFETY: the caller's S1 of both.
+        // SAFETY: the caller's valid area (C9) of both.
         let same = unsafe { get(one) == get(other) };
         self.line.step();
         same.then_some(()).ok_or(Difference { component: 0, offset: 0 })
     }
 }
-// SAFETY: Z1: what is not initial is taken to have such registers. Z2: that no task can hold what is left is more
+// SAFETY: B11: what is not initial is taken to have such registers. B12: that no task can hold what is left is more
 // than the duty asks for; code that trusts the registers then is found out.
 unsafe impl IdleFpu for Symbolic {
     unsafe fn keeps_awake(&self) -> bool {
@@ -229,7 +229,7 @@ pub(super) struct Words {
     pub(super) opened: Cell<Option<Symbol>>,
 }
 
-// SAFETY: W1, W2: those of `CpuFpu`.
+// SAFETY: K13, K14: those of `CpuFpu`.
 unsafe impl CpuWords for Words {
     fn resident(&self) -> u64 {
         self.line.step();
@@ -285,9 +285,9 @@ impl Drop for Off<'_> {
 }
 
 fpu_core::witness! {
-    // SAFETY: P1: one thread plays all CPUs, one operation at a time. P2: the CPU's own. P3: nothing to enable. P4:
-    // the search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. P5: the
-    // level is where the interrupt says it runs. P6: it looks only. F1: symbols change only where an
+    // SAFETY: K2: one thread plays all CPUs, one operation at a time. K3: the CPU's own. K4: nothing to enable. K5:
+    // the search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. K6: the
+    // level is where the interrupt says it runs. K7: it looks only. K9: symbols change only where an
     // operation of the search says so.
     unsafe impl Pinned + SoftFloat for Pin<'_> {
         backend: Symbolic = |cpu| cpu.0.registers.the_backend(),
@@ -302,7 +302,7 @@ fpu_core::witness! {
     }
 }
 fpu_core::witness! {
-    // SAFETY: P1-P6, F1: those of `Pin`. E1: the line is masked while the value lives.
+    // SAFETY: K2-K7, K9: those of `Pin`. K8: the line is masked while the value lives.
     unsafe impl Pinned + Exclusive + SoftFloat for Off<'_> {
         backend: Symbolic = |cpu| cpu.0.backend(),
         words: Words = |cpu| cpu.0.words(),
@@ -314,7 +314,7 @@ fpu_core::witness! {
 pub(super) struct Proof<'t>(pub(super) &'t Symbolic, pub(super) &'t Context);
 
 fpu_core::witness! {
-    // SAFETY: T1, T2: the search stops only tasks that are current nowhere, one at a time. T3: a field.
+    // SAFETY: K10, K11: the search stops only tasks that are current nowhere, one at a time. K12: a field.
     unsafe impl Stopped for Proof<'_> {
         backend: Symbolic = |proof| proof.0.the_backend(),
         context: |proof| proof.1.context(),
@@ -331,7 +331,7 @@ mod tests {
     fn an_initial_image_is_absent_over_old_bytes() {
         let cpu = Symbolic::new(Box::leak(Box::default()));
         let area = Area::new();
-        // SAFETY: S1: an area of 8 bytes of our own. S2: symbols.
+        // SAFETY: C9: an area of 8 bytes of our own. C10: symbols.
         unsafe {
             let at = area.base();
             cpu.change(90);

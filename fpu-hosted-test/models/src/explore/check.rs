@@ -189,7 +189,7 @@ impl Machine {
                 self.line.report(|| format!("not refused inside a section: {name}: {result:?}"));
             }
         }
-        // SAFETY: O1, O2: refused.
+        // SAFETY: K15, K16: refused.
         if unsafe { pin.fpu_online(cpu.registers.line.cpu() as u32) } != Err(Error::CpuOnline) {
             self.line.report(|| String::from("not refused inside a section: fpu_online"));
         }

@@ -23,16 +23,16 @@ impl Machine {
         let steps = SwitchSteps::plan(off, prev.map(Context::context), next.map(Context::context))?;
         self.mask(steps.mask);
         let registers = off.backend();
-        // SAFETY: L5: the word of a context that is borrowed.
+        // SAFETY: C39: the word of a context that is borrowed.
         let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
         if !steps.save_to.is_null() {
-            // SAFETY: S1: that context's area. S2: symbols.
+            // SAFETY: C9: that context's area. C10: symbols.
             unsafe { registers.save(area(steps.save_to)) };
             commit(steps.save_word, steps.saved);
         }
         let mut restored = Ok(());
         if !steps.restore_from.is_null() {
-            // SAFETY: S1, S2: likewise.
+            // SAFETY: C9, C10: likewise.
             restored = unsafe { registers.restore(area(steps.restore_from.cast_mut())) };
             if restored.is_ok() {
                 commit(steps.restore_word, steps.live);

@@ -10,7 +10,7 @@ use super::{
 };
 
 impl Machine {
-    /// H2: what was last restored from this context's area, and not changed since, is in memory now. Contents that nobody
+    /// C38: what was last restored from this context's area, and not changed since, is in memory now. Contents that nobody
     /// expects have no names, so whether memory has them cannot be asked. Registers that are unchanged since a restore
     /// from another area are left out: a save to this one takes no notice of that address, and the states would double.
     pub(super) fn can_adopt(&self, cpu: &Cpu, which: usize) -> bool {
@@ -35,7 +35,7 @@ impl Machine {
         expected.set(cpu.registers.holds.get());
         self.call(Call::Adopt);
         let mut off = Off::new(cpu);
-        // SAFETY: H1: what was live here is this context's own, if anything. H2: asked before.
+        // SAFETY: C37: what was live here is this context's own, if anything. C38: asked before.
         if let Err(why) = unsafe { task.adopt(&mut off) } {
             expected.set(was);
             return Err(why);

@@ -19,7 +19,7 @@ impl Machine {
         match step.op {
             Op::Idle => {
                 self.call(Call::Idle);
-                // SAFETY: S2: symbols.
+                // SAFETY: C10: symbols.
                 let awake = unsafe { cpu.registers.keeps_awake() };
                 cpu.words.opened.set(None);
                 let given_up = pin.fpu_idle()?;
@@ -55,7 +55,7 @@ impl Machine {
                 self.call(Call::Online);
                 let own = number(cpu.words.fpu.resident());
                 let number = if step.op == Op::Online { own } else { self.number() };
-                // SAFETY: O1: a CPU has a number to itself, and takes none up that it gave up. O2: its words are kept.
+                // SAFETY: K15: a CPU has a number to itself, and takes none up that it gave up. K16: its words are kept.
                 unsafe { pin.fpu_online(number)? };
             }
         }

@@ -37,7 +37,7 @@ pub(super) struct Machine {
     fresh: Cell<Symbol>,
     /// CPU numbers taken after the first of each.
     numbers: Cell<u32>,
-    /// The interrupted operation uses the guest, so the interrupt must not (P4).
+    /// The interrupted operation uses the guest, so the interrupt must not (K5).
     pub(super) guest_in_use: Cell<bool>,
     /// What the operation uses that another CPU might try to take.
     pub(super) in_use: Cell<Option<(usize, Op)>>,
@@ -139,7 +139,7 @@ impl Machine {
         cpu.current.get().map_or(true, saved)
     }
     pub(super) fn memory(context: &Context) -> Symbol {
-        // SAFETY: S1: the context's own area; nothing else runs.
+        // SAFETY: C9: the context's own area; nothing else runs.
         unsafe { get(Self::area(context)) }
     }
 
@@ -164,7 +164,7 @@ impl Machine {
         for (slot, to) in self.slots.iter().zip(&state.contexts) {
             let context = slot.fpu.borrow();
             Self::word(&context).store(to.claim.word(&residents), Relaxed);
-            // SAFETY: S1: the context's own area; nothing else runs.
+            // SAFETY: C9: the context's own area; nothing else runs.
             unsafe { put_over_old_bytes(Self::area(&context), to.memory) };
             slot.expected.set(to.expected);
         }
@@ -270,7 +270,7 @@ impl Machine {
                 pin.fpu_offline(),
                 pin.fpu_resume(),
                 pin.fpu_idle().map(drop),
-                // SAFETY: O1, O2: refused.
+                // SAFETY: K15, K16: refused.
                 unsafe { pin.fpu_online(at as u32) },
             ];
             let opened = guest.as_ref().map_or(Err(Error::Nmi), |g| g.open(&mut pin).map(drop));
@@ -311,7 +311,7 @@ impl Machine {
             if cpu.words.fpu.gate() != 0 {
                 return;
             }
-            // SAFETY: O1: the CPU keeps its number to itself. O2: its words are kept.
+            // SAFETY: K15: the CPU keeps its number to itself. K16: its words are kept.
             if let Err(why) = unsafe { pin.fpu_online(number(cpu.words.fpu.resident())) } {
                 return refused(why);
             }

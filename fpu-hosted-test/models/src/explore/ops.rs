@@ -138,7 +138,7 @@ pub enum Op {
     ExitCurrent,
     /// A task's context changes places in memory with the guest's.
     Swap,
-    /// Kernel code uses the registers outside a section, which breaks F1.
+    /// Kernel code uses the registers outside a section, which breaks K9.
     Clobber,
 }
 

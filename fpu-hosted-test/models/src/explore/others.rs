@@ -30,7 +30,7 @@ impl Machine {
         used
     }
 
-    /// Could another CPU carry this out while the first is on its way? Each uses what the other does not (P4, T1).
+    /// Could another CPU carry this out while the first is on its way? Each uses what the other does not (K5, K10).
     pub(super) fn apart(&self, first: Move, other: Move) -> bool {
         let cpus = first.cpu != other.cpu || !first.op.about_cpu() || !other.op.about_cpu();
         cpus && self.uses(first) & self.uses(other) == 0
@@ -99,7 +99,7 @@ impl Machine {
         }
     }
 
-    /// Another CPU tries to take what this one is using, which breaks P4. It is told so, or loads what is right.
+    /// Another CPU tries to take what this one is using, which breaks K5. It is told so, or loads what is right.
     /// Afterwards all is as it was.
     pub(super) fn attempted(&self, at: usize) {
         self.claims_of_others_hold(at);

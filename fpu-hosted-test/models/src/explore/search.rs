@@ -296,7 +296,7 @@ fn started(bounds: Bounds) -> &'static Machine {
     let machine = Machine::new(bounds.cpus, bounds.tasks);
     machine.line.arm(0, None);
     for (number, cpu) in machine.cpus.iter().enumerate() {
-        // SAFETY: O1: each has its own number. O2: the words are new.
+        // SAFETY: K15: each has its own number. K16: the words are new.
         let online = unsafe { Pin(cpu, Level::Task).fpu_online(number as u32) };
         debug_assert_eq!(online, Ok(()));
         // The states that follow take it from here that each CPU's word has its number.

@@ -116,7 +116,7 @@ mod tests {
     fn the_words_are_read_as_the_core_writes_them() {
         let machine = Machine::new(1, 0);
         let (cpu, task) = (&machine.cpus[0], machine.slots[0].fpu.borrow());
-        // SAFETY: O1, O2: the only CPU, its words new.
+        // SAFETY: K15, K16: the only CPU, its words new.
         unsafe { Pin(cpu, Level::Task).fpu_online(0) }.unwrap();
         let word = || Machine::word(&task).load(Relaxed);
         let claim = || Claim::of(word(), &[cpu.words.fpu.resident()]);

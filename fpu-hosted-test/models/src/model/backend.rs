@@ -69,7 +69,7 @@ fn write<T>(cell: &UnsafeCell<T>, value: T) {
     cell.with_mut(|p| unsafe { *p = value })
 }
 
-// SAFETY: A1: the bytes are the value itself, all behind `UnsafeCell`. A2: the owner of the value is
+// SAFETY: K17: the bytes are the value itself, all behind `UnsafeCell`. K18: the owner of the value is
 // its one user; the backend alone casts the pointer back.
 unsafe impl SaveArea for Image {
     fn base(&self) -> NonNull<u8> {
@@ -161,9 +161,9 @@ impl Default for Registers {
 
 /// # Safety
 ///
-/// S1 of [`RawFpu`].
+/// Valid area (C9) of [`RawFpu`].
 unsafe fn image_at<'a>(area: NonNull<u8>) -> &'a Image {
-    // SAFETY: S1: every area of the models is an `Image`.
+    // SAFETY: C9: every area of the models is an `Image`.
     unsafe { area.cast().as_ref() }
 }
 
@@ -183,7 +183,7 @@ unsafe impl RawFpu for Registers {
         align_of::<Image>()
     }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
-        // SAFETY: S1 by the caller.
+        // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };
         image.set_low(INITIAL);
         if !broken(Backend::InitialKeepsOldBytes) {
@@ -195,7 +195,7 @@ unsafe impl RawFpu for Registers {
         if self.unmodified.get() == Some(area) {
             return; // the modified optimisation
         }
-        // SAFETY: S1 by the caller.
+        // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };
         image.set_low(self.now.get().low);
         tick();
@@ -209,7 +209,7 @@ unsafe impl RawFpu for Registers {
     }
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         tick();
-        // SAFETY: S1 by the caller.
+        // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };
         let Regs { low, high } = image.get();
         self.unmodified.set(None);
@@ -240,26 +240,27 @@ unsafe impl RawFpu for Registers {
         }
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
-        // SAFETY: S1 of both by the caller.
+        // SAFETY: valid area (C9) of both by the caller.
         let (from, to) = unsafe { (image_at(from), image_at(to)) };
         let Regs { low, high } = from.get();
         to.set(Regs { low, high: if broken(Backend::ChildCopyOmits) { INITIAL } else { high } });
     }
     unsafe fn image(&self, area: NonNull<u8>) -> &Image {
-        // SAFETY: S1 by the caller.
+        // SAFETY: valid area (C9) by the caller.
         unsafe { image_at(area) }
     }
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
-        // SAFETY: S1 by the caller.
+        // SAFETY: valid area (C9) by the caller.
         ImageMut(unsafe { image_at(area) })
     }
 }
 
-// SAFETY: V1: both are read. V2, V3: what each of the two parts means is compared. The seeded fault breaks V2.
+// SAFETY: B8: both are read. B9, B10: what each of the two parts means is compared. The seeded fault breaks B9 (equal
+// means equal).
 unsafe impl CompareFpu for Registers {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
         tick();
-        // SAFETY: S1 of both by the caller.
+        // SAFETY: valid area (C9) of both by the caller.
         let (one, other) = unsafe { (image_at(one).get(), image_at(other).get()) };
         tick();
         if one.low != other.low {
@@ -272,7 +273,7 @@ unsafe impl CompareFpu for Registers {
     }
 }
 
-// SAFETY: Z1: `high` is not in use exactly if it is initial. Z2: it becomes initial, and `low` stays.
+// SAFETY: B11: `high` is not in use exactly if it is initial. B12: it becomes initial, and `low` stays.
 unsafe impl IdleFpu for Registers {
     unsafe fn keeps_awake(&self) -> bool {
         tick();

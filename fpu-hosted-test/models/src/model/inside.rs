@@ -30,7 +30,7 @@ fn adopts(cpu: &Rc<Cpu>, machine: &Machine) {
     cpu.leave(&earlier);
     let thread = Arc::new(Task::new(5));
     cpu.registers.fill(thread.ghost.user_writes());
-    // SAFETY: H1: the thread's own, and the task has been saved. H2: the area is new.
+    // SAFETY: C37: the thread's own, and the task has been saved. C38: the area is new.
     must(unsafe { thread.fpu.adopt(&mut cpu.irq_off()) }, "adoption");
     cover("adopted");
     cpu.set_current(Some(&thread));

@@ -107,7 +107,7 @@ impl Drop for Slot {
 #[derive(Debug, Default)]
 pub struct Words(pub CpuFpu);
 
-// SAFETY: W1, W2: those of `CpuFpu`. While a caught violation unwinds, when loom cannot be asked, nothing
+// SAFETY: K13, K14: those of `CpuFpu`. While a caught violation unwinds, when loom cannot be asked, nothing
 // is stored; nothing is compared either.
 unsafe impl CpuWords for Words {
     fn resident(&self) -> u64 {
@@ -426,7 +426,7 @@ impl Cpu {
         }
         let shared = forgets(Embedder::SharedCpuNumber);
         let number = if shared { self.number % 2 } else { self.number };
-        // SAFETY: O1: each CPU of a model has its number to itself. O2: no other code touches the words.
+        // SAFETY: K15: each CPU of a model has its number to itself. K16: no other code touches the words.
         must(unsafe { self.pinned().fpu_online(number) }, "coming online");
         self.going_offline.set(false);
     }

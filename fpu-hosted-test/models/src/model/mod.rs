@@ -15,7 +15,7 @@
 //!
 //! Loom treats sequentially consistent accesses as acquire-release and does not model the compiler's
 //! reordering (`compiler_fence` is empty here) or load buffering. A CPU's words are accessed by one
-//! thread only, in program order; that an interrupt sees them so is the fences' and duty W2's matter.
+//! thread only, in program order; that an interrupt sees them so is the fences' and duty K14's matter.
 //! One interrupt is injected in an execution, not two. The scenarios have two CPUs, [three
 //! once](switch::THREE_CPUS), and up to three tasks.
 //!

@@ -124,7 +124,7 @@ pub const EXHAUSTED: Model = Model {
         assert_eq!(cpu.pinned().fpu_resume(), Err(Error::Exhausted), "not reported: no stamp left");
         assert_eq!(cpu.enter(last), Err(Error::Exhausted), "stale registers after a resume");
         must(cpu.pinned().fpu_offline(), "going offline");
-        // SAFETY: O1: number 1 has no other CPU here. O2: it had no words before.
+        // SAFETY: K15: number 1 has no other CPU here. K16: it had no words before.
         must(unsafe { cpu.pinned().fpu_online(1) }, "coming online");
         for task in [old, last, next] {
             cpu.run(task);

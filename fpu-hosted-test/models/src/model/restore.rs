@@ -104,7 +104,7 @@ fn by_plan(cpu: &Rc<Cpu>, task: &Task) {
         None => cover("plan without restore"),
         Some(_) if forgets(Embedder::CommitsWithoutRestore) => {}
         Some(area) => {
-            // SAFETY: S1: the task's area, which the plan names. S2: this thread is the CPU.
+            // SAFETY: C9: the task's area, which the plan names. C10: this thread is the CPU.
             if let Err(why) = unsafe { cpu.registers.restore(area) } {
                 cover("planned restore failed");
                 if !forgets(Embedder::CommitsAfterFailure) {
@@ -114,7 +114,7 @@ fn by_plan(cpu: &Rc<Cpu>, task: &Task) {
             }
         }
     }
-    // SAFETY: L1, L2: done just now; the seeded faults break them.
+    // SAFETY: C12, C13: done just now; the seeded faults break them.
     let ready = unsafe { plan.restored() };
     cpu.user(task);
     drop(ready);
@@ -126,9 +126,9 @@ pub(super) fn out_by_plan(cpu: &Rc<Cpu>, task: &Task) {
         cpu.registers.fill(KERNEL_DATA);
     }
     if let Some(plan) = must(task.fpu.plan_switch_out(&mut token), "plan to leave") {
-        // SAFETY: S1: the task's area. S2: this thread is the CPU.
+        // SAFETY: C9: the task's area. C10: this thread is the CPU.
         unsafe { cpu.registers.save(task_area(plan.steps().save_to)) };
-        // SAFETY: L4: saved just now.
+        // SAFETY: C15: saved just now.
         unsafe { plan.saved() };
     }
 }
@@ -181,20 +181,20 @@ fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     }
     if let (Some(area), Some(prev)) = (NonNull::new(steps.save_to), prev) {
         if !forgets(Embedder::SwitchForgetsSave) {
-            // SAFETY: S1: the area of a task that is alive (L5). S2: this thread is the CPU.
+            // SAFETY: C9: the area of a task that is alive (C39). C10: this thread is the CPU.
             unsafe { cpu.registers.save(area) };
         }
         if !forgets(Embedder::SwitchForgetsCommit) {
-            // SAFETY: R1: the task runs here. R2: saved just now. (The word has more in it than the steps ask for.)
+            // SAFETY: C16: the task runs here. C17: saved just now. (The word has more in it than the steps ask for.)
             unsafe { raw::saved(word_of(prev)) };
         }
     }
     if let (Some(area), Some(next)) = (NonNull::new(steps.restore_from.cast_mut()), next) {
         if !forgets(Embedder::SwitchForgetsRestore) {
-            // SAFETY: S1, S2: likewise.
+            // SAFETY: C9, C10: likewise.
             assert_eq!(unsafe { cpu.registers.restore(area) }, Ok(()));
         }
-        // SAFETY: R1: the task is taken. R2: restored just now.
+        // SAFETY: C16: the task is taken. C17: restored just now.
         unsafe { raw::restored(word_of(next), &cpu.words().0) };
     }
     must(steps.done(&token, Ok(())), "a switch");
@@ -215,14 +215,14 @@ pub const RAW: Model = Model {
                 let (word, words) = (word_of(&task), &cpu.words().0);
                 let area = area_of(cpu, &task);
                 for _ in 0..2 {
-                    // SAFETY: R1: the task is taken and this thread is the CPU. R2, R3: obeyed below.
+                    // SAFETY: C16: the task is taken and this thread is the CPU. C17, C18: obeyed below.
                     match unsafe { raw::switch_return(word, words) } {
                         raw::MARKED => cover("marked"),
                         raw::RESTORE => {
-                            // SAFETY: S1: the task's own area. S2: as R1.
+                            // SAFETY: C9: the task's own area. C10: as live words (C16).
                             let restored = unsafe { cpu.registers.restore(area) };
                             assert_eq!(restored, Ok(()));
-                            // SAFETY: R2: restored just now.
+                            // SAFETY: C17: restored just now.
                             unsafe { raw::restored(word, words) };
                         }
                         code => assert_eq!(code, raw::NOTHING, "refused"),
@@ -234,7 +234,7 @@ pub const RAW: Model = Model {
                             // SAFETY: as for the restore.
                             unsafe { cpu.registers.save(area) };
                             if !forgets(Embedder::RawForgetsCommit) {
-                                // SAFETY: R2: saved just now.
+                                // SAFETY: C17: saved just now.
                                 unsafe { raw::saved(word) };
                             }
                         }
@@ -255,11 +255,11 @@ pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
     let Some(area) = plan.map(|plan| task_area(plan.steps().save_to)) else {
         panic!("the task is not live")
     };
-    // SAFETY: R1: the task runs here and this thread is the CPU. R2, R3: obeyed below.
+    // SAFETY: C16: the task runs here and this thread is the CPU. C17, C18: obeyed below.
     assert_eq!(unsafe { raw::switch_out(word, words) }, raw::SAVE);
-    // SAFETY: S1: the task's own area. S2: as R1.
+    // SAFETY: C9: the task's own area. C10: as live words (C16).
     unsafe { cpu.registers.save(area) };
-    // SAFETY: R2: saved just now.
+    // SAFETY: C17: saved just now.
     unsafe { raw::saved(word) };
 }
 

@@ -108,39 +108,39 @@ rows! { BACKEND, Backend(Backend):
     ChildCopyOmits, "a component from the child's copy" => lifetime::FORK, "I6, I13", "torn state", 0;
     ReplaceOmitsComponent, "a component from a state that replaces another" => migrate::REPLACE, "I6, I13", "torn state", 0;
     CopyLoadsOldBytes, "the absence of a component in an image that is copied" => migrate::COPY, "I8", "torn state", 0;
-    CompareOmitsComponent, "V2: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
+    CompareOmitsComponent, "B9: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
 }
 
 rows! { EMBEDDER, Embedder(Embedder):
     NoPrepare, "`switch_prepare` on the way out" => switch::SWITCH, "I1", "unsaved state", 0;
     PreparesNext, "it for the right task" => switch::ALTERNATE, "I1", "unsaved state", 0;
-    HandsOverBeforePrepare, "P4: the order of save and hand-over" => switch::SWITCH, "I1", "unsaved state elsewhere", 0;
-    RelaxedHandOver, "P4: release and acquire of the run queue" => switch::SWITCH, "I1", "Causality violation", 0;
+    HandsOverBeforePrepare, "K5: the order of save and hand-over" => switch::SWITCH, "I1", "unsaved state elsewhere", 0;
+    RelaxedHandOver, "K5: release and acquire of the run queue" => switch::SWITCH, "I1", "Causality violation", 0;
     NoReturn, "`switch_return`" => switch::SWITCH, "I1", "another task's residue", 0;
     IgnoresReturnError, "the stop after its error" => restore::FAILED, "I4", "undefined registers", 0;
     ClobbersAfterReturn, "the use of its answer at once: a section comes between" => switch::SWITCH, "I3", "kernel residue", 0;
-    StaleToken, "P1: the pin; the token is another CPU's" => switch::SWITCH, "I3", "stale registers", 0;
-    InterruptsOnInSwitch, "E1: interrupts off in a switch" => section::INTERRUPT, "I3", "unsaved state lost", 0;
-    NmiSaidToBeIrq, "P5: the level of an NMI" => section::NMI, "I5", "unsaved state lost", 0;
-    KernelUsesRegisters, "F1: soft-float code between two calls" => switch::BOUNCE, "I5, I11", "kernel residue", 0;
+    StaleToken, "K2: the pin; the token is another CPU's" => switch::SWITCH, "I3", "stale registers", 0;
+    InterruptsOnInSwitch, "K8: interrupts off in a switch" => section::INTERRUPT, "I3", "unsaved state lost", 0;
+    NmiSaidToBeIrq, "K6: the level of an NMI" => section::NMI, "I5", "unsaved state lost", 0;
+    KernelUsesRegisters, "K9: soft-float code between two calls" => switch::BOUNCE, "I5, I11", "kernel residue", 0;
     SectionToldNobody, "the current task from a section's arguments" => section::TASK, "I1, I5", "unsaved state lost", 0;
     SectionToldOther, "the right task from them" => section::TASK, "I1, I5", "unsaved state lost", 0;
-    WordsZeroed, "W1: words kept while offline" => power::OFFLINE, "I2", "another task's residue", 0;
-    SharedCpuNumber, "O1: one number for each CPU; the third has the first one's" => switch::THREE_CPUS, "I2", "another task's residue", 1;
+    WordsZeroed, "K13: words kept while offline" => power::OFFLINE, "I2", "another task's residue", 0;
+    SharedCpuNumber, "K15: one number for each CPU; the third has the first one's" => switch::THREE_CPUS, "I2", "another task's residue", 1;
     OfflineNotCalled, "`fpu_offline`" => power::OFFLINE, "I2, I10", "undefined registers", 0;
     ResumeNotCalled, "`fpu_resume`" => power::RESUME, "I2", "undefined registers", 0;
-    StoppedWhileRunning, "T1: the stop" => stopped::READ, "I1", "Causality violation", 0;
+    StoppedWhileRunning, "K10: the stop" => stopped::READ, "I1", "Causality violation", 0;
     RecyclesContext, "`new` for a new task" => lifetime::REUSE, "I2, I11", "residue", 0;
     NoReset, "`reset` at exec" => lifetime::EXEC, "I13", "residue", 0;
-    VectorCodeAfterPlan, "L2: registers unchanged from plan to user mode" => restore::PLAN, "I3", "kernel residue", 0;
-    CommitsWithoutRestore, "L1: the planned restore" => restore::PLAN, "I1", "stale registers", 0;
-    CommitsAfterFailure, "L1: its success" => restore::PLAN, "I4", "undefined registers", 0;
-    SavesLate, "L4: the save before other code" => restore::PLAN, "I3", "kernel residue", 0;
-    SwitchForgetsSave, "L5: the save of a switch's steps" => restore::STEPS, "I1", "stale registers", 0;
-    SwitchForgetsCommit, "L5: the commit of that save" => restore::STEPS, "I1", "unsaved state", 0;
-    SwitchForgetsRestore, "L5: the restore of a switch's steps" => restore::STEPS, "I1, I11", "residue", 0;
-    SwitchSavesLate, "L6: the save before other code" => restore::STEPS, "I3", "kernel residue", 0;
-    RawForgetsCommit, "R2: `saved` after the save" => restore::RAW, "I1", "unsaved state elsewhere", 0;
+    VectorCodeAfterPlan, "C13: registers unchanged from plan to user mode" => restore::PLAN, "I3", "kernel residue", 0;
+    CommitsWithoutRestore, "C12: the planned restore" => restore::PLAN, "I1", "stale registers", 0;
+    CommitsAfterFailure, "C12: its success" => restore::PLAN, "I4", "undefined registers", 0;
+    SavesLate, "C15: the save before other code" => restore::PLAN, "I3", "kernel residue", 0;
+    SwitchForgetsSave, "C39: the save of a switch's steps" => restore::STEPS, "I1", "stale registers", 0;
+    SwitchForgetsCommit, "C39: the commit of that save" => restore::STEPS, "I1", "unsaved state", 0;
+    SwitchForgetsRestore, "C39: the restore of a switch's steps" => restore::STEPS, "I1, I11", "residue", 0;
+    SwitchSavesLate, "C40: the save before other code" => restore::STEPS, "I3", "kernel residue", 0;
+    RawForgetsCommit, "C17: `saved` after the save" => restore::RAW, "I1", "unsaved state elsewhere", 0;
 }
 
 /// All models; each must catch at least one fault.

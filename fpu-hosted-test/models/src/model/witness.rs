@@ -29,9 +29,9 @@ impl Drop for IrqOff<'_> {
 }
 
 fpu_core_loom::witness! {
-    // SAFETY: P1: a loom thread is its CPU. P2: the words are picked by its number. P3: nothing has to be enabled.
-    // P4: slots hand tasks over with release and acquire. P5: `level` is where the handler says it runs. The seeded
-    // faults break these on purpose. F1: ghost registers are changed by `user`, `computes` and the power only.
+    // SAFETY: K2: a loom thread is its CPU. K3: the words are picked by its number. K4: nothing has to be enabled.
+    // K5: slots hand tasks over with release and acquire. K6: `level` is where the handler says it runs. The seeded
+    // faults break these on purpose. K9: ghost registers are changed by `user`, `computes` and the power only.
     unsafe impl Pinned + SoftFloat for Pin<'_> {
         backend: Registers = |cpu| cpu.cpu.registers.the_backend(),
         words: Words = |cpu| cpu.words,
@@ -40,7 +40,7 @@ fpu_core_loom::witness! {
     }
 }
 fpu_core_loom::witness! {
-    // SAFETY: P1-P5, F1: those of `Pin`. E1: no interrupt is delivered while it is masked.
+    // SAFETY: K2-K6, K9: those of `Pin`. K8: no interrupt is delivered while it is masked.
     unsafe impl Pinned + Exclusive + SoftFloat for IrqOff<'_> {
         backend: Registers = |cpu| cpu.pin.backend(),
         words: Words = |cpu| cpu.pin.words,
@@ -53,7 +53,7 @@ fpu_core_loom::witness! {
 pub struct Proof<'c>(pub &'c Cpu, pub &'c Task);
 
 fpu_core_loom::witness! {
-    // SAFETY: T1, T2: a task taken is its taker's until it is put back, by release and acquire. T3: a field.
+    // SAFETY: K10, K11: a task taken is its taker's until it is put back, by release and acquire. K12: a field.
     unsafe impl Stopped for Proof<'_> {
         backend: Registers = |proof| proof.0.registers.the_backend(),
         context: |proof| proof.1.fpu.context(),

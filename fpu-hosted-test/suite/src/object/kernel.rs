@@ -5,7 +5,7 @@
 //! backend's instructions are accepted where they come from the library's own source.
 //!
 //! Where `x86_64-unknown-none` is not installed it is linked with a `core` that was compiled with SSE, of
-//! which `core::fmt` keeps some. So what the kernel promises (F1) is read off the disassembly.
+//! which `core::fmt` keeps some. So what the kernel promises (K9) is read off the disassembly.
 
 use std::{collections::BTreeMap, path::Path};
 
