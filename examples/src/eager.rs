@@ -72,7 +72,7 @@ impl Worker<'_> {
                     unsafe { load_registers(&world.scribble) };
                     let again = quiet_stamp();
                     if let Some(slot) = slot {
-                        // SAFETY: C27: as above; C28: this function is scalar.
+                        // SAFETY: C27: the slot's area. C28: this function is scalar.
                         unsafe { restore(slot.area(), mask, instructions.restore) };
                     }
                     let rest = quiet_cycles(again, quiet_stamp());
@@ -176,14 +176,14 @@ impl Worker<'_> {
         // SAFETY: C27: the guest's area and files. C28: this function is scalar.
         unsafe { user_trip(trip) };
         if let Some(host) = loaded {
-            // SAFETY: C27, C28: as above.
+            // SAFETY: C27: the host's area. C28: this function is scalar.
             unsafe { restore(host.area(), mask, world.instructions.restore) };
         }
         let back = quiet_cycles(trip.at_entry, quiet_stamp());
         record.cycles.store(quiet_cycles(from, trip.at_user), Ordering::Relaxed);
         record.entry_cycles.store(back, Ordering::Relaxed);
         record.flags.store(flags, Ordering::Relaxed);
-        // SAFETY: as above.
+        // SAFETY: the guest's file, which only this CPU uses while it has the guest.
         self.register = expected.quiet_first_difference(unsafe { &*guest.seen() });
         if self.register != u32::MAX {
             return false;

@@ -228,7 +228,7 @@ impl Worker<'_> {
                 quiet_put(&mut steps.save_to, slot.area());
                 quiet_put(&mut steps.word, slot.unused_word.as_ptr());
                 quiet_put(&mut trip.steps, std::ptr::from_ref(steps));
-                // SAFETY: as above: the slot's area and files.
+                // SAFETY: C27: the slot's area and files. C28: this function is scalar.
                 unsafe { user_trip(trip) };
             }
         }
@@ -349,7 +349,7 @@ impl Worker<'_> {
         }
         record.cycles.store(quiet_cycles(from, self.trip.at_user), Ordering::Relaxed);
         record.flags.store(flags, Ordering::Relaxed);
-        // SAFETY: as above.
+        // SAFETY: the guest's file, which only this CPU uses while it has the guest.
         self.register = expected.quiet_first_difference(unsafe { &*guest.seen() });
         if self.register != u32::MAX {
             return false;

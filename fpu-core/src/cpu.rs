@@ -269,8 +269,8 @@ pub trait CpuLifecycle: Pinned {
             return Ok(false);
         }
         closed.end_claims();
-        // SAFETY: C10: as above, and it has just answered. Nobody needs the registers: the stamp with
-        // which the CPU will reopen is no context's.
+        // SAFETY: C10: pinned (K2), enabled (K4), soft-float (K9); the CPU is still closed, and `keeps_awake` has just
+        // answered. No code needs the registers: the stamp with which the CPU will reopen is no context's.
         unsafe { closed.cpu().backend().release() };
         let cpu = closed.into_cpu();
         cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });

@@ -91,7 +91,8 @@ macro_rules! witness {
             )?
         }
         $(
-            // SAFETY: exclusive (K8), soft-float (K9) likewise.
+            // SAFETY: what is promised, exclusive (K8) or soft-float (K9), is argued where the macro is used, by
+            // `unsafe impl`.
             unsafe impl $crate::$promise for $name {}
         )*
         $crate::witness! { $($rest)* }

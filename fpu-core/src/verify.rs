@@ -294,8 +294,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         unsafe {
             registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());
         }
-        // SAFETY: C9: as above, and what it holds is now the task's image. C10: pinned (K2), soft-float (K9); a save
-        // changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the
+        // SAFETY: C9: `Scratch::new` checked it, and it now holds the task's image. C10: pinned (K2), soft-float (K9);
+        // a save changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the
         // task has been moved in memory, the scratch is where it was), then what it leaves out as
         // unchanged is what that restore loaded, which the copy has. A save does not change what the
         // CPU remembers of a restore, so the next one to the task's own area leaves out no more.

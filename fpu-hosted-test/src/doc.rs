@@ -153,7 +153,7 @@ pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), Restore
         // SAFETY: as for the restore.
         unsafe { this_cpu().fpu().save(area) };
     }
-    // SAFETY: as above.
+    // SAFETY: the plan's word, a `u64` that no other code accesses now.
     unsafe { steps.word.write_volatile(steps.saved) };
     Ok(())
 }

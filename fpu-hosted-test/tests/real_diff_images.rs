@@ -39,7 +39,7 @@ impl Memory {
         unsafe { plan.image(self.base()) }
     }
     fn view_mut<'a>(&'a mut self, plan: &'a Plan) -> ImageMut<'a> {
-        // SAFETY: as above.
+        // SAFETY: C9, C11: an image, and borrowed exclusively.
         unsafe { plan.image_mut(self.base()) }
     }
     fn present(&self) -> u64 {

@@ -110,7 +110,7 @@ fn trip(job: &mut Job<'_>) -> Result<(), Error> {
     if job.tile.is_some() {
         let (configuration, mut tile) = (Configuration::now(), Tile([0xA5; 1024]));
         if configuration == Configuration::whole() {
-            // SAFETY: as above, and the tile is configured; 16 rows of 64 bytes are written.
+            // SAFETY: the CPU has tiles, and this one is configured; 16 rows of 64 bytes are written.
             unsafe {
                 asm!(
                     "tilestored [{tile} + {stride}], tmm3",

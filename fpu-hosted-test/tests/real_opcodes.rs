@@ -139,7 +139,7 @@ fn expect(plan: &Plan) {
         steps.into_iter().map(keep).collect()
     };
     let mask = if plan.save_instruction() == SaveInstruction::Fxsave { 0 } else { mask };
-    // SAFETY: C9: as above. A save changes no register.
+    // SAFETY: C9: aligned, long enough, ours. A save changes no register.
     let saved = masked(steps(|| unsafe { plan.save(area) }));
     assert_eq!(saved, [(save, mask)], "a save: {what}");
     let mut answer = Ok(());

@@ -267,7 +267,7 @@ fn writes_that_a_restore_would_refuse_are_refused() {
             let answer = attempt(h, &[Step::Restore(spoiled.base())]);
             assert_eq!(answer.restored, Err(RestoreFault(13)), "MXCSR bit {bit}");
         }
-        // SAFETY: as above.
+        // SAFETY: C9, C11: an image, and no other code has it.
         unsafe { h.fpu().image_mut(memory.base()) }.set_mxcsr(mask).unwrap();
         let after = run(h, &[Step::Restore(memory.base())]);
         assert_eq!(after.mxcsr(), mask);
@@ -357,8 +357,8 @@ fn observe_modified_optimisation(h: &mut RealHarness) -> &'static str {
 /// A division by zero at a known address, unmasked and so pending (some CPUs save the pointers only
 /// then), and a save.
 unsafe extern "C" fn divide_and_save(job: *mut c_void) {
-    // SAFETY: a live job; the harness resets the x87 unit afterwards, before anything waits for it; valid area (C9),
-    // registers free (C10) as above.
+    // SAFETY: a live job; the harness resets the x87 unit afterwards, before anything waits for it. C9: its area.
+    // C10: only integers around.
     unsafe {
         let job = &mut *job.cast::<Job<'_>>();
         asm!(

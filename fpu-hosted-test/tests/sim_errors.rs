@@ -141,7 +141,7 @@ fn online_twice_and_numbers_out_of_range() {
     let off = SimCpu::offline();
     let before = snapshot(&off, &task);
     for number in [MAX_CPUS, MAX_CPUS + 1, u32::MAX] {
-        // SAFETY: K15, K16: as above.
+        // SAFETY: K15, K16: no such number is given out.
         let answer = unsafe { off.irqs_off().fpu_online(number) };
         assert_eq!(answer, Err(Error::InvalidCpu));
         assert_eq!(snapshot(&off, &task), before);
@@ -172,7 +172,7 @@ fn an_area_that_is_too_small_or_misaligned_comes_back_untouched() {
         assert_eq!((why, area.base(), area.len()), (expect, start, len));
     }
     assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");
-    // SAFETY: K19: as above.
+    // SAFETY: K19: the whole memory, which no other code accesses.
     let area = unsafe { RawArea::new(base, AREA_LEN) };
     assert!(TaskFpu::new(cpu.fpu(), area).is_ok());
     let boxed = Box::new(Area::<{ AREA_LEN + 1 }>::new());

@@ -123,7 +123,7 @@ fn plan_round_trip(world: &World) -> Result<(), Error> {
     world.now_has(&written());
     // SAFETY: as for the restore.
     unsafe { fpu.save(at(steps.save_to).expect("an area")) };
-    // SAFETY: as above.
+    // SAFETY: the plan's word, a `u64` that no other code accesses now.
     unsafe { steps.word.write_volatile(steps.saved) };
     // SAFETY: C12, C13, C14: done just now.
     unsafe { plan.round_trip_done() };

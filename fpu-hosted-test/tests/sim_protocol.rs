@@ -436,17 +436,17 @@ fn the_modified_optimisation_leaves_out_what_was_not_written() {
     // SAFETY: C9: an area of ours that fits. C10: simulated registers.
     unsafe { fpu.save(area.base()) };
     fpu.scribble(1);
-    // SAFETY: as above.
+    // SAFETY: C9: an area of ours that fits. C10: simulated registers.
     unsafe { fpu.save(area.base()) };
-    // SAFETY: as above.
+    // SAFETY: C9: an image that was saved. C10: simulated registers.
     unsafe { fpu.restore(area.base()) }.expect("its own image");
     // SAFETY: the offset is inside the area.
     let word = unsafe { area.base().as_ptr().add(LAYOUT[2].offset).cast::<u64>() };
-    // SAFETY: as above; breaks the promise of B7 (sound omission) on purpose.
+    // SAFETY: inside the area, which is ours; the write breaks the promise of B7 (sound omission) on purpose.
     unsafe { word.write(7) };
     // SAFETY: as for the first save.
     unsafe { fpu.save(area.base()) };
-    // SAFETY: as above.
+    // SAFETY: inside the area, which is ours.
     assert_eq!(unsafe { word.read() }, 7, "it was written although nothing had changed");
 }
 

@@ -212,7 +212,7 @@ impl World {
         self.arrives(c, slot);
         // SAFETY: as for the restore.
         unsafe { cpu.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
-        // SAFETY: as above.
+        // SAFETY: the plan's word, a `u64` that no other code accesses now.
         unsafe { steps.word.write_volatile(steps.saved) };
         // SAFETY: C12, C13, C14: done just now.
         unsafe { plan.round_trip_done() };

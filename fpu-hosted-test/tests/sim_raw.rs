@@ -105,7 +105,7 @@ fn the_offsets_that_assembly_uses() {
     let words = CpuFpu::new();
     // SAFETY: no task has these words; they are compared, not used.
     unsafe { words.set_resident(11) };
-    // SAFETY: as above.
+    // SAFETY: no task has these words; they are compared, not used.
     unsafe { words.set_gate(22) };
     let at = (&words as *const CpuFpu).cast::<u64>();
     // SAFETY: two words of 8 bytes, as the offsets say.

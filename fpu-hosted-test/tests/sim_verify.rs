@@ -65,7 +65,7 @@ const BROKEN: [Broken; 6] = [
             cpu.irqs_off().fpu_offline().expect("online");
             // SAFETY: K15 (own number) is what is broken here, as is K16 (words as left).
             unsafe { cpu.words().set_resident(0) };
-            // SAFETY: as above.
+            // SAFETY: K15: two CPUs get one number, which is the fault.
             unsafe { cpu.irqs_off().fpu_online(0) }.expect("offline");
             runs(cpu, &new_task(), 13);
         },

@@ -67,20 +67,21 @@ unsafe impl RawFpu for Plan {
         // Two predictable compares for the better ones; a `match` becomes an indirect jump.
         if self.instruction > SaveInstruction::Xsaveopt {
             if self.instruction == SaveInstruction::Xsavec {
-                // SAFETY: N1: the instruction is offered (`offers`), and valid area (C9). So for all five.
+                // SAFETY: N1: the instruction is offered (`offers`), and valid area (C9).
                 unsafe { insn::xsavec(area, mask) }
             } else {
-                // SAFETY: as above; a plan with this instruction is for ring 0.
+                // SAFETY: N1: a plan with this instruction is for ring 0 and a CPU that offers it (`offers`); valid
+                // area (C9).
                 unsafe { insn::xsaves(area, mask) }
             }
         } else if self.instruction == SaveInstruction::Xsaveopt {
-            // SAFETY: as above.
+            // SAFETY: N1: the CPU offers it (`offers`); valid area (C9).
             unsafe { insn::xsaveopt(area, mask) }
         } else if self.instruction == SaveInstruction::Xsave {
-            // SAFETY: as above.
+            // SAFETY: N1: the CPU offers it (`offers`); valid area (C9).
             unsafe { insn::xsave(area, mask) }
         } else {
-            // SAFETY: as above.
+            // SAFETY: N1: every 64-bit CPU has FXSAVE; valid area (C9).
             unsafe { insn::fxsave(area) }
         }
     }
@@ -92,10 +93,11 @@ unsafe impl RawFpu for Plan {
         refused(if self.restore_by < RestoreBy::Fxrstor {
             if self.restore_by == RestoreBy::Xrstor {
                 // SAFETY: N1: the instruction has XRSTOR, for its own format; valid area (C9). N2: registers free
-                // (C10). So for all.
+                // (C10).
                 unsafe { insn::xrstor(area, mask) }
             } else {
-                // SAFETY: as above.
+                // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
+                // registers free (C10).
                 unsafe { insn::xrstors(area, mask) }
             }
         } else {
@@ -103,14 +105,15 @@ unsafe impl RawFpu for Plan {
                 // SAFETY: N2: registers free (C10).
                 unsafe { insn::scrub() };
                 if self.instruction == SaveInstruction::Xsaves {
-                    // SAFETY: as above.
+                    // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
+                    // registers free (C10).
                     return refused(unsafe { insn::xrstors(area, mask) });
                 } else if self.instruction != SaveInstruction::Fxsave {
-                    // SAFETY: as above.
+                    // SAFETY: N1: a CPU with any XSAVE has XRSTOR; valid area (C9). N2: registers free (C10).
                     return refused(unsafe { insn::xrstor(area, mask) });
                 }
             }
-            // SAFETY: as above.
+            // SAFETY: N1: every 64-bit CPU has FXRSTOR; valid area (C9). N2: registers free (C10).
             unsafe { insn::fxrstor(area) }
         })
     }

@@ -238,7 +238,8 @@ restore!(
 #[inline(always)]
 pub(crate) unsafe fn fxrstor(area: *const u8) -> u32 {
     let answer: u32;
-    // SAFETY: instruction and area (N1), registers unused (N2); as above, with 1 in EAX.
+    // SAFETY: instruction and area (N1), registers unused (N2). A fault continues behind the XOR, with 1 in EAX or what
+    // the handler put there.
     unsafe {
         loading!(
             "fxrstor64 [rdi]",

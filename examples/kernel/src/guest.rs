@@ -61,7 +61,7 @@ pub fn round(worker: &Task) {
         if RegFile::register_of(left.quiet_first_difference(seen)).is_none() {
             verdict::fail(format_args!("guest {number} holds what it held, so nothing is tried"));
         }
-        // SAFETY: as above.
+        // SAFETY: C34: a file of this CPU's classes. C35, C36: the guest's registers are in, and handlers are refused.
         unsafe { regs::load(left) };
         for _ in 0..cpu.random() % 512 {
             core::hint::spin_loop();

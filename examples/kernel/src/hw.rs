@@ -93,7 +93,7 @@ pub fn read_pkru() -> u32 {
 /// Sets PKRU, except for key 0, which all pages have.
 pub fn write_pkru(pkru: u32) {
     if has_pkru() {
-        // SAFETY: as above; what key 0 allows stays allowed.
+        // SAFETY: CR4.PKE is set on every CPU that there is; what key 0 allows stays allowed.
         unsafe { asm!("wrpkru", in("ecx") 0, in("eax") pkru & !3, in("edx") 0, options(nostack)) };
     }
 }
@@ -114,7 +114,7 @@ pub fn read_ssp() -> u64 {
 /// if it had done it in user mode. (Shadow stacks are off, so it is a register like another.)
 pub unsafe fn write_ssp(ssp: u64) {
     if has_ssp() {
-        // SAFETY: as above; the value is canonical and aligned.
+        // SAFETY: CPUID lists CET_U in IA32_XSS, so there is the register; the value is canonical and aligned.
         unsafe { Msr::new(PL3_SSP).write(ssp & 0x7FFF_FFFF_FFF8) };
     }
 }

@@ -140,7 +140,7 @@ fn doze() {
 fn suspend() {
     interrupts::disable();
     let cpu = this_cpu();
-    // SAFETY: as above.
+    // SAFETY: interrupts are off; only this thread is current here.
     let mut here = unsafe { IrqsOff::new() };
     if let Err(why) = fpu::take_down(&mut here) {
         verdict::refused(cpu.current(), why);

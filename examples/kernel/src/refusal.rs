@@ -161,7 +161,7 @@ fn tried(lie: Lie, facts: &CpuidInfo) -> Result<(), &'static str> {
             RIP_ONLY.store(rip_only, Relaxed);
             // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
             let first = unsafe { plan.enable_given(&told) };
-            // SAFETY: as above.
+            // SAFETY: C1 to C5: nothing has changed since the attempt, which was refused; there are no areas.
             let settled = unsafe { settling.settle_given(&told) };
             RIP_ONLY.store(false, Relaxed);
             let refused = |register| first == Err(EnableError::Refused { register, vector });

@@ -137,10 +137,10 @@ unsafe impl RawFpu for Seeded {
     #[inline(always)]
     unsafe fn save(&self, area: NonNull<u8>) {
         if on(Fault::SkipSave) || on(Fault::FewComponents) {
-            // SAFETY: as above.
+            // SAFETY: the caller's, in another way of saving.
             return unsafe { self.seeded_save(area) };
         }
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe {
             self.plan.save(area);
             self.keep_sse(area);
@@ -152,10 +152,10 @@ unsafe impl RawFpu for Seeded {
             return Ok(());
         }
         if let Some(other) = &self.other {
-            // SAFETY: as above.
+            // SAFETY: the caller's; the other plan's area is no larger.
             return unsafe { other.restore(area) };
         }
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         let answer = unsafe { self.plan.restore(area) };
         if on(Fault::IgnoreFailure) {
             return Ok(());
@@ -163,11 +163,11 @@ unsafe impl RawFpu for Seeded {
         answer
     }
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.kernel_defaults(units) }
     }
     unsafe fn section_end(&self, units: KernelUnits) {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.section_end(units) }
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
@@ -176,15 +176,15 @@ unsafe impl RawFpu for Seeded {
             // SAFETY: valid area (C9) of both, which do not overlap.
             return unsafe { to.as_ptr().copy_from_nonoverlapping(from.as_ptr(), len) };
         }
-        // SAFETY: as above; a child has the SSE state of its parent.
+        // SAFETY: the caller's; a child has the SSE state of its parent.
         unsafe { self.plan.copy_for_child(from, to) }
     }
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Image<'a> {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.image(area) }
     }
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> ImageMut<'a> {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.image_mut(area) }
     }
 }
@@ -192,7 +192,7 @@ unsafe impl RawFpu for Seeded {
 // SAFETY: the comparison's duties (B8-B10) are those of the plan.
 unsafe impl CompareFpu for Seeded {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.same_state(one, other) }
     }
 }
@@ -200,11 +200,11 @@ unsafe impl CompareFpu for Seeded {
 // SAFETY: B11 (true answer), B12 (exact release) are those of the plan.
 unsafe impl IdleFpu for Seeded {
     unsafe fn keeps_awake(&self) -> bool {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.keeps_awake() }
     }
     unsafe fn release(&self) {
-        // SAFETY: as above.
+        // SAFETY: the caller's.
         unsafe { self.plan.release() }
     }
 }

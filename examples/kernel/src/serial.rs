@@ -149,7 +149,7 @@ pub fn exit(pass: bool) -> ! {
     // SAFETY: the port belongs to a device made for this, or to none.
     unsafe { Port::new(DEBUG_EXIT).write(if pass { PASS } else { FAIL }) };
     for &letter in b"Shutdown" {
-        // SAFETY: as above.
+        // SAFETY: the port belongs to Bochs's power switch, or to no device.
         unsafe { Port::new(BOCHS_POWER).write(letter) };
     }
     loop {

@@ -340,7 +340,7 @@ pub unsafe fn spawn(seed: u64) {
         }
         // What `switch_stacks` pops: six registers, and where to go. The stack is aligned for a call there.
         let words = top as *mut u64;
-        // SAFETY: as above.
+        // SAFETY: the top of its own stack, which no code uses yet.
         unsafe { words.sub(2).write(task_entry as *const () as u64) };
         task.rsp.set(top - 8 * 8);
     }

@@ -265,7 +265,7 @@ pub fn section(current: &'static Task) {
             let seen = seen(cpu);
             // SAFETY: C34, C36: as in `control_words`; a handler that comes now is refused its section.
             unsafe { regs::dump(seen) };
-            // SAFETY: as above, until the section ends.
+            // SAFETY: this CPU's own file, which no other code uses until the section ends.
             verdict::section(cpu, want, unsafe { &*seen });
             let on = interrupts::are_enabled();
             if on && cpu.random() & 1 == 0 {

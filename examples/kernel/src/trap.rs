@@ -98,7 +98,7 @@ pub fn fill(idt: &mut InterruptDescriptorTable, nmi_on_ist: bool) {
             // SAFETY: the entry is for this vector; that it may come where RSP is no stack is what the fault is for.
             unsafe { idt.non_maskable_interrupt.set_handler_addr(entry) };
         }
-        // SAFETY: as above.
+        // SAFETY: the table ends with vector -1, which this pair is not.
         at = unsafe { at.add(2) };
     }
 }

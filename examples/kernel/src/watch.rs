@@ -54,7 +54,7 @@ pub fn writes(code: impl FnOnce()) -> Writes {
     ON.store(true, Relaxed);
     torture::stepped(code);
     ON.store(false, Relaxed);
-    // SAFETY: as above.
+    // SAFETY: the first CPU; its handler of single steps is off again.
     unsafe { *SEEN.0.get() }
 }
 

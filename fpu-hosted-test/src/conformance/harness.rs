@@ -146,7 +146,7 @@ pub enum Action {
 /// unsafe { fpu.write_initial(area) };
 /// fpu.scribble(1);
 /// let mut restore = Call::new(&fpu, Action::Restore(area));
-/// // SAFETY: as above; C10: simulated registers.
+/// // SAFETY: C9: it was written by `write_initial`. C10: simulated registers.
 /// unsafe { call::<SimFpu>(&mut restore) };
 /// assert_eq!((restore.answer, fpu.registers()), (Ok(()), Registers::initial()));
 /// ```

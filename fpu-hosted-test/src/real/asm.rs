@@ -198,7 +198,7 @@ mod tests {
         unsafe { asm!("stmxcsr [{}]", "fnstcw [{}]", in(reg) &mut mxcsr, in(reg) &mut fcw) };
         assert_eq!((mxcsr, fcw), (0x1F80, 0x37F));
         let initial = RegFile::initial(classes);
-        // SAFETY: as above.
+        // SAFETY: C31: the initial file of the detected classes. C33: does nothing.
         unsafe { run_between(&initial, nothing, std::ptr::null_mut(), &mut dump) };
         assert_eq!(initial.first_difference(&dump), None);
     }
@@ -258,7 +258,7 @@ mod tests {
         // SAFETY: C31: the detected classes. C33: integers only around the assembly.
         unsafe { run_between(&load, preserving, addr_of_mut!(inner).cast(), &mut dump) };
         assert_eq!(load.first_difference(&dump), None);
-        // SAFETY: as above; without the preserving call the same thunk shows.
+        // SAFETY: C31: the detected classes. C33: integers only; without the preserving call the same thunk shows.
         unsafe { run_between(&load, scribble, addr_of_mut!(inner.other).cast(), &mut dump) };
         assert_eq!(inner.other.first_difference(&dump), None);
     }

@@ -74,7 +74,7 @@ unsafe extern "C" fn idle(argument: *mut c_void) {
     // SAFETY: C10: `run_between` has nothing of its own in the registers.
     idle.awake = unsafe { idle.plan.keeps_awake() };
     if idle.awake {
-        // SAFETY: as above; `keeps_awake` has just answered, and no code needs them.
+        // SAFETY: C10: `run_between` needs no register; `keeps_awake` has just answered.
         unsafe { idle.plan.release() };
     }
 }

@@ -90,8 +90,9 @@ pub fn refuses(bytes: &[u8], by_xrstor: bool) -> bool {
     // SAFETY: the child does only what is safe after fork: a few system calls, and the instruction.
     match unsafe { libc::fork() } {
         0 => {
-            // SAFETY: as above; without the default handlers another could let it live. XRSTOR is there where
-            // the caller has an image for it. No code looks at what the registers hold afterwards.
+            // SAFETY: `signal` is safe after fork; without the default handlers another could let the child live.
+            // XRSTOR is there where the caller has an image for it. No code looks at what the registers hold
+            // afterwards.
             unsafe {
                 for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL] {
                     libc::signal(signal, libc::SIG_DFL);

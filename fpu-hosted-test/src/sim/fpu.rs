@@ -415,7 +415,7 @@ unsafe impl RawFpu for SimFpu {
 }
 
 // SAFETY: B8: the views read words of the area, and nothing is written. B9, B10: all words of all components
-// are compared, an absent one as its initial value. With a `Flaw` one of them is broken, as above.
+// are compared, an absent one as its initial value. A `Flaw` breaks one of them on purpose.
 unsafe impl CompareFpu for SimFpu {
     unsafe fn same_state(&self, one: NonNull<u8>, other: NonNull<u8>) -> Result<(), Difference> {
         self.line.step();
@@ -444,7 +444,7 @@ unsafe impl CompareFpu for SimFpu {
 }
 
 // SAFETY: B11: reads a cell; what is not in use is initial. B12: the components that keep the core awake, and all of
-// each. With a `Flaw` one of them is broken, as above.
+// each. A `Flaw` breaks one of them on purpose.
 unsafe impl IdleFpu for SimFpu {
     unsafe fn keeps_awake(&self) -> bool {
         self.line.step();

@@ -121,7 +121,7 @@ impl Harness for SimHarness {
         // SAFETY: C10: simulated registers.
         let awake = unsafe { self.fpu.keeps_awake() };
         if awake {
-            // SAFETY: C10: as above; `keeps_awake` has just answered, and no code needs them.
+            // SAFETY: C10: simulated registers, which no code needs; `keeps_awake` has just answered.
             unsafe { self.fpu.release() };
         }
         Some((awake, self.fpu.registers()))

@@ -33,7 +33,7 @@ impl Memory {
 
 /// Steps on areas that are all [`Memory`]: what the last restore answered, and the registers after.
 pub fn attempt(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> Outcome<Seen> {
-    // SAFETY: C9: see above.
+    // SAFETY: C9: each step names a `Memory`: aligned, long enough, ours.
     unsafe { h.run(steps) }
 }
 /// The same for steps that succeed.

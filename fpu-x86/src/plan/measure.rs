@@ -232,7 +232,8 @@ impl Plan {
             let found = unsafe { self.measure_all(memory) };
             // All initial again, and after an error too: a component that is then left out must not keep the
             // pattern, which no later restore would take away. XSTATE_BV is 0, so the layout does not matter.
-            // SAFETY: as above.
+            // SAFETY: undisturbed (C26), registers not needed (C2), components on (C6) of this function; XSTATE_BV is
+            // 0.
             let initial = unsafe { self.measure_with(Components::empty(), memory) };
             found.and(initial)
         })
@@ -252,7 +253,7 @@ impl Plan {
             // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), components on (C6) of the caller.
             unsafe { self.measure_with(with, memory) }?;
         }
-        // SAFETY: as above.
+        // SAFETY: undisturbed (C26), registers not needed (C2), components on (C6) of the caller.
         unsafe { self.measure_with(tried, memory) }
     }
 

@@ -365,14 +365,14 @@ impl Plan {
             before.xfd = unsafe { read_msr(ControlRegister::Xfd, IA32_XFD) }?;
             // SAFETY: N4: undisturbed in ring 0 (C1). N5: bits stay (C5).
             refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD, xfd) })?;
-            // SAFETY: as above.
+            // SAFETY: N4: undisturbed in ring 0 (C1). N5: 0 is legal, and bits stay (C5).
             refused(ControlRegister::Xfd, unsafe { insn::wrmsr(IA32_XFD_ERR, 0) })?;
         }
         // Before a restore, which a component that XCR0 did not keep would fault.
         // SAFETY: undisturbed in ring 0 (C1).
         let state = unsafe { ControlState::read_given(self) };
         state.verify(self).map_err(EnableError::Verify)?;
-        // SAFETY: registers not needed (C2), and all components of the plan are on.
+        // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), and all components of the plan are on.
         unsafe { self.load_initial_registers() }?;
         // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2). C6: just verified.
         unsafe { self.measure() }.map_err(EnableError::Measured)?;
@@ -383,7 +383,7 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// Registers not needed (C2), on a CPU where all of the plan's components are on.
+    /// Undisturbed in ring 0 (C1) and registers not needed (C2), on a CPU where all of the plan's components are on.
     unsafe fn load_initial_registers(&self) -> Result<(), EnableError> {
         /// The legacy area and the header: of absent components a restore reads nothing else.
         #[repr(C, align(64))]
@@ -401,11 +401,13 @@ impl Plan {
             }
         }
         let answer = match self.save_instruction() {
-            // SAFETY: N1: a local of at least 512 bytes, aligned. N2: registers not needed (C2). So for all three.
+            // SAFETY: N1: a local of at least 512 bytes, aligned. N2: registers not needed (C2).
             SaveInstruction::Fxsave => unsafe { insn::fxrstor(area) },
-            // SAFETY: as above, in ring 0 (C1); XSTATE_BV is 0, so nothing behind the header is read.
+            // SAFETY: N1: the plan's components are on, undisturbed in ring 0 (C1); XSTATE_BV is 0, so nothing behind
+            // the header is read. N2: registers not needed (C2).
             SaveInstruction::Xsaves => unsafe { insn::xrstors(area, self.mask) },
-            // SAFETY: as above.
+            // SAFETY: N1: the plan's components are on; XSTATE_BV is 0, so nothing behind the header is read. N2:
+            // registers not needed (C2).
             _ => unsafe { insn::xrstor(area, self.mask) },
         };
         // SAFETY: N2: registers not needed (C2).

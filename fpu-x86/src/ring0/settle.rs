@@ -83,7 +83,7 @@ impl Plan {
             let Err(why) = (unsafe { self.enable_given(cpu) }) else { return Ok(()) };
             // SAFETY: undisturbed in ring 0 (C1), for both; what `enable_given` has changed is as before.
             let xcr0 = |plan: &Self| unsafe { plan.accepted_by_xcr0() };
-            // SAFETY: as above.
+            // SAFETY: undisturbed in ring 0 (C1); what `enable_given` has changed is as before.
             let xss = |plan: &Self| unsafe { plan.accepted_by_xss() };
             self.shrink(why, xcr0, xss)?;
         }

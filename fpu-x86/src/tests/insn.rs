@@ -163,7 +163,7 @@ fn in_use_is_what_this_cpu_says() {
     assert_ne!(in_use & Components::AVX.bits(), 0, "{in_use:#x}: a YMM register was written");
     // As if the plan had tiles: no test has permission to use tiles, and a CPU may call initial tiles in use.
     let with = tiles().plan().unwrap();
-    // SAFETY: C10: it only asks. N3, N8: as above.
+    // SAFETY: C10: it only asks. N3, N8: AVX was in use just now, by XGETBV's own word.
     let (kept, said) = unsafe { (with.keeps_awake(), xgetbv1()) };
     assert_eq!(kept, said & Components::AMX.bits() != 0, "{said:#x}");
 }

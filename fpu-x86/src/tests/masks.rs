@@ -98,7 +98,7 @@ fn every_instruction_gets_both_halves_of_the_mask() {
         }
         for restore in [xrstor, xrstors] {
             let mut answer = 0;
-            // SAFETY: as above.
+            // SAFETY: N1 (instruction and area) does not hold: the instruction faults.
             let seen = faults(|| answer = unsafe { restore(odd, mask) });
             assert_eq!((seen, vector_of(answer)), ((1, mask), 13), "a restore of {mask:#x}");
         }
@@ -114,7 +114,7 @@ fn every_instruction_gets_both_halves_of_the_mask() {
         }
         for round in &ROUNDS[1..] {
             let mut answer = (0, 0);
-            // SAFETY: as above.
+            // SAFETY: N1 (instruction and area) does not hold: the restore faults, and nothing is saved.
             let seen = faults(|| answer = unsafe { round(odd, odd, mask) });
             assert_eq!((seen, answer.1), ((1, mask), 0), "the restore of a round of {mask:#x}");
             // Without PKRU, which is not the test's.
