@@ -182,7 +182,7 @@ unsafe impl Send for RawArea {}
 // on them.
 unsafe impl Sync for RawArea {}
 
-// SAFETY: K17 (steady area) and K18 (private area) are own bytes (K19), promised at construction.
+// SAFETY: K17, K18: own bytes (K19), promised at construction.
 unsafe impl SaveArea for RawArea {
     fn base(&self) -> NonNull<u8> {
         self.base

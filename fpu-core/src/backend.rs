@@ -114,7 +114,7 @@ pub unsafe trait RawFpu {
     ///
     /// # Safety
     ///
-    /// * **C9** as for [`write_initial`](Self::write_initial), and what is in the area was written by
+    /// * Valid area (C9) as for [`write_initial`](Self::write_initial), and what is in the area was written by
     ///   this backend.
     /// * **C10** the caller may run on this CPU's registers: the caller is pinned, and the code
     ///   around the call keeps nothing of its own in the registers.

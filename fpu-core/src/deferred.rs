@@ -85,7 +85,7 @@ pub struct SaveSteps {
 /// # let (mut cpu, task) = cpu_and_task();
 /// let plan = task.plan_user(&mut cpu)?;
 /// assert!(!plan.steps().restore_from.is_null()); // its first time here
-/// // SAFETY: the plan is alive; C12, C14: the assembly did all of it.
+/// // SAFETY: the plan is alive; C12, C13, C14: the assembly did all of it.
 /// unsafe {
 ///     // load, `mov [word], live`, user mode, save, `mov [word], saved`
 ///     sim_round_trip(plan.steps(), 7).expect("a good image");
@@ -231,7 +231,7 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive; C12: restored just now, and nothing has changed the registers.
+    /// // SAFETY: the plan is alive; C12, C13: restored just now, and nothing has changed the registers.
     /// let ready = unsafe {
     ///     sim_restore(plan.steps()).expect("a good image"); // assembly
     ///     plan.restored()
@@ -241,7 +241,8 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: K5: the word of the context that the plan borrows; stores go through the atomic type.
+        // SAFETY: the word of the context that the plan borrows, so it is alive; stores go through the atomic type.
+        // What the word says now is restore done (C12) and registers unchanged (C13), by the caller.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.mark_live(Stamp::from_bits(self.steps.live));
         self.tell_loaded();
@@ -261,7 +262,7 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive; C12, C14: the assembly did all of it.
+    /// // SAFETY: the plan is alive; C12, C13, C14: the assembly did all of it.
     /// unsafe {
     ///     sim_round_trip(plan.steps(), 7).expect("a good image"); // assembly
     ///     plan.round_trip_done();
@@ -335,7 +336,8 @@ impl<C: Exclusive> OutPlan<'_, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: K5: the word of the context that the plan borrows; stores go through the atomic type.
+        // SAFETY: the word of the context that the plan borrows, so it is alive; stores go through the atomic type.
+        // What the word says now is save done (C15), by the caller.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.publish(Word::from_bits(self.steps.saved));
         for kind in [EventKind::Saved, EventKind::Unloaded] {

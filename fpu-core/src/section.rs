@@ -155,7 +155,7 @@ pub trait KernelFpu: Pinned {
             persistent.tell(closed.cpu(), EventKind::Skipped);
         } else {
             closed.end_claims();
-            // SAFETY: C19: enabled here (K4), and it is used by this CPU now (K5). C20: this CPU is closed. C22: the
+            // SAFETY: C19: one backend (K1), and it is used by this CPU now (K5). C20: this CPU is closed. C22: the
             // current task is saved, and the stamp with which the CPU will reopen is no context's.
             unsafe { steps::load(persistent, closed.cpu(), closed.stamp()) }?;
         }
@@ -190,7 +190,7 @@ fn begin<'c, C: SoftFloat>(
     let word = task.word.load();
     match closed.place(word) {
         Place::Registers => {
-            // SAFETY: C19: enabled here (K4), current here (K5). C20: this CPU has been closed since its word was read.
+            // SAFETY: C19: one backend (K1), current here (K5). C20: this CPU has been closed since its word was read.
             // C21: compared just now.
             unsafe { steps::save(task, closed.cpu(), word.saved()) };
             task.tell(closed.cpu(), EventKind::Unloaded);

@@ -199,7 +199,7 @@ impl<B: RawFpu> StoppedImageMut<'_, B> {
     /// ```
     #[must_use]
     pub fn image_mut(&mut self) -> B::ImageMut<'_> {
-        // SAFETY: as in `image`, and the handle is borrowed exclusively.
+        // SAFETY: C9, C11: as in `image`, and the handle is borrowed exclusively.
         unsafe { self.0.backend.image_mut(self.0.task.area) }
     }
 }

@@ -30,7 +30,7 @@ fn plan(facts: CpuidInfo, rung: SaveInstruction) -> Result<Plan, PlanError> {
 
 fn measured(plan: &Plan) -> Result<(), Measured> {
     serve_fixups();
-    // SAFETY: C1, C2: no code looks at the registers meanwhile. C6: ring 3; tiles are not tried.
+    // SAFETY: C26, C2: no code looks at the registers meanwhile. C6: ring 3; tiles are not tried.
     unsafe { plan.measure() }
 }
 

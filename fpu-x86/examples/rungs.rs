@@ -242,7 +242,7 @@ fn main() -> Result<(), fpu_x86::PlanError> {
     let mut figures = Figures(Vec::with_capacity(ROWS));
     for _ in 0..ROWS {
         let from = count();
-        // SAFETY: C1, C2: nothing here holds anything in the registers that it loads. C6: ring 3.
+        // SAFETY: C26, C2: nothing here holds anything in the registers that it loads. C6: ring 3.
         let found = unsafe { black_box(&plan).measure() };
         figures.0.push(count() - from);
         assert_eq!(found, Ok(()));

@@ -26,12 +26,11 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
 
 // SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
 // whose places `Layout` computed, `validate::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0
-// except PKRU (switched apart) and what C23 (rest stays initial) excludes; for ring 0 it is XCR0 | IA32_XSS as
-// `enable_on_this_cpu` sets them, which K4 (enabled here) of the kernel ("same components enabled") requires to have
-// been done; FXSAVE is taken only if that is x87 and SSE; no save changes a register. A plan of given facts is for the
-// machine of those facts, by the same K4 (enabled here). B3: XRSTOR and FXRSTOR set
-// every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8). B4: the
-// only instruction that can fault on an image returns its vector through `fixup`, which the
+// except PKRU (switched apart) and what stays initial (C23); for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
+// sets them, which the kernel promises to have called (K4); FXSAVE is taken only if that is x87 and SSE; no save
+// changes a register. A plan of given facts is for the machine of those facts, which the kernel promises too (K4). B3:
+// XRSTOR and FXRSTOR set every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8). B4:
+// the only instruction that can fault on an image returns its vector through `fixup`, which the
 // embedder serves (the crate documentation makes that a condition of use); it does not write
 // memory. B5: saves write what the CPU itself made; `write_initial` writes a header with no
 // reserved bit, and MXCSR 0x1F80; the setters of `ImageMut` are proven one by one there. B6: no

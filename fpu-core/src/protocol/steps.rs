@@ -161,7 +161,7 @@ pub(crate) fn due_on_switch<W: CpuWords>(
 ///
 /// # Safety
 ///
-/// * **C19** the context was made with this CPU's backend (K4), so its area is large enough, and only this CPU uses
+/// * **C19** the context was made with this CPU's backend (K1), so its area is large enough, and only this CPU uses
 ///   it now (K5).
 /// * **C20** nothing but the task has changed the registers since its word was compared with this CPU's: the
 ///   CPU is closed, or interrupts are off (K8); it is pinned (K2), and kernel code leaves them alone (K9).

@@ -88,8 +88,8 @@ impl<'s, C: Pinned, S: State> Session<'s, C, S> {
     where
         S: Unclaimed,
     {
-        // SAFETY: C9: checked in `new`. no other writer (C11) and no readers: this CPU is closed, and the session is
-        // borrowed exclusively.
+        // SAFETY: C9: checked in `new`. C11: this CPU is closed, and the session is borrowed exclusively: no other
+        // code writes or reads.
         unsafe { self.closed.cpu().backend().image_mut(self.task.area) }
     }
 

@@ -215,8 +215,8 @@ impl ImageMut<'_> {
     ///
     /// # Safety
     ///
-    /// * **C24** whenever this image is restored, IA32_XFD lets tiles be loaded: the task has been given
-    ///   permission to use them, and the kernel has its IA32_XFD in force before the restore.
+    /// Tiles allowed (C24), as for [`ForeignImage::validate_with_tiles`](crate::ForeignImage::validate_with_tiles),
+    /// whenever this image is restored.
     ///
     /// # Errors
     ///

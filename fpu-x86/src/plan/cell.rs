@@ -49,7 +49,8 @@ const SET: u8 = 2;
 /// struct IrqsOff(PhantomData<*mut ()>);
 /// # static CPU: CpuFpu = CpuFpu::new();
 /// # fn this_cpu_fpu() -> &'static CpuFpu { &CPU }
-/// // SAFETY: K2, K3: as the type says. K4: the one plan. K5: under the scheduler's lock. K6: NMIs have another type.
+/// // SAFETY: K2, K3: as the type says. K4: `bring_up_boot_cpu` came first. K5: under the scheduler's lock. K6: NMIs
+/// // have another type.
 /// unsafe impl Pinned for IrqsOff {
 ///     type Backend = Plan;
 ///     type Words = CpuFpu;

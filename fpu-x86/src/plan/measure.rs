@@ -210,7 +210,7 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// * **C1** nothing moves the caller to another CPU or interrupts it until the call has returned; in ring 3,
+    /// * **C26** nothing moves the caller to another CPU or interrupts it until the call has returned; in ring 3,
     ///   no code that would notice what the registers hold.
     /// * **C2** no code needs what this CPU's registers hold.
     /// * **C6** XCR0, and for a plan for ring 0 IA32_XSS, hold what the plan says; IA32_XFD disables none of its
@@ -218,7 +218,7 @@ impl Plan {
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
-    /// // SAFETY: C23, C6: no permission to use tiles was asked for. C1, C2: no code holds vector registers here.
+    /// // SAFETY: C23, C6: no permission to use tiles was asked for. C26, C2: no code holds vector registers here.
     /// let plan = unsafe { Plan::detect_user_without(Components::AMX) }?;
     /// assert_eq!(unsafe { plan.measure() }, Ok(()));
     /// # Ok::<(), fpu_x86::PlanError>(())
@@ -228,7 +228,7 @@ impl Plan {
             return Err(Measured::TooLarge { component });
         }
         SHARED.with(|memory| {
-            // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), components on (C6) of this function.
+            // SAFETY: undisturbed (C26), registers not needed (C2), components on (C6) of this function.
             let found = unsafe { self.measure_all(memory) };
             // All initial again, and after an error too: a component that is then left out must not keep the
             // pattern, which no later restore would take away. XSTATE_BV is 0, so the layout does not matter.
@@ -250,7 +250,7 @@ impl Plan {
             // The CPU may take tiles without a configuration for initial.
             let with =
                 if one(number) == Components::TILEDATA { Components::AMX } else { one(number) };
-            // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), components on (C6) of the caller.
+            // SAFETY: undisturbed (C26), registers not needed (C2), components on (C6) of the caller.
             unsafe { self.measure_with(with, memory) }?;
         }
         // SAFETY: undisturbed (C26), registers not needed (C2), components on (C6) of the caller.

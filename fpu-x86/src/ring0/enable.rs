@@ -248,11 +248,10 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// * **C1** as for [`enable_legacy_on_this_cpu`]; in other rings it is refused.
-    /// * **C2** no code needs what this CPU's registers hold, and the CPU claims no context: its word is
-    ///   not open.
+    /// * Undisturbed in ring 0 (C1) as for [`enable_legacy_on_this_cpu`]; in other rings it is refused.
+    /// * Registers not needed (C2) as for [`measure`](Self::measure), and the CPU claims no context: its word is not open.
     /// * **C3** all CPUs of the system use this plan; no area of another one is ever loaded on them.
-    /// * **C4** as for [`enable_legacy_on_this_cpu`].
+    /// * Handlers (C4) as for [`enable_legacy_on_this_cpu`].
     /// * **C5** until the CPU goes offline, nothing else changes those bits of CR0 and CR4, or XCR0,
     ///   IA32_XSS and IA32_XFD; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
     ///   FXSAVE and FXRSTOR in ring 0).
@@ -374,7 +373,7 @@ impl Plan {
         state.verify(self).map_err(EnableError::Verify)?;
         // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2), and all components of the plan are on.
         unsafe { self.load_initial_registers() }?;
-        // SAFETY: undisturbed in ring 0 (C1), registers not needed (C2). C6: just verified.
+        // SAFETY: C26: undisturbed in ring 0 (C1). Registers not needed (C2). C6: just verified.
         unsafe { self.measure() }.map_err(EnableError::Measured)?;
         Ok(state)
     }

@@ -21,7 +21,7 @@ fn plans() -> Vec<Plan> {
 }
 
 fn measured(plan: &Plan) -> Result<(), Measured> {
-    // SAFETY: C1, C2: the registers hold nothing across the call, by its clobbers. C6: ring 3.
+    // SAFETY: C26, C2: the registers hold nothing across the call, by its clobbers. C6: ring 3.
     unsafe { plan.measure() }
 }
 

@@ -219,7 +219,7 @@ pub const RAW: Model = Model {
                     match unsafe { raw::switch_return(word, words) } {
                         raw::MARKED => cover("marked"),
                         raw::RESTORE => {
-                            // SAFETY: C9: the task's own area. C10: as live words (C16).
+                            // SAFETY: C9: the task's own area. C10: this thread is the CPU.
                             let restored = unsafe { cpu.registers.restore(area) };
                             assert_eq!(restored, Ok(()));
                             // SAFETY: C17: restored just now.
@@ -257,7 +257,7 @@ pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
     };
     // SAFETY: C16: the task runs here and this thread is the CPU. C17, C18: obeyed below.
     assert_eq!(unsafe { raw::switch_out(word, words) }, raw::SAVE);
-    // SAFETY: C9: the task's own area. C10: as live words (C16).
+    // SAFETY: C9: the task's own area. C10: this thread is the CPU.
     unsafe { cpu.registers.save(area) };
     // SAFETY: C17: saved just now.
     unsafe { raw::saved(word) };
