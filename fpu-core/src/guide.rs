@@ -2,6 +2,9 @@
 // The walk quotes parts of functions.
 #![allow(rustdoc::invalid_rust_codeblocks)]
 
+/// What kernels, backends and callers promise: each duty of unsafe code once.
+#[doc = include_str!("../docs/duties.md")]
+pub mod duties {}
 /// The words, in one sense each.
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}

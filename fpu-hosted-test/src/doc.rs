@@ -201,9 +201,9 @@ pub unsafe fn sim_switch(steps: &SwitchSteps) -> Result<(), RestoreFault> {
         unsafe { steps.save_word.write_volatile(steps.saved) };
     }
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: C9, C10: likewise.
+        // SAFETY: C9: the next context's area, and it is alive (C39). C10: simulated registers.
         unsafe { this_cpu().fpu().restore(area) }?;
-        // SAFETY: likewise.
+        // SAFETY: the next context's word (C39).
         unsafe { steps.restore_word.write_volatile(steps.live) };
     }
     Ok(())

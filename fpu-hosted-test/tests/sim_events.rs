@@ -96,7 +96,7 @@ fn by_switch(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
     }
     let mut restored = Ok(());
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: C9, C10: likewise.
+        // SAFETY: C9: the next context's area. C10: simulated registers.
         restored = unsafe { cpu.fpu().restore(area) };
         if restored.is_ok() {
             commit(steps.restore_word, steps.live);

@@ -65,7 +65,7 @@ unsafe fn execute(fpu: &Backend, steps: &SwitchSteps) -> Result<(), RestoreFault
         fpu.scribble(0xD1E);
     }
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: C9, C10: likewise.
+        // SAFETY: C9: the next context's area (C39). C10: simulated registers.
         unsafe { fpu.restore(area) }?;
         commit(steps.restore_word, steps.live);
     }

@@ -184,7 +184,7 @@ impl Kernel {
         let stack = unsafe { &mut *task.stack.get() };
         let kernel = std::ptr::from_ref(self) as usize;
         task.pointer.set(begin(stack, task.frame.get(), body, kernel, which));
-        // SAFETY: likewise, so no switch uses its frame.
+        // SAFETY: no switch uses the frame of a task that is new or has ended.
         unsafe { (*task.frame.get()).seen = task.seen.get() };
     }
 
@@ -213,7 +213,7 @@ impl Kernel {
             true => done.yields += u64::from(prev == next),
             false => done.switches += 1,
         });
-        // SAFETY: C30: just filled in.
+        // SAFETY: C41: just filled in.
         unsafe { switch(frame) };
         self.arrived(me);
     }
@@ -251,7 +251,7 @@ impl Kernel {
         (frame.load, frame.steps) = (std::ptr::null(), NO_STEPS);
         (frame.from, frame.to) = (self.stack(me).1, self.stack(None).1);
         loop {
-            // SAFETY: C30: nothing is saved or loaded.
+            // SAFETY: C41: nothing is saved or loaded.
             unsafe { switch(frame) };
         }
     }

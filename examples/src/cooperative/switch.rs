@@ -167,8 +167,8 @@ extern "C" {
     ///
     /// # Safety
     ///
-    /// * **C30** the frame is as its fields say, and stays where it is until this returns; its steps were planned for the
-    ///   two whose stacks are switched, and nothing has been called in between (C39, C40).
+    /// * **C41** the frame is as its fields say, and stays where it is until this returns; its steps were planned for
+    ///   the two whose stacks are switched, and nothing has been called in between (C39, C40).
     #[link_name = "fpu_cooperative_switch"]
     pub fn switch(frame: *mut Frame);
 

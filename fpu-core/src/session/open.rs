@@ -334,7 +334,7 @@ impl<'s, C: Pinned> ReadSession<'s, C> {
         };
         // Before the child's memory changes: some CPU's registers may hold its earlier state.
         child.word.mark_nowhere();
-        // SAFETY: valid area (C9) for both: each was checked against this backend (K4) in `new`; `child` is
+        // SAFETY: valid area (C9) for both: each was checked against this backend (K1) in `new`; `child` is
         // borrowed exclusively and is another value, so they do not overlap (K18).
         unsafe { self.cpu().backend().copy_for_child(task.area, child.base()) };
     }

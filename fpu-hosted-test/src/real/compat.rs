@@ -187,7 +187,7 @@ impl Compat {
     fn works(&mut self) -> bool {
         // SAFETY: the child does only what is safe after fork.
         match unsafe { libc::fork() } {
-            // SAFETY: as above.
+            // SAFETY: `signal`, `setrlimit` and `_exit` are safe after fork; of integers, the code changes what it may.
             0 => unsafe {
                 for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGSYS] {
                     libc::signal(signal, libc::SIG_DFL);

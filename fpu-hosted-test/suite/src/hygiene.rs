@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    imports,
+    duties, imports,
     run::{Cmd, Outcome, Suite},
 };
 
@@ -59,6 +59,7 @@ pub fn check(suite: &Suite) -> Outcome {
     }
     wrong.extend(quotes(suite));
     wrong.extend(links(suite, &files));
+    wrong.extend(duties::check(suite, &files));
     wrong.extend(imports::check(&suite.root));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }

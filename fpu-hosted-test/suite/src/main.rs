@@ -9,6 +9,7 @@ mod api;
 mod boot;
 mod cpus;
 mod crash;
+mod duties;
 mod habits;
 mod hygiene;
 mod imports;

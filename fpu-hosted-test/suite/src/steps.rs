@@ -27,7 +27,7 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     };
     add(
         "hygiene",
-        "sizes of files, leftovers, names at the top, who imports whom",
+        "sizes of files, leftovers, names at the top, who imports whom, duties",
         false,
         Box::new(hygiene::check),
     );

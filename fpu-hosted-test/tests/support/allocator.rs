@@ -51,7 +51,7 @@ unsafe impl GlobalAlloc for Counting {
     }
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         count(layout, -1);
-        // SAFETY: as above.
+        // SAFETY: the caller's promise is the system allocator's.
         unsafe { System.dealloc(memory, layout) }
     }
 }

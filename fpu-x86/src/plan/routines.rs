@@ -22,7 +22,8 @@ impl Plan {
     /// let routines = plan.routines();
     /// // SAFETY: N1: this CPU's plan, memory of our own, large enough and aligned.
     /// unsafe { (routines.save)(area.0.as_mut_ptr(), plan.plan_word()) };
-    /// // SAFETY: N1: as above. N2: the registers are what they were a moment ago.
+    /// // SAFETY: N1: the area that was just written, by the same plan. N2: the registers are what they were a moment
+    /// // ago.
     /// let fault = unsafe { (routines.restore)(area.0.as_ptr(), plan.plan_word()) };
     /// assert_eq!(fault, 0);
     /// # }

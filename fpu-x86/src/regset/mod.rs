@@ -81,8 +81,8 @@ impl<'p> UserFormat<'p> {
     ///
     /// # Safety
     ///
-    /// * **C24** whenever an image into which tiles are put is restored, IA32_XFD lets them be loaded: the task has been
-    ///   given permission to use them, and the kernel has its IA32_XFD in force before the restore.
+    /// Tiles allowed (C24), as for [`ForeignImage::validate_with_tiles`](crate::ForeignImage::validate_with_tiles),
+    /// whenever an image into which tiles are put is restored.
     #[must_use]
     pub unsafe fn with_tiles(self) -> Self {
         Self { tiles: true, ..self }

@@ -32,7 +32,7 @@ impl Machine {
         }
         let mut restored = Ok(());
         if !steps.restore_from.is_null() {
-            // SAFETY: C9, C10: likewise.
+            // SAFETY: C9: the area of the context that is next. C10: symbols.
             restored = unsafe { registers.restore(area(steps.restore_from.cast_mut())) };
             if restored.is_ok() {
                 commit(steps.restore_word, steps.live);

@@ -191,7 +191,7 @@ fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     }
     if let (Some(area), Some(next)) = (NonNull::new(steps.restore_from.cast_mut()), next) {
         if !forgets(Embedder::SwitchForgetsRestore) {
-            // SAFETY: C9, C10: likewise.
+            // SAFETY: C9: the area of the task that is next, which is alive (C39). C10: this thread is the CPU.
             assert_eq!(unsafe { cpu.registers.restore(area) }, Ok(()));
         }
         // SAFETY: C16: the task is taken. C17: restored just now.
