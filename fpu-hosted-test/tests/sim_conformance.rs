@@ -91,3 +91,12 @@ fn the_layout_lies_inside_the_area_and_does_not_overlap() {
     assert!(parts.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{parts:?}");
     assert!(parts.iter().all(|part| part.1 <= AREA_LEN), "{parts:?}");
 }
+
+/// A safe call through a flawed backend could write outside an area, so no context gets one.
+#[test]
+#[should_panic(expected = "a context would have a flawed backend")]
+fn a_flawed_backend_makes_no_context() {
+    use fpu_hosted_test::conformance::Harness;
+    let harness = SimHarness::with_flaw(Flaw::WritesBefore);
+    let _ = harness.fpu().the_backend();
+}

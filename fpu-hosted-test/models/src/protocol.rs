@@ -77,6 +77,15 @@ protocol! {
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),
         "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
+    SectionEndsLate, "the order: the CPU is open again before a section has ended" => [SCENARIO], "I5", "the end of a section is told late", At(1),
+        "section.rs":
+         "unsafe { self.closed.cpu().backend().section_end(self.units) };" =>
+         "let words = self.closed.cpu().words();
+         unsafe { crate::witness::CpuWords::set_resident(words, self.closed.stamp().bits()) };
+         unsafe { crate::witness::CpuWords::set_gate(words, gate::OPEN) };
+         unsafe { self.closed.cpu().backend().section_end(self.units) };";
+    SectionForgetsEnd, "the end of a section" => [SCENARIO], "I5", "the end of a section is not told", At(1),
+        "section.rs": "unsafe { self.closed.cpu().backend().section_end(self.units) };" => "";
     SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
         "section.rs":
          "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>

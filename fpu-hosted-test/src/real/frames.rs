@@ -4,7 +4,7 @@ use fpu_core::RawFpu;
 use fpu_x86::{Components, Plan};
 
 use super::{foreign::Memory, random_image, registers_of, Classes};
-use crate::Random;
+use crate::random::Random;
 
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;

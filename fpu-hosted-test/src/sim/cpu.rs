@@ -164,9 +164,14 @@ impl SimCpu {
 
 impl SimFpu {
     /// Itself, as what contexts are made with.
+    ///
+    /// # Panics
+    ///
+    /// If it has a [`Flaw`](super::Flaw): no context may have such a backend.
     #[must_use]
     pub fn the_backend(&self) -> &TheBackend<Self> {
-        // SAFETY: K1: the layout is the same constants for every value, unless a `Flaw` breaks B1 (fixed layout).
+        assert!(self.flaw().is_none(), "a context would have a flawed backend");
+        // SAFETY: K1: the layout is the same constants for every value, as this one has no flaw.
         unsafe { TheBackend::from_ref(self) }
     }
     /// The units of a section of which the backend was told one end only: its beginning while it is open.

@@ -3,8 +3,8 @@
 /// One thing that a broken simulated backend does wrong.
 ///
 /// ```
-/// use fpu_hosted_test::sim::{Flaw, SimFpu};
-/// assert_eq!(SimFpu::with_flaw(Flaw::SaveClobbers).flaw(), Some(Flaw::SaveClobbers));
+/// use fpu_hosted_test::{conformance::Harness, sim::{Flaw, SimHarness}};
+/// assert_eq!(SimHarness::with_flaw(Flaw::SaveClobbers).fpu().flaw(), Some(Flaw::SaveClobbers));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {

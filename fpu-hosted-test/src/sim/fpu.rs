@@ -69,9 +69,9 @@ impl SimFpu {
             line: Rc::default(),
         }
     }
-    /// A backend that does one thing wrong.
-    #[must_use]
-    pub fn with_flaw(flaw: Flaw) -> Self {
+    /// A backend that does one thing wrong. Only [`SimHarness`](super::SimHarness) has one: with some flaws a safe
+    /// call would write outside an area.
+    pub(super) fn with_flaw(flaw: Flaw) -> Self {
         Self { flaw: Some(flaw), ..Self::new() }
     }
     /// What it does wrong.

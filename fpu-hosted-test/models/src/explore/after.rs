@@ -68,6 +68,9 @@ impl Machine {
     /// Complains if the operation did not come to what it must.
     pub(super) fn check_after(&self, step: Move, before: &State, done: Result<(), Error>) {
         let after = self.state();
+        if self.cpus.iter().any(|cpu| cpu.registers.section.take().is_some()) {
+            self.line.report(|| String::from("the end of a section is not told"));
+        }
         if !self.forgot.get() {
             for (c, (was, is)) in before.cpus.iter().zip(&after.cpus).enumerate() {
                 self.check_gate(step, c, was, is, done);

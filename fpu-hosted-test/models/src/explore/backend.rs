@@ -43,6 +43,8 @@ pub(super) struct Symbolic {
     /// Counts changes, so that a save or restore sees one that comes in between.
     changes: Cell<u32>,
     pub(super) fails: Cell<bool>,
+    /// With what a section began that has not ended.
+    pub(super) section: Cell<Option<KernelUnits>>,
     /// Saves and restores of the operation.
     pub(super) saves: Cell<u16>,
     pub(super) restores: Cell<u16>,
@@ -62,6 +64,7 @@ impl Symbolic {
             unmodified: Cell::new(0),
             changes: cell(0),
             fails: Cell::new(false),
+            section: Cell::new(None),
             saves: Cell::new(0),
             restores: Cell::new(0),
         }
@@ -177,9 +180,21 @@ unsafe impl RawFpu for Symbolic {
         self.line.step();
         Ok(())
     }
-    unsafe fn kernel_defaults(&self, _: KernelUnits) {
+    unsafe fn kernel_defaults(&self, units: KernelUnits) {
         self.line.step();
+        self.section.set(Some(units));
         self.change(DEFAULTS);
+        self.line.step();
+    }
+    unsafe fn section_end(&self, units: KernelUnits) {
+        self.line.step();
+        let cpus = self.line.machine().into_iter().flat_map(|machine| &machine.cpus);
+        let own = cpus.into_iter().find(|cpu| std::ptr::eq(&cpu.registers, self));
+        let open = own.is_some_and(|cpu| cpu.words.fpu.gate() == GATE_OPEN);
+        if open || self.section.take() != Some(units) {
+            self.line.report(|| String::from("the end of a section is told late, or of another"));
+        }
+        self.change(TORN);
         self.line.step();
     }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {

@@ -239,6 +239,11 @@ unsafe impl RawFpu for Registers {
             self.fill(KERNEL_DEFAULTS);
         }
     }
+    unsafe fn section_end(&self, _: KernelUnits) {
+        tick();
+        self.fill(KERNEL_DEFAULTS);
+        tick();
+    }
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         // SAFETY: valid area (C9) of both by the caller.
         let (from, to) = unsafe { (image_at(from), image_at(to)) };
