@@ -81,7 +81,7 @@ pub trait KernelFpu: Pinned {
         // SAFETY: S2: pinned (P1), F1, this CPU is closed; the registers are nobody's: the current task
         // is saved, and the stamp with which the CPU will reopen is no context's.
         unsafe { cpu.backend().kernel_defaults(units) };
-        Ok(Section { closed, units, not_send: PhantomData })
+        Ok(Section::new(closed, units))
     }
 
     /// Runs `code` in a section.
@@ -220,7 +220,13 @@ pub struct Section<'c, C: Pinned> {
     not_send: PhantomData<*mut ()>,
 }
 
-impl<C: Pinned> Section<'_, C> {
+impl<'c, C: Pinned> Section<'c, C> {
+    /// One that has begun.
+    #[inline(always)]
+    pub(crate) fn new(closed: Closed<'c, C>, units: KernelUnits) -> Self {
+        Self { closed, units, not_send: PhantomData }
+    }
+
     /// The witness that the section holds, for reading.
     ///
     /// ```
@@ -239,7 +245,8 @@ impl<C: Pinned> Section<'_, C> {
 
 impl<C: Pinned> Drop for Section<'_, C> {
     fn drop(&mut self) {
-        // SAFETY: S2: pinned (P1), F1, this CPU is still closed; no context is in the registers, as at the beginning.
+        // SAFETY: S2: pinned (P1), F1 (or L7), this CPU is still closed; no context is in the registers, as at the
+        // beginning.
         unsafe { self.closed.cpu().backend().section_end(self.units) };
     }
 }
