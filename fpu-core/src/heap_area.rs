@@ -75,12 +75,15 @@ unsafe impl Sync for HeapArea {}
 // SAFETY: A1: the allocation has this length and alignment, is zeroed, and stays where it is when the value is moved.
 // A2: nobody else knows its address.
 unsafe impl SaveArea for HeapArea {
+    #[inline]
     fn base(&self) -> NonNull<u8> {
         self.base
     }
+    #[inline]
     fn len(&self) -> usize {
         self.layout.size()
     }
+    #[inline]
     fn align(&self) -> usize {
         self.layout.align()
     }

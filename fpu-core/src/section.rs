@@ -1,6 +1,6 @@
 //! The kernel's own use of the registers: sections, and persistent contexts.
 
-use core::{hint::black_box, marker::PhantomData};
+use core::{fmt, hint::black_box, marker::PhantomData};
 
 use crate::{
     backend::{KernelUnits, RawFpu},
@@ -240,6 +240,12 @@ impl<'c, C: Pinned> Section<'c, C> {
     #[must_use]
     pub fn cpu(&self) -> &C {
         self.closed.cpu()
+    }
+}
+
+impl<C: Pinned> fmt::Debug for Section<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("units", &self.units).finish_non_exhaustive()
     }
 }
 

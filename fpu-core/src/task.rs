@@ -160,6 +160,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// ```
     #[doc(alias = "fpregs_state_valid")]
     #[inline]
+    #[must_use]
     pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
         let place = self.word.load().against(Stamp::of(cpu.words())).place();
         matches!(place, Place::Registers | Place::Both)
