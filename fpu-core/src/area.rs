@@ -130,7 +130,7 @@ where
     AlignTo<ALIGN>: Alignment,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Area<{N}>")
+        write!(f, "Area<{N}, {ALIGN}>")
     }
 }
 
@@ -184,12 +184,15 @@ unsafe impl Sync for RawArea {}
 
 // SAFETY: K17, K18: own bytes (K19), promised at construction.
 unsafe impl SaveArea for RawArea {
+    #[inline]
     fn base(&self) -> NonNull<u8> {
         self.base
     }
+    #[inline]
     fn len(&self) -> usize {
         self.len
     }
+    #[inline]
     fn align(&self) -> usize {
         1 << (self.base.as_ptr() as usize).trailing_zeros()
     }

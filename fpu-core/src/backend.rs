@@ -398,6 +398,7 @@ impl KernelUnits {
     /// ```
     #[doc(alias = "x87")]
     #[doc(alias = "simd")]
+    #[inline]
     #[must_use]
     pub const fn contains(self, units: Self) -> bool {
         self.0 & units.0 == units.0
@@ -406,6 +407,7 @@ impl KernelUnits {
 
 impl core::ops::BitOr for KernelUnits {
     type Output = Self;
+    #[inline]
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

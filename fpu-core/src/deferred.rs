@@ -1,5 +1,6 @@
 //! The plan form: what is due, done later, by the kernel's own assembly.
 
+mod section;
 mod switch;
 
 use core::marker::PhantomData;
@@ -18,6 +19,7 @@ use crate::{
     witness::{Exclusive, Pinned},
 };
 
+pub use section::{GuestPlan, GuestSteps, SectionPlan};
 pub use switch::SwitchSteps;
 
 /// The steps of one trip to user mode and back, for assembly. The backend's restore, if one is due, its save, and two

@@ -1,4 +1,4 @@
-//! Every way an operation can be refused. A refused operation changes nothing except what the text says.
+//! Every way an operation can be refused. A refused operation changes nothing, except as [`Error`] says.
 
 use core::fmt;
 
@@ -6,7 +6,8 @@ use crate::{backend::RestoreFault, witness::MAX_CPUS};
 
 /// Why an operation on a task's registers was refused.
 ///
-/// A call that returns one of these has changed nothing, with two exceptions. [`Error::RestoreFailed`] leaves the
+/// A call that returns one of these has changed nothing, with three exceptions. [`Error::Busy`] may come because an
+/// interrupt has forgotten a guard just before; then the CPU stays closed. [`Error::RestoreFailed`] leaves the
 /// registers undefined and unowned. [`Error::Exhausted`] from
 /// [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers) or
 /// [`fpu_resume`](crate::CpuLifecycle::fpu_resume) ends the claim all the same, because the registers' contents are gone.

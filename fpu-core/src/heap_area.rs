@@ -76,12 +76,15 @@ unsafe impl Sync for HeapArea {}
 // SAFETY: K17: the allocation has this length and alignment, is zeroed, and stays where it is when the value is moved.
 // K18: nobody else knows its address.
 unsafe impl SaveArea for HeapArea {
+    #[inline]
     fn base(&self) -> NonNull<u8> {
         self.base
     }
+    #[inline]
     fn len(&self) -> usize {
         self.layout.size()
     }
+    #[inline]
     fn align(&self) -> usize {
         self.layout.align()
     }

@@ -44,7 +44,9 @@ mod witness;
 pub use area::{Area, RawArea, SaveArea};
 pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
-pub use deferred::{OutPlan, SaveSteps, SwitchSteps, UserPlan, UserSteps};
+pub use deferred::{
+    GuestPlan, GuestSteps, OutPlan, SaveSteps, SectionPlan, SwitchSteps, UserPlan, UserSteps,
+};
 pub use error::{AreaError, Error, NewError, SwitchError};
 #[cfg(feature = "alloc")]
 pub use heap_area::HeapArea;

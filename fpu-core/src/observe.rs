@@ -71,8 +71,8 @@ pub enum EventKind {
 ///   lose counts, and nothing else.
 /// * An interrupt may come between load and store. Saves, restores and what belongs to them are told with
 ///   interrupts off or while other uses of this CPU's registers are refused, so it counts none of those.
-///   [`Invalidated`](EventKind::Invalidated) is told after the CPU has been opened again: one that an
-///   interrupt counts there may be lost.
+///   The calls of [`CpuLifecycle`](crate::CpuLifecycle) tell [`Invalidated`](EventKind::Invalidated) after they have
+///   opened the CPU again: one that an interrupt counts there may be lost.
 /// * Who reads on another CPU sees each counter as it was a moment ago, and the seven not at one moment.
 ///
 /// ```
@@ -82,6 +82,7 @@ pub enum EventKind {
 /// assert_eq!(std::thread::spawn(|| CPU0.totals().saved).join().ok(), Some(1));
 /// ```
 #[derive(Debug, Default)]
+#[repr(align(64))] // no two CPUs' counters in one cache line
 pub struct Counters {
     saved: Count,
     restored: Count,

@@ -1,6 +1,6 @@
 //! The kernel's own use of the registers: sections, and persistent contexts.
 
-use core::{hint::black_box, marker::PhantomData};
+use core::{fmt, hint::black_box, marker::PhantomData};
 
 use crate::{
     backend::{KernelUnits, RawFpu},
@@ -81,7 +81,7 @@ pub trait KernelFpu: Pinned {
         // SAFETY: C10: pinned (K2), soft-float (K9), this CPU is closed; the registers are nobody's: the current task
         // is saved, and the stamp with which the CPU will reopen is no context's.
         unsafe { cpu.backend().kernel_defaults(units) };
-        Ok(Section { closed, units, not_send: PhantomData })
+        Ok(Section::new(closed, units))
     }
 
     /// Runs `code` in a section.
@@ -221,7 +221,13 @@ pub struct Section<'c, C: Pinned> {
     not_send: PhantomData<*mut ()>,
 }
 
-impl<C: Pinned> Section<'_, C> {
+impl<'c, C: Pinned> Section<'c, C> {
+    /// One that has begun.
+    #[inline(always)]
+    pub(crate) fn new(closed: Closed<'c, C>, units: KernelUnits) -> Self {
+        Self { closed, units, not_send: PhantomData }
+    }
+
     /// The witness that the section holds, for reading.
     ///
     /// ```
@@ -238,10 +244,16 @@ impl<C: Pinned> Section<'_, C> {
     }
 }
 
+impl<C: Pinned> fmt::Debug for Section<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("units", &self.units).finish_non_exhaustive()
+    }
+}
+
 impl<C: Pinned> Drop for Section<'_, C> {
     fn drop(&mut self) {
-        // SAFETY: C10: pinned (K2), soft-float (K9), this CPU is still closed; no context is in the registers, as at
-        // the beginning.
+        // SAFETY: C10: pinned (K2), soft-float (K9) or section's save done (C42), this CPU is still closed; no context is
+        // in the registers, as at the beginning.
         unsafe { self.closed.cpu().backend().section_end(self.units) };
     }
 }

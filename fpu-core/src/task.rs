@@ -32,7 +32,7 @@ use crate::{
 /// | read or write a stopped task's state | [`stopped`](Self::stopped) |
 /// | use the FPU in the kernel | [`KernelFpu::kernel_fpu`](crate::KernelFpu::kernel_fpu) |
 /// | fork, exec, exit | [`fork_into`](Self::fork_into), [`reset`](Self::reset), drop |
-/// | do it from assembly | [`plan_user`](Self::plan_user), [`raw`](crate::raw) |
+/// | do it from assembly | [`plan_user`](Self::plan_user), [`SwitchSteps`](crate::SwitchSteps), [`raw`](crate::raw) |
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -162,6 +162,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// ```
     #[doc(alias = "fpregs_state_valid")]
     #[inline]
+    #[must_use]
     pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
         let place = self.word.load().against(Stamp::of(cpu.words())).place();
         matches!(place, Place::Registers | Place::Both)

@@ -14,8 +14,8 @@
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    observe::Totals, CpuFpu, RawFpu, RestoreFault, SaveSteps, SwitchSteps, TaskFpu, TheBackend,
-    UserSteps,
+    observe::Totals, CpuFpu, GuestSteps, RawFpu, RestoreFault, SaveSteps, SwitchSteps, TaskFpu,
+    TheBackend, UserSteps,
 };
 pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
@@ -206,6 +206,37 @@ pub unsafe fn sim_switch(steps: &SwitchSteps) -> Result<(), RestoreFault> {
         // SAFETY: the next context's word (C39).
         unsafe { steps.restore_word.write_volatile(steps.live) };
     }
+    Ok(())
+}
+/// What assembly does with a guest: the save of the current task that is due, the restore, the guest, which writes `avx0`,
+/// and its save.
+///
+/// # Errors
+///
+/// The restore was refused, and nothing after it done.
+///
+/// # Safety
+///
+/// The steps are those of a plan that is alive.
+pub unsafe fn sim_guest(steps: &GuestSteps, avx0: u64) -> Result<(), RestoreFault> {
+    let (area, word) = (steps.area, steps.word);
+    let enter = SwitchSteps {
+        save_to: steps.host_save_to,
+        save_word: steps.host_word,
+        saved: steps.host_saved,
+        restore_from: area,
+        restore_word: word,
+        live: steps.live,
+        mask: steps.mask,
+    };
+    let leave = SaveSteps { save_to: area, mask: steps.mask, word, saved: steps.saved };
+    // SAFETY: C39, C40: the plan is alive.
+    unsafe { sim_switch(&enter) }?;
+    this_cpu().fpu().set_avx0(avx0);
+    // SAFETY: the area of a plan that is alive.
+    unsafe { sim_save(&leave) };
+    // SAFETY: the plan's word.
+    unsafe { word.write_volatile(steps.saved) };
     Ok(())
 }
 

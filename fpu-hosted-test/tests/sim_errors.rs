@@ -4,8 +4,8 @@ use fpu_core::{
     session::TaskState,
     switch,
     verify::{Scratch, VerifyError},
-    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, RawArea,
-    RawFpu, RestoreFault, SaveArea, SwitchSteps, TaskFpu, MAX_CPUS,
+    Area, AreaError, CpuLifecycle, CpuWords, Error, GuestPlan, KernelFpu, KernelUnits, NewError,
+    RawArea, RawFpu, RestoreFault, SaveArea, SectionPlan, SwitchSteps, TaskFpu, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -15,7 +15,7 @@ use fpu_hosted_test::{
 type Operation = (&'static str, fn(&SimCpu, &Task) -> Result<(), Error>);
 
 /// Every operation that can be refused, each with the weakest witness it takes.
-const OPERATIONS: [Operation; 20] = [
+const OPERATIONS: [Operation; 22] = [
     ("switch_prepare", |cpu, task| task.switch_prepare(&cpu.irqs_off())),
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
     ("switch_in", |cpu, task| task.switch_in(&mut cpu.irqs_off())),
@@ -38,6 +38,16 @@ const OPERATIONS: [Operation; 20] = [
     ("section", |cpu, task| {
         let ran = cpu.preempt_off().with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ());
         ran
+    }),
+    ("section's steps", |cpu, task| {
+        let (mut cpu, told) = (cpu.preempt_off(), Some(task.context()));
+        let begun = SectionPlan::begin(&mut cpu, told, KernelUnits::ALL).map(drop);
+        begun
+    }),
+    ("guest's steps", |cpu, task| {
+        let mut cpu = cpu.preempt_off();
+        let begun = GuestPlan::begin(&mut cpu, task.context(), None).map(drop);
+        begun
     }),
     ("persistent", |cpu, task| {
         cpu.preempt_off().run_persistent(task.context(), None, || unreachable!("it was refused"))
@@ -233,6 +243,10 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     assert_eq!(cpu.nmi().run_persistent(task.context(), None, || ()), nmi);
     assert_eq!(task.open(&mut cpu.nmi()).err(), nmi.err());
     assert_eq!(task.open_saved(&mut cpu.nmi()).err(), nmi.err());
+    let told = Some(task.context());
+    let steps = SectionPlan::begin(&mut cpu.nmi(), told, KernelUnits::ALL).map(drop);
+    assert_eq!(steps, nmi);
+    assert_eq!(GuestPlan::begin(&mut cpu.nmi(), task.context(), None).map(drop), nmi);
     let mut scratch = Scratch::new(&cpu.nmi(), SimArea::new()).expect("the area fits");
     let verified = task.verify_registers(&mut cpu.nmi(), &mut scratch);
     assert_eq!(verified.err(), nmi.err().map(VerifyError::Refused));

@@ -5,7 +5,7 @@ use fpu_core::{
     session::TaskState,
     switch,
     verify::Scratch,
-    CpuLifecycle, Error, KernelFpu, KernelUnits, RawFpu, SwitchSteps,
+    CpuLifecycle, Error, GuestPlan, KernelFpu, KernelUnits, RawFpu, SectionPlan, SwitchSteps,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -105,6 +105,45 @@ fn by_switch(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
     assert_eq!(steps.done(&irqs, restored), restored.map_err(Error::RestoreFailed));
 }
 
+fn section_by_steps(cpu: &SimCpu, task: &Task) {
+    let (mut pin, told) = (cpu.preempt_off(), Some(task.context()));
+    let plan = SectionPlan::begin(&mut pin, told, KernelUnits::ALL).expect("free");
+    if let Some(steps) = plan.steps() {
+        // SAFETY: C9: the plan's area. C10: simulated registers.
+        unsafe { cpu.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
+    }
+    // SAFETY: C42: done just now.
+    drop(unsafe { plan.saved() });
+}
+/// The task is host and guest.
+fn guest_by_steps(cpu: &SimCpu, task: &Task) {
+    let mut pin = cpu.preempt_off();
+    let plan = GuestPlan::begin(&mut pin, task.context(), Some(task.context())).expect("free");
+    let steps = *plan.steps();
+    // SAFETY: C43: the word of a context that is borrowed.
+    let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
+    let area = NonNull::new(steps.area).expect("an area");
+    // SAFETY: C9: the plan's area, which is both's. C10: simulated registers.
+    let restored = unsafe {
+        if !steps.host_save_to.is_null() {
+            cpu.fpu().save(area);
+            commit(steps.host_word, steps.host_saved);
+        }
+        cpu.fpu().restore(area)
+    };
+    if let Err(why) = restored {
+        // SAFETY: C43: so far.
+        assert_eq!(unsafe { plan.failed(why) }, Error::RestoreFailed(why));
+        return;
+    }
+    commit(steps.word, steps.live);
+    // SAFETY: C9: the plan's area. C10: simulated registers.
+    unsafe { cpu.fpu().save(area) };
+    commit(steps.word, steps.saved);
+    // SAFETY: C43: done just now.
+    unsafe { plan.done() };
+}
+
 fn writes(cpu: &SimCpu, task: &Task) {
     drop(task.open(&mut cpu.preempt_off()).expect("free").make_memory_valid_write());
 }
@@ -136,7 +175,7 @@ fn fails(cpu: &SimCpu, task: &Task, load: fn(&SimCpu, &Task)) {
 
 type Case = (&'static str, Found, fn(&SimCpu, &Task), &'static [EventKind]);
 /// `Invalidated` of the CPU as a whole is told apart below.
-const CASES: [Case; 58] = [
+const CASES: [Case; 62] = [
     (
         "switch_prepare",
         RegistersOnly,
@@ -228,6 +267,15 @@ const CASES: [Case; 58] = [
         },
         &[Saved, Unloaded, Invalidated],
     ),
+    ("section's steps", RegistersOnly, section_by_steps, &[Saved, Unloaded, Invalidated]),
+    ("section's steps", Both, section_by_steps, &[Invalidated]),
+    (
+        "guest's steps",
+        RegistersOnly,
+        guest_by_steps,
+        &[Saved, Unloaded, Restored, Loaded, Saved, Unloaded],
+    ),
+    ("guest's steps fail", MemoryOnly, |c, t| fails(c, t, guest_by_steps), &[Failed]),
     ("persistent", Both, runs, &[Skipped, Loaded, Saved, Unloaded]),
     ("persistent", MemoryOnly, runs, &[Restored, Loaded, Saved, Unloaded]),
     ("persistent fails", MemoryOnly, |c, t| fails(c, t, runs), &[Failed]),
@@ -262,8 +310,15 @@ const CASES: [Case; 58] = [
 ];
 
 /// Operations that take the registers from the context in them.
-const WHOLE: [&str; 6] =
-    ["section", "invalidate", "idle, tiles in use", "resume", "offline", "online"];
+const WHOLE: [&str; 7] = [
+    "section",
+    "section's steps",
+    "invalidate",
+    "idle, tiles in use",
+    "resume",
+    "offline",
+    "online",
+];
 
 #[test]
 fn every_operation_tells_what_it_did() {

@@ -158,3 +158,17 @@ fn a_wrong_page_would_be_seen() {
     }
     assert_ne!(drive(RegistersOnly::NAME, OPS[0].1), drive(MemoryOnly::NAME, OPS[0].1));
 }
+
+/// A kernel prints what it holds, whatever its witness is.
+#[test]
+fn what_is_open_can_be_printed() {
+    let (mut cpu, task) = cpu_and_task();
+    let state = task.open(&mut cpu).expect("the CPU is free");
+    assert_eq!(format!("{state:?}"), "Session(memory only)");
+    assert_eq!(format!("{:?}", state.make_memory_valid_read()), "Session(memory only)");
+    let section = cpu.kernel_fpu(None, KernelUnits::NONE).expect("the CPU is free");
+    assert_eq!(format!("{section:?}"), "Section { units: KernelUnits(0), .. }");
+    drop(section);
+    assert_eq!(format!("{:?}", fpu_core::Area::<64, 16>::aligned()), "Area<64, 16>");
+    assert_eq!(core::mem::align_of::<fpu_core::observe::Counters>(), 64);
+}

@@ -1,7 +1,10 @@
 //! A kernel whose compiled code changes the registers whenever it runs: it saves, loads, reads, writes and forks by
 //! steps that assembly executes, and is no `SoftFloat`.
 
-use fpu_core::{session::ReadSession, CpuLifecycle, Error, RawFpu, RestoreFault, SwitchSteps};
+use fpu_core::{
+    session::ReadSession, CpuLifecycle, Error, GuestPlan, KernelUnits, RawFpu, RestoreFault,
+    SectionPlan, SwitchSteps,
+};
 use fpu_hosted_test::{
     doc::{new_task, Backend, Task},
     sim::{Registers, SimCpu, SimWords},
@@ -210,4 +213,89 @@ fn a_refused_switch_has_changed_neither_task() {
     assert!(one.registers_valid(&Vector(&here.0)));
     here.0.irqs_off().fpu_resume().expect("online");
     assert_eq!(here.switch(Some(&one), None), Err(Error::Lost));
+}
+
+#[test]
+fn a_section_by_steps_saves_once_excludes_others_and_keeps_no_claim() {
+    let (cpu, task) = (Cpu::new(0), new_task());
+    cpu.switch(None, Some(&task)).expect("free");
+    let mine = pattern(5);
+    cpu.0.fpu().load(&mine);
+    for saves in [true, false] {
+        let mut irqs = Vector(&cpu.0);
+        let told = Some(task.context());
+        // Planned and dropped: nothing has changed.
+        drop(SectionPlan::begin(&mut irqs, told, KernelUnits::ALL).expect("free"));
+        assert_eq!(task.registers_valid(&irqs), saves);
+        let plan = SectionPlan::begin(&mut irqs, told, KernelUnits::ALL).expect("free");
+        assert_eq!(plan.steps().is_some(), saves);
+        if let Some(steps) = plan.steps() {
+            // SAFETY: C9: the plan's area. C10: simulated registers.
+            unsafe { cpu.0.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
+        }
+        // SAFETY: C42: done just now.
+        let section = unsafe { plan.saved() };
+        let nested = SectionPlan::begin(&mut Vector(&cpu.0), None, KernelUnits::ALL).map(drop);
+        assert_eq!(nested, Err(Error::Busy));
+        assert_eq!(task.open_saved(&mut Vector(&cpu.0)).err(), Some(Error::Busy));
+        cpu.compiled();
+        drop(section);
+        assert_eq!(cpu.0.fpu().section(), None, "the backend was told of both ends");
+        assert!(!task.registers_valid(&Vector(&cpu.0)));
+    }
+    cpu.switch(None, Some(&task)).expect("free");
+    cpu.holds(&mine);
+}
+
+#[test]
+fn a_guest_by_steps_keeps_its_registers_apart_from_those_of_its_host() {
+    let (cpu, host, guest) = (Cpu::new(0), new_task(), new_task());
+    cpu.switch(None, Some(&host)).expect("free");
+    let mine = pattern(6);
+    cpu.0.fpu().load(&mine);
+    let mut theirs = Registers::initial();
+    for (run, fails) in [false, true, false, false].into_iter().enumerate() {
+        let mut irqs = Vector(&cpu.0);
+        let plan =
+            GuestPlan::begin(&mut irqs, guest.context(), Some(host.context())).expect("free");
+        let steps = *plan.steps();
+        assert_eq!(steps.host_save_to.is_null(), run > 0, "the host is saved once");
+        cpu.0.fpu().fail_restore(u64::from(fails));
+        let enter = SwitchSteps {
+            save_to: steps.host_save_to,
+            save_word: steps.host_word,
+            saved: steps.host_saved,
+            restore_from: steps.area,
+            restore_word: steps.word,
+            live: steps.live,
+            mask: steps.mask,
+        };
+        // SAFETY: C39, C40: executed at once; the contexts are borrowed.
+        if let Err(why) = unsafe { execute(cpu.0.fpu(), &enter) } {
+            assert!(fails);
+            // SAFETY: C43: so far.
+            assert_eq!(unsafe { plan.failed(why) }, Error::RestoreFailed(why));
+            continue;
+        }
+        cpu.holds(&theirs);
+        theirs = pattern(60 + run as u64);
+        cpu.0.fpu().load(&theirs);
+        let leave = SwitchSteps {
+            save_to: steps.area,
+            save_word: steps.word,
+            saved: steps.saved,
+            restore_from: std::ptr::null(),
+            ..enter
+        };
+        // SAFETY: C39: executed at once; the context is borrowed. C40: only the guest has changed the registers.
+        assert_eq!(unsafe { execute(cpu.0.fpu(), &leave) }, Ok(()));
+        // SAFETY: C43: done just now.
+        unsafe { plan.done() };
+        cpu.compiled();
+    }
+    assert!(!guest.registers_valid(&Vector(&cpu.0)));
+    cpu.switch(None, Some(&host)).expect("free");
+    cpu.holds(&mine);
+    let live = GuestPlan::begin(&mut Vector(&cpu.0), host.context(), None).map(drop);
+    assert_eq!(live, Err(Error::LiveHere), "a task that runs is no guest");
 }

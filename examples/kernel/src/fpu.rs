@@ -2,7 +2,7 @@
 //!
 //! `docs/kernel.md` walks through this file. Everything else in the kernel is a scheduler, or a test.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
     observe::Event,
@@ -11,7 +11,8 @@ use fpu_core::{
     TheBackend, UserReady,
 };
 use fpu_x86::{
-    BringUpError, Components, ControlState, CpuidInfo, Plan, PlanCell, PlanError, SaveInstruction,
+    BringUpError, Components, ControlState, CpuidInfo, Plan, PlanAlreadySet, PlanCell, PlanError,
+    SaveInstruction,
 };
 
 use crate::{
@@ -42,16 +43,41 @@ fn facts() -> Result<CpuidInfo, PlanError> {
     CpuidInfo::from_cpuid(cpuid::Reader)
 }
 
+/// Why this kernel does not keep a plan.
+#[derive(Debug)]
+pub enum NotKept {
+    /// CPUID cannot be read.
+    Cpuid(PlanError),
+    /// The areas of its tasks are smaller.
+    Larger(usize),
+    /// It has one.
+    AlreadySet(PlanAlreadySet),
+}
+
+impl fmt::Display for NotKept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpuid(why) => why.fmt(f),
+            Self::Larger(need) => write!(f, "areas have {AREA} bytes, {need} are needed"),
+            Self::AlreadySet(why) => why.fmt(f),
+        }
+    }
+}
+
 /// Makes the first CPU run tasks. Interrupts are off.
-pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError> {
+pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError<NotKept>> {
     let facts = facts()?;
     let unscrubbed = crate::main_params().unscrubbed;
     let keep = |plan: Plan| {
         // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
-        let sized = plan.clone().with_sizes(&self::facts()?);
+        let sized = plan.clone().with_sizes(&self::facts().map_err(NotKept::Cpuid)?);
         let plan = if sized.area_len() <= AREA { sized } else { plan };
+        if plan.area_len() > AREA {
+            return Err(NotKept::Larger(plan.area_len()));
+        }
         // SAFETY: K1: one backend; `set` refuses a second.
-        BACKEND.set(unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) })?;
+        let backend = unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) };
+        BACKEND.set(backend).map_err(NotKept::AlreadySet)?;
         // SAFETY: interrupts are off, and nothing else runs here.
         Ok(unsafe { IrqsOff::new() })
     };
@@ -163,7 +189,7 @@ unsafe impl Exclusive for IrqsOff {}
 // 3. A CPU comes and goes.
 
 /// Makes this CPU run tasks under a number: when it starts, and when it starts again.
-pub fn bring_up(number: u32) -> Result<ControlState, BringUpError> {
+pub fn bring_up(number: u32) -> Result<ControlState, BringUpError<NotKept>> {
     let facts = facts()?;
     // SAFETY: C1: ring 0, interrupts are off. C2: the CPU's word is not open. C3: one plan. C4: as in
     // `early`. C5: nothing else in this kernel writes these registers.

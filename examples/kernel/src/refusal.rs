@@ -7,9 +7,10 @@ use core::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use fpu_core::{Error, MAX_CPUS};
 use fpu_x86::{
-    Components, ControlRegister, CpuMismatch, CpuidInfo, EnableError, Plan, PlanError,
-    SaveInstruction,
+    BringUpError, Components, ControlRegister, CpuMismatch, CpuidInfo, EnableError, Plan,
+    PlanError, SaveInstruction,
 };
 use raw_cpuid::{CpuIdReader, CpuIdReaderNative, CpuIdResult};
 use x86_64::registers::{
@@ -17,6 +18,8 @@ use x86_64::registers::{
     model_specific::Msr,
     xcontrol::XCr0,
 };
+
+use crate::fpu::IrqsOff;
 
 const LEAF: u32 = 0xD;
 const IA32_XFD: u32 = 0x1C4;
@@ -123,6 +126,7 @@ pub fn leaves_everything_as_before() -> Result<(), &'static str> {
         }
     }
     others(&facts)?;
+    not_kept(&facts)?;
     without_xsave(&facts)
 }
 
@@ -173,8 +177,46 @@ fn tried(lie: Lie, facts: &CpuidInfo) -> Result<(), &'static str> {
             };
             why && matches!(settled, Err(EnableError::Plan(PlanError::Required { .. })))
         })?;
+        unchanged(facts, || {
+            RIP_ONLY.store(rip_only, Relaxed);
+            let result = brought_up(&told, plan.clone(), 0, |_| Err(()));
+            RIP_ONLY.store(false, Relaxed);
+            matches!(
+                result,
+                Err(BringUpError::Enable(EnableError::Plan(PlanError::Required { .. })))
+            )
+        })?;
     }
     Ok(())
+}
+
+/// The whole way up, of the first CPU, which is offline.
+fn brought_up(
+    facts: &CpuidInfo,
+    plan: Plan,
+    number: u32,
+    keep: impl FnOnce(Plan) -> Result<IrqsOff, ()>,
+) -> Result<(), BringUpError<()>> {
+    // SAFETY: C1 to C5: as in `tried`. K15, K16: the number is refused, or is not reached.
+    unsafe { fpu_x86::bring_up_boot_cpu_given(facts, number, || Ok(plan), keep) }.map(drop)
+}
+
+/// A plan that works, which the kernel does not keep, or with which the CPU does not come online.
+#[inline(never)]
+fn not_kept(facts: &CpuidInfo) -> Result<(), &'static str> {
+    // Of fewer components than XCR0 has now.
+    let plan = Plan::detect_kernel_given(facts.clone(), Components::LEGACY)
+        .and_then(|plan| plan.with_save_instruction(SaveInstruction::Xsave));
+    let Ok(plan) = plan else { return Ok(()) };
+    unchanged(facts, || {
+        brought_up(facts, plan.clone(), 0, |_| Err(())) == Err(BringUpError::Kept(()))
+    })?;
+    unchanged(facts, || {
+        // SAFETY: interrupts are off.
+        let keep = |_| Ok(unsafe { IrqsOff::new() });
+        let result = brought_up(facts, plan.clone(), MAX_CPUS, keep);
+        result == Err(BringUpError::Online(Error::InvalidCpu))
+    })
 }
 
 /// A CPU without XSAVE refuses CR4.OSXSAVE.

@@ -50,7 +50,7 @@ impl Fault {
             Self::SkipRestore => "switch without the restore, but say that it is done",
             Self::SkipLive => "restore, but do not say that the registers are the only copy",
             Self::ComputesFirst => "vector code runs between the task and its save",
-            Self::SectionUnsaved => "vector code runs in a section although nobody was saved",
+            Self::SectionUnsaved => "a section begins without the save, but says that it is done",
         }
     }
 

@@ -9,8 +9,8 @@ use std::{
 };
 
 use fpu_core::{
-    observe::Counters, AreaError, CpuFpu, CpuLifecycle, Error, HeapArea, RestoreFault, SwitchSteps,
-    TaskFpu, TheBackend,
+    observe::Counters, AreaError, CpuFpu, CpuLifecycle, Error, HeapArea, KernelUnits, RestoreFault,
+    SaveSteps, SectionPlan, SwitchSteps, TaskFpu, TheBackend,
 };
 use fpu_hosted_test::{
     real::{load_registers, sane_registers, Classes, RegFile},
@@ -191,7 +191,7 @@ impl Kernel {
     /// Leaves the stack of `me` (the main thread's if there is none) for that of `to`, the registers of `prev` for those of
     /// `next`, and returns when `me` goes on.
     fn go(&self, me: Who, to: Who, prev: Who, next: Who) {
-        let (stack, loads) = (self.stack(me), me.is_some() && prev == me);
+        let loads = me.is_some() && prev == me;
         let steps = {
             let (prev, next) = (self.fpu(prev), self.fpu(next));
             let context = |fpu| Option::map(fpu, TaskFpu::context);
@@ -202,20 +202,26 @@ impl Kernel {
             }
         };
         self.planned.set(steps);
-        let expected = me.map_or(std::ptr::null(), |me| self.tasks[me].expected.as_ptr());
+        self.count(|done| match me == to {
+            true => done.yields += u64::from(prev == next),
+            false => done.switches += 1,
+        });
+        self.execute(me, to, loads, steps);
+        self.arrived(me);
+    }
+
+    /// What assembly does of it: whoever leaves has what it must hold in its registers, if it loads them.
+    fn execute(&self, me: Who, to: Who, loads: bool, steps: SwitchSteps) {
+        let (stack, expected) = (self.stack(me), me.map(|me| self.tasks[me].expected.as_ptr()));
+        let expected = expected.map_or(std::ptr::null(), <*mut RegFile>::cast_const);
         // SAFETY: its frame is used by `switch` only, in which it is not.
         let frame = unsafe { &mut *stack.0 };
         frame.load = if loads { expected } else { std::ptr::null() };
         frame.steps = steps;
         (frame.from, frame.to) = (stack.1, self.stack(to).1);
         frame.leaves_out = self.fault.map_or(0, Fault::bit);
-        self.count(|done| match me == to {
-            true => done.yields += u64::from(prev == next),
-            false => done.switches += 1,
-        });
         // SAFETY: C41: just filled in.
         unsafe { switch(frame) };
-        self.arrived(me);
     }
 
     fn fpu(&self, of: Who) -> Option<Ref<'_, TaskFpu<Plan, HeapArea>>> {
@@ -241,7 +247,7 @@ impl Kernel {
     /// Notes what was wrong; a task does not come back from it.
     fn fails(&self, me: Who, what: &str) {
         let Some(which) = me else {
-            self.failure.borrow_mut().get_or_insert(what.into());
+            self.failure.borrow_mut().get_or_insert(format!("main thread: {what}"));
             return;
         };
         self.failure.borrow_mut().get_or_insert(format!("task {which}: {what}"));
@@ -299,13 +305,11 @@ impl Kernel {
     }
 
     /// Runs `code` while memory holds the task, and brings its registers back.
-    fn saved(&self, me: usize, saves: bool, code: impl FnOnce(&Task) -> Result<(), Error>) {
-        let (task, here) = (&self.tasks[me], Some(me));
+    fn saved(&self, me: usize, code: impl FnOnce(&Task) -> Result<(), Error>) {
+        let here = Some(me);
         self.computes(me);
-        if saves {
-            self.go(here, here, here, None);
-        }
-        if let Err(why) = code(task) {
+        self.go(here, here, here, None);
+        if let Err(why) = code(&self.tasks[me]) {
             self.fails(here, &format!("refused: {why}"));
         }
         self.go(here, here, None, here);
@@ -314,25 +318,41 @@ impl Kernel {
     /// Vector code, with other control words.
     fn section(&self, me: usize) {
         self.count(|done| done.sections += 1);
-        let saves = self.fault != Some(Fault::SectionUnsaved);
-        let scribble = RegFile::pattern(!self.seed.get(), self.classes);
-        self.saved(me, saves, |_| {
-            let words: Vec<f32> = (0..64u8).map(f32::from).collect();
-            let sum: f32 = black_box(&words).iter().map(|word| word * 2.0).sum();
-            assert_eq!(black_box(sum), 4032.0);
-            // SAFETY: C31: this CPU's classes. C32: at once.
-            unsafe { load_registers(&scribble) };
-            // SAFETY: file of this CPU (C31); what they hold is not needed.
-            unsafe { sane_registers(self.classes) };
-            Ok(())
-        });
+        self.computes(me);
+        let here = Some(me);
+        if let Err(why) = self.in_section(me) {
+            self.fails(here, &format!("refused: {why}"));
+        }
+        self.go(here, here, None, here);
         self.check(me, "after a section");
+    }
+
+    fn in_section(&self, me: usize) -> Result<(), Error> {
+        let scribble = RegFile::pattern(!self.seed.get(), self.classes);
+        let (mut cpu, fpu) = (ThisCpu(self), self.tasks[me].fpu.borrow());
+        let plan = SectionPlan::begin(&mut cpu, Some(fpu.context()), KernelUnits::ALL)?;
+        if let (Some(save), true) = (plan.steps(), self.fault != Some(Fault::SectionUnsaved)) {
+            let SaveSteps { save_to, mask, word: save_word, saved } = *save;
+            let steps = SwitchSteps { save_to, save_word, saved, mask, ..NO_STEPS };
+            self.execute(Some(me), Some(me), true, steps);
+        }
+        // SAFETY: C42: just executed, if the fault does not leave it out. Compiled code needs its control words only.
+        let section = unsafe { plan.saved() };
+        let words: Vec<f32> = (0..64u8).map(f32::from).collect();
+        let sum: f32 = black_box(&words).iter().map(|word| word * 2.0).sum();
+        assert_eq!(black_box(sum), 4032.0);
+        // SAFETY: C31: this CPU's classes. C32: at once.
+        unsafe { load_registers(&scribble) };
+        // SAFETY: file of this CPU (C31); what they hold is not needed.
+        unsafe { sane_registers(self.classes) };
+        drop(section);
+        Ok(())
     }
 
     /// The child begins with what the task holds.
     fn fork(&self, me: usize, child: usize) {
         self.count(|done| done.forks += 1);
-        self.saved(me, true, |task| {
+        self.saved(me, |task| {
             let mut cpu = ThisCpu(self);
             let (fpu, mut into) = (task.fpu.borrow(), self.tasks[child].fpu.borrow_mut());
             fpu.open_saved(&mut cpu)?.fork_into(&mut into);
@@ -349,7 +369,7 @@ impl Kernel {
     fn write(&self, me: usize) {
         self.count(|done| done.writes += 1);
         let mut read = None;
-        self.saved(me, true, |task| {
+        self.saved(me, |task| {
             let (mut cpu, fpu) = (ThisCpu(self), task.fpu.borrow());
             let session = fpu.open_saved(&mut cpu)?;
             read = session.image().xmm(5);

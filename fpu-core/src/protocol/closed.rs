@@ -1,5 +1,5 @@
-//! The guard that shuts a CPU to every other user of its registers; a CPU's coming and going. No gate moves anywhere
-//! else.
+//! The guard that shuts a CPU to every other user of its registers; and how a CPU comes online and goes offline. No other
+//! file stores to a gate.
 
 use super::{
     cpu_word::{gate, set_gate, Stamp},
@@ -14,7 +14,7 @@ use crate::{
 /// A CPU on which no other code can use the registers, until drop. After a forgotten value the CPU
 /// refuses with [`Error::Busy`], nothing worse.
 ///
-/// While it lives the CPU's word is closed: it matches nobody, and no stamp can be taken on the hot path.
+/// While it lives the CPU's word is closed: it matches no context, and no stamp can be taken on the hot path.
 pub(crate) struct Closed<'c, C: Pinned> {
     cpu: &'c mut C,
     /// The one to reopen with.
@@ -41,12 +41,13 @@ impl<'c, C: Pinned> Closed<'c, C> {
     pub(crate) fn place(&self, word: Word) -> Place {
         word.against(self.stamp).place()
     }
-    /// Nobody holds the stamp with which the CPU is reopened. There is one, or it could not have been closed.
+    /// From now on no context holds the stamp with which the CPU is reopened. `close` refuses a CPU that has no stamp left
+    /// for this.
     #[inline]
     pub(crate) fn end_claims(&mut self) {
         self.stamp = self.stamp.next();
     }
-    /// The same where it may be called again.
+    /// Takes another stamp, as often as a session loads; each time it looks whether one is left.
     #[inline]
     pub(crate) fn issue(&mut self) -> Result<Stamp, Error> {
         self.stamp = self.stamp.another()?;
@@ -155,14 +156,14 @@ pub(crate) fn come_online<C: Pinned + ?Sized>(cpu: &C, number: u32) -> Result<()
     Ok(())
 }
 
-/// Closes a CPU until it comes back. One that has used up its stamps can go, too.
+/// Closes a CPU until [`come_online`]. A CPU that has used up its stamps can go offline, too.
 pub(crate) fn go_offline<C: Pinned>(cpu: &C) -> Result<(), Error> {
     refuse_nmi(cpu)?;
     let cpu = cpu.words();
     let found = shut(cpu, gate::SESSION)?;
     if found.left_closed() {
         // As for a guard: an interrupt has just begun something and forgotten to end it. Under how many
-        // stamps, nobody knows, so no word could be left that is sure to be behind them.
+        // stamps it loaded is not known here, so no word could be left that is sure to be behind them.
         return Err(Error::Busy);
     }
     found.offline().set(cpu);

@@ -71,7 +71,7 @@ impl Stamp {
     pub(super) const fn is_open(self) -> bool {
         (self.0 as i64) < 0
     }
-    /// The stamp after this one, which nobody holds: open if this one is, and it was not the last.
+    /// The stamp after this one, which no context holds: open if this one is, and it was not the last.
     #[inline(always)]
     pub(super) const fn next(self) -> Self {
         Self(self.0.wrapping_add(STEP))

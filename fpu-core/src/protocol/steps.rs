@@ -62,7 +62,7 @@ pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Op
 pub(crate) enum OnEntry {
     Nothing,
     Mark(Stamp),
-    /// The stamp is the CPU's already, and nobody's until the load is done.
+    /// The stamp is the CPU's already, and no context has it until the load is done.
     Load(Stamp),
 }
 
@@ -80,7 +80,7 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             if !fresh.is_open() {
                 return Err(compared.refusal(cpu));
             }
-            // Before the registers change: from here on they are nobody's. A load that fails needs
+            // Before the registers change: from here on no context claims them. A load that fails needs
             // nothing undone.
             fresh.set(cpu);
             Ok(OnEntry::Load(fresh))
@@ -175,13 +175,13 @@ pub(crate) unsafe fn save<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C, w
 }
 
 /// The load: memory goes to the registers, and only then the context's word says that they are its only copy. If the
-/// hardware refuses the image they are nobody's, and the word says what it said.
+/// hardware refuses the image no context claims them, and the word says what it said.
 ///
 /// # Safety
 ///
 /// Fitting context (C19) and registers untouched (C20), and
 ///
-/// * **C22** the registers are nobody's: `stamp` is, or is going to be, this CPU's, and no context has it.
+/// * **C22** no context claims the registers: `stamp` is, or is going to be, this CPU's, and no context has it.
 #[inline(always)]
 pub(crate) unsafe fn load<C: Pinned>(
     context: FpuRef<'_, C::Backend>,
@@ -218,7 +218,7 @@ pub(crate) unsafe fn load_beside<C: Pinned>(
 /// As for [`load`].
 #[inline(always)]
 unsafe fn restore<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C) -> Result<(), Error> {
-    // SAFETY: C9: fitting context (C19). C10: registers untouched (C20); nobody needs what is in the registers (C22).
+    // SAFETY: C9: fitting context (C19). C10: registers untouched (C20); no code needs what is in the registers (C22).
     if let Err(why) = unsafe { cpu.backend().restore(context.area) } {
         context.tell(cpu, EventKind::Failed);
         return Err(Error::RestoreFailed(why));

@@ -39,7 +39,7 @@ impl Word {
     pub(crate) const fn both(stamp: Stamp) -> Self {
         Self(stamp.bits() | MEMORY)
     }
-    /// The same registers, and memory too.
+    /// As this word, and memory is valid too: what it says after a save.
     #[inline(always)]
     pub(crate) const fn saved(self) -> Self {
         Self(self.0 | MEMORY)

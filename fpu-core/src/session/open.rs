@@ -1,6 +1,6 @@
 //! Opening a task's state: whichever state it is in, the calls that need not know, and the fork.
 
-use core::marker::PhantomData;
+use core::{fmt, marker::PhantomData};
 
 use super::{
     state::{Both, MemoryOnly, MemoryWritable, RegistersOnly, State},
@@ -35,6 +35,16 @@ pub enum TaskState<'s, C: Pinned> {
     Both(Session<'s, C, Both>),
     /// State 2b on this CPU. Registers of another CPU may hold the state too.
     MemoryOnly(Session<'s, C, MemoryOnly>),
+}
+
+impl<C: Pinned> fmt::Debug for TaskState<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RegistersOnly(session) => session.fmt(f),
+            Self::Both(session) => session.fmt(f),
+            Self::MemoryOnly(session) => session.fmt(f),
+        }
+    }
 }
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
@@ -277,6 +287,15 @@ pub enum ReadSession<'s, C: Pinned> {
     Both(Session<'s, C, Both>),
     /// State 2b on this CPU. Registers of another CPU may hold the state too.
     MemoryOnly(Session<'s, C, MemoryOnly>),
+}
+
+impl<C: Pinned> fmt::Debug for ReadSession<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Both(session) => session.fmt(f),
+            Self::MemoryOnly(session) => session.fmt(f),
+        }
+    }
 }
 
 impl<'s, C: Pinned> ReadSession<'s, C> {

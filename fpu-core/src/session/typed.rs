@@ -1,6 +1,6 @@
 //! One state of a session, and the transitions out of it.
 
-use core::marker::PhantomData;
+use core::{fmt, marker::PhantomData};
 
 use super::state::{
     Both, BothValid, MemoryOnly, MemoryStale, MemoryValid, MemoryWritable, RegistersOnly,
@@ -38,6 +38,12 @@ pub struct Session<'s, C: Pinned, S: State> {
     pub(crate) task: FpuRef<'s, C::Backend>,
     pub(crate) closed: Closed<'s, C>,
     pub(crate) state: PhantomData<(S, *mut ())>,
+}
+
+impl<C: Pinned, S: State> fmt::Debug for Session<'_, C, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({})", S::NAME)
+    }
 }
 
 // A required state is a bound on the method, not on the block: only then does the compiler print the

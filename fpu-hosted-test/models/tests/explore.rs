@@ -104,9 +104,10 @@ fn a_cpu_with_a_forgotten_session_does_not_go_offline() {
 }
 
 /// The sources whose public functions the search must call.
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 12] = [
     "cpu.rs",
     "deferred.rs",
+    "deferred/section.rs",
     "deferred/switch.rs",
     "raw.rs",
     "section.rs",

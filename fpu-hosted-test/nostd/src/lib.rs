@@ -88,7 +88,7 @@ static PLAN: PlanCell = PlanCell::new();
 pub extern "C" fn nostd_boot(words: &'static CpuFpu) -> bool {
     let choose = || Plan::detect_kernel(Components::USER);
     // SAFETY: K1: the one plan.
-    let keep = |plan| Ok(IrqOff { words, plan: PLAN.set(unsafe { TheBackend::new(plan) })? });
+    let keep = |plan| PLAN.set(unsafe { TheBackend::new(plan) }).map(|plan| IrqOff { words, plan });
     // SAFETY: C1-C5, K15, K16: never run.
     unsafe { fpu_x86::bring_up_boot_cpu(0, choose, keep) }.is_ok()
 }

@@ -5,37 +5,32 @@ use core::fmt;
 use fpu_core::{CpuLifecycle, Error, Pinned};
 
 use super::enable::{enable_legacy_on_this_cpu, Before, EnableError};
-use crate::{
-    cpuid::CpuidInfo,
-    error::PlanError,
-    insn,
-    plan::{Plan, PlanAlreadySet},
-};
+use crate::{cpuid::CpuidInfo, error::PlanError, insn, plan::Plan};
 
-/// Why the CPU that boots does not run tasks.
+/// Why the CPU that boots does not run tasks. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before. `E` is the kernel's
+/// reason not to keep the plan.
 ///
 /// ```
-/// use fpu_x86::{BringUpError, EnableError};
-/// let why = BringUpError::from(EnableError::WrongRing(3));
+/// use fpu_x86::{BringUpError, EnableError, PlanAlreadySet};
+/// let why = BringUpError::<PlanAlreadySet>::from(EnableError::WrongRing(3));
 /// assert_eq!(why.to_string(), "in ring 3, not in ring 0");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BringUpError {
-    /// There is no plan for it, or it could not be set up as the plan wants it. CR0, CR4, XCR0, IA32_XSS and IA32_XFD
-    /// are as before.
+pub enum BringUpError<E> {
+    /// There is no plan for it, or it could not be set up as the plan wants it.
     Enable(EnableError),
-    /// The kernel has a plan already. The new one is in force on this CPU, which is not online.
-    AlreadySet(PlanAlreadySet),
-    /// `fpu-core` refused to let it come online. The plan is kept, and in force.
+    /// The kernel did not keep the plan: it has one, or its areas are too small.
+    Kept(E),
+    /// `fpu-core` refused to let it come online. The kernel has kept the plan, which is not in force.
     Online(Error),
 }
 
-impl fmt::Display for BringUpError {
+impl<E: fmt::Display> fmt::Display for BringUpError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Enable(why) => why.fmt(f),
-            Self::AlreadySet(why) => why.fmt(f),
+            Self::Kept(why) => why.fmt(f),
             Self::Online(why) => why.fmt(f),
         }
     }
@@ -43,24 +38,19 @@ impl fmt::Display for BringUpError {
 
 #[cfg(fpu_core_error)]
 #[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
-impl core::error::Error for BringUpError {}
+impl<E: core::error::Error> core::error::Error for BringUpError<E> {}
 
-impl From<PlanError> for BringUpError {
+impl<E> From<PlanError> for BringUpError<E> {
     fn from(why: PlanError) -> Self {
         Self::Enable(EnableError::Plan(why))
     }
 }
-impl From<EnableError> for BringUpError {
+impl<E> From<EnableError> for BringUpError<E> {
     fn from(why: EnableError) -> Self {
         Self::Enable(why)
     }
 }
-impl From<PlanAlreadySet> for BringUpError {
-    fn from(why: PlanAlreadySet) -> Self {
-        Self::AlreadySet(why)
-    }
-}
-impl From<Error> for BringUpError {
+impl<E> From<Error> for BringUpError<E> {
     fn from(why: Error) -> Self {
         Self::Online(why)
     }
@@ -82,7 +72,7 @@ impl From<Error> for BringUpError {
 ///
 /// # Errors
 ///
-/// [`BringUpError`] says for each what is then left of it.
+/// After any [`BringUpError`] the control registers are as before.
 ///
 /// # Safety
 ///
@@ -114,7 +104,7 @@ impl From<Error> for BringUpError {
 /// #     fn backend(&self) -> &TheBackend<Plan> { unsafe { PLAN.assume_set() } }
 /// #     fn words(&self) -> &CpuFpu { &CPU }
 /// # }
-/// # fn main() -> Result<(), fpu_x86::BringUpError> {
+/// # fn main() -> Result<(), fpu_x86::BringUpError<fpu_x86::PlanAlreadySet>> {
 /// // SAFETY: C1 to C5: early in boot, interrupts are off, the IDT is loaded and its handlers serve `fixup`; no other CPU
 /// // has been started, and there are no areas. K15, K16: the first CPU, its words new.
 /// let _irqs_off = unsafe {
@@ -134,13 +124,13 @@ impl From<Error> for BringUpError {
 /// # }
 /// ```
 #[doc(alias = "fpu__init_system")]
-pub unsafe fn bring_up_boot_cpu<C: Pinned>(
+pub unsafe fn bring_up_boot_cpu<C: Pinned, E>(
     number: u32,
     choose: impl FnOnce() -> Result<Plan, PlanError>,
-    keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
-) -> Result<C, BringUpError> {
+    keep: impl FnOnce(Plan) -> Result<C, E>,
+) -> Result<C, BringUpError<E>> {
     // SAFETY: what enabling asks for (C1 to C5).
-    let settle = |plan: &mut Plan| unsafe { plan.settle_on_this_cpu() };
+    let settle = |plan: &mut Plan| unsafe { plan.settle_here_from() };
     // SAFETY: what enabling asks for (C1 to C5), own number (K15), words as left (K16).
     unsafe { bring_up(number, choose, settle, keep) }
 }
@@ -155,14 +145,14 @@ pub unsafe fn bring_up_boot_cpu<C: Pinned>(
 /// # Safety
 ///
 /// As for [`bring_up_boot_cpu`]. The call does not rely on the facts being this CPU's: it tries what they promise.
-pub unsafe fn bring_up_boot_cpu_given<C: Pinned>(
+pub unsafe fn bring_up_boot_cpu_given<C: Pinned, E>(
     cpu: &CpuidInfo,
     number: u32,
     choose: impl FnOnce() -> Result<Plan, PlanError>,
-    keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
-) -> Result<C, BringUpError> {
+    keep: impl FnOnce(Plan) -> Result<C, E>,
+) -> Result<C, BringUpError<E>> {
     // SAFETY: what enabling asks for (C1 to C5).
-    let settle = |plan: &mut Plan| unsafe { plan.settle_given(cpu) };
+    let settle = |plan: &mut Plan| unsafe { plan.settle_from(cpu) };
     // SAFETY: what enabling asks for (C1 to C5), own number (K15), words as left (K16).
     unsafe { bring_up(number, choose, settle, keep) }
 }
@@ -170,36 +160,33 @@ pub unsafe fn bring_up_boot_cpu_given<C: Pinned>(
 /// # Safety
 ///
 /// As for [`bring_up_boot_cpu`].
-unsafe fn bring_up<C: Pinned>(
+unsafe fn bring_up<C: Pinned, E>(
     number: u32,
     choose: impl FnOnce() -> Result<Plan, PlanError>,
-    settle: impl FnOnce(&mut Plan) -> Result<(), EnableError>,
-    keep: impl FnOnce(Plan) -> Result<C, BringUpError>,
-) -> Result<C, BringUpError> {
+    settle: impl FnOnce(&mut Plan) -> Result<Before, EnableError>,
+    keep: impl FnOnce(Plan) -> Result<C, E>,
+) -> Result<C, BringUpError<E>> {
     match insn::ring() {
         0 => {}
         ring => return Err(EnableError::WrongRing(ring).into()),
     }
     // SAFETY: undisturbed in ring 0 (C1).
-    let before = unsafe { Before::read() };
+    let mut before = unsafe { Before::read() };
     // SAFETY: undisturbed in ring 0 (C1), handlers (C4).
     unsafe { enable_legacy_on_this_cpu() };
-    let settled = choose().map_err(EnableError::Plan).and_then(|mut plan| {
-        settle(&mut plan)?;
-        Ok(plan)
+    let result = choose().map_err(BringUpError::from).and_then(|mut plan| {
+        let later = settle(&mut plan)?;
+        before.and_those_of(later);
+        let mut cpu = keep(plan).map_err(BringUpError::Kept)?;
+        // SAFETY: own number (K15), words as left (K16).
+        unsafe { cpu.fpu_online(number) }?;
+        Ok(cpu)
     });
-    let plan = match settled {
-        Ok(plan) => plan,
-        Err(why) => {
-            // SAFETY: undisturbed in ring 0 (C1). The others are as before already.
-            unsafe { before.put_back() };
-            return Err(why.into());
-        }
-    };
-    let mut cpu = keep(plan)?;
-    // SAFETY: own number (K15), words as left (K16).
-    unsafe { cpu.fpu_online(number) }?;
-    Ok(cpu)
+    if result.is_err() {
+        // SAFETY: undisturbed in ring 0 (C1). A plan that is not in force any more has put back what it changed.
+        unsafe { before.put_back() };
+    }
+    result
 }
 
 #[cfg(test)]
@@ -232,9 +219,10 @@ mod tests {
             (bring_up_boot_cpu(0, choose, keep), bring_up_boot_cpu_given(&facts, 0, choose, keep))
         };
         for result in [own, given] {
-            assert_eq!(result.err(), Some(BringUpError::Enable(EnableError::WrongRing(3))));
+            let expected: BringUpError<()> = EnableError::WrongRing(3).into();
+            assert_eq!(result.err(), Some(expected));
         }
-        let why = Plan::detect_kernel(Components::X87).map(drop).map_err(BringUpError::from);
+        let why = Plan::detect_kernel(Components::X87).map(drop).map_err(BringUpError::<()>::from);
         let missing = Components::SSE;
         let expected = EnableError::Plan(PlanError::Uncovered { missing });
         assert_eq!(why, Err(BringUpError::Enable(expected)));

@@ -193,6 +193,11 @@ impl Before {
         Self { cr0, cr4, xcr0: None, xss: None, xfd: None }
     }
 
+    /// Adds the registers that were changed later; CR0 and CR4 are those of `self`.
+    pub(super) fn and_those_of(&mut self, later: Self) {
+        (self.xcr0, self.xss, self.xfd) = (later.xcr0, later.xss, later.xfd);
+    }
+
     /// Puts back every register that was changed.
     ///
     /// # Safety
@@ -301,17 +306,32 @@ impl Plan {
     /// # }
     /// ```
     pub unsafe fn enable_given(&self, cpu: &CpuidInfo) -> Result<ControlState, EnableError> {
+        // SAFETY: what enabling asks for (C1 to C5).
+        unsafe { self.enable_from(cpu) }.map(|(state, _)| state)
+    }
+
+    /// The same, and what the control registers held before.
+    ///
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
+    pub(super) unsafe fn enable_from(
+        &self,
+        cpu: &CpuidInfo,
+    ) -> Result<(ControlState, Before), EnableError> {
         self.check_ring()?;
         self.check_cpu(cpu).map_err(EnableError::Cpu)?;
         // SAFETY: undisturbed in ring 0 (C1).
         let mut before = unsafe { Before::read() };
         // SAFETY: what enabling asks for (C1 to C5).
-        let result = unsafe { self.put_into_force(&mut before) };
-        if result.is_err() {
-            // SAFETY: undisturbed in ring 0 (C1).
-            unsafe { before.put_back() };
+        match unsafe { self.put_into_force(&mut before) } {
+            Ok(state) => Ok((state, before)),
+            Err(why) => {
+                // SAFETY: undisturbed in ring 0 (C1).
+                unsafe { before.put_back() };
+                Err(why)
+            }
         }
-        result
     }
 
     pub(crate) fn check_ring(&self) -> Result<(), EnableError> {

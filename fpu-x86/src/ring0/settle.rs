@@ -8,7 +8,7 @@ use raw_cpuid::CpuIdReaderNative;
 
 use super::{
     control::ControlMismatch,
-    enable::{EnableError, IA32_XSS},
+    enable::{Before, EnableError, IA32_XSS},
 };
 use crate::{
     components::Components,
@@ -57,13 +57,24 @@ impl Plan {
     #[doc(alias = "fpu__init_system")]
     pub unsafe fn settle_on_this_cpu(&mut self) -> Result<(), EnableError> {
         self.check_ring()?;
+        // SAFETY: what enabling asks for (C1 to C5).
+        unsafe { self.settle_here_from() }.map(drop)
+    }
+
+    /// The same, and what the control registers held before.
+    ///
+    /// # Safety
+    ///
+    /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu).
+    pub(super) unsafe fn settle_here_from(&mut self) -> Result<Before, EnableError> {
+        self.check_ring()?;
         let cpu = CpuidInfo::from_cpuid(CpuIdReaderNative).map_err(EnableError::Plan)?;
         // SAFETY: what enabling asks for (C1 to C5).
-        unsafe { self.settle_given(&cpu) }?;
+        let before = unsafe { self.settle_from(&cpu) }?;
         if let Ok(after) = CpuidInfo::from_cpuid(CpuIdReaderNative) {
             self.note_sizes(&after);
         }
-        Ok(())
+        Ok(before)
     }
 
     /// The same with given facts: the call executes no CPUID. It does not look at the sizes that CPUID would
@@ -78,10 +89,23 @@ impl Plan {
     /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu). That the facts are this CPU's is not relied on:
     /// what they promise is tried.
     pub unsafe fn settle_given(&mut self, cpu: &CpuidInfo) -> Result<(), EnableError> {
+        // SAFETY: what enabling asks for (C1 to C5).
+        unsafe { self.settle_from(cpu) }.map(drop)
+    }
+
+    /// The same, and what the control registers held before.
+    ///
+    /// # Safety
+    ///
+    /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu).
+    pub(super) unsafe fn settle_from(&mut self, cpu: &CpuidInfo) -> Result<Before, EnableError> {
         loop {
             // SAFETY: what enabling asks for (C1 to C5).
-            let Err(why) = (unsafe { self.enable_given(cpu) }) else { return Ok(()) };
-            // SAFETY: undisturbed in ring 0 (C1), for both; what `enable_given` has changed is as before.
+            let why = match unsafe { self.enable_from(cpu) } {
+                Ok((_, before)) => return Ok(before),
+                Err(why) => why,
+            };
+            // SAFETY: undisturbed in ring 0 (C1), for both; what `enable_from` has changed is as before.
             let xcr0 = |plan: &Self| unsafe { plan.accepted_by_xcr0() };
             // SAFETY: undisturbed in ring 0 (C1); what `enable_given` has changed is as before.
             let xss = |plan: &Self| unsafe { plan.accepted_by_xss() };

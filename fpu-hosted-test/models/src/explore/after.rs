@@ -50,8 +50,10 @@ impl Machine {
             let (word, expected) = (Self::word(&context).load(Relaxed), slot.expected.get());
             let (memory, registers) = (Self::memory(&context), cpu.registers.holds.get());
             // A plan tells of the load when it has saved too.
-            let trip = matches!(self.in_use.get(), Some((_, Op::Enter(Form::RoundTrip, _))));
-            let here = number(word) == number(cpu.words.fpu.resident());
+            let op = self.in_use.get().map(|(_, op)| op);
+            let guest = matches!(op, Some(Op::GuestSteps(..)));
+            let trip = guest || matches!(op, Some(Op::Enter(Form::RoundTrip, _)));
+            let here = guest || number(word) == number(cpu.words.fpu.resident());
             let right = match event.kind {
                 EventKind::Saved | EventKind::Unloaded => word & MEMORY != 0 && memory == expected,
                 EventKind::Restored | EventKind::Skipped => registers == expected,
@@ -123,7 +125,8 @@ impl Machine {
         let ends = match step.op {
             // No stamp is left, and the claim ends all the same.
             Op::Invalidate(_) | Op::Resume => matches!(done, Ok(()) | Err(Error::Exhausted)),
-            Op::Section | Op::WithSection => done.is_ok(),
+            Op::Section | Op::WithSection | Op::SectionSteps(true) => done.is_ok(),
+            Op::GuestSteps(..) => done.is_ok(),
             _ => false,
         };
         let opened = before.cpus[cpu].is_open() && after.cpus[cpu].is_open();
@@ -138,6 +141,7 @@ impl Machine {
         let open = before.cpus[cpu].is_open();
         let of = match step.op {
             Op::Session(of, _) | Op::Saved(of, _) | Op::Persistent(of, _) | Op::Verify(of) => of,
+            Op::GuestSteps(of, _) => of,
             _ => Of::Current,
         };
         let which = match step.op {
@@ -161,6 +165,7 @@ impl Machine {
             | Op::Persistent(..) => true,
             Op::Held(_) | Op::Adopt(_) | Op::Switch(_) => true,
             Op::Saved(..) | Op::ForkSaved => true,
+            Op::SectionSteps(_) | Op::GuestSteps(..) | Op::DropGuest(_) => true,
             Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch => true,
             Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
             Op::Resume | Op::DropPlan => true,
@@ -184,7 +189,9 @@ impl Machine {
         if loads && held && restores > 0 {
             complain("registers are loaded that hold it already");
         }
-        let leaves = [Op::DropOutPlan, Op::Fork, Op::Section, Op::WithSection].contains(&step.op)
+        let sections = [Op::Section, Op::WithSection, Op::SectionSteps(true)];
+        let leaves = [Op::DropOutPlan, Op::Fork].contains(&step.op)
+            || sections.contains(&step.op)
             || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_))
             || matches!(step.op, Op::Saved(..) | Op::ForkSaved);
         if leaves && saved && saves > 0 {
@@ -193,6 +200,7 @@ impl Machine {
         let valid = match step.op {
             Op::Session(_, Does::Reads) | Op::Persistent(..) | Op::Fork | Op::Held(_) => true,
             Op::ForkSaved => true,
+            Op::GuestSteps(..) | Op::SectionSteps(true) => is.is_some(),
             Op::Enter(form, _) => form == Form::RoundTrip,
             _ => false,
         };
@@ -212,6 +220,7 @@ impl Machine {
                 true
             }
             Op::Saved(_, Does::Nothing | Does::Reads) => true,
+            Op::SectionSteps(false) | Op::DropGuest(_) => true,
             Op::Session(_, Does::Reads) | Op::Held(Does::Reads) => saved,
             Op::DropPlan => held,
             _ => false,

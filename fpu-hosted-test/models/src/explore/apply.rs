@@ -57,7 +57,10 @@ impl Machine {
             Op::Adopt(_) => current.is_some_and(|task| self.can_adopt(cpu, task)),
             Op::Switch(_) | Op::SwitchFails => self.allows_switch(step),
             Op::Section | Op::WithSection | Op::Clobber => true,
-            Op::Persistent(of, _) => target(of).is_some(),
+            Op::Persistent(of, _) | Op::GuestSteps(of, _) | Op::DropGuest(of) => {
+                target(of).is_some()
+            }
+            Op::SectionSteps(_) | Op::GuestStepsFail => true,
             Op::PersistentFails => !self.held(cpu, self.guest()),
             Op::Saved(of, _) => target(of).is_some_and(|it| self.saved(it)),
             Op::Fork | Op::ForkSaved => {
@@ -134,6 +137,13 @@ impl Machine {
                 self.switch_to(cpu, context, User::Looks)
             }
             Op::DropSwitch => self.drop_switch(cpu, context),
+            Op::SectionSteps(executed) => self.section_steps(cpu, executed),
+            Op::GuestSteps(of, user) => self.guest_steps(cpu, of, Some(user)),
+            Op::GuestStepsFail => {
+                cpu.registers.fails.set(true);
+                self.guest_steps(cpu, Of::Guest, Some(User::Looks))
+            }
+            Op::DropGuest(of) => self.guest_steps(cpu, of, None),
             Op::Section => self.section(cpu, false),
             Op::WithSection => self.section(cpu, true),
             Op::Persistent(of, user) => self.persistent(cpu, of, user),

@@ -2,7 +2,8 @@
 
 use fpu_core::{
     verify::{Scratch, VerifyError},
-    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, SaveArea, SwitchSteps,
+    CpuLifecycle, CpuWords, Error, GuestPlan, KernelFpu, KernelUnits, Level, SaveArea, SectionPlan,
+    SwitchSteps,
 };
 
 use super::{
@@ -88,7 +89,7 @@ impl Machine {
         let number = words::number(self.cpus[live].words.fpu.resident());
         for cpu in self.cpus.iter().enumerate().filter(|(c, _)| *c != live).map(|(_, cpu)| cpu) {
             let mut pin = Pin(cpu, Level::Task);
-            let mut off = Off::new(cpu);
+            let (mut off, units) = (Off::new(cpu), KernelUnits::ALL);
             let tried = [
                 ("switch_return", context.switch_return(&mut off).map(drop)),
                 ("switch_prepare", context.switch_prepare(&off)),
@@ -96,6 +97,8 @@ impl Machine {
                 ("open", context.open(&mut pin).map(drop)),
                 ("open_saved", context.open_saved(&mut pin).map(drop)),
                 ("switch to", SwitchSteps::plan(&mut off, None, told).map(drop)),
+                ("guest's steps", GuestPlan::begin(&mut pin, context.context(), None).map(drop)),
+                ("section's steps", SectionPlan::begin(&mut pin, told, units).map(drop)),
                 ("switch from", SwitchSteps::plan(&mut off, told, None).map(drop)),
                 ("section", pin.with_kernel_fpu(told, KernelUnits::ALL, || ())),
                 ("run_persistent", pin.run_persistent(context.context(), None, || ())),
@@ -136,10 +139,12 @@ impl Machine {
         for (name, result) in [
             ("run_persistent", pin.run_persistent(told, None, || ())),
             ("open_saved", context.open_saved(&mut pin).map(drop)),
+            ("guest's steps", GuestPlan::begin(&mut pin, told, None).map(drop)),
             ("switch", SwitchSteps::plan(&mut Off::new(cpu), None, Some(told)).map(drop)),
         ] {
             // Where no stamp is left, the CPU is not closed to find out.
-            let few = name == "open_saved" && left(cpu.words.fpu.resident()) <= RESERVE;
+            let few = ["open_saved", "guest's steps"].contains(&name)
+                && left(cpu.words.fpu.resident()) <= RESERVE;
             let right = result == Err(Error::LiveHere) || few && result == Err(Error::Exhausted);
             if !right || self.state() != before {
                 self.line.report(|| {
@@ -165,7 +170,10 @@ impl Machine {
             tried.push(("switch_return", guest.switch_return(&mut Off::new(cpu)).map(drop)));
             tried.push(("open", guest.open(&mut pin).map(drop)));
             tried.push(("open_saved", guest.open_saved(&mut pin).map(drop)));
-            let told = Some(guest.context());
+            let (told, units) = (Some(guest.context()), KernelUnits::ALL);
+            tried.push(("section's steps", SectionPlan::begin(&mut pin, told, units).map(drop)));
+            let begun = GuestPlan::begin(&mut pin, guest.context(), None).map(drop);
+            tried.push(("guest's steps", begun));
             tried.push(("switch", SwitchSteps::plan(&mut Off::new(cpu), None, told).map(drop)));
             tried.push(("reset", guest.reset(&mut pin)));
             let ran = pin.run_persistent(guest.context(), None, || ());

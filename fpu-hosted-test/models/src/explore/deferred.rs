@@ -1,14 +1,15 @@
-//! Both tasks of a switch by its steps, executed as assembly does.
+//! Switches, sections and guests by their steps, executed as assembly does.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use fpu_core::{Error, Level, Pinned, RawFpu, SwitchSteps};
+use fpu_core::{Error, GuestPlan, KernelUnits, Level, Pinned, RawFpu, SectionPlan, SwitchSteps};
 
 use super::{
     apply::area,
     backend::{Context, Cpu, Off, Pin},
     calls::Call,
     machine::{Machine, User},
+    ops::Of,
 };
 
 impl Machine {
@@ -74,5 +75,74 @@ impl Machine {
             child.expected.set(self.slots[which].expected.get());
             Ok(())
         })
+    }
+
+    /// A section, or only its plan.
+    pub(super) fn section_steps(&self, cpu: &Cpu, executed: bool) -> Result<(), Error> {
+        let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
+        let told = current.as_ref().map(|task| task.context());
+        let mut pin = Pin(cpu, Level::Task);
+        self.call(Call::SectionPlanBegin);
+        let plan = SectionPlan::begin(&mut pin, told, KernelUnits::ALL)?;
+        self.line.step();
+        if !executed {
+            return Ok(());
+        }
+        self.call(Call::SectionPlanSteps);
+        if let Some(steps) = plan.steps() {
+            self.mask(steps.mask);
+            // SAFETY: C9: the area of a context that is borrowed. C10: symbols.
+            unsafe { cpu.registers.save(area(steps.save_to)) };
+        }
+        self.call(Call::SectionPlanSaved);
+        // SAFETY: C42: done just now.
+        let section = unsafe { plan.saved() };
+        self.computes(section.cpu().0);
+        drop(section);
+        Ok(())
+    }
+
+    /// A guest's run, or only its plan.
+    pub(super) fn guest_steps(&self, cpu: &Cpu, of: Of, user: Option<User>) -> Result<(), Error> {
+        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
+        let guest = self.slots[which].fpu.borrow();
+        let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
+        let told = current.as_ref().map(|task| task.context());
+        let mut pin = Pin(cpu, Level::Task);
+        self.call(Call::GuestPlanBegin);
+        let plan = GuestPlan::begin(&mut pin, guest.context(), told)?;
+        self.line.step();
+        let Some(user) = user else { return Ok(()) };
+        self.call(Call::GuestPlanSteps);
+        let steps = *plan.steps();
+        self.mask(steps.mask);
+        // SAFETY: C43: the word of a context that is borrowed.
+        let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
+        if !steps.host_save_to.is_null() {
+            // SAFETY: C9: that context's area. C10: symbols.
+            unsafe { cpu.registers.save(area(steps.host_save_to)) };
+            commit(steps.host_word, steps.host_saved);
+        }
+        // SAFETY: C9: the guest's area. C10: symbols; the host's are saved.
+        if let Err(why) = unsafe { cpu.registers.restore(area(steps.area)) } {
+            self.call(Call::GuestPlanFailed);
+            // SAFETY: C43: so far.
+            return Err(unsafe { plan.failed(why) });
+        }
+        commit(steps.word, steps.live);
+        self.runs(cpu, which, user, "a guest's run by steps");
+        if self.line.calm() {
+            let was = self.line.mask();
+            self.elsewhere(self.line.cpu(), which);
+            self.line.unmask(was);
+        }
+        self.line.step();
+        // SAFETY: C9: the guest's area. C10: a save changes no symbol.
+        unsafe { cpu.registers.save(area(steps.area)) };
+        commit(steps.word, steps.saved);
+        self.call(Call::GuestPlanDone);
+        // SAFETY: C43: done just now.
+        unsafe { plan.done() };
+        Ok(())
     }
 }

@@ -96,6 +96,14 @@ pub enum Op {
     Section,
     /// The same by closure.
     WithSection,
+    /// A section whose save is executed; or it is only planned.
+    SectionSteps(bool),
+    /// A guest runs by steps that are executed.
+    GuestSteps(Of, User),
+    /// It does not: the restore fails.
+    GuestStepsFail,
+    /// A run of it is planned and not executed.
+    DropGuest(Of),
     /// A persistent context runs.
     Persistent(Of, User),
     /// It does not: the restore fails.
@@ -155,6 +163,10 @@ impl Op {
                 | Op::Persistent(..)
                 | Op::PersistentFails
                 | Op::Saved(..)
+                | Op::SectionSteps(_)
+                | Op::GuestSteps(..)
+                | Op::GuestStepsFail
+                | Op::DropGuest(_)
                 | Op::Fork
                 | Op::ForkSaved
                 | Op::Reset(_)
@@ -171,6 +183,7 @@ impl Op {
         let loads = [Does::LoadFails, Does::WritesThenLoadFails];
         match self {
             Op::EnterFails(_) | Op::SwitchFails | Op::PersistentFails | Op::SwitchToFails => true,
+            Op::GuestStepsFail => true,
             Op::Session(_, does) => loads.contains(&does),
             _ => false,
         }
@@ -210,6 +223,9 @@ impl Op {
             self,
             Op::Session(Guest, _)
                 | Op::Saved(Guest, _)
+                | Op::GuestSteps(Guest, _)
+                | Op::GuestStepsFail
+                | Op::DropGuest(Guest)
                 | Op::Persistent(Guest, _)
                 | Op::PersistentFails
                 | Op::Reset(Guest)
@@ -234,6 +250,8 @@ impl Op {
             add(Op::Persistent(Guest, user));
             add(Op::Persistent(Current, user));
             add(Op::Adopt(user));
+            add(Op::GuestSteps(Guest, user));
+            add(Op::GuestSteps(Current, user));
         }
         for of in [Current, Guest] {
             for does in [
@@ -261,6 +279,11 @@ impl Op {
         for op in [
             Op::DropOutPlan,
             Op::DropPlan,
+            Op::SectionSteps(true),
+            Op::SectionSteps(false),
+            Op::GuestStepsFail,
+            Op::DropGuest(Guest),
+            Op::DropGuest(Current),
             Op::Section,
             Op::WithSection,
             Op::PersistentFails,

@@ -48,6 +48,17 @@ pub fn switched(prev: &Task, next: &Task, cpu: &mut VectorKernel) -> Result<u64,
     Ok(SwitchSteps::plan(cpu, Some(prev.context()), Some(next.context()))?.live)
 }
 
+pub fn computes_and_runs_a_guest(
+    task: &Task,
+    guest: &Task,
+    cpu: &mut VectorKernel,
+) -> Result<u64, Error> {
+    let plan = SectionPlan::begin(cpu, Some(task.context()), KernelUnits::ALL)?;
+    // SAFETY: never run.
+    drop(unsafe { plan.saved() });
+    Ok(GuestPlan::begin(cpu, guest.context(), Some(task.context()))?.steps().live)
+}
+
 pub fn written_and_forked(
     task: &Task,
     child: &mut Task,
