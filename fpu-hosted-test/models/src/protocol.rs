@@ -169,6 +169,18 @@ protocol! {
         "session/open.rs":
          "Place::Registers | Place::Elsewhere => Err(closed.refuse(word))," =>
          "_ => Ok(ReadSession::MemoryOnly(Session { task, closed, state: PhantomData })),";
+    SectionStepsKeepStamp, "the invalidation by a section's steps" => restore::SECTION_STEPS, "I5, I11", "kernel residue", 0, At(1),
+        "deferred/section.rs":
+         "closed.end_claims();
+         let cpu = closed.cpu();" =>
+         "let cpu = closed.cpu();";
+    GuestStepsKeepStamp, "the invalidation by a guest's steps" => restore::SECTION_STEPS, "I2, I11", "another task's residue", 0, At(2),
+        "deferred/section.rs":
+         "self.closed.end_claims();
+         self.tell_host();
+         for kind" =>
+         "self.tell_host();
+         for kind";
     RawMarkRelaxed, "the release of the mark by `raw::saved`" => wrong::IN_RAW, "I1", "Causality violation", 0, Not(ORDERING),
         "raw.rs":
          "task.publish(task.load().saved());" =>

@@ -36,6 +36,10 @@ fn switch_steps() {
     check(&restore::STEPS);
 }
 #[test]
+fn section_and_guest_steps() {
+    check(&restore::SECTION_STEPS);
+}
+#[test]
 fn raw_layer() {
     check(&restore::RAW);
 }

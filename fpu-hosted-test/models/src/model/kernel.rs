@@ -355,7 +355,7 @@ impl Cpu {
         Ok(())
     }
     /// What kernel code does in a section.
-    fn computes(&self) {
+    pub(super) fn computes(&self) {
         if self.in_section.replace(true) {
             panic!("section not exclusive: begun on CPU {} inside another", self.number);
         }

@@ -1,6 +1,8 @@
 //! Restores that fail, and the plan and raw forms, where assembly does the steps.
 
-use fpu_core_loom::{raw, Error, RawFpu, RestoreFault, SwitchSteps};
+use fpu_core_loom::{
+    raw, Error, GuestPlan, KernelUnits, RawFpu, RestoreFault, SectionPlan, SwitchSteps,
+};
 use std::{ptr::NonNull, rc::Rc, sync::Arc};
 
 use super::{
@@ -198,6 +200,76 @@ fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
         unsafe { raw::restored(word_of(next), &cpu.words().0) };
     }
     must(steps.done(&token, Ok(())), "a switch");
+}
+
+/// Sections and guests by their steps take the registers, and leave nobody a claim on them (I1, I5, I11).
+pub const SECTION_STEPS: Model = Model {
+    name: "section_and_guest_steps",
+    guards: "I1 I5 I11",
+    bound: None,
+    interrupts: false,
+    floor: 12,
+    covers: &["migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
+            let guest = Arc::new(Task::new(8));
+            let Some(task) = machine.slots[0].take() else { return };
+            cpu.run(&task);
+            section_by_steps(cpu, Some(&task));
+            cpu.run(&task);
+            for _ in 0..2 {
+                guest_by_steps(cpu, &guest, Some(&task));
+            }
+            cpu.run(&task);
+            // In state 2a, and current no more.
+            cpu.leave(&task);
+            section_by_steps(cpu, None);
+            cpu.run(&task);
+            cpu.leave(&task);
+            guest_by_steps(cpu, &guest, None);
+            cpu.run(&task);
+            cpu.hand_over(task, &machine.slots[0]);
+        });
+    },
+};
+
+fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
+    let (mut pin, told) = (cpu.pinned(), current.map(|task| task.fpu.context()));
+    let plan = must(SectionPlan::begin(&mut pin, told, KernelUnits::ALL), "section's steps");
+    match plan.steps() {
+        Some(steps) if !forgets(Embedder::SectionForgetsSave) => {
+            // SAFETY: C9: the task's area. C10: this thread is the CPU.
+            unsafe { cpu.registers.save(task_area(steps.save_to)) };
+        }
+        _ => {}
+    }
+    // SAFETY: C42: saved just now; the seeded fault breaks it.
+    let section = unsafe { plan.saved() };
+    cpu.computes();
+    drop(section);
+}
+
+fn guest_by_steps(cpu: &Rc<Cpu>, guest: &Arc<Task>, host: Option<&Arc<Task>>) {
+    let (mut pin, told) = (cpu.pinned(), host.map(|task| task.fpu.context()));
+    let plan = must(GuestPlan::begin(&mut pin, guest.fpu.context(), told), "guest's steps");
+    let steps = *plan.steps();
+    if let (Some(area), Some(host)) = (NonNull::new(steps.host_save_to), host) {
+        if !forgets(Embedder::GuestForgetsHost) {
+            // SAFETY: C9: the host's area. C10: this thread is the CPU.
+            unsafe { cpu.registers.save(area) };
+        }
+        // SAFETY: C16: the task runs here. C17: saved just now.
+        unsafe { raw::saved(word_of(host)) };
+    }
+    // SAFETY: C9: the guest's area. C10: this thread is the CPU. The guest's word stays: no other thread has this guest.
+    assert_eq!(unsafe { cpu.registers.restore(task_area(steps.area)) }, Ok(()));
+    cpu.user(guest);
+    if !forgets(Embedder::GuestForgetsSave) {
+        // SAFETY: C9: the guest's area. C10: a save changes no register.
+        unsafe { cpu.registers.save(task_area(steps.area)) };
+    }
+    // SAFETY: C43: done just now; the seeded faults break it.
+    unsafe { plan.done() };
 }
 
 /// The same claims hold when assembly works on the two words itself (I1, I2).

@@ -140,6 +140,9 @@ rows! { EMBEDDER, Embedder(Embedder):
     SwitchForgetsCommit, "C39: the commit of that save" => restore::STEPS, "I1", "unsaved state", 0;
     SwitchForgetsRestore, "C39: the restore of a switch's steps" => restore::STEPS, "I1, I11", "residue", 0;
     SwitchSavesLate, "C40: the save before other code" => restore::STEPS, "I3", "kernel residue", 0;
+    SectionForgetsSave, "C42: the save of a section's steps" => restore::SECTION_STEPS, "I1", "stale registers", 0;
+    GuestForgetsHost, "C43: the save of a guest's host" => restore::SECTION_STEPS, "I1", "stale registers", 0;
+    GuestForgetsSave, "C43: the save of a guest" => restore::SECTION_STEPS, "I1", "stale registers", 0;
     RawForgetsCommit, "C17: `saved` after the save" => restore::RAW, "I1", "unsaved state elsewhere", 0;
 }
 
@@ -171,6 +174,7 @@ pub const MODELS: &[&Model] = &[
     &restore::FAILED,
     &restore::PLAN,
     &restore::STEPS,
+    &restore::SECTION_STEPS,
     &restore::RAW,
     &power::OFFLINE,
     &power::OFFLINE_INTERRUPTED,
