@@ -202,7 +202,7 @@ mod tests {
         let source =
             concat!("#[doc = include", "_str!(\"../a.md\")]\nmod m;\nf(include", "_str!(\"b.s\"))");
         assert_eq!(included(source), ["../a.md", "b.s"]);
-        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
         let lib = std::fs::read_to_string(own.join("lib.rs")).unwrap();
         assert!(!included(&lib).is_empty() && included(&lib).iter().all(|f| own.join(f).is_file()));
     }
