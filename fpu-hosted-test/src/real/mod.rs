@@ -5,11 +5,13 @@
 //! that is made of scalar accesses only (names beginning with `quiet_`, whose object code can be
 //! checked), and the result is looked at afterwards in memory.
 
-// A kernel includes these three (and `registers.s`) by their paths: no `std` but in their tests, and
+// A kernel includes these three, `../random.rs` and `registers.s` by their paths: no `std` but in their tests, and
 // paths through `super` only.
 mod classes;
 mod name;
 mod regfile;
+
+use crate::random::Random;
 
 mod detect;
 

@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use super::{Classes, RegisterName};
-use crate::random::Random;
+use super::{Classes, Random, RegisterName};
 
 /// Offsets that the assembly uses.
 pub(super) const FX: usize = 2048;

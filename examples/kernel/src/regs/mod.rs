@@ -13,11 +13,15 @@ mod classes;
 #[path = "../../../../fpu-hosted-test/src/real/name.rs"]
 mod name;
 #[allow(dead_code)]
+#[path = "../../../../fpu-hosted-test/src/random.rs"]
+mod random;
+#[allow(dead_code)]
 #[path = "../../../../fpu-hosted-test/src/real/regfile.rs"]
 mod regfile;
 
 pub use classes::Classes;
 pub use name::RegisterName;
+use random::Random;
 pub use regfile::RegFile;
 
 /// Offsets in a [`RegFile`] of the FXSAVE image, the masks and the classes: operands of `registers.s`.
