@@ -8,7 +8,7 @@ use crate::{
     layout::{Layout, Standard, EXTENDED},
 };
 
-/// A size in bytes that no CPU's components come near.
+/// A size in bytes that no CPU's components come near, all of them together.
 pub(crate) const LIMIT: u32 = 1 << 20;
 
 /// What CPUID says of a component that the plan could hold, or the word for which it cannot: it has a size,
@@ -33,6 +33,13 @@ pub(crate) fn check(number: u32, facts: &CpuidInfo, taken: Components) -> Result
     if size > LIMIT {
         return wrong(Eax, size, Expected::AtMost(LIMIT));
     }
+    // All of them together: an area must not become as large as several components can claim.
+    let taken_sizes = taken.numbers().filter_map(|other| facts.described(other));
+    let sum = taken_sizes.fold(0u32, |sum, other| sum.saturating_add(other.size));
+    let room = LIMIT.saturating_sub(sum);
+    if size > room {
+        return wrong(Eax, size, Expected::AtMost(room));
+    }
     let user = facts.supported_user().contains(one(number));
     if described.supervisor == user {
         let found = u32::from(described.supervisor);
@@ -46,6 +53,9 @@ pub(crate) fn check(number: u32, facts: &CpuidInfo, taken: Components) -> Result
     }
     if offset > LIMIT {
         return wrong(Ebx, offset, Expected::AtMost(LIMIT));
+    }
+    if offset > LIMIT - size {
+        return wrong(Ebx, offset, Expected::AtMost(LIMIT - size));
     }
     for other in taken.user_part().difference(Components::LEGACY).numbers() {
         let Some(there) = facts.described(other) else { continue };
