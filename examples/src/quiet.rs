@@ -34,7 +34,7 @@ pub struct Worker<'w> {
     pub scratch: RegFile,
     /// The trip being made: reused, so that its fields are stored one by one.
     pub trip: Trip,
-    /// Steps that no plan made: the eager kernel's, and those of a seeded fault.
+    /// Steps that the library did not make: the eager kernel's, and those of a seeded fault.
     pub steps: UserSteps,
     /// The seeded fault.
     pub fault: Option<Fault>,
@@ -191,14 +191,14 @@ impl Worker<'_> {
             }
         }
         let from = quiet_stamp();
-        match slot.fpu().plan_user(&mut self.cpu) {
-            Ok(plan) => {
-                let steps = plan.steps();
+        match slot.fpu().begin_user(&mut self.cpu) {
+            Ok(pending) => {
+                let steps = pending.steps();
                 quiet_put(&mut trip.steps, std::ptr::from_ref(steps));
                 let restore = !steps.restore_from.is_null();
                 // SAFETY: the word of this task, whose turn it is. Live already: back from a system call.
                 let nothing = unsafe { steps.word.read_volatile() } == steps.live;
-                // SAFETY: C27: steps of the plan, files of the slot. C28: this function is scalar.
+                // SAFETY: C27: the library's steps, files of the slot. C28: this function is scalar.
                 unsafe { user_trip(trip) };
                 let mut flags = DONE;
                 if restore {
@@ -209,11 +209,11 @@ impl Worker<'_> {
                 if save_on_entry {
                     flags |= SAVED;
                     // SAFETY: C12, C13, C14: the assembly executed and committed all of it.
-                    unsafe { plan.round_trip_done() };
+                    unsafe { pending.round_trip_done() };
                 } else if !(nothing || FAULTY && self.fault == Some(Fault::SkipCommit)) {
                     // SAFETY: C12, C13: the assembly did the restore, if due, last before user mode; what
                     // has changed the registers since is the task itself.
-                    let _ready = unsafe { plan.restored() };
+                    let _ready = unsafe { pending.restored() };
                 }
                 record.flags.store(flags, Ordering::Relaxed);
             }
@@ -253,16 +253,16 @@ impl Worker<'_> {
         }
         let from = quiet_stamp();
         let mut flags = DONE;
-        match slot.fpu().plan_switch_out(&mut self.cpu) {
+        match slot.fpu().begin_switch_out(&mut self.cpu) {
             Ok(None) => {}
-            Ok(Some(plan)) => {
-                let steps = plan.steps();
+            Ok(Some(pending)) => {
+                let steps = pending.steps();
                 if !FAULTY || self.fault != Some(Fault::SkipSave) {
-                    // SAFETY: C27: the plan's area, with the instruction of its rung.
+                    // SAFETY: C27: `pending`'s area, with the instruction of its rung.
                     unsafe { save(steps.save_to, steps.mask, self.world.instructions.save) };
                 }
                 // SAFETY: C15: just executed; this function is scalar.
-                unsafe { plan.saved() };
+                unsafe { pending.saved() };
                 flags |= SAVED;
             }
             Err(why) => {
@@ -304,7 +304,7 @@ impl Worker<'_> {
         true
     }
 
-    /// A virtual CPU's run, with whose registers are whose left to `run_persistent`.
+    /// A virtual CPU's run, with whose registers are whose left to `run_guest`.
     #[inline(never)]
     fn quiet_guest(&mut self, at: usize, op: &Op, host: Option<&Slot>) -> bool {
         let world = self.world;
@@ -332,7 +332,7 @@ impl Worker<'_> {
         }
         let current = host.map(|slot| slot.fpu().context());
         let from = quiet_stamp();
-        let ran = self.cpu.run_persistent(guest.fpu().context(), current, || {
+        let ran = self.cpu.run_guest(guest.fpu().context(), current, || {
             // SAFETY: C27: steps that do nothing, files of the guest. C28: this function is scalar, and so
             // is what it returns to.
             unsafe { user_trip(trip) };

@@ -22,7 +22,7 @@ pub const SKIP_COMMIT: u64 = 4;
 /// One trip: what to do on the way out, in user mode, and on the way back.
 #[repr(C)]
 pub struct Trip {
-    /// 0: what `plan_user` said.
+    /// 0: what `begin_user` said.
     pub steps: *const UserSteps,
     /// 8: where the task writes all its registers, first thing in user mode.
     pub seen: *mut RegFile,

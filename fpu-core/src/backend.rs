@@ -94,7 +94,7 @@ pub unsafe trait RawFpu {
     /// Alignment a save area must have, in bytes, a power of two (on x86: 64, for XSAVE).
     fn area_align(&self) -> usize;
 
-    /// A word handed to assembly with every [plan](crate::UserPlan), without meaning to the core. On x86: the
+    /// A word handed to assembly with all [steps](crate::UserSteps), without meaning to the core. On x86: the
     /// requested-feature bitmap that XSAVE takes in EDX:EAX.
     #[doc(alias = "plan_mask")]
     fn plan_word(&self) -> u64 {

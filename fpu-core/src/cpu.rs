@@ -162,7 +162,7 @@ pub trait CpuLifecycle: Pinned {
     ///
     /// Interrupts are off from this call until the registers are overwritten, or from then until this call
     /// (K9): an interrupt
-    /// in between may run a section and a [persistent context](crate::KernelFpu::run_persistent), whose claim
+    /// in between may run a section and a [persistent context](crate::KernelFpu::run_guest), whose claim
     /// is younger than this call.
     ///
     /// # Errors

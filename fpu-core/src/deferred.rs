@@ -1,4 +1,4 @@
-//! The plan form: what is due, done later, by the kernel's own assembly.
+//! The steps form: what is due, done later, by the kernel's own assembly.
 
 mod section;
 mod switch;
@@ -19,7 +19,7 @@ use crate::{
     witness::{Exclusive, Pinned},
 };
 
-pub use section::{GuestPlan, GuestSteps, SectionPlan};
+pub use section::{GuestSteps, PendingGuest, PendingSection};
 pub use switch::SwitchSteps;
 
 /// The steps of one trip to user mode and back, for assembly. The backend's restore, if one is due, its save, and two
@@ -79,26 +79,26 @@ pub struct SaveSteps {
 
 /// The steps that are due before user mode: decided, not executed.
 ///
-/// If a restore is due, the CPU's registers are unowned from the moment this value exists. A plan
-/// that is dropped without its steps leaves the task in memory only.
+/// If a restore is due, the CPU's registers are unowned from the moment this value exists. Dropped
+/// without its steps, it leaves the task in memory only.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (mut cpu, task) = cpu_and_task();
-/// let plan = task.plan_user(&mut cpu)?;
-/// assert!(!plan.steps().restore_from.is_null()); // its first time here
-/// // SAFETY: the plan is alive; C12, C13, C14: the assembly did all of it.
+/// let pending = task.begin_user(&mut cpu)?;
+/// assert!(!pending.steps().restore_from.is_null()); // its first time here
+/// // SAFETY: `pending` is alive; C12, C13, C14: the assembly did all of it.
 /// unsafe {
 ///     // load, `mov [word], live`, user mode, save, `mov [word], saved`
-///     sim_round_trip(plan.steps(), 7).expect("a good image");
-///     plan.round_trip_done();
+///     sim_round_trip(pending.steps(), 7).expect("a good image");
+///     pending.round_trip_done();
 /// }
 /// assert!(task.registers_valid(&cpu));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[must_use = "nothing is done until the steps are executed"]
 #[derive(Debug)]
-pub struct UserPlan<'t, C: Pinned> {
+pub struct PendingUser<'t, C: Pinned> {
     steps: UserSteps,
     /// The word that the restore commits, if a restore is due.
     load: Option<EventKind>,
@@ -111,19 +111,19 @@ pub struct UserPlan<'t, C: Pinned> {
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (mut cpu, task) = cpu_and_task();
-/// assert!(task.plan_switch_out(&mut cpu)?.is_none()); // it never ran
+/// assert!(task.begin_switch_out(&mut cpu)?.is_none()); // it never ran
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[must_use = "nothing is done until the steps are executed"]
 #[derive(Debug)]
-pub struct OutPlan<'t, C: Pinned> {
+pub struct PendingSave<'t, C: Pinned> {
     steps: SaveSteps,
     cpu: &'t mut C,
     task: PhantomData<(&'t (), *mut ())>,
 }
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
-    /// [`switch_return`](Self::switch_return) as a plan: for kernels whose own code may use the
+    /// [`switch_return`](Self::switch_return) as steps: for kernels whose own code may use the
     /// registers, so that the restore must be the last step before user mode.
     ///
     /// # Errors
@@ -134,12 +134,12 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// drop(task.plan_user(&mut cpu)?); // nothing done: the task stays in memory
+    /// drop(task.begin_user(&mut cpu)?); // nothing done: the task stays in memory
     /// assert!(!task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[inline]
-    pub fn plan_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<UserPlan<'t, C>, Error>
+    pub fn begin_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<PendingUser<'t, C>, Error>
     where
         C: Exclusive + Pinned<Backend = B>,
     {
@@ -157,10 +157,10 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             live: live.bits(),
             saved: Word::both(live).bits(),
         };
-        Ok(UserPlan { steps, load, cpu, task: PhantomData })
+        Ok(PendingUser { steps, load, cpu, task: PhantomData })
     }
 
-    /// [`switch_prepare`](Self::switch_prepare) as a plan; `None` if nothing is due.
+    /// [`switch_prepare`](Self::switch_prepare) as steps; `None` if nothing is due.
     ///
     /// # Errors
     ///
@@ -170,18 +170,21 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
-    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     // SAFETY: the plan is alive; C15: the save was executed just now.
+    /// if let Some(pending) = task.begin_switch_out(&mut cpu)? {
+    ///     // SAFETY: `pending` is alive; C15: the save was executed just now.
     ///     unsafe {
-    ///         sim_save(plan.steps()); // assembly
-    ///         plan.saved();
+    ///         sim_save(pending.steps()); // assembly
+    ///         pending.saved();
     ///     }
     /// }
-    /// assert!(task.plan_switch_out(&mut cpu)?.is_none());
+    /// assert!(task.begin_switch_out(&mut cpu)?.is_none());
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[inline]
-    pub fn plan_switch_out<'t, C>(&'t self, cpu: &'t mut C) -> Result<Option<OutPlan<'t, C>>, Error>
+    pub fn begin_switch_out<'t, C>(
+        &'t self,
+        cpu: &'t mut C,
+    ) -> Result<Option<PendingSave<'t, C>>, Error>
     where
         C: Exclusive + Pinned<Backend = B>,
     {
@@ -189,18 +192,18 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let (save_to, mask, word) =
             (self.base().as_ptr(), cpu.backend().plan_word(), self.word.as_ptr());
         let steps = SaveSteps { save_to, mask, word, saved: saved.bits() };
-        Ok(Some(OutPlan { steps, cpu, task: PhantomData }))
+        Ok(Some(PendingSave { steps, cpu, task: PhantomData }))
     }
 }
 
-impl<'t, C: Exclusive> UserPlan<'t, C> {
+impl<'t, C: Exclusive> PendingUser<'t, C> {
     /// What the assembly executes.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// let plan = task.plan_user(&mut cpu)?;
-    /// let steps = plan.steps();
+    /// let pending = task.begin_user(&mut cpu)?;
+    /// let steps = pending.steps();
     /// assert_eq!(steps.restore_from, steps.save_to.cast_const()); // the task's area
     /// assert_eq!(steps.saved, steps.live | 1);
     /// # Ok::<(), fpu_core::Error>(())
@@ -232,18 +235,18 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive; C12, C13: restored just now, and nothing has changed the registers.
+    /// let pending = task.begin_user(&mut cpu)?;
+    /// // SAFETY: `pending` is alive; C12, C13: restored just now, and nothing has changed the registers.
     /// let ready = unsafe {
-    ///     sim_restore(plan.steps()).expect("a good image"); // assembly
-    ///     plan.restored()
+    ///     sim_restore(pending.steps()).expect("a good image"); // assembly
+    ///     pending.restored()
     /// };
     /// # drop(ready);
     /// assert!(task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: the word of the context that the plan borrows, so it is alive; stores go through the atomic type.
+        // SAFETY: the word of the context that `pending` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is restore done (C12) and registers unchanged (C13), by the caller.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.mark_live(Stamp::from_bits(self.steps.live));
@@ -263,14 +266,14 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive; C12, C13, C14: the assembly did all of it.
+    /// let pending = task.begin_user(&mut cpu)?;
+    /// // SAFETY: `pending` is alive; C12, C13, C14: the assembly did all of it.
     /// unsafe {
-    ///     sim_round_trip(plan.steps(), 7).expect("a good image"); // assembly
-    ///     plan.round_trip_done();
+    ///     sim_round_trip(pending.steps(), 7).expect("a good image"); // assembly
+    ///     pending.round_trip_done();
     /// }
-    /// let plan = task.plan_user(&mut cpu)?;
-    /// assert!(plan.steps().restore_from.is_null()); // the registers still hold it
+    /// let pending = task.begin_user(&mut cpu)?;
+    /// assert!(pending.steps().restore_from.is_null()); // the registers still hold it
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn round_trip_done(self) {
@@ -284,10 +287,10 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// cpu.fail_next_restore();
-    /// let plan = task.plan_user(&mut cpu)?;
-    /// // SAFETY: the plan is alive.
-    /// if let Err(why) = unsafe { sim_restore(plan.steps()) } {
-    ///     assert_eq!(plan.failed(why), fpu_core::Error::RestoreFailed(why));
+    /// let pending = task.begin_user(&mut cpu)?;
+    /// // SAFETY: `pending` is alive.
+    /// if let Err(why) = unsafe { sim_restore(pending.steps()) } {
+    ///     assert_eq!(pending.failed(why), fpu_core::Error::RestoreFailed(why));
     /// }
     /// assert!(!task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
@@ -299,15 +302,15 @@ impl<'t, C: Exclusive> UserPlan<'t, C> {
     }
 }
 
-impl<C: Exclusive> OutPlan<'_, C> {
+impl<C: Exclusive> PendingSave<'_, C> {
     /// What the assembly executes.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
-    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     assert_eq!(plan.steps().saved & 1, 1); // "memory is valid"
+    /// if let Some(pending) = task.begin_switch_out(&mut cpu)? {
+    ///     assert_eq!(pending.steps().saved & 1, 1); // "memory is valid"
     /// }
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
@@ -320,25 +323,25 @@ impl<C: Exclusive> OutPlan<'_, C> {
     ///
     /// # Safety
     ///
-    /// * **C15** the backend's save to `save_to` was executed, and from the plan until then nothing had
+    /// * **C15** the backend's save to `save_to` was executed, and from `begin_switch_out` until then nothing had
     ///   changed the registers.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// drop(task.switch_return(&mut cpu)?);
-    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     // SAFETY: the plan is alive; C15: the save was executed just now.
+    /// if let Some(pending) = task.begin_switch_out(&mut cpu)? {
+    ///     // SAFETY: `pending` is alive; C15: the save was executed just now.
     ///     unsafe {
-    ///         sim_save(plan.steps()); // assembly
-    ///         plan.saved();
+    ///         sim_save(pending.steps()); // assembly
+    ///         pending.saved();
     ///     }
     /// }
     /// assert_eq!(cpu.totals().saved, 1);
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: the word of the context that the plan borrows, so it is alive; stores go through the atomic type.
+        // SAFETY: the word of the context that `pending` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is save done (C15), by the caller.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.publish(Word::from_bits(self.steps.saved));

@@ -45,7 +45,8 @@ pub use area::{Area, RawArea, SaveArea};
 pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
 pub use deferred::{
-    GuestPlan, GuestSteps, OutPlan, SaveSteps, SectionPlan, SwitchSteps, UserPlan, UserSteps,
+    GuestSteps, PendingGuest, PendingSave, PendingSection, PendingUser, SaveSteps, SwitchSteps,
+    UserSteps,
 };
 pub use error::{AreaError, Error, NewError, SwitchError};
 #[cfg(feature = "alloc")]

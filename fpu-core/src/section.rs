@@ -19,7 +19,7 @@ use crate::{
 ///
 /// Which to use: [`with_kernel_fpu`](Self::with_kernel_fpu) if the code fits in a closure (a closure
 /// cannot be forgotten); [`kernel_fpu`](Self::kernel_fpu) for spans;
-/// [`run_persistent`](Self::run_persistent)
+/// [`run_guest`](Self::run_guest)
 /// for a virtual CPU, whose registers may survive until its next run.
 ///
 /// The first section of a system call saves the user's state. The task is in memory only then, so
@@ -126,13 +126,13 @@ pub trait KernelFpu: Pinned {
     /// # let (mut cpu, task) = cpu_and_task();
     /// let guest = new_task(); // a virtual CPU's context
     /// for _ in 0..3 {
-    ///     cpu.run_persistent(guest.context(), Some(task.context()), || { /* VM entry */ })?;
+    ///     cpu.run_guest(guest.context(), Some(task.context()), || { /* VM entry */ })?;
     /// }
     /// assert_eq!((cpu.totals().restored, cpu.totals().skipped), (1, 2));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[doc(alias = "fpu_swap_kvm_fpstate")]
-    fn run_persistent<T>(
+    fn run_guest<T>(
         &mut self,
         persistent: FpuRef<'_, Self::Backend>,
         current: Option<FpuRef<'_, Self::Backend>>,

@@ -19,9 +19,9 @@ use crate::{
 ///
 /// * **K10** the task of its [`context`](Self::context) is switched out: its registers have been saved, by
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
-///   ([`OutPlan::saved`](crate::OutPlan::saved), [`UserPlan::round_trip_done`](crate::UserPlan::round_trip_done),
+///   ([`PendingSave::saved`](crate::PendingSave::saved), [`PendingUser::round_trip_done`](crate::PendingUser::round_trip_done),
 ///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
-///   or plan of it is alive, and all that is ordered before this value. It will not be switched in, and
+///   or steps form of it is alive, and all that is ordered before this value. It will not be switched in, and
 ///   dropping the value is ordered before its next switch-in.
 /// * **K11** no other value holds the same context.
 ///

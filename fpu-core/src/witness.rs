@@ -69,7 +69,7 @@ pub unsafe trait CpuWords {
 /// The implementer promises that, while a value lives:
 ///
 /// * **K2** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
-///   nor anything borrowed from it (a session and the views of its image, a section, a plan) is alive over
+///   nor anything borrowed from it (a session and the views of its image, a section, a pending form) is alive over
 ///   a switch of stacks. Code that resumes makes a new value.
 /// * **K3** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once,
 ///   except those of code that has interrupted the other's.
@@ -171,7 +171,7 @@ pub unsafe trait Exclusive: Pinned {}
 /// compiled soft-float, or its disassembly is checked).
 ///
 /// A kernel compiled *with* vector instructions, and any hosted program, cannot promise this. It uses
-/// the [plan form](crate::UserPlan), whose instructions its assembly executes.
+/// the [steps form](crate::PendingUser), whose instructions its assembly executes.
 ///
 /// # Safety
 ///
@@ -197,7 +197,7 @@ pub unsafe trait Exclusive: Pinned {}
     diagnostic::on_unimplemented(
         message = "`{Self}` does not promise that kernel code leaves the FPU registers alone",
         label = "registers could be changed by compiled code before or after this call",
-        note = "a kernel compiled with vector instructions executes steps (`plan_user`, `plan_switch_out`, `SwitchSteps`) and reads by `open_saved`; a soft-float one implements `fpu_core::SoftFloat`"
+        note = "a kernel compiled with vector instructions executes steps (`begin_user`, `begin_switch_out`, `SwitchSteps`) and reads by `open_saved`; a soft-float one implements `fpu_core::SoftFloat`"
     )
 )]
 pub unsafe trait SoftFloat: Pinned {}

@@ -131,7 +131,7 @@ fpu_core::witness! {
     }
 }
 
-/// What assembly does with the steps of a [plan](fpu_core::UserPlan): out to user mode, where the
+/// What assembly does with the steps of a [plan](fpu_core::PendingUser): out to user mode, where the
 /// task writes `avx0`, and back.
 ///
 /// # Errors

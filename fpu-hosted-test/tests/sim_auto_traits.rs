@@ -4,8 +4,8 @@ use fpu_core::{
     observe::{Counters, Event, Totals},
     session::{Both, MemoryOnly, MemoryWritable, ReadSession, RegistersOnly, Session, TaskState},
     verify::{Scratch, VerifyError},
-    Area, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, OutPlan, RawArea, Section, StoppedImageMut,
-    StoppedTask, SwitchError, TaskFpu, UserPlan, UserReady,
+    Area, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, PendingSave, PendingUser, RawArea, Section,
+    StoppedImageMut, StoppedTask, SwitchError, TaskFpu, UserReady,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -43,8 +43,8 @@ mod everywhere {
         Session<'static, AnyThread, Both>,
         Session<'static, AnyThread, MemoryOnly>,
         Session<'static, AnyThread, MemoryWritable>,
-        UserPlan<'static, AnyThread>,
-        OutPlan<'static, AnyThread>,
+        PendingUser<'static, AnyThread>,
+        PendingSave<'static, AnyThread>,
         StoppedTask<'static, SimFpu>,
         StoppedImageMut<'static, SimFpu>,
     );

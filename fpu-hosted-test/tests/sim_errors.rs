@@ -4,8 +4,8 @@ use fpu_core::{
     session::TaskState,
     switch,
     verify::{Scratch, VerifyError},
-    Area, AreaError, CpuLifecycle, CpuWords, Error, GuestPlan, KernelFpu, KernelUnits, NewError,
-    RawArea, RawFpu, RestoreFault, SaveArea, SectionPlan, SwitchSteps, TaskFpu, MAX_CPUS,
+    Area, AreaError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, NewError, PendingGuest,
+    PendingSection, RawArea, RawFpu, RestoreFault, SaveArea, SwitchSteps, TaskFpu, MAX_CPUS,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -22,13 +22,13 @@ const OPERATIONS: [Operation; 22] = [
     ("switch", |cpu, task| Ok(switch(None, Some(task.context()), &mut cpu.irqs_off())?)),
     // SAFETY: C37, C38: it is refused, or nobody looks at the registers that it takes.
     ("adopt", |cpu, task| unsafe { task.adopt(&mut cpu.irqs_off()) }),
-    ("plan_switch_out", |cpu, task| task.plan_switch_out(&mut cpu.irqs_off()).map(drop)),
-    ("plan_user", |cpu, task| task.plan_user(&mut cpu.irqs_off()).map(drop)),
+    ("begin_switch_out", |cpu, task| task.begin_switch_out(&mut cpu.irqs_off()).map(drop)),
+    ("begin_user", |cpu, task| task.begin_user(&mut cpu.irqs_off()).map(drop)),
     ("switch to", |cpu, task| {
-        SwitchSteps::plan(&mut cpu.irqs_off(), None, Some(task.context())).map(drop)
+        SwitchSteps::begin(&mut cpu.irqs_off(), None, Some(task.context())).map(drop)
     }),
     ("switch from", |cpu, task| {
-        SwitchSteps::plan(&mut cpu.irqs_off(), Some(task.context()), None).map(drop)
+        SwitchSteps::begin(&mut cpu.irqs_off(), Some(task.context()), None).map(drop)
     }),
     ("open", |cpu, task| task.open(&mut cpu.preempt_off()).map(drop)),
     ("open_saved", |cpu, task| task.open_saved(&mut cpu.preempt_off()).map(drop)),
@@ -41,16 +41,16 @@ const OPERATIONS: [Operation; 22] = [
     }),
     ("section's steps", |cpu, task| {
         let (mut cpu, told) = (cpu.preempt_off(), Some(task.context()));
-        let begun = SectionPlan::begin(&mut cpu, told, KernelUnits::ALL).map(drop);
+        let begun = PendingSection::begin(&mut cpu, told, KernelUnits::ALL).map(drop);
         begun
     }),
     ("guest's steps", |cpu, task| {
         let mut cpu = cpu.preempt_off();
-        let begun = GuestPlan::begin(&mut cpu, task.context(), None).map(drop);
+        let begun = PendingGuest::begin(&mut cpu, task.context(), None).map(drop);
         begun
     }),
     ("persistent", |cpu, task| {
-        cpu.preempt_off().run_persistent(task.context(), None, || unreachable!("it was refused"))
+        cpu.preempt_off().run_guest(task.context(), None, || unreachable!("it was refused"))
     }),
     ("invalidate", |cpu, _| cpu.preempt_off().invalidate_registers()),
     ("resume", |cpu, _| cpu.preempt_off().fpu_resume()),
@@ -59,7 +59,7 @@ const OPERATIONS: [Operation; 22] = [
 ];
 
 /// Those that a task in memory needs nothing for.
-const SAVED: [&str; 3] = ["switch_prepare", "plan_switch_out", "switch from"];
+const SAVED: [&str; 3] = ["switch_prepare", "begin_switch_out", "switch from"];
 
 fn verify(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
     let Ok(mut scratch) = Scratch::new(&cpu.preempt_off(), SimArea::new()) else {
@@ -238,15 +238,15 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     let nmi = Err(Error::Nmi);
     let section = cpu.nmi().with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ());
     assert_eq!(section, nmi);
-    assert_eq!(cpu.nmi().run_persistent(new_task().context(), None, || ()), nmi);
+    assert_eq!(cpu.nmi().run_guest(new_task().context(), None, || ()), nmi);
     // Also for a context that would be refused for another reason.
-    assert_eq!(cpu.nmi().run_persistent(task.context(), None, || ()), nmi);
+    assert_eq!(cpu.nmi().run_guest(task.context(), None, || ()), nmi);
     assert_eq!(task.open(&mut cpu.nmi()).err(), nmi.err());
     assert_eq!(task.open_saved(&mut cpu.nmi()).err(), nmi.err());
     let told = Some(task.context());
-    let steps = SectionPlan::begin(&mut cpu.nmi(), told, KernelUnits::ALL).map(drop);
+    let steps = PendingSection::begin(&mut cpu.nmi(), told, KernelUnits::ALL).map(drop);
     assert_eq!(steps, nmi);
-    assert_eq!(GuestPlan::begin(&mut cpu.nmi(), task.context(), None).map(drop), nmi);
+    assert_eq!(PendingGuest::begin(&mut cpu.nmi(), task.context(), None).map(drop), nmi);
     let mut scratch = Scratch::new(&cpu.nmi(), SimArea::new()).expect("the area fits");
     let verified = task.verify_registers(&mut cpu.nmi(), &mut scratch);
     assert_eq!(verified.err(), nmi.err().map(VerifyError::Refused));
@@ -336,7 +336,7 @@ fn all_stamps_issued() {
             &cpu,
             &last,
             Error::Exhausted,
-            &["switch_prepare", "plan_switch_out", "switch from", "offline"],
+            &["switch_prepare", "begin_switch_out", "switch from", "offline"],
         );
     }
     still_holds(&other, &last, &kept);
@@ -398,18 +398,18 @@ fn a_restore_that_fails_leaves_no_owner_and_the_image_as_it_was() {
             let TaskState::MemoryOnly(session) = state else { unreachable!("it is not here") };
             session.switch_return().map(drop)
         }),
-        ("run_persistent", |cpu, task| {
+        ("run_guest", |cpu, task| {
             let ran = || unreachable!("its registers are not loaded");
-            cpu.preempt_off().run_persistent(task.context(), None, ran)
+            cpu.preempt_off().run_guest(task.context(), None, ran)
         }),
-        ("plan_user", |cpu, task| {
+        ("begin_user", |cpu, task| {
             let mut cpu = cpu.irqs_off();
             let fpu = cpu.cpu().fpu();
-            let plan = task.plan_user(&mut cpu)?;
-            let from = core::ptr::NonNull::new(plan.steps().restore_from.cast_mut());
-            // SAFETY: C9: the plan's area. C10: simulated registers.
+            let pending = task.begin_user(&mut cpu)?;
+            let from = core::ptr::NonNull::new(pending.steps().restore_from.cast_mut());
+            // SAFETY: C9: `pending`'s area. C10: simulated registers.
             let answer = unsafe { fpu.restore(from.expect("a restore is due")) };
-            answer.map(|()| unreachable!("it was made to fail")).map_err(|why| plan.failed(why))
+            answer.map(|()| unreachable!("it was made to fail")).map_err(|why| pending.failed(why))
         }),
     ];
     for (name, load) in loads {

@@ -5,7 +5,7 @@ use fpu_core::{
     session::TaskState,
     switch,
     verify::Scratch,
-    CpuLifecycle, Error, GuestPlan, KernelFpu, KernelUnits, RawFpu, SectionPlan, SwitchSteps,
+    CpuLifecycle, Error, KernelFpu, KernelUnits, PendingGuest, PendingSection, RawFpu, SwitchSteps,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -41,52 +41,52 @@ fn adopts(cpu: &SimCpu, task: &Task) {
     unsafe { task.adopt(&mut cpu.irqs_off()) }.expect("the CPU is free");
 }
 
-fn by_plan(cpu: &SimCpu, task: &Task) {
+fn by_steps(cpu: &SimCpu, task: &Task) {
     let mut irqs = cpu.irqs_off();
-    let plan = task.plan_user(&mut irqs).expect("free");
-    if let Some(area) = NonNull::new(plan.steps().restore_from.cast_mut()) {
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+    let pending = task.begin_user(&mut irqs).expect("free");
+    if let Some(area) = NonNull::new(pending.steps().restore_from.cast_mut()) {
+        // SAFETY: C9: `pending`'s area. C10: simulated registers.
         if let Err(why) = unsafe { cpu.fpu().restore(area) } {
-            assert_eq!(plan.failed(why), Error::RestoreFailed(why));
+            assert_eq!(pending.failed(why), Error::RestoreFailed(why));
             return;
         }
     }
     // SAFETY: C12, C13: done just now.
-    drop(unsafe { plan.restored() });
+    drop(unsafe { pending.restored() });
 }
 
 fn round_trip(cpu: &SimCpu, task: &Task) {
     let mut irqs = cpu.irqs_off();
-    let plan = task.plan_user(&mut irqs).expect("free");
-    let steps = *plan.steps();
-    // SAFETY: C9: the plan's area. C10: simulated registers.
+    let pending = task.begin_user(&mut irqs).expect("free");
+    let steps = *pending.steps();
+    // SAFETY: C9: `pending`'s area. C10: simulated registers.
     unsafe {
         if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
             cpu.fpu().restore(area).expect("a good image");
         }
         cpu.fpu().save(NonNull::new(steps.save_to).expect("an area"));
     }
-    // SAFETY: the plan's word, an atomic of the context that it borrows.
+    // SAFETY: `pending`'s word, an atomic of the context that it borrows.
     let word = unsafe { AtomicU64::from_ptr(steps.word) };
     word.store(steps.saved, Relaxed);
     // SAFETY: C12, C13, C14: done just now.
-    unsafe { plan.round_trip_done() };
+    unsafe { pending.round_trip_done() };
 }
 
-fn out_by_plan(cpu: &SimCpu, task: &Task) {
+fn out_by_steps(cpu: &SimCpu, task: &Task) {
     let mut irqs = cpu.irqs_off();
-    let Some(plan) = task.plan_switch_out(&mut irqs).expect("free") else { return };
-    let area = NonNull::new(plan.steps().save_to).expect("an area");
-    // SAFETY: C9: the plan's area. C10: simulated registers.
+    let Some(pending) = task.begin_switch_out(&mut irqs).expect("free") else { return };
+    let area = NonNull::new(pending.steps().save_to).expect("an area");
+    // SAFETY: C9: `pending`'s area. C10: simulated registers.
     unsafe { cpu.fpu().save(area) };
     // SAFETY: C15: done just now.
-    unsafe { plan.saved() };
+    unsafe { pending.saved() };
 }
 
 fn by_switch(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
     let mut irqs = cpu.irqs_off();
     let (prev, next) = (prev.map(Task::context), next.map(Task::context));
-    let steps = SwitchSteps::plan(&mut irqs, prev, next).expect("free");
+    let steps = SwitchSteps::begin(&mut irqs, prev, next).expect("free");
     // SAFETY: C39: the words of contexts that are borrowed.
     let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
     if let Some(area) = NonNull::new(steps.save_to) {
@@ -107,23 +107,24 @@ fn by_switch(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
 
 fn section_by_steps(cpu: &SimCpu, task: &Task) {
     let (mut pin, told) = (cpu.preempt_off(), Some(task.context()));
-    let plan = SectionPlan::begin(&mut pin, told, KernelUnits::ALL).expect("free");
-    if let Some(steps) = plan.steps() {
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+    let pending = PendingSection::begin(&mut pin, told, KernelUnits::ALL).expect("free");
+    if let Some(steps) = pending.steps() {
+        // SAFETY: C9: `pending`'s area. C10: simulated registers.
         unsafe { cpu.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
     }
     // SAFETY: C42: done just now.
-    drop(unsafe { plan.saved() });
+    drop(unsafe { pending.saved() });
 }
 /// The task is host and guest.
 fn guest_by_steps(cpu: &SimCpu, task: &Task) {
     let mut pin = cpu.preempt_off();
-    let plan = GuestPlan::begin(&mut pin, task.context(), Some(task.context())).expect("free");
-    let steps = *plan.steps();
+    let pending =
+        PendingGuest::begin(&mut pin, task.context(), Some(task.context())).expect("free");
+    let steps = *pending.steps();
     // SAFETY: C43: the word of a context that is borrowed.
     let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
     let area = NonNull::new(steps.area).expect("an area");
-    // SAFETY: C9: the plan's area, which is both's. C10: simulated registers.
+    // SAFETY: C9: `pending`'s area, which is both's. C10: simulated registers.
     let restored = unsafe {
         if !steps.host_save_to.is_null() {
             cpu.fpu().save(area);
@@ -133,15 +134,15 @@ fn guest_by_steps(cpu: &SimCpu, task: &Task) {
     };
     if let Err(why) = restored {
         // SAFETY: C43: so far.
-        assert_eq!(unsafe { plan.failed(why) }, Error::RestoreFailed(why));
+        assert_eq!(unsafe { pending.failed(why) }, Error::RestoreFailed(why));
         return;
     }
     commit(steps.word, steps.live);
-    // SAFETY: C9: the plan's area. C10: simulated registers.
+    // SAFETY: C9: `pending`'s area. C10: simulated registers.
     unsafe { cpu.fpu().save(area) };
     commit(steps.word, steps.saved);
     // SAFETY: C43: done just now.
-    unsafe { plan.done() };
+    unsafe { pending.done() };
 }
 
 fn writes(cpu: &SimCpu, task: &Task) {
@@ -158,7 +159,7 @@ fn returns(cpu: &SimCpu, task: &Task) {
 }
 fn runs(cpu: &SimCpu, task: &Task) {
     // As above.
-    let _ = cpu.preempt_off().run_persistent(task.context(), None, || ());
+    let _ = cpu.preempt_off().run_guest(task.context(), None, || ());
 }
 fn verifies(cpu: &SimCpu, task: &Task) {
     let mut scratch = Scratch::new(&cpu.preempt_off(), SimArea::new()).expect("the area fits");
@@ -195,15 +196,15 @@ const CASES: [Case; 62] = [
     ("adopt", RegistersOnly, adopts, &[Loaded]),
     ("adopt", Both, adopts, &[Loaded]),
     ("adopt", MemoryOnly, adopts, &[Loaded]),
-    ("plan_user", RegistersOnly, by_plan, &[]),
-    ("plan_user", Both, by_plan, &[Skipped, Loaded]),
-    ("plan_user", MemoryOnly, by_plan, &[Restored, Loaded]),
-    ("plan_user fails", MemoryOnly, |c, t| fails(c, t, by_plan), &[Failed]),
-    ("plan_user, round trip", RegistersOnly, round_trip, &[Saved, Unloaded]),
-    ("plan_user, round trip", Both, round_trip, &[Skipped, Loaded, Saved, Unloaded]),
-    ("plan_user, round trip", MemoryOnly, round_trip, &[Restored, Loaded, Saved, Unloaded]),
-    ("plan_switch_out", RegistersOnly, out_by_plan, &[Saved, Unloaded]),
-    ("plan_switch_out", Both, out_by_plan, &[]),
+    ("begin_user", RegistersOnly, by_steps, &[]),
+    ("begin_user", Both, by_steps, &[Skipped, Loaded]),
+    ("begin_user", MemoryOnly, by_steps, &[Restored, Loaded]),
+    ("begin_user fails", MemoryOnly, |c, t| fails(c, t, by_steps), &[Failed]),
+    ("begin_user, round trip", RegistersOnly, round_trip, &[Saved, Unloaded]),
+    ("begin_user, round trip", Both, round_trip, &[Skipped, Loaded, Saved, Unloaded]),
+    ("begin_user, round trip", MemoryOnly, round_trip, &[Restored, Loaded, Saved, Unloaded]),
+    ("begin_switch_out", RegistersOnly, out_by_steps, &[Saved, Unloaded]),
+    ("begin_switch_out", Both, out_by_steps, &[]),
     ("switch out", RegistersOnly, |c, t| by_switch(c, Some(t), None), &[Saved, Unloaded]),
     ("switch out", MemoryOnly, |c, t| by_switch(c, Some(t), None), &[]),
     ("switch in", Both, |c, t| by_switch(c, None, Some(t)), &[Restored, Loaded]),

@@ -197,7 +197,7 @@ const HANDLERS: [Handler; 4] = [
     }),
     // Its claim is as young as can be: nothing may be given up under it.
     ("a persistent context", |cpu, guest| {
-        cpu.interrupted().run_persistent(guest.context(), None, || ())
+        cpu.interrupted().run_guest(guest.context(), None, || ())
     }),
     ("the same call", |cpu, _| cpu.interrupted().fpu_idle().map(drop)),
 ];
@@ -212,7 +212,7 @@ fn interrupts_at_every_step() {
             for at in 1.. {
                 let (cpu, task, guest) = (SimCpu::online(0), new_task(), new_task());
                 let inside = Registers::pattern(33, EVERY);
-                let ran = cpu.preempt_off().run_persistent(guest.context(), None, || {
+                let ran = cpu.preempt_off().run_guest(guest.context(), None, || {
                     cpu.fpu().load(&inside);
                 });
                 ran.expect("free");
@@ -232,7 +232,7 @@ fn interrupts_at_every_step() {
                     Some(Err(Error::Busy)) => refused_in_all += 1,
                     other => panic!("{what}: {other:?}"),
                 }
-                let ran = cpu.preempt_off().run_persistent(guest.context(), None, || {
+                let ran = cpu.preempt_off().run_guest(guest.context(), None, || {
                     assert_eq!(cpu.fpu().registers(), inside, "{what}: the guest's registers");
                 });
                 assert_eq!(ran, Ok(()), "{what}");

@@ -42,7 +42,7 @@ impl World {
     fn new(from: From) -> Self {
         let (cpu, task, guest) = (SimCpu::online(3), new_task(), new_task());
         let (mine, of_guest) = (Registers::pattern(1, 0b1101), Registers::pattern(2, 0b0110));
-        let entered = cpu.preempt_off().run_persistent(guest.context(), None, || {
+        let entered = cpu.preempt_off().run_guest(guest.context(), None, || {
             cpu.fpu().load(&of_guest);
         });
         entered.expect("free");
@@ -67,7 +67,7 @@ impl World {
         assert_eq!(ready, Ok(()), "{what}: the CPU cannot be used any more");
         assert_eq!(self.cpu.fpu().registers(), *self.mine.borrow(), "{what}: wrong registers");
         leave(&self.cpu, &self.task);
-        let ran = self.cpu.preempt_off().run_persistent(self.guest.context(), None, || {
+        let ran = self.cpu.preempt_off().run_guest(self.guest.context(), None, || {
             let found = self.cpu.fpu().registers();
             assert_eq!(found, *self.of_guest.borrow(), "{what}: the guest's registers are wrong");
         });
@@ -105,39 +105,39 @@ fn written() -> Registers {
     Registers::pattern(77, 0b0111)
 }
 
-/// User mode and the trip back, by the plan form, as assembly does it.
-fn plan_round_trip(world: &World) -> Result<(), Error> {
+/// User mode and the trip back, by the steps form, as assembly does it.
+fn steps_round_trip(world: &World) -> Result<(), Error> {
     let mut irqs = world.cpu.irqs_off();
     let fpu = world.cpu.fpu();
-    let plan = world.task.plan_user(&mut irqs)?;
-    let steps = *plan.steps();
+    let pending = world.task.begin_user(&mut irqs)?;
+    let steps = *pending.steps();
     let at = |area: *mut u8| core::ptr::NonNull::new(area);
     if let Some(from) = at(steps.restore_from.cast_mut()) {
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+        // SAFETY: C9: `pending`'s area. C10: simulated registers.
         unsafe { fpu.restore(from) }.expect("a good image");
     }
-    // SAFETY: the plan's word, which no other code accesses now.
+    // SAFETY: `pending`'s word, which no other code accesses now.
     unsafe { steps.word.write_volatile(steps.live) };
     assert_eq!(fpu.registers(), *world.mine.borrow());
     fpu.load(&written());
     world.now_has(&written());
     // SAFETY: as for the restore.
     unsafe { fpu.save(at(steps.save_to).expect("an area")) };
-    // SAFETY: the plan's word, a `u64` that no other code accesses now.
+    // SAFETY: `pending`'s word, a `u64` that no other code accesses now.
     unsafe { steps.word.write_volatile(steps.saved) };
     // SAFETY: C12, C13, C14: done just now.
-    unsafe { plan.round_trip_done() };
+    unsafe { pending.round_trip_done() };
     Ok(())
 }
 
-fn plan_switch_out(world: &World) -> Result<(), Error> {
+fn begin_switch_out(world: &World) -> Result<(), Error> {
     let mut irqs = world.cpu.irqs_off();
-    if let Some(plan) = world.task.plan_switch_out(&mut irqs)? {
-        let area = core::ptr::NonNull::new(plan.steps().save_to).expect("an area");
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+    if let Some(pending) = world.task.begin_switch_out(&mut irqs)? {
+        let area = core::ptr::NonNull::new(pending.steps().save_to).expect("an area");
+        // SAFETY: C9: `pending`'s area. C10: simulated registers.
         unsafe { world.cpu.fpu().save(area) };
         // SAFETY: C15: done just now.
-        unsafe { plan.saved() };
+        unsafe { pending.saved() };
     }
     Ok(())
 }
@@ -155,8 +155,8 @@ const OPERATIONS: [Operation; 20] = [
         drop(ready);
         Ok(())
     }),
-    operation("plan_user", Kind::Exclusive, &STATES, plan_round_trip),
-    operation("plan_switch_out", Kind::Exclusive, &STATES, plan_switch_out),
+    operation("begin_user", Kind::Exclusive, &STATES, steps_round_trip),
+    operation("begin_switch_out", Kind::Exclusive, &STATES, begin_switch_out),
     operation("session switch_return", Kind::Exclusive, &STATES, |w| {
         let mut irqs = w.cpu.irqs_off();
         let session = w.task.open(&mut irqs)?.make_memory_valid_write();
@@ -224,9 +224,9 @@ const OPERATIONS: [Operation; 20] = [
         drop(section);
         Ok(())
     }),
-    operation("run_persistent", Kind::Open, &STATES, |w| {
+    operation("run_guest", Kind::Open, &STATES, |w| {
         let current = Some(w.task.context());
-        w.cpu.preempt_off().run_persistent(w.guest.context(), current, || {
+        w.cpu.preempt_off().run_guest(w.guest.context(), current, || {
             assert_eq!(w.cpu.fpu().registers(), *w.of_guest.borrow(), "the guest's registers");
             w.cpu.fpu().load(&written());
             *w.of_guest.borrow_mut() = written();

@@ -56,7 +56,7 @@ fn a_stamp_issued_in_an_interrupt_is_not_issued_again() {
                     let mut pin = cpu.interrupted();
                     let section = pin.with_kernel_fpu(None, KernelUnits::ALL, || ());
                     let run = || cpu.fpu().load(&Registers::pattern(9, u64::MAX));
-                    let guests = pin.run_persistent(guest.context(), None, run);
+                    let guests = pin.run_guest(guest.context(), None, run);
                     assert_eq!(section.is_ok(), guests.is_ok());
                     ran.set(ran.get() + u32::from(guests.is_ok()));
                 }
@@ -160,7 +160,7 @@ fn an_interrupt_comes_online_first() {
             return;
         }
         let run = || cpu.fpu().load(&Registers::pattern(9, u64::MAX));
-        cpu.interrupted().run_persistent(guest.context(), None, run).expect("the CPU is open");
+        cpu.interrupted().run_guest(guest.context(), None, run).expect("the CPU is open");
     };
     beside_each_step(
         true,

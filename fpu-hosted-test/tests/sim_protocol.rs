@@ -211,7 +211,7 @@ fn t6_a_persistent_context_skips_the_restore_until_somebody_else_was_there() {
     let (cpu, guest, host) = (SimCpu::online(0), new_task(), new_task());
     let mut inside = Registers::initial();
     let mut enter_guest = |seed: u64| {
-        let ran = cpu.preempt_off().run_persistent(guest.context(), Some(host.context()), || {
+        let ran = cpu.preempt_off().run_guest(guest.context(), Some(host.context()), || {
             assert_eq!(cpu.fpu().registers(), inside, "the guest found something else");
             inside = Registers::pattern(seed, u64::MAX);
             cpu.fpu().load(&inside);
@@ -244,7 +244,7 @@ fn t6_a_persistent_context_that_moves_is_loaded_there() {
     let mut inside = Registers::initial();
     for round in 0..10 {
         let cpu = &cpus[round as usize / 2 % 2];
-        let ran = cpu.preempt_off().run_persistent(guest.context(), None, || {
+        let ran = cpu.preempt_off().run_guest(guest.context(), None, || {
             assert_eq!(cpu.fpu().registers(), inside);
             inside = Registers::pattern(round, u64::MAX);
             cpu.fpu().load(&inside);

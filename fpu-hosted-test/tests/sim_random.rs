@@ -128,22 +128,23 @@ impl World {
         });
     }
 
-    fn leave(&self, c: usize, by_plan: bool) {
+    fn leave(&self, c: usize, by_steps: bool) {
         let (Some(slot), cpu) = (self.current(c), &self.cpus[c]) else { return };
-        if !by_plan {
+        if !by_steps {
             return slot.context.switch_prepare(&cpu.irqs_off()).expect("it is current here");
         }
         let mut irqs = cpu.irqs_off();
-        if let Some(plan) = slot.context.plan_switch_out(&mut irqs).expect("it is current here") {
-            let area = NonNull::new(plan.steps().save_to).expect("an area");
-            // SAFETY: C9: the plan's area. C10: simulated registers.
+        if let Some(pending) = slot.context.begin_switch_out(&mut irqs).expect("it is current here")
+        {
+            let area = NonNull::new(pending.steps().save_to).expect("an area");
+            // SAFETY: C9: `pending`'s area. C10: simulated registers.
             unsafe { cpu.fpu().save(area) };
             // SAFETY: C15: done just now.
-            unsafe { plan.saved() };
+            unsafe { pending.saved() };
         }
     }
-    fn switch(&self, c: usize, by_plan: bool) {
-        self.leave(c, by_plan);
+    fn switch(&self, c: usize, by_steps: bool) {
+        self.leave(c, by_steps);
         let previous = self.current[c].take();
         // A debugger, while the registers still hold the task.
         if let Some(task) = previous.filter(|_| self.below(3) == 0) {
@@ -189,33 +190,33 @@ impl World {
         assert_eq!(self.cpus[c].fpu().registers(), *expect, "user mode on CPU {c}");
         self.user_mode(c, &mut expect);
     }
-    fn enter_by_plan(&self, c: usize) {
+    fn enter_by_steps(&self, c: usize) {
         let (Some(slot), cpu) = (self.current(c), &self.cpus[c]) else { return };
         let mut irqs = cpu.irqs_off();
-        let plan = slot.context.plan_user(&mut irqs).expect("it is current here");
+        let pending = slot.context.begin_user(&mut irqs).expect("it is current here");
         if self.below(8) == 0 {
-            return drop(plan); // decided, then not done
+            return drop(pending); // decided, then not done
         }
-        let steps = *plan.steps();
+        let steps = *pending.steps();
         if let Some(from) = NonNull::new(steps.restore_from.cast_mut()) {
-            // SAFETY: C9: the plan's area. C10: simulated registers.
+            // SAFETY: C9: `pending`'s area. C10: simulated registers.
             unsafe { cpu.fpu().restore(from) }.expect("a good image");
         }
         if self.below(2) == 0 {
             // SAFETY: C12, C13: done just now.
-            let ready = unsafe { plan.restored() };
+            let ready = unsafe { pending.restored() };
             self.arrives(c, slot);
             return drop(ready);
         }
-        // SAFETY: the plan's word, which no other code accesses now.
+        // SAFETY: `pending`'s word, which no other code accesses now.
         unsafe { steps.word.write_volatile(steps.live) };
         self.arrives(c, slot);
         // SAFETY: as for the restore.
         unsafe { cpu.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
-        // SAFETY: the plan's word, a `u64` that no other code accesses now.
+        // SAFETY: `pending`'s word, a `u64` that no other code accesses now.
         unsafe { steps.word.write_volatile(steps.saved) };
         // SAFETY: C12, C13, C14: done just now.
-        unsafe { plan.round_trip_done() };
+        unsafe { pending.round_trip_done() };
     }
     fn enter_by_session(&self, c: usize) {
         let Some(slot) = self.current(c) else { return };
@@ -296,7 +297,7 @@ impl World {
     fn guest(&self, c: usize) {
         let (cpu, guest) = (&self.cpus[c], &self.guests[self.below(GUESTS)]);
         let current = self.current(c).map(|slot| slot.context.context());
-        let ran = cpu.preempt_off().run_persistent(guest.context.context(), current, || {
+        let ran = cpu.preempt_off().run_guest(guest.context.context(), current, || {
             let mut expect = guest.expect.borrow_mut();
             assert_eq!(cpu.fpu().registers(), *expect, "the guest on CPU {c}");
             self.user_mode(c, &mut expect);
@@ -339,7 +340,7 @@ impl World {
                         world.verify(c);
                         world.enter(c);
                     }
-                    3 => world.enter_by_plan(c),
+                    3 => world.enter_by_steps(c),
                     4 => world.enter_by_session(c),
                     5 => world.sections(c),
                     6 => world.session(c, false),

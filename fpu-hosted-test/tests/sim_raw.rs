@@ -1,4 +1,4 @@
-//! The raw layer and the plan form agree with the typed calls, and their numbers with the errors.
+//! The raw layer and the steps form agree with the typed calls, and their numbers with the errors.
 
 use core::mem::offset_of;
 use fpu_core::{
@@ -117,8 +117,8 @@ fn a_plan_names_the_context_it_was_made_from() {
     let (words, fpu) = (CpuFpu::new(), SimFpu::new());
     let (mut cpu, task) = (online(&words, &fpu, 0), new_task(&fpu));
     let Seen { word, area } = seen(&task);
-    let plan = task.plan_user(&mut cpu).expect("free");
-    let steps = *plan.steps();
+    let pending = task.begin_user(&mut cpu).expect("free");
+    let steps = *pending.steps();
     assert_eq!((steps.word.cast_const().cast(), steps.save_to), (word, area.as_ptr()));
     assert_eq!((steps.restore_from, steps.mask), (area.as_ptr().cast_const(), fpu.plan_word()));
     assert_eq!((steps.live, steps.saved), (words.resident(), words.resident() | 1));

@@ -45,7 +45,7 @@ const OPS: [(&str, Op); 19] = [
         cpu.with_kernel_fpu(Some(task.context()), KernelUnits::ALL, || ()).ok()
     }),
     ("persistent context run", |cpu, task| {
-        cpu.run_persistent(new_task().context(), Some(task.context()), || ()).ok()
+        cpu.run_guest(new_task().context(), Some(task.context()), || ()).ok()
     }),
     ("fork", |cpu, task| task.fork_into(cpu, &mut new_task()).ok()),
     ("exec (reset)", |cpu, task| task.reset(cpu).ok()),

@@ -50,7 +50,7 @@ fn a_live_context_run_as_a_guest_is_refused_by_name() {
     let (cpu, task) = (SimCpu::online(0), new_task());
     enter(&cpu, &task);
     cpu.fpu().set_avx0(7);
-    let ran = cpu.preempt_off().run_persistent(task.context(), None, || unreachable!("refused"));
+    let ran = cpu.preempt_off().run_guest(task.context(), None, || unreachable!("refused"));
     assert_eq!(ran, Err(Error::LiveHere));
     task.switch_prepare(&cpu.irqs_off()).expect("nothing was lost");
     assert_eq!(cpu.fpu().avx0(), 7);
@@ -100,9 +100,9 @@ fn a_plan_with_nothing_due_tells_nothing() {
     enter(&cpu, &task);
     let before = cpu.totals();
     let mut pin = cpu.irqs_off();
-    let plan = task.plan_user(&mut pin).expect("it is live here");
-    assert!(plan.steps().restore_from.is_null());
+    let pending = task.begin_user(&mut pin).expect("it is live here");
+    assert!(pending.steps().restore_from.is_null());
     // SAFETY: C12, C13: nothing was due, and nothing has changed the registers.
-    drop(unsafe { plan.restored() });
+    drop(unsafe { pending.restored() });
     assert_eq!(cpu.totals(), before);
 }

@@ -2,8 +2,8 @@
 //! steps that assembly executes, and is no `SoftFloat`.
 
 use fpu_core::{
-    session::ReadSession, CpuLifecycle, Error, GuestPlan, KernelUnits, RawFpu, RestoreFault,
-    SectionPlan, SwitchSteps,
+    session::ReadSession, CpuLifecycle, Error, KernelUnits, PendingGuest, PendingSection, RawFpu,
+    RestoreFault, SwitchSteps,
 };
 use fpu_hosted_test::{
     doc::{new_task, Backend, Task},
@@ -41,7 +41,7 @@ impl Cpu {
     fn switch(&self, prev: Option<&Task>, next: Option<&Task>) -> Result<(), Error> {
         let contexts = (prev.map(Task::context), next.map(Task::context));
         let mut irqs = Vector(&self.0);
-        let steps = SwitchSteps::plan(&mut irqs, contexts.0, contexts.1)?;
+        let steps = SwitchSteps::begin(&mut irqs, contexts.0, contexts.1)?;
         // SAFETY: C39, C40: executed at once; the contexts are borrowed.
         let restored = unsafe { execute(self.0.fpu(), &steps) };
         if next.is_none() {
@@ -167,11 +167,11 @@ fn steps_that_are_not_executed_lose_nobody_but_the_task_that_was_not_saved() {
     // Nothing is decided for nobody, or for a task that goes on.
     for next in [None, Some(&one)] {
         let next = next.map(Task::context);
-        let steps = SwitchSteps::plan(&mut Vector(&cpu.0), Some(one.context()), next);
+        let steps = SwitchSteps::begin(&mut Vector(&cpu.0), Some(one.context()), next);
         assert!(steps.is_ok());
-        assert!(one.registers_valid(&Vector(&cpu.0)), "a plan alone changes nothing");
+        assert!(one.registers_valid(&Vector(&cpu.0)), "a decision alone changes nothing");
     }
-    let _ = SwitchSteps::plan(&mut Vector(&cpu.0), Some(one.context()), Some(two.context()));
+    let _ = SwitchSteps::begin(&mut Vector(&cpu.0), Some(one.context()), Some(two.context()));
     cpu.compiled();
     assert_eq!(cpu.switch(Some(&one), None), Err(Error::Lost));
     cpu.switch(None, Some(&two)).expect("free");
@@ -225,17 +225,17 @@ fn a_section_by_steps_saves_once_excludes_others_and_keeps_no_claim() {
         let mut irqs = Vector(&cpu.0);
         let told = Some(task.context());
         // Planned and dropped: nothing has changed.
-        drop(SectionPlan::begin(&mut irqs, told, KernelUnits::ALL).expect("free"));
+        drop(PendingSection::begin(&mut irqs, told, KernelUnits::ALL).expect("free"));
         assert_eq!(task.registers_valid(&irqs), saves);
-        let plan = SectionPlan::begin(&mut irqs, told, KernelUnits::ALL).expect("free");
-        assert_eq!(plan.steps().is_some(), saves);
-        if let Some(steps) = plan.steps() {
-            // SAFETY: C9: the plan's area. C10: simulated registers.
+        let pending = PendingSection::begin(&mut irqs, told, KernelUnits::ALL).expect("free");
+        assert_eq!(pending.steps().is_some(), saves);
+        if let Some(steps) = pending.steps() {
+            // SAFETY: C9: `pending`'s area. C10: simulated registers.
             unsafe { cpu.0.fpu().save(NonNull::new(steps.save_to).expect("an area")) };
         }
         // SAFETY: C42: done just now.
-        let section = unsafe { plan.saved() };
-        let nested = SectionPlan::begin(&mut Vector(&cpu.0), None, KernelUnits::ALL).map(drop);
+        let section = unsafe { pending.saved() };
+        let nested = PendingSection::begin(&mut Vector(&cpu.0), None, KernelUnits::ALL).map(drop);
         assert_eq!(nested, Err(Error::Busy));
         assert_eq!(task.open_saved(&mut Vector(&cpu.0)).err(), Some(Error::Busy));
         cpu.compiled();
@@ -256,9 +256,9 @@ fn a_guest_by_steps_keeps_its_registers_apart_from_those_of_its_host() {
     let mut theirs = Registers::initial();
     for (run, fails) in [false, true, false, false].into_iter().enumerate() {
         let mut irqs = Vector(&cpu.0);
-        let plan =
-            GuestPlan::begin(&mut irqs, guest.context(), Some(host.context())).expect("free");
-        let steps = *plan.steps();
+        let pending =
+            PendingGuest::begin(&mut irqs, guest.context(), Some(host.context())).expect("free");
+        let steps = *pending.steps();
         assert_eq!(steps.host_save_to.is_null(), run > 0, "the host is saved once");
         cpu.0.fpu().fail_restore(u64::from(fails));
         let enter = SwitchSteps {
@@ -274,7 +274,7 @@ fn a_guest_by_steps_keeps_its_registers_apart_from_those_of_its_host() {
         if let Err(why) = unsafe { execute(cpu.0.fpu(), &enter) } {
             assert!(fails);
             // SAFETY: C43: so far.
-            assert_eq!(unsafe { plan.failed(why) }, Error::RestoreFailed(why));
+            assert_eq!(unsafe { pending.failed(why) }, Error::RestoreFailed(why));
             continue;
         }
         cpu.holds(&theirs);
@@ -290,12 +290,12 @@ fn a_guest_by_steps_keeps_its_registers_apart_from_those_of_its_host() {
         // SAFETY: C39: executed at once; the context is borrowed. C40: only the guest has changed the registers.
         assert_eq!(unsafe { execute(cpu.0.fpu(), &leave) }, Ok(()));
         // SAFETY: C43: done just now.
-        unsafe { plan.done() };
+        unsafe { pending.done() };
         cpu.compiled();
     }
     assert!(!guest.registers_valid(&Vector(&cpu.0)));
     cpu.switch(None, Some(&host)).expect("free");
     cpu.holds(&mine);
-    let live = GuestPlan::begin(&mut Vector(&cpu.0), host.context(), None).map(drop);
+    let live = PendingGuest::begin(&mut Vector(&cpu.0), host.context(), None).map(drop);
     assert_eq!(live, Err(Error::LiveHere), "a task that runs is no guest");
 }

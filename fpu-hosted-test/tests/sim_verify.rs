@@ -175,7 +175,7 @@ fn a_persistent_context_is_checked_like_a_task() {
     let (cpu, task, guest) = (SimCpu::online(0), new_task(), new_task());
     runs(&cpu, &task, 8);
     let inside = Registers::pattern(9, u64::MAX);
-    let ran = cpu.preempt_off().run_persistent(guest.context(), Some(task.context()), || {
+    let ran = cpu.preempt_off().run_guest(guest.context(), Some(task.context()), || {
         cpu.fpu().load(&inside);
     });
     ran.expect("free");
@@ -183,7 +183,7 @@ fn a_persistent_context_is_checked_like_a_task() {
     assert_eq!(verify(&cpu, &task), Ok(Verified::MemoryOnly));
     cpu.fpu().set_avx0(1);
     assert!(matches!(verify(&cpu, &guest), Err(VerifyError::Disagreement(_))));
-    let ran = cpu.preempt_off().run_persistent(guest.context(), Some(task.context()), || {
+    let ran = cpu.preempt_off().run_guest(guest.context(), Some(task.context()), || {
         assert_eq!(cpu.fpu().registers(), inside);
     });
     ran.expect("free");

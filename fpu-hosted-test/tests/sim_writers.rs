@@ -113,7 +113,7 @@ const WRITERS: [(&str, Op); 11] = [
     }),
     ("run as a persistent context", |cpu, task| {
         let run = || cpu.fpu().load(&new());
-        cpu.preempt_off().run_persistent(task.context(), None, run).expect("free");
+        cpu.preempt_off().run_guest(task.context(), None, run).expect("free");
         new()
     }),
 ];

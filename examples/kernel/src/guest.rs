@@ -68,7 +68,7 @@ pub fn round(worker: &Task) {
         }
     };
     // The thread has no registers of its own; the context that was here before has been saved.
-    if let Err(why) = here.run_persistent(context.context(), None, guest) {
+    if let Err(why) = here.run_guest(context.context(), None, guest) {
         verdict::refused(worker, why);
     }
     ROUNDS.fetch_add(1, Relaxed);

@@ -9,8 +9,8 @@ use std::{
 };
 
 use fpu_core::{
-    observe::Counters, AreaError, CpuFpu, CpuLifecycle, Error, HeapArea, KernelUnits, RestoreFault,
-    SaveSteps, SectionPlan, SwitchSteps, TaskFpu, TheBackend,
+    observe::Counters, AreaError, CpuFpu, CpuLifecycle, Error, HeapArea, KernelUnits,
+    PendingSection, RestoreFault, SaveSteps, SwitchSteps, TaskFpu, TheBackend,
 };
 use fpu_hosted_test::{
     real::{load_registers, sane_registers, Classes, RegFile},
@@ -196,7 +196,7 @@ impl Kernel {
             let (prev, next) = (self.fpu(prev), self.fpu(next));
             let context = |fpu| Option::map(fpu, TaskFpu::context);
             let (prev, next) = (context(prev.as_deref()), context(next.as_deref()));
-            match SwitchSteps::plan(&mut ThisCpu(self), prev, next) {
+            match SwitchSteps::begin(&mut ThisCpu(self), prev, next) {
                 Ok(steps) => steps,
                 Err(why) => return self.fails(me, &format!("refused: {why}")),
             }
@@ -330,14 +330,14 @@ impl Kernel {
     fn in_section(&self, me: usize) -> Result<(), Error> {
         let scribble = RegFile::pattern(!self.seed.get(), self.classes);
         let (mut cpu, fpu) = (ThisCpu(self), self.tasks[me].fpu.borrow());
-        let plan = SectionPlan::begin(&mut cpu, Some(fpu.context()), KernelUnits::ALL)?;
-        if let (Some(save), true) = (plan.steps(), self.fault != Some(Fault::SectionUnsaved)) {
+        let pending = PendingSection::begin(&mut cpu, Some(fpu.context()), KernelUnits::ALL)?;
+        if let (Some(save), true) = (pending.steps(), self.fault != Some(Fault::SectionUnsaved)) {
             let SaveSteps { save_to, mask, word: save_word, saved } = *save;
             let steps = SwitchSteps { save_to, save_word, saved, mask, ..NO_STEPS };
             self.execute(Some(me), Some(me), true, steps);
         }
         // SAFETY: C42: just executed, if the fault does not leave it out. Compiled code needs its control words only.
-        let section = unsafe { plan.saved() };
+        let section = unsafe { pending.saved() };
         let words: Vec<f32> = (0..64u8).map(f32::from).collect();
         let sum: f32 = black_box(&words).iter().map(|word| word * 2.0).sum();
         assert_eq!(black_box(sum), 4032.0);

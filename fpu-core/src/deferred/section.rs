@@ -23,15 +23,15 @@ use crate::{
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (mut cpu, task) = cpu_and_task();
-/// use fpu_core::SectionPlan;
+/// use fpu_core::PendingSection;
 /// drop(task.switch_return(&mut cpu)?);
-/// let plan = SectionPlan::begin(&mut cpu, Some(task.context()), KernelUnits::ALL)?;
-/// // SAFETY: the plan is alive; C42: the save was executed just now.
+/// let pending = PendingSection::begin(&mut cpu, Some(task.context()), KernelUnits::ALL)?;
+/// // SAFETY: `pending` is alive; C42: the save was executed just now.
 /// let section = unsafe {
-///     if let Some(steps) = plan.steps() {
+///     if let Some(steps) = pending.steps() {
 ///         sim_save(steps); // assembly
 ///     }
-///     plan.saved()
+///     pending.saved()
 /// };
 /// /* vector code */
 /// drop(section);
@@ -39,7 +39,7 @@ use crate::{
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[must_use = "nothing is done until the steps are executed"]
-pub struct SectionPlan<'c, C: Pinned> {
+pub struct PendingSection<'c, C: Pinned> {
     closed: Closed<'c, C>,
     units: KernelUnits,
     current: Option<(FpuRef<'c, C::Backend>, SaveSteps)>,
@@ -63,7 +63,7 @@ fn begin<'c, C: Pinned>(
     }
 }
 
-impl<'c, C: Pinned> SectionPlan<'c, C> {
+impl<'c, C: Pinned> PendingSection<'c, C> {
     /// Closes the CPU, and decides on the save of `current`, the task that this CPU runs or has interrupted.
     ///
     /// # Errors
@@ -73,9 +73,9 @@ impl<'c, C: Pinned> SectionPlan<'c, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// use fpu_core::SectionPlan;
+    /// use fpu_core::PendingSection;
     /// drop(task.switch_return(&mut cpu)?);
-    /// drop(SectionPlan::begin(&mut cpu, Some(task.context()), KernelUnits::ALL)?); // not executed
+    /// drop(PendingSection::begin(&mut cpu, Some(task.context()), KernelUnits::ALL)?); // not executed
     /// assert!(task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
@@ -102,9 +102,9 @@ impl<'c, C: Pinned> SectionPlan<'c, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// use fpu_core::SectionPlan;
-    /// let plan = SectionPlan::begin(&mut cpu, Some(task.context()), KernelUnits::ALL)?;
-    /// assert!(plan.steps().is_none()); // it never ran
+    /// use fpu_core::PendingSection;
+    /// let pending = PendingSection::begin(&mut cpu, Some(task.context()), KernelUnits::ALL)?;
+    /// assert!(pending.steps().is_none()); // it never ran
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[must_use]
@@ -117,16 +117,16 @@ impl<'c, C: Pinned> SectionPlan<'c, C> {
     ///
     /// # Safety
     ///
-    /// * **C42** if there are steps, the backend's save was executed, and from the plan until then nothing had changed the
+    /// * **C42** if there are steps, the backend's save was executed, and from `begin` until then nothing had changed the
     ///   registers. The compiled code around needs nothing in them but those control words.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = online_cpu();
-    /// use fpu_core::SectionPlan;
-    /// let plan = SectionPlan::begin(&mut cpu, None, KernelUnits::NONE)?;
-    /// // SAFETY: the plan is alive; C42: there are no steps.
-    /// drop(unsafe { plan.saved() });
+    /// use fpu_core::PendingSection;
+    /// let pending = PendingSection::begin(&mut cpu, None, KernelUnits::NONE)?;
+    /// // SAFETY: `pending` is alive; C42: there are no steps.
+    /// drop(unsafe { pending.saved() });
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) -> Section<'c, C> {
@@ -189,43 +189,43 @@ pub struct GuestSteps {
 /// ```
 /// # use fpu_hosted_test::doc::*;
 /// # let (mut cpu, task) = cpu_and_task();
-/// use fpu_core::GuestPlan;
+/// use fpu_core::PendingGuest;
 /// let guest = new_task(); // a virtual CPU's context
 /// drop(task.switch_return(&mut cpu)?);
 /// for _ in 0..2 {
-///     let plan = GuestPlan::begin(&mut cpu, guest.context(), Some(task.context()))?;
-///     // SAFETY: the plan is alive; C43: the assembly did all of it.
+///     let pending = PendingGuest::begin(&mut cpu, guest.context(), Some(task.context()))?;
+///     // SAFETY: `pending` is alive; C43: the assembly did all of it.
 ///     unsafe {
-///         sim_guest(plan.steps(), 7).expect("a good image"); // assembly, and the guest writes
-///         plan.done();
+///         sim_guest(pending.steps(), 7).expect("a good image"); // assembly, and the guest writes
+///         pending.done();
 ///     }
 /// }
 /// assert_eq!((cpu.totals().saved, cpu.totals().restored), (3, 3));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[must_use = "nothing is done until the steps are executed"]
-pub struct GuestPlan<'c, C: Pinned> {
+pub struct PendingGuest<'c, C: Pinned> {
     closed: Closed<'c, C>,
     steps: GuestSteps,
     contexts: PhantomData<FpuRef<'c, C::Backend>>,
 }
 
-impl<'c, C: Pinned> GuestPlan<'c, C> {
+impl<'c, C: Pinned> PendingGuest<'c, C> {
     /// Closes the CPU, and decides what a run of `guest` takes. `current` is the task that this CPU runs or has
     /// interrupted.
     ///
     /// # Errors
     ///
-    /// As for [`KernelFpu::run_persistent`](crate::KernelFpu::run_persistent), except `RestoreFailed`: the assembly sees
+    /// As for [`KernelFpu::run_guest`](crate::KernelFpu::run_guest), except `RestoreFailed`: the assembly sees
     /// the fault.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
-    /// use fpu_core::GuestPlan;
+    /// use fpu_core::PendingGuest;
     /// drop(task.switch_return(&mut cpu)?);
     /// let guest = new_task();
-    /// drop(GuestPlan::begin(&mut cpu, guest.context(), Some(task.context()))?); // not executed
+    /// drop(PendingGuest::begin(&mut cpu, guest.context(), Some(task.context()))?); // not executed
     /// assert!(task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
@@ -259,10 +259,10 @@ impl<'c, C: Pinned> GuestPlan<'c, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = online_cpu();
-    /// use fpu_core::GuestPlan;
+    /// use fpu_core::PendingGuest;
     /// let guest = new_task();
-    /// let plan = GuestPlan::begin(&mut cpu, guest.context(), None)?;
-    /// assert!(plan.steps().host_save_to.is_null()); // nobody runs here
+    /// let pending = PendingGuest::begin(&mut cpu, guest.context(), None)?;
+    /// assert!(pending.steps().host_save_to.is_null()); // nobody runs here
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[must_use]
@@ -280,13 +280,13 @@ impl<'c, C: Pinned> GuestPlan<'c, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = online_cpu();
-    /// use fpu_core::GuestPlan;
+    /// use fpu_core::PendingGuest;
     /// let guest = new_task();
-    /// let plan = GuestPlan::begin(&mut cpu, guest.context(), None)?;
-    /// // SAFETY: the plan is alive; C43: the assembly did all of it.
+    /// let pending = PendingGuest::begin(&mut cpu, guest.context(), None)?;
+    /// // SAFETY: `pending` is alive; C43: the assembly did all of it.
     /// unsafe {
-    ///     sim_guest(plan.steps(), 7).expect("a good image"); // assembly
-    ///     plan.done();
+    ///     sim_guest(pending.steps(), 7).expect("a good image"); // assembly
+    ///     pending.done();
     /// }
     /// assert_eq!(guest.open_saved(&mut cpu)?.image().avx0(), 7);
     /// # Ok::<(), fpu_core::Error>(())
@@ -309,16 +309,16 @@ impl<'c, C: Pinned> GuestPlan<'c, C> {
     /// ```
     /// # use fpu_hosted_test::doc::*;
     /// # let mut cpu = online_cpu();
-    /// use fpu_core::{Error, GuestPlan};
+    /// use fpu_core::{Error, PendingGuest};
     /// let guest = new_task();
     /// cpu.fail_next_restore();
-    /// let plan = GuestPlan::begin(&mut cpu, guest.context(), None)?;
-    /// // SAFETY: the plan is alive; C43: no step but the restore was due.
-    /// match unsafe { sim_guest(plan.steps(), 7) } {
+    /// let pending = PendingGuest::begin(&mut cpu, guest.context(), None)?;
+    /// // SAFETY: `pending` is alive; C43: no step but the restore was due.
+    /// match unsafe { sim_guest(pending.steps(), 7) } {
     ///     // SAFETY: C43: all of it.
-    ///     Ok(()) => unsafe { plan.done() },
+    ///     Ok(()) => unsafe { pending.done() },
     ///     // SAFETY: C43: the restore faulted, and no step followed it.
-    ///     Err(why) => assert_eq!(unsafe { plan.failed(why) }, Error::RestoreFailed(why)),
+    ///     Err(why) => assert_eq!(unsafe { pending.failed(why) }, Error::RestoreFailed(why)),
     /// }
     /// assert_eq!(guest.open_saved(&mut cpu)?.image().avx0(), 0);
     /// # Ok::<(), fpu_core::Error>(())

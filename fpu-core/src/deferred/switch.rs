@@ -1,4 +1,4 @@
-//! Both tasks of a switch in one plan, for kernels whose compiled code uses the registers.
+//! Both tasks of a switch in one call, for kernels whose compiled code uses the registers.
 
 use crate::{
     backend::{RawFpu, RestoreFault},
@@ -28,12 +28,12 @@ use crate::{
 /// is switched to itself keeps what it has.
 ///
 /// Steps that are not executed change no task's memory. If a restore was due, the CPU's registers are unowned
-/// from [`plan`](Self::plan) on: a task that was to be saved is reported as [`Error::Lost`], and the one that was to
+/// from [`begin`](Self::begin) on: a task that was to be saved is reported as [`Error::Lost`], and the one that was to
 /// come stays in memory.
 ///
 /// # Executing them
 ///
-/// * **C39** the assembly executes all of it, in this order; from [`plan`](Self::plan) to the last step the code is on one
+/// * **C39** the assembly executes all of it, in this order; from [`begin`](Self::begin) to the last step the code is on one
 ///   CPU and [`Exclusive`], and both contexts are alive where they were.
 /// * **C40** until the save nothing but the task that leaves has changed the registers since they were its own. (Where the
 ///   tasks are the kernel's threads, the code that calls the scheduler is the task that leaves.)
@@ -45,7 +45,7 @@ use crate::{
 /// use fpu_core::SwitchSteps;
 /// for (prev, next) in [(None, Some(&one)), (Some(&one), Some(&two)), (Some(&two), Some(&one))] {
 ///     let (prev, next) = (prev.map(Task::context), next.map(Task::context));
-///     let steps = SwitchSteps::plan(&mut cpu, prev, next)?;
+///     let steps = SwitchSteps::begin(&mut cpu, prev, next)?;
 ///     // SAFETY: C39: executed at once. C40: simulated registers.
 ///     let restored = unsafe { sim_switch(&steps) }; // assembly
 ///     steps.done(&cpu, restored)?;
@@ -88,19 +88,19 @@ impl SwitchSteps {
     /// # use fpu_hosted_test::doc::*;
     /// # let (mut cpu, task) = cpu_and_task();
     /// use fpu_core::SwitchSteps;
-    /// let steps = SwitchSteps::plan(&mut cpu, None, Some(task.context()))?;
+    /// let steps = SwitchSteps::begin(&mut cpu, None, Some(task.context()))?;
     /// // SAFETY: C39: executed at once. C40: nothing is saved.
     /// steps.done(&cpu, unsafe { sim_switch(&steps) })?;
     /// cpu.set_avx0(7); // the task
     /// // It yields, and is the one that goes on.
-    /// let steps = SwitchSteps::plan(&mut cpu, Some(task.context()), Some(task.context()))?;
+    /// let steps = SwitchSteps::begin(&mut cpu, Some(task.context()), Some(task.context()))?;
     /// assert!(steps.save_to.is_null() && steps.restore_from.is_null());
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[doc(alias = "switch_to")]
     #[doc(alias = "context_switch")]
     #[inline]
-    pub fn plan<C: Exclusive>(
+    pub fn begin<C: Exclusive>(
         cpu: &mut C,
         prev: Option<FpuRef<'_, C::Backend>>,
         next: Option<FpuRef<'_, C::Backend>>,
@@ -139,7 +139,7 @@ impl SwitchSteps {
     /// # let (mut cpu, task) = cpu_and_task();
     /// use fpu_core::{Error, SwitchSteps};
     /// cpu.fail_next_restore();
-    /// let steps = SwitchSteps::plan(&mut cpu, None, Some(task.context()))?;
+    /// let steps = SwitchSteps::begin(&mut cpu, None, Some(task.context()))?;
     /// // SAFETY: C39: executed at once. C40: nothing is saved.
     /// let restored = unsafe { sim_switch(&steps) };
     /// assert!(matches!(steps.done(&cpu, restored), Err(Error::RestoreFailed(_))));

@@ -145,7 +145,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// [fork](ReadSession::fork_into).
     ///
     /// Memory holds the task where the kernel's entry has saved it ([`UserSteps`](crate::UserSteps)), or once the steps
-    /// of [`plan_switch_out`](Self::plan_switch_out) are executed.
+    /// of [`begin_switch_out`](Self::begin_switch_out) are executed.
     ///
     /// # Errors
     ///
@@ -159,11 +159,11 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// drop(task.switch_return(&mut cpu)?); // the registers are the only copy now
     /// assert_eq!(cpu.avx0(), 5);
     /// assert_eq!(task.open_saved(&mut cpu).err(), Some(fpu_core::Error::LiveHere));
-    /// if let Some(plan) = task.plan_switch_out(&mut cpu)? {
-    ///     // SAFETY: the plan is alive; C15: the save was executed just now.
+    /// if let Some(pending) = task.begin_switch_out(&mut cpu)? {
+    ///     // SAFETY: `pending` is alive; C15: the save was executed just now.
     ///     unsafe {
-    ///         sim_save(plan.steps()); // assembly
-    ///         plan.saved();
+    ///         sim_save(pending.steps()); // assembly
+    ///         pending.saved();
     ///     }
     /// }
     /// assert_eq!(task.open_saved(&mut cpu)?.image().avx0(), 5);

@@ -135,7 +135,7 @@ protocol! {
         "protocol/closed.rs": "found.closed().set(cpu);" => "";
     PersistentTrustsStale, "the comparison before a persistent run" => section::PERSISTENT, "I2, I11", "residue", 0, At(1),
         "section.rs": "if let Place::Both = closed.place(persistent.word.load()) {" => "if true {";
-    PersistentSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0, At(1),
+    GuestSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0, At(1),
         "section.rs":
          "unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };" =>
          "persistent.word.publish(Word::both(closed.stamp()));";
@@ -155,7 +155,7 @@ protocol! {
          "unsafe { closed.cpu().backend().save(persistent.area) };
          let saved = Word::both(closed.stamp()).bits();
          persistent.word.mark_live(crate::protocol::cpu_word::Stamp::from_bits(saved));";
-    PlanMarkRelaxed, "the release of the mark of an executed plan" => wrong::IN_PLAN, "I1", "Causality violation", 0, Not(ORDERING),
+    StepsMarkRelaxed, "the release of the mark of executed steps" => wrong::IN_STEPS, "I1", "Causality violation", 0, Not(ORDERING),
         "deferred.rs":
          "word.publish(Word::from_bits(self.steps.saved));" =>
          "word.mark_live(Stamp::from_bits(self.steps.saved));";
@@ -351,7 +351,7 @@ protocol! {
         "section.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
          "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
-    LiveHereIsLost, "the comparison that tells a live context from a lost one" => [REASON], "I1", "not refused: run_persistent", At(1),
+    LiveHereIsLost, "the comparison that tells a live context from a lost one" => [REASON], "I1", "not refused: run_guest", At(1),
         "protocol/word.rs": "_ if w == cpu.resident() => 4," => "";
     PersistentIgnoresNmi, "the refusal of a persistent run in an NMI, ahead of all others" => section::NMI, "I5", "wrong error: in an NMI", 0, At(2),
         "section.rs": "if self.level() == Level::Nmi {" => "if false {";

@@ -27,8 +27,8 @@ fn failed_restore() {
     check(&restore::FAILED);
 }
 #[test]
-fn plan_form() {
-    check(&restore::PLAN);
+fn steps_form() {
+    check(&restore::USER_STEPS);
 }
 
 #[test]

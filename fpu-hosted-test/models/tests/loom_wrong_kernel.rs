@@ -12,7 +12,7 @@ fn wrong_kernel_during_section() {
 }
 #[test]
 fn wrong_kernel_during_plan() {
-    check(&wrong::IN_PLAN);
+    check(&wrong::IN_STEPS);
 }
 #[test]
 fn wrong_kernel_during_raw_save() {

@@ -106,7 +106,7 @@ pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, le
 
 #[no_mangle]
 pub extern "C" fn nostd_plan(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
-    task.plan_user(&mut IrqOff { words, plan }).map_or(0, |plan| plan.steps().live)
+    task.begin_user(&mut IrqOff { words, plan }).map_or(0, |plan| pending.steps().live)
 }
 
 #[no_mangle]

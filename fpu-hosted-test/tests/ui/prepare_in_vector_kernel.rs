@@ -1,6 +1,6 @@
 // error: E0277
 // expect: `kernel::VectorKernel` does not promise that kernel code leaves the FPU registers alone
-// expect: a kernel compiled with vector instructions executes steps (`plan_user`, `plan_switch_out`, `SwitchSteps`)
+// expect: a kernel compiled with vector instructions executes steps (`begin_user`, `begin_switch_out`, `SwitchSteps`)
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;

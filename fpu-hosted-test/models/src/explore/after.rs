@@ -168,7 +168,7 @@ impl Machine {
             Op::SectionSteps(_) | Op::GuestSteps(..) | Op::DropGuest(_) => true,
             Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch => true,
             Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
-            Op::Resume | Op::DropPlan => true,
+            Op::Resume | Op::DropPendingUser => true,
             // It can go where no stamp is left.
             Op::Offline => before.cpus[cpu].left > RESERVE,
             _ => false,
@@ -179,7 +179,7 @@ impl Machine {
         let loads = match step.op {
             // What memory holds is loaded in any case.
             Op::Enter(Form::Switch, _) => !saved,
-            Op::Enter(..) | Op::Switch(_) | Op::DropPlan | Op::Persistent(..) => true,
+            Op::Enter(..) | Op::Switch(_) | Op::DropPendingUser | Op::Persistent(..) => true,
             Op::Session(_, does) => does == Does::Loads,
             Op::Adopt(_) => {
                 return self.check_adopted(is.is_some_and(|it| it.held(cpu) && !it.saved()))
@@ -190,7 +190,7 @@ impl Machine {
             complain("registers are loaded that hold it already");
         }
         let sections = [Op::Section, Op::WithSection, Op::SectionSteps(true)];
-        let leaves = [Op::DropOutPlan, Op::Fork].contains(&step.op)
+        let leaves = [Op::DropPendingSave, Op::Fork].contains(&step.op)
             || sections.contains(&step.op)
             || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_))
             || matches!(step.op, Op::Saved(..) | Op::ForkSaved);
@@ -216,13 +216,14 @@ impl Machine {
             complain("registers that were loaded are not claimed");
         }
         let looks = match step.op {
-            Op::Session(_, Does::Nothing) | Op::Verify(_) | Op::StoppedRead | Op::DropOutPlan => {
-                true
-            }
+            Op::Session(_, Does::Nothing)
+            | Op::Verify(_)
+            | Op::StoppedRead
+            | Op::DropPendingSave => true,
             Op::Saved(_, Does::Nothing | Does::Reads) => true,
             Op::SectionSteps(false) | Op::DropGuest(_) => true,
             Op::Session(_, Does::Reads) | Op::Held(Does::Reads) => saved,
-            Op::DropPlan => held,
+            Op::DropPendingUser => held,
             _ => false,
         };
         if let (Op::Switch(_), Some(prev)) = (step.op, before.cpus[cpu].current) {

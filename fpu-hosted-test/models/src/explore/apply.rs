@@ -48,9 +48,11 @@ impl Machine {
                 current.is_none() && context != self.guest() && self.current_nowhere(context)
             }
             Op::Out(Form::Session) => current.is_some_and(|task| !self.saved(task)),
-            Op::Out(_) | Op::DropOutPlan | Op::Enter(..) | Op::DropPlan | Op::ExitCurrent => {
-                current.is_some()
-            }
+            Op::Out(_)
+            | Op::DropPendingSave
+            | Op::Enter(..)
+            | Op::DropPendingUser
+            | Op::ExitCurrent => current.is_some(),
             Op::EnterFails(_) => current.is_some_and(|task| !self.held(cpu, task)),
             Op::Session(of, does) => self.allows_session(cpu, of, does),
             Op::Held(_) => context != self.guest() && self.current_nowhere(context),
@@ -104,11 +106,10 @@ impl Machine {
                     cpu.current.set(None);
                 })
             }
-            Op::DropOutPlan => {
-                self.with_current(cpu, |_, task| task.plan_switch_out(&mut Off::new(cpu)).map(drop))
-            }
-            Op::DropPlan => {
-                self.with_current(cpu, |_, task| task.plan_user(&mut Off::new(cpu)).map(drop))
+            Op::DropPendingSave => self
+                .with_current(cpu, |_, task| task.begin_switch_out(&mut Off::new(cpu)).map(drop)),
+            Op::DropPendingUser => {
+                self.with_current(cpu, |_, task| task.begin_user(&mut Off::new(cpu)).map(drop))
             }
             Op::Enter(form, user) => {
                 self.with_current(cpu, |which, task| self.enter(cpu, which, task, form, user))
@@ -212,16 +213,16 @@ impl Machine {
         let mut off = Off::new(cpu);
         match form {
             Form::Plan | Form::RoundTrip => {
-                self.call(Call::PlanOut);
-                let Some(plan) = task.plan_switch_out(&mut off)? else { return Ok(()) };
+                self.call(Call::BeginOut);
+                let Some(pending) = task.begin_switch_out(&mut off)? else { return Ok(()) };
                 self.call(Call::OutSteps);
-                let steps = *plan.steps();
+                let steps = *pending.steps();
                 self.mask(steps.mask);
-                // SAFETY: C9: the plan's area. C10: symbols.
+                // SAFETY: C9: `pending`'s area. C10: symbols.
                 unsafe { cpu.registers.save(area(steps.save_to)) };
-                self.call(Call::PlanSaved);
+                self.call(Call::OutSaved);
                 // SAFETY: C15: done just now.
-                unsafe { plan.saved() };
+                unsafe { pending.saved() };
                 Ok(())
             }
             Form::Raw => {
@@ -318,36 +319,36 @@ impl Machine {
                 drop(ready);
             }
             Form::Plan | Form::RoundTrip => {
-                self.call(Call::PlanUser);
-                let plan = task.plan_user(&mut off)?;
+                self.call(Call::BeginUser);
+                let pending = task.begin_user(&mut off)?;
                 self.call(Call::UserSteps);
-                let UserSteps { restore_from, save_to, mask, word, live, saved } = *plan.steps();
+                let UserSteps { restore_from, save_to, mask, word, live, saved } = *pending.steps();
                 self.mask(mask);
                 if let Some(from) = NonNull::new(restore_from.cast_mut()) {
-                    // SAFETY: C9: the plan's area. C10: symbols.
+                    // SAFETY: C9: `pending`'s area. C10: symbols.
                     if let Err(why) = unsafe { cpu.registers.restore(from) } {
-                        self.call(Call::PlanFailed);
-                        return Err(plan.failed(why));
+                        self.call(Call::UserFailed);
+                        return Err(pending.failed(why));
                     }
                 }
                 if form == Form::Plan {
-                    self.call(Call::PlanRestored);
+                    self.call(Call::UserRestored);
                     // SAFETY: C12, C13: done just now.
-                    let ready = unsafe { plan.restored() };
+                    let ready = unsafe { pending.restored() };
                     runs();
                     drop(ready);
                     return Ok(());
                 }
-                // SAFETY: the plan's word, an atomic of the context that it borrows.
+                // SAFETY: `pending`'s word, an atomic of the context that it borrows.
                 let word = unsafe { AtomicU64::from_ptr(word) };
                 word.store(live, Relaxed);
                 runs();
-                // SAFETY: C9: the plan's area. C10: symbols.
+                // SAFETY: C9: `pending`'s area. C10: symbols.
                 unsafe { cpu.registers.save(area(save_to)) };
                 word.store(saved, Relaxed);
-                self.call(Call::PlanRoundTrip);
+                self.call(Call::UserRoundTrip);
                 // SAFETY: C12, C13, C14: done just now.
-                unsafe { plan.round_trip_done() };
+                unsafe { pending.round_trip_done() };
                 if !self.saved(which) {
                     self.line.report(|| format!("not saved by a round trip: context {which}"));
                 }
@@ -410,7 +411,7 @@ impl Machine {
         let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
         let told = current.as_ref().map(|task| task.context());
         self.call(Call::Persistent);
-        Pin(cpu, Level::Task).run_persistent(persistent.context(), told, || {
+        Pin(cpu, Level::Task).run_guest(persistent.context(), told, || {
             self.line.step();
             self.runs(cpu, which, user, "a persistent run");
             if self.line.calm() {

@@ -2,8 +2,8 @@
 
 use fpu_core::{
     verify::{Scratch, VerifyError},
-    CpuLifecycle, CpuWords, Error, GuestPlan, KernelFpu, KernelUnits, Level, SaveArea, SectionPlan,
-    SwitchSteps,
+    CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level, PendingGuest, PendingSection,
+    SaveArea, SwitchSteps,
 };
 
 use super::{
@@ -93,15 +93,15 @@ impl Machine {
             let tried = [
                 ("switch_return", context.switch_return(&mut off).map(drop)),
                 ("switch_prepare", context.switch_prepare(&off)),
-                ("plan_user", context.plan_user(&mut off).map(drop)),
+                ("begin_user", context.begin_user(&mut off).map(drop)),
                 ("open", context.open(&mut pin).map(drop)),
                 ("open_saved", context.open_saved(&mut pin).map(drop)),
-                ("switch to", SwitchSteps::plan(&mut off, None, told).map(drop)),
-                ("guest's steps", GuestPlan::begin(&mut pin, context.context(), None).map(drop)),
-                ("section's steps", SectionPlan::begin(&mut pin, told, units).map(drop)),
-                ("switch from", SwitchSteps::plan(&mut off, told, None).map(drop)),
+                ("switch to", SwitchSteps::begin(&mut off, None, told).map(drop)),
+                ("guest's steps", PendingGuest::begin(&mut pin, context.context(), None).map(drop)),
+                ("section's steps", PendingSection::begin(&mut pin, told, units).map(drop)),
+                ("switch from", SwitchSteps::begin(&mut off, told, None).map(drop)),
                 ("section", pin.with_kernel_fpu(told, KernelUnits::ALL, || ())),
-                ("run_persistent", pin.run_persistent(context.context(), None, || ())),
+                ("run_guest", pin.run_guest(context.context(), None, || ())),
             ];
             for (name, result) in tried {
                 let (word, gate) = (cpu.words.fpu.resident(), cpu.words.fpu.gate());
@@ -137,10 +137,10 @@ impl Machine {
         let (cpu, told) = (&self.cpus[cpu], context.context());
         let mut pin = Pin(cpu, Level::Task);
         for (name, result) in [
-            ("run_persistent", pin.run_persistent(told, None, || ())),
+            ("run_guest", pin.run_guest(told, None, || ())),
             ("open_saved", context.open_saved(&mut pin).map(drop)),
-            ("guest's steps", GuestPlan::begin(&mut pin, told, None).map(drop)),
-            ("switch", SwitchSteps::plan(&mut Off::new(cpu), None, Some(told)).map(drop)),
+            ("guest's steps", PendingGuest::begin(&mut pin, told, None).map(drop)),
+            ("switch", SwitchSteps::begin(&mut Off::new(cpu), None, Some(told)).map(drop)),
         ] {
             // Where no stamp is left, the CPU is not closed to find out.
             let few = ["open_saved", "guest's steps"].contains(&name)
@@ -171,13 +171,13 @@ impl Machine {
             tried.push(("open", guest.open(&mut pin).map(drop)));
             tried.push(("open_saved", guest.open_saved(&mut pin).map(drop)));
             let (told, units) = (Some(guest.context()), KernelUnits::ALL);
-            tried.push(("section's steps", SectionPlan::begin(&mut pin, told, units).map(drop)));
-            let begun = GuestPlan::begin(&mut pin, guest.context(), None).map(drop);
+            tried.push(("section's steps", PendingSection::begin(&mut pin, told, units).map(drop)));
+            let begun = PendingGuest::begin(&mut pin, guest.context(), None).map(drop);
             tried.push(("guest's steps", begun));
-            tried.push(("switch", SwitchSteps::plan(&mut Off::new(cpu), None, told).map(drop)));
+            tried.push(("switch", SwitchSteps::begin(&mut Off::new(cpu), None, told).map(drop)));
             tried.push(("reset", guest.reset(&mut pin)));
-            let ran = pin.run_persistent(guest.context(), None, || ());
-            tried.push(("run_persistent", ran));
+            let ran = pin.run_guest(guest.context(), None, || ());
+            tried.push(("run_guest", ran));
             self.call(Call::ScratchNew);
             if let Ok(mut scratch) = Scratch::new(&pin, Area::new()) {
                 let verified = guest.verify_registers(&mut pin, &mut scratch).map(drop);

@@ -2,7 +2,9 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use fpu_core::{Error, GuestPlan, KernelUnits, Level, Pinned, RawFpu, SectionPlan, SwitchSteps};
+use fpu_core::{
+    Error, KernelUnits, Level, PendingGuest, PendingSection, Pinned, RawFpu, SwitchSteps,
+};
 
 use super::{
     apply::area,
@@ -20,8 +22,9 @@ impl Machine {
         prev: Option<&Context>,
         next: Option<&Context>,
     ) -> Result<(), Error> {
-        self.call(Call::SwitchPlan);
-        let steps = SwitchSteps::plan(off, prev.map(Context::context), next.map(Context::context))?;
+        self.call(Call::SwitchSteps);
+        let steps =
+            SwitchSteps::begin(off, prev.map(Context::context), next.map(Context::context))?;
         self.mask(steps.mask);
         let registers = off.backend();
         // SAFETY: C39: the word of a context that is borrowed.
@@ -61,7 +64,7 @@ impl Machine {
         let prev = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
         let next = self.slots[which].fpu.borrow();
         let prev = prev.as_ref().map(|task| task.context());
-        SwitchSteps::plan(&mut Off::new(cpu), prev, Some(next.context())).map(drop)
+        SwitchSteps::begin(&mut Off::new(cpu), prev, Some(next.context())).map(drop)
     }
 
     /// A fork out of memory.
@@ -82,21 +85,21 @@ impl Machine {
         let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
         let told = current.as_ref().map(|task| task.context());
         let mut pin = Pin(cpu, Level::Task);
-        self.call(Call::SectionPlanBegin);
-        let plan = SectionPlan::begin(&mut pin, told, KernelUnits::ALL)?;
+        self.call(Call::SectionBegin);
+        let pending = PendingSection::begin(&mut pin, told, KernelUnits::ALL)?;
         self.line.step();
         if !executed {
             return Ok(());
         }
-        self.call(Call::SectionPlanSteps);
-        if let Some(steps) = plan.steps() {
+        self.call(Call::SectionSteps);
+        if let Some(steps) = pending.steps() {
             self.mask(steps.mask);
             // SAFETY: C9: the area of a context that is borrowed. C10: symbols.
             unsafe { cpu.registers.save(area(steps.save_to)) };
         }
-        self.call(Call::SectionPlanSaved);
+        self.call(Call::SectionSaved);
         // SAFETY: C42: done just now.
-        let section = unsafe { plan.saved() };
+        let section = unsafe { pending.saved() };
         self.computes(section.cpu().0);
         drop(section);
         Ok(())
@@ -109,12 +112,12 @@ impl Machine {
         let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
         let told = current.as_ref().map(|task| task.context());
         let mut pin = Pin(cpu, Level::Task);
-        self.call(Call::GuestPlanBegin);
-        let plan = GuestPlan::begin(&mut pin, guest.context(), told)?;
+        self.call(Call::GuestBegin);
+        let pending = PendingGuest::begin(&mut pin, guest.context(), told)?;
         self.line.step();
         let Some(user) = user else { return Ok(()) };
-        self.call(Call::GuestPlanSteps);
-        let steps = *plan.steps();
+        self.call(Call::GuestSteps);
+        let steps = *pending.steps();
         self.mask(steps.mask);
         // SAFETY: C43: the word of a context that is borrowed.
         let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
@@ -125,9 +128,9 @@ impl Machine {
         }
         // SAFETY: C9: the guest's area. C10: symbols; the host's are saved.
         if let Err(why) = unsafe { cpu.registers.restore(area(steps.area)) } {
-            self.call(Call::GuestPlanFailed);
+            self.call(Call::GuestFailed);
             // SAFETY: C43: so far.
-            return Err(unsafe { plan.failed(why) });
+            return Err(unsafe { pending.failed(why) });
         }
         commit(steps.word, steps.live);
         self.runs(cpu, which, user, "a guest's run by steps");
@@ -140,9 +143,9 @@ impl Machine {
         // SAFETY: C9: the guest's area. C10: a save changes no symbol.
         unsafe { cpu.registers.save(area(steps.area)) };
         commit(steps.word, steps.saved);
-        self.call(Call::GuestPlanDone);
+        self.call(Call::GuestDone);
         // SAFETY: C43: done just now.
-        unsafe { plan.done() };
+        unsafe { pending.done() };
         Ok(())
     }
 }

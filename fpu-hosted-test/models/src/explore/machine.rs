@@ -278,7 +278,7 @@ impl Machine {
             let ran = current
                 .as_ref()
                 .or(guest.as_ref())
-                .map_or(Err(Error::Nmi), |it| pin.run_persistent(it.context(), None, || ()));
+                .map_or(Err(Error::Nmi), |it| pin.run_guest(it.context(), None, || ()));
             let all = refused.into_iter().chain([opened, reset, ran]);
             if all.into_iter().any(|result| result != Err(Error::Nmi)) || seen() != before {
                 self.line.report(|| String::from("a non-maskable interrupt was not refused"));
@@ -325,7 +325,7 @@ impl Machine {
         }
         if let (Irq::SectionThenGuest | Irq::Online, Some(guest)) = (irq, guest) {
             let run = || self.runs(cpu, self.guest(), User::Writes, "a run in an interrupt");
-            if let Err(why) = pin.run_persistent(guest.context(), told, run) {
+            if let Err(why) = pin.run_guest(guest.context(), told, run) {
                 refused(why);
             }
         }

@@ -73,13 +73,13 @@ pub enum Op {
     /// The current task is switched out.
     Out(Form),
     /// The same, planned and not executed.
-    DropOutPlan,
+    DropPendingSave,
     /// The current task enters and leaves user mode.
     Enter(Form, User),
     /// It does not: the restore fails.
     EnterFails(Form),
     /// A plan for it is dropped.
-    DropPlan,
+    DropPendingUser,
     /// A session.
     Session(Of, Does),
     /// A session of a task that is current nowhere, by whoever holds its context exclusively.
@@ -277,8 +277,8 @@ impl Op {
             add(Op::Finds(of));
         }
         for op in [
-            Op::DropOutPlan,
-            Op::DropPlan,
+            Op::DropPendingSave,
+            Op::DropPendingUser,
             Op::SectionSteps(true),
             Op::SectionSteps(false),
             Op::GuestStepsFail,

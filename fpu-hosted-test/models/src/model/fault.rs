@@ -41,7 +41,7 @@ pub enum Embedder {
     OfflineNotCalled,
     ResumeNotCalled,
     StoppedWhileRunning,
-    VectorCodeAfterPlan,
+    VectorCodeAfterSteps,
     CommitsWithoutRestore,
     CommitsAfterFailure,
     SavesLate,

@@ -76,7 +76,7 @@ fn guest_interrupts(cpu: &Cpu) {
     let current = cpu.current();
     let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
     let told = current.as_ref().map(|task| task.fpu.context());
-    match pin.run_persistent(guest.fpu.context(), told, || cpu.user(&guest)) {
+    match pin.run_guest(guest.fpu.context(), told, || cpu.user(&guest)) {
         Ok(()) => cover("interrupt ran the guest"),
         Err(Error::Busy) => cover("interrupt refused"),
         Err(why) => panic!("wrong error: an interrupt's guest was refused with {why:?}"),

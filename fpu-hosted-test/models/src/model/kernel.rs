@@ -402,7 +402,7 @@ impl Cpu {
         if let Some(task) = current {
             refused(task.fpu.open(&mut pin).map(drop));
             refused(task.fpu.reset(&mut pin));
-            refused(pin.run_persistent(task.fpu.context(), None, || ()));
+            refused(pin.run_guest(task.fpu.context(), None, || ()));
         }
     }
 

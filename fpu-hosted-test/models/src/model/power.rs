@@ -156,7 +156,7 @@ fn section_and_guest(cpu: &Cpu) {
     let Some(guest) = cpu.machine().slots[0].take() else { return };
     let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
     let section = pin.with_kernel_fpu(None, KernelUnits::ALL, || ());
-    match pin.run_persistent(guest.fpu.context(), None, || cpu.user(&guest)) {
+    match pin.run_guest(guest.fpu.context(), None, || cpu.user(&guest)) {
         Ok(()) => {
             assert!(section.is_ok(), "a guest ran where a section was refused");
             cover("interrupt ran the guest");

@@ -1,7 +1,7 @@
-//! Restores that fail, and the plan and raw forms, where assembly does the steps.
+//! Restores that fail, and the steps and raw forms, where assembly does the steps.
 
 use fpu_core_loom::{
-    raw, Error, GuestPlan, KernelUnits, RawFpu, RestoreFault, SectionPlan, SwitchSteps,
+    raw, Error, KernelUnits, PendingGuest, PendingSection, RawFpu, RestoreFault, SwitchSteps,
 };
 use std::{ptr::NonNull, rc::Rc, sync::Arc};
 
@@ -58,85 +58,85 @@ fn fails(cpu: &Cpu, task: &Arc<Task>) {
     cpu.set_current(None);
 }
 
-/// The same claims as for the two calls hold when assembly executes the plan (I1, I3, I4).
-pub const PLAN: Model = Model {
-    name: "plan_form",
+/// The same claims as for the two calls hold when assembly executes the steps (I1, I3, I4).
+pub const USER_STEPS: Model = Model {
+    name: "steps_form",
     guards: "I1 I3 I4",
     bound: None,
     interrupts: false,
     floor: 850,
-    covers: &["plan without restore", "migrated", "planned restore failed"],
+    covers: &["steps without restore", "migrated", "restore of the steps failed"],
     body: || {
         on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
             let slot = &machine.slots[0];
             if cpu.number == 1 {
                 for _ in 0..3 {
-                    planned_turn(cpu, slot);
+                    turn_by_steps(cpu, slot);
                 }
                 return;
             }
             let Some(task) = slot.take() else { return };
             cpu.registers.fail_next();
-            by_plan(cpu, &task);
-            by_plan(cpu, &task);
-            out_by_plan(cpu, &task);
-            by_plan(cpu, &task);
-            out_by_plan(cpu, &task);
+            user_by_steps(cpu, &task);
+            user_by_steps(cpu, &task);
+            out_by_steps(cpu, &task);
+            user_by_steps(cpu, &task);
+            out_by_steps(cpu, &task);
             slot.put(task);
-            planned_turn(cpu, slot);
-            planned_turn(cpu, slot);
+            turn_by_steps(cpu, slot);
+            turn_by_steps(cpu, slot);
         });
     },
 };
 
-fn planned_turn(cpu: &Rc<Cpu>, slot: &Slot) {
+fn turn_by_steps(cpu: &Rc<Cpu>, slot: &Slot) {
     let Some(task) = slot.take() else { return };
-    by_plan(cpu, &task);
-    out_by_plan(cpu, &task);
+    user_by_steps(cpu, &task);
+    out_by_steps(cpu, &task);
     slot.put(task);
 }
 
-fn by_plan(cpu: &Rc<Cpu>, task: &Task) {
+fn user_by_steps(cpu: &Rc<Cpu>, task: &Task) {
     let mut token = cpu.irq_off();
-    let plan = must(task.fpu.plan_user(&mut token), "plan");
-    if forgets(Embedder::VectorCodeAfterPlan) {
+    let pending = must(task.fpu.begin_user(&mut token), "steps");
+    if forgets(Embedder::VectorCodeAfterSteps) {
         cpu.registers.fill(KERNEL_DATA);
     }
-    match NonNull::new(plan.steps().restore_from.cast_mut()) {
-        None => cover("plan without restore"),
+    match NonNull::new(pending.steps().restore_from.cast_mut()) {
+        None => cover("steps without restore"),
         Some(_) if forgets(Embedder::CommitsWithoutRestore) => {}
         Some(area) => {
-            // SAFETY: C9: the task's area, which the plan names. C10: this thread is the CPU.
+            // SAFETY: C9: the task's area, which the steps name. C10: this thread is the CPU.
             if let Err(why) = unsafe { cpu.registers.restore(area) } {
-                cover("planned restore failed");
+                cover("restore of the steps failed");
                 if !forgets(Embedder::CommitsAfterFailure) {
-                    assert_eq!(plan.failed(why), Error::RestoreFailed(why));
+                    assert_eq!(pending.failed(why), Error::RestoreFailed(why));
                     return;
                 }
             }
         }
     }
     // SAFETY: C12, C13: done just now; the seeded faults break them.
-    let ready = unsafe { plan.restored() };
+    let ready = unsafe { pending.restored() };
     cpu.user(task);
     drop(ready);
 }
 
-pub(super) fn out_by_plan(cpu: &Rc<Cpu>, task: &Task) {
+pub(super) fn out_by_steps(cpu: &Rc<Cpu>, task: &Task) {
     let mut token = cpu.irq_off();
     if forgets(Embedder::SavesLate) {
         cpu.registers.fill(KERNEL_DATA);
     }
-    if let Some(plan) = must(task.fpu.plan_switch_out(&mut token), "plan to leave") {
+    if let Some(pending) = must(task.fpu.begin_switch_out(&mut token), "steps to leave") {
         // SAFETY: C9: the task's area. C10: this thread is the CPU.
-        unsafe { cpu.registers.save(task_area(plan.steps().save_to)) };
+        unsafe { cpu.registers.save(task_area(pending.steps().save_to)) };
         // SAFETY: C15: saved just now.
-        unsafe { plan.saved() };
+        unsafe { pending.saved() };
     }
 }
 
 fn task_area(area: *mut u8) -> NonNull<u8> {
-    NonNull::new(area).unwrap_or_else(|| panic!("a plan without area"))
+    NonNull::new(area).unwrap_or_else(|| panic!("steps without area"))
 }
 
 /// They hold when assembly executes the steps of a switch from one task to another (I1, I3, I11).
@@ -177,7 +177,7 @@ pub const STEPS: Model = Model {
 fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     let mut token = cpu.irq_off();
     let (from, to) = (prev.map(|task| task.fpu.context()), next.map(|task| task.fpu.context()));
-    let steps = must(SwitchSteps::plan(&mut token, from, to), "plan of a switch");
+    let steps = must(SwitchSteps::begin(&mut token, from, to), "steps of a switch");
     if forgets(Embedder::SwitchSavesLate) {
         cpu.registers.fill(KERNEL_DATA);
     }
@@ -235,8 +235,8 @@ pub const SECTION_STEPS: Model = Model {
 
 fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
     let (mut pin, told) = (cpu.pinned(), current.map(|task| task.fpu.context()));
-    let plan = must(SectionPlan::begin(&mut pin, told, KernelUnits::ALL), "section's steps");
-    match plan.steps() {
+    let pending = must(PendingSection::begin(&mut pin, told, KernelUnits::ALL), "section's steps");
+    match pending.steps() {
         Some(steps) if !forgets(Embedder::SectionForgetsSave) => {
             // SAFETY: C9: the task's area. C10: this thread is the CPU.
             unsafe { cpu.registers.save(task_area(steps.save_to)) };
@@ -244,15 +244,15 @@ fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
         _ => {}
     }
     // SAFETY: C42: saved just now; the seeded fault breaks it.
-    let section = unsafe { plan.saved() };
+    let section = unsafe { pending.saved() };
     cpu.computes();
     drop(section);
 }
 
 fn guest_by_steps(cpu: &Rc<Cpu>, guest: &Arc<Task>, host: Option<&Arc<Task>>) {
     let (mut pin, told) = (cpu.pinned(), host.map(|task| task.fpu.context()));
-    let plan = must(GuestPlan::begin(&mut pin, guest.fpu.context(), told), "guest's steps");
-    let steps = *plan.steps();
+    let pending = must(PendingGuest::begin(&mut pin, guest.fpu.context(), told), "guest's steps");
+    let steps = *pending.steps();
     if let (Some(area), Some(host)) = (NonNull::new(steps.host_save_to), host) {
         if !forgets(Embedder::GuestForgetsHost) {
             // SAFETY: C9: the host's area. C10: this thread is the CPU.
@@ -269,7 +269,7 @@ fn guest_by_steps(cpu: &Rc<Cpu>, guest: &Arc<Task>, host: Option<&Arc<Task>>) {
         unsafe { cpu.registers.save(task_area(steps.area)) };
     }
     // SAFETY: C43: done just now; the seeded faults break it.
-    unsafe { plan.done() };
+    unsafe { pending.done() };
 }
 
 /// The same claims hold when assembly works on the two words itself (I1, I2).
@@ -323,8 +323,8 @@ pub const RAW: Model = Model {
 pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
     let (word, words) = (word_of(task), &cpu.words().0);
     let mut token = cpu.irq_off();
-    let plan = must(task.fpu.plan_switch_out(&mut token), "plan to leave");
-    let Some(area) = plan.map(|plan| task_area(plan.steps().save_to)) else {
+    let pending = must(task.fpu.begin_switch_out(&mut token), "steps to leave");
+    let Some(area) = pending.map(|pending| task_area(pending.steps().save_to)) else {
         panic!("the task is not live")
     };
     // SAFETY: C16: the task runs here and this thread is the CPU. C17, C18: obeyed below.

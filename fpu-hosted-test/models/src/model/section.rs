@@ -196,7 +196,7 @@ pub const PERSISTENT: Model = Model {
 fn guest_runs(cpu: &Rc<Cpu>, guest: &Task) {
     let current = cpu.current();
     let skipped = cpu.counters.totals().skipped;
-    let ran = cpu.pinned().run_persistent(
+    let ran = cpu.pinned().run_guest(
         guest.fpu.context(),
         current.as_ref().map(|t| t.fpu.context()),
         || {

@@ -132,10 +132,10 @@ rows! { EMBEDDER, Embedder(Embedder):
     StoppedWhileRunning, "K10: the stop" => stopped::READ, "I1", "Causality violation", 0;
     RecyclesContext, "`new` for a new task" => lifetime::REUSE, "I2, I11", "residue", 0;
     NoReset, "`reset` at exec" => lifetime::EXEC, "I13", "residue", 0;
-    VectorCodeAfterPlan, "C13: registers unchanged from plan to user mode" => restore::PLAN, "I3", "kernel residue", 0;
-    CommitsWithoutRestore, "C12: the planned restore" => restore::PLAN, "I1", "stale registers", 0;
-    CommitsAfterFailure, "C12: its success" => restore::PLAN, "I4", "undefined registers", 0;
-    SavesLate, "C15: the save before other code" => restore::PLAN, "I3", "kernel residue", 0;
+    VectorCodeAfterSteps, "C13: registers unchanged from the steps to user mode" => restore::USER_STEPS, "I3", "kernel residue", 0;
+    CommitsWithoutRestore, "C12: the restore of the steps" => restore::USER_STEPS, "I1", "stale registers", 0;
+    CommitsAfterFailure, "C12: its success" => restore::USER_STEPS, "I4", "undefined registers", 0;
+    SavesLate, "C15: the save before other code" => restore::USER_STEPS, "I3", "kernel residue", 0;
     SwitchForgetsSave, "C39: the save of a switch's steps" => restore::STEPS, "I1", "stale registers", 0;
     SwitchForgetsCommit, "C39: the commit of that save" => restore::STEPS, "I1", "unsaved state", 0;
     SwitchForgetsRestore, "C39: the restore of a switch's steps" => restore::STEPS, "I1, I11", "residue", 0;
@@ -172,7 +172,7 @@ pub const MODELS: &[&Model] = &[
     &migrate::REPLACE,
     &migrate::COPY,
     &restore::FAILED,
-    &restore::PLAN,
+    &restore::USER_STEPS,
     &restore::STEPS,
     &restore::SECTION_STEPS,
     &restore::RAW,
@@ -187,7 +187,7 @@ pub const MODELS: &[&Model] = &[
     &verify::BROKEN,
     &wrong::IN,
     &wrong::IN_SECTION,
-    &wrong::IN_PLAN,
+    &wrong::IN_STEPS,
     &wrong::IN_RAW,
     &wrong::IN_SESSION,
     &wrong::IN_WRITE,

@@ -6,7 +6,7 @@ use std::{rc::Rc, sync::Arc};
 
 use super::{
     cover,
-    restore::{out_by_plan, out_by_raw},
+    restore::{out_by_raw, out_by_steps},
     section::leaves,
     Cpu, Machine, Model, Proof, Task,
 };
@@ -60,14 +60,14 @@ pub const IN_SECTION: Model = Model {
 };
 
 /// The same while a plan is executed that switches the task out.
-pub const IN_PLAN: Model = Model {
+pub const IN_STEPS: Model = Model {
     name: "wrong_kernel_during_plan",
     guards: "I1 I2",
     bound: None,
     interrupts: false,
     floor: 3,
     covers: &["reported", "had just been saved"],
-    body: || live_on_cpu_0(|cpu, task| out_by_plan(cpu, task), switches_in),
+    body: || live_on_cpu_0(|cpu, task| out_by_steps(cpu, task), switches_in),
 };
 
 /// The same while assembly saves it.
@@ -163,7 +163,7 @@ pub const IN_PERSISTENT: Model = Model {
     body: || {
         let machine = Machine::with_shared_tasks(2, 1);
         let (cpu, guest) = (Cpu::online(&machine, 0), Arc::clone(&machine.tasks[0]));
-        let ran = cpu.pinned().run_persistent(guest.fpu.context(), None, || {
+        let ran = cpu.pinned().run_guest(guest.fpu.context(), None, || {
             cpu.user(&guest);
             let (machine, guest) = (Arc::clone(&machine), Arc::clone(&guest));
             thread::spawn(move || switches_in(&Cpu::online(&machine, 1), &guest))
@@ -230,9 +230,9 @@ pub const ELSEWHERE: Model = Model {
                 let session = task.fpu.open(&mut pin).map(drop);
                 reported(session, "session");
                 reported(task.fpu.open_saved(&mut pin).map(drop), "session on memory");
-                let nobody = pin.run_persistent(task.fpu.context(), None, || ());
+                let nobody = pin.run_guest(task.fpu.context(), None, || ());
                 reported(nobody, "persistent run");
-                let steps = SwitchSteps::plan(&mut cpu.irq_off(), None, told).map(drop);
+                let steps = SwitchSteps::begin(&mut cpu.irq_off(), None, told).map(drop);
                 reported(steps, "switch by steps");
                 let mut proof = Proof(cpu, task);
                 let stopped = task.fpu.stopped(&mut proof).map(drop);
@@ -256,13 +256,13 @@ pub const TWICE: Model = Model {
     body: || {
         let machine = Machine::with_shared_tasks(2, 1);
         let (cpu, guest) = (Cpu::online(&machine, 0), Arc::clone(&machine.tasks[0]));
-        let ran = cpu.pinned().run_persistent(guest.fpu.context(), None, || {
+        let ran = cpu.pinned().run_guest(guest.fpu.context(), None, || {
             cpu.user(&guest);
             let (machine, guest) = (Arc::clone(&machine), Arc::clone(&guest));
             let other = thread::spawn(move || {
                 let cpu = Cpu::online(&machine, 1);
                 let mut pin = cpu.pinned();
-                let ran = pin.run_persistent(guest.fpu.context(), None, || ());
+                let ran = pin.run_guest(guest.fpu.context(), None, || ());
                 reported(ran, "second run");
             });
             if other.join().is_err() {
@@ -289,7 +289,7 @@ pub const INSIDE: Model = Model {
             let entered = task.fpu.switch_return(&mut cpu.irq_off()).map(drop);
             assert_eq!(entered, Err(Error::Busy), "not reported: a switch-in inside a section");
             let mut pin = cpu.pinned();
-            let nested = pin.run_persistent(task.fpu.context(), None, || ());
+            let nested = pin.run_guest(task.fpu.context(), None, || ());
             for result in [nested, task.fpu.reset(&mut pin), pin.fpu_offline(), pin.fpu_resume()] {
                 assert_eq!(result, Err(Error::Busy), "not reported: a call inside a section");
             }

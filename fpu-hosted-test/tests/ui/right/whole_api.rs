@@ -41,11 +41,11 @@ pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
 }
 
 pub fn planned(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
-    Ok(task.plan_user(cpu)?.steps().live)
+    Ok(task.begin_user(cpu)?.steps().live)
 }
 
 pub fn switched(prev: &Task, next: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
-    Ok(SwitchSteps::plan(cpu, Some(prev.context()), Some(next.context()))?.live)
+    Ok(SwitchSteps::begin(cpu, Some(prev.context()), Some(next.context()))?.live)
 }
 
 pub fn computes_and_runs_a_guest(
@@ -53,10 +53,10 @@ pub fn computes_and_runs_a_guest(
     guest: &Task,
     cpu: &mut VectorKernel,
 ) -> Result<u64, Error> {
-    let plan = SectionPlan::begin(cpu, Some(task.context()), KernelUnits::ALL)?;
+    let pending = PendingSection::begin(cpu, Some(task.context()), KernelUnits::ALL)?;
     // SAFETY: never run.
-    drop(unsafe { plan.saved() });
-    Ok(GuestPlan::begin(cpu, guest.context(), Some(task.context()))?.steps().live)
+    drop(unsafe { pending.saved() });
+    Ok(PendingGuest::begin(cpu, guest.context(), Some(task.context()))?.steps().live)
 }
 
 pub fn written_and_forked(
