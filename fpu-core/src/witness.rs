@@ -69,7 +69,7 @@ pub unsafe trait CpuWords {
 /// The implementer promises that, while a value lives:
 ///
 /// * **K2** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
-///   nor anything borrowed from it (a session and the views of its image, a section, a pending form) is alive over
+///   nor anything borrowed from it (a session and the views of its image, a section, a `Pending` value) is alive over
 ///   a switch of stacks. Code that resumes makes a new value.
 /// * **K3** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once,
 ///   except those of code that has interrupted the other's.

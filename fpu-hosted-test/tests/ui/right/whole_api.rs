@@ -40,7 +40,7 @@ pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
     cpu.with_kernel_fpu(None, KernelUnits::ALL, || ())
 }
 
-pub fn planned(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
+pub fn by_steps(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
     Ok(task.begin_user(cpu)?.steps().live)
 }
 
