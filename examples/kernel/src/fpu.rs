@@ -290,14 +290,10 @@ pub type CheckArea = Scratch<Backend, RawArea>;
 /// # Safety
 ///
 /// As for [`new_context`].
-pub unsafe fn new_check_area(
-    cpu: &IrqsOff,
-    base: NonNull<u8>,
-    len: usize,
-) -> Result<CheckArea, AreaError> {
+pub unsafe fn new_check_area(base: NonNull<u8>, len: usize) -> Result<CheckArea, AreaError> {
     // SAFETY: K19: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    Scratch::new(cpu, area).map_err(AreaError::from)
+    Scratch::new(backend(), area).map_err(AreaError::from)
 }
 
 /// Do the registers hold what the words claim? Asked on the way to user mode, before [`to_user`].

@@ -86,7 +86,7 @@ unsafe impl CompareFpu for Xsave {
 }
 
 pub fn checked_exit(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
-    if let Ok(mut scratch) = Scratch::new(cpu, Area::<64>::new()) {
+    if let Ok(mut scratch) = Scratch::new(cpu.backend(), Area::<64>::new()) {
         if let Err(VerifyError::Disagreement(what)) = task.verify_registers(cpu, &mut scratch) {
             let _ = (what.component, what.offset);
         }
