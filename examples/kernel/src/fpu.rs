@@ -77,7 +77,7 @@ pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError<NotKe
         }
         // SAFETY: K1: one backend; `set` refuses a second.
         let backend = unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) };
-        BACKEND.set(backend).map_err(NotKept::AlreadySet)?;
+        BACKEND.set(backend).map_err(|refused| NotKept::AlreadySet(refused.why))?;
         // SAFETY: interrupts are off, and nothing else runs here.
         Ok(unsafe { IrqsOff::new() })
     };
