@@ -54,9 +54,11 @@ pub unsafe trait Stopped {
     /// The kernel's backend.
     type Backend: RawFpu;
     /// The backend, the same as [`Pinned::backend`](crate::Pinned::backend).
+    #[must_use]
     fn backend(&self) -> &TheBackend<Self::Backend>;
     /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
     #[doc(alias = "covers")]
+    #[must_use]
     fn context(&self) -> FpuRef<'_, Self::Backend>;
 }
 

@@ -44,6 +44,7 @@ pub const MAX_CPUS: u32 = (1 << 14) - 2;
 /// ```
 pub unsafe trait CpuWords {
     /// The word that says which context the registers hold.
+    #[must_use]
     fn resident(&self) -> u64;
     /// Stores it.
     ///
@@ -52,6 +53,7 @@ pub unsafe trait CpuWords {
     /// For this crate only: any other word can make stale registers look valid.
     unsafe fn set_resident(&self, word: u64);
     /// The word that says whether a section or session is open.
+    #[must_use]
     fn gate(&self) -> u64;
     /// Stores it.
     ///
@@ -119,11 +121,14 @@ pub unsafe trait Pinned {
     type Words: CpuWords;
 
     /// The backend, the same everywhere.
+    #[must_use]
     fn backend(&self) -> &TheBackend<Self::Backend>;
     /// This CPU's words.
+    #[must_use]
     fn words(&self) -> &Self::Words;
 
     /// Where the code runs. Every call except the hot path asks.
+    #[must_use]
     fn level(&self) -> Level {
         Level::Task
     }
