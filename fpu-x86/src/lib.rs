@@ -40,6 +40,8 @@ mod image;
 
 mod exception;
 
+mod opened;
+
 mod foreign;
 
 mod regset;
@@ -63,6 +65,7 @@ pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
 pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
+pub use opened::{InMemory, XsaveImages};
 pub use origin::ForeignLayout;
 pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
 pub use registers::ControlRegister;
@@ -74,5 +77,5 @@ pub use ring0::{
 };
 pub use ring0::{ControlMismatch, ControlState};
 pub use save_instruction::{Format, SaveInstruction};
-pub use signal::{FrameKind, LegacyOnly, SignalFrame};
+pub use signal::{DeliverError, FrameKind, LegacyOnly, Returned, SignalFrame, SigreturnError};
 pub use x87::{Selectors, X87};
