@@ -59,7 +59,7 @@ mod tests;
 pub use components::Components;
 pub use cpuid::{CpuidInfo, Described};
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
-pub use exception::FpError;
+pub use exception::{FpError, Spurious};
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
