@@ -1,5 +1,9 @@
 //! A task's state, opened, with its image in memory: what delivery, return and a debugger's calls take.
 
+#[cfg(test)]
+#[path = "tests/opened.rs"]
+mod tests;
+
 use fpu_core::{session::ReadSession, Pinned, RawFpu, StoppedTask};
 
 use crate::image::{Image, ImageMut};

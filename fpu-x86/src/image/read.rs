@@ -81,7 +81,7 @@ impl<'a> Image<'a> {
         part(self.bytes, 0, XSTATE_BV).unwrap_or_default()
     }
     #[cfg(test)]
-    pub(super) fn bytes(&self) -> &'a [u8] {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
     pub(crate) fn plan(&self) -> &'a Plan {
