@@ -2,7 +2,7 @@
 
 use super::{extended::Where, read::Image, write::ImageMut};
 use crate::{
-    components::{extended, Components},
+    components::{extended, one, Components},
     error::ImageError,
     fields::*,
     layout::{PlanPlaces, EXTENDED},
@@ -26,12 +26,13 @@ impl Target<'_> {
     fn check(&self, from: &Image<'_>, only: Components) -> Result<(), ImageError> {
         let present = from.present().intersection(only);
         if !self.set.contains(present) {
-            return Err(ImageError::NotManaged);
+            return Err(ImageError::NotManaged { component: present.difference(self.set) });
         }
         for number in extended(present) {
             let size = from.component(number).map(<[u8]>::len);
             if size.is_none() || size != self.places.place(number).map(|(_, size)| size) {
-                return Err(ImageError::OutOfRange);
+                let (component, size) = (one(number), size.unwrap_or_default());
+                return Err(ImageError::OtherSize { component, size });
             }
         }
         Ok(())
@@ -160,7 +161,7 @@ impl Image<'_> {
     pub fn to_compacted(&self, out: &mut [u8]) -> Result<usize, ImageError> {
         let set = self.plan().components();
         let places = PlanPlaces::of(Format::Compacted, set, self.plan().cpuid_info());
-        let places = places.map_err(|_| ImageError::NotManaged)?;
+        let places = places.map_err(|_| ImageError::NotManaged { component: set })?;
         self.export(out, places.len(), Format::Compacted, set, Where::At(&places))
     }
 
@@ -234,12 +235,12 @@ impl ImageMut<'_> {
     /// # Errors
     ///
     /// [`ImageError::NotManaged`]: it holds a component that this plan does not have.
-    /// [`ImageError::OutOfRange`]: a component has another size there, so it is of another CPU.
+    /// [`ImageError::OtherSize`]: a component has another size there, so it is of another CPU.
     /// [`ImageError::ReservedMxcsr`]: so too. [`ImageError::NotWritable`]: it holds tiles; see
     /// [`copy_with_tiles_from`](Self::copy_with_tiles_from). The image is unchanged.
     pub fn copy_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
         if from.has(Components::TILEDATA) {
-            return Err(ImageError::NotWritable);
+            return Err(ImageError::NotWritable { component: Components::TILEDATA });
         }
         self.import(from, EVERY, EVERY)
     }
