@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use fpu_core::HeapArea;
 use fpu_hosted_test::real::{run_between, Classes, RegFile, Thunk};
 use fpu_x86::Plan;
 
@@ -17,8 +18,8 @@ use crate::{
     peers::{Bare, Linux},
     report::Line,
     scenes::{quiet_moves, Moved},
-    ways::{number, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT},
-    Failure, BARE,
+    ways::{number, Make, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT},
+    Failure, BARE, HEAP,
 };
 
 const SCENE: &str = "moved task, a restore";
@@ -52,10 +53,10 @@ fn pin(cpu: usize) -> io::Result<()> {
     }
 }
 
-fn one<W: Way>(
+fn one<W: Way, A: Make>(
     name: &'static str,
     way: W,
-    tasks: impl Fn(&W) -> &Tasks,
+    tasks: impl Fn(&W) -> &Tasks<A>,
     class: Class,
     turns: u32,
 ) -> Result<Line, Failure> {
@@ -98,10 +99,11 @@ fn one<W: Way>(
 }
 
 fn all<const SAVE: u8>(plan: &Plan, class: Class, turns: u32) -> Result<Vec<Line>, Failure> {
-    let tasks = || Tasks::new(plan.clone());
+    let tasks = || Tasks::new(plan.clone())?.checked();
     Ok(vec![
         one(BARE, Bare::<SAVE>(tasks()?), |way| &way.0, class, turns)?,
         one("fpu-core, typed", Typed(tasks()?), |way| &way.0, class, turns)?,
+        one(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, class, turns)?,
         one("as Linux", Linux::<SAVE>::new(tasks()?), Linux::tasks, class, turns)?,
     ])
 }
