@@ -197,6 +197,27 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         steps::leave(self.context(), cpu)
     }
 
+    /// A hint for the scheduler, as soon as it has picked the next task: if the task ran on another CPU, fetches its
+    /// image, which [`switch_return`](Self::switch_return) restores soon. One load and one comparison otherwise.
+    ///
+    /// It changes neither words nor registers, and the kernel may call it or not. `switch_return` itself fetches the image
+    /// just before such a restore, when less of the time is left to save.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.prefetch(&cpu); // the scheduler has picked it
+    /// /* switch address spaces and stacks */
+    /// task.switch_return(&mut cpu)?;
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[inline]
+    pub fn prefetch<C: Pinned<Backend = B>>(&self, cpu: &C) {
+        if !self.word.load().is_of(Stamp::of(cpu.words())) {
+            cpu.backend().prefetch(self.base());
+        }
+    }
+
     /// On the way to user mode: loads this task's registers, unless the CPU still holds them.
     ///
     /// There is no `switch_finish`: the words tell whether a load is due. The kernel's `enter_user`
