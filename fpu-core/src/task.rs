@@ -25,6 +25,7 @@ use crate::{
 /// | to | call |
 /// |---|---|
 /// | switch out | [`switch_prepare`](Self::switch_prepare) |
+/// | have an image near that was written on another CPU | [`prefetch`](Self::prefetch) |
 /// | enter user mode | [`switch_return`](Self::switch_return) |
 /// | both in one call, or inside the switch | [`switch`](crate::switch()), [`switch_in`](Self::switch_in) |
 /// | give a running thread a context | [`adopt`](Self::adopt) |
