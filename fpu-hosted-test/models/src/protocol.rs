@@ -116,9 +116,9 @@ protocol! {
         "protocol/closed.rs": "_ => return Err(Error::Busy)," => "_ => {}",
         "protocol/closed.rs":
          "if found.left_closed() {
-         // An interrupt" =>
+         // An interrupt has just begun a section or session and forgotten the guard. The CPU" =>
          "if false {
-         // An interrupt";
+         // An interrupt has just begun a section or session and forgotten the guard. The CPU";
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0, At(1),
         "section.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
@@ -274,10 +274,10 @@ protocol! {
          if found.none_left() {";
     OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0, At(2),
         "protocol/closed.rs":
-         "if found.left_closed() {
-         // As for a guard" =>
-         "if false {
-         // As for a guard";
+         "let found = shut(cpu, gate::SESSION)?;
+         if found.left_closed() {" =>
+         "let found = shut(cpu, gate::SESSION)?;
+         if false {";
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
         "protocol/closed.rs": "open(cpu, found.next());" => "open(cpu, found);";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(2),
