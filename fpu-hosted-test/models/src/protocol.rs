@@ -21,7 +21,9 @@ protocol! {
          context.word.mark_live(Stamp::from_bits(saved.bits()));";
     PrepareIgnoresElsewhere, "the comparison before a save" => wrong::LOST, "I1", "not reported", 0, At(1),
         "protocol/steps.rs": "if !w.is_live_under(Stamp::of(cpu)) {" => "if false {";
-    ReturnLoadRelaxed, "the acquire of a task's word" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+    ReturnLoadRelaxed, "the acquire fence before a restore" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+        "protocol/word.rs": "fence(Ordering::Acquire);" => "";
+    OpenLoadRelaxed, "the acquire of a task's word whose image is read" => wrong::STOPS, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/word.rs": "self.0.load(Ordering::Acquire)" => "self.0.load(Ordering::Relaxed)";
     ReturnIgnoresElsewhere, "the refusal of a task live elsewhere" => wrong::ELSEWHERE, "I1", "stale registers", 0, At(1),
         "protocol/steps.rs":
