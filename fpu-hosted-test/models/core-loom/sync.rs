@@ -1,6 +1,6 @@
 //! The atomics of the models: loom's, with an interrupt that can come before each access.
 
-pub(crate) use loom::sync::atomic::Ordering;
+pub(crate) use loom::sync::atomic::{fence, Ordering};
 use std::{cell::Cell, thread_local};
 
 /// Counts events, and decides nothing: the real one here too.

@@ -21,7 +21,9 @@ protocol! {
          context.word.mark_live(Stamp::from_bits(saved.bits()));";
     PrepareIgnoresElsewhere, "the comparison before a save" => wrong::LOST, "I1", "not reported", 0, At(1),
         "protocol/steps.rs": "if !w.is_live_under(Stamp::of(cpu)) {" => "if false {";
-    ReturnLoadRelaxed, "the acquire of a task's word" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+    ReturnLoadRelaxed, "the acquire fence before a restore" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+        "protocol/word.rs": "fence(Ordering::Acquire);" => "";
+    OpenLoadRelaxed, "the acquire of a task's word whose image is read" => wrong::STOPS, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/word.rs": "self.0.load(Ordering::Acquire)" => "self.0.load(Ordering::Relaxed)";
     ReturnIgnoresElsewhere, "the refusal of a task live elsewhere" => wrong::ELSEWHERE, "I1", "stale registers", 0, At(1),
         "protocol/steps.rs":
@@ -116,9 +118,9 @@ protocol! {
         "protocol/closed.rs": "_ => return Err(Error::Busy)," => "_ => {}",
         "protocol/closed.rs":
          "if found.left_closed() {
-         // An interrupt" =>
+         // An interrupt has just begun a section or session and forgotten the guard. The CPU" =>
          "if false {
-         // An interrupt";
+         // An interrupt has just begun a section or session and forgotten the guard. The CPU";
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0, At(1),
         "section.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
@@ -274,10 +276,10 @@ protocol! {
          if found.none_left() {";
     OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0, At(2),
         "protocol/closed.rs":
-         "if found.left_closed() {
-         // As for a guard" =>
-         "if false {
-         // As for a guard";
+         "let found = shut(cpu, gate::SESSION)?;
+         if found.left_closed() {" =>
+         "let found = shut(cpu, gate::SESSION)?;
+         if false {";
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
         "protocol/closed.rs": "open(cpu, found.next());" => "open(cpu, found);";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(2),
