@@ -67,7 +67,7 @@ pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use opened::{InMemory, XsaveImages};
 pub use origin::ForeignLayout;
-pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
+pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SetError, SizeWord};
 pub use registers::ControlRegister;
 pub use regset::UserFormat;
 #[cfg(fpu_instructions)]
