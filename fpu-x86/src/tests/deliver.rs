@@ -1,5 +1,7 @@
 //! Delivery and return, from every state that a task can be in, with a copy that fails at every byte: all or nothing.
 
+#[path = "deliver_nested.rs"]
+mod nested;
 #[path = "deliver_wrong.rs"]
 mod wrong;
 
@@ -7,7 +9,7 @@ use std::{boxed::Box, format, println, string::String, vec, vec::Vec};
 
 use super::*;
 use crate::{
-    fields::{set, u64_at, MXCSR, XSTATE_BV},
+    fields::{set, u64_at, MXCSR, XMM, XSTATE_BV},
     image::{write_initial, Image, ImageMut},
     plan::Plan,
     regset::tests::{random_area, some},
