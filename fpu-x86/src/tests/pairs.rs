@@ -139,12 +139,14 @@ fn what_one_machine_writes_another_reads_or_refuses_by_name() {
                 let image = Image::new(&area, from);
                 let shows = matches!(kind, Kind::Frame | Kind::Narrow | Kind::Xstate);
                 let has = shows && from.user_format().components().contains(Components::PKRU);
-                let pkru = (has && random.below(2) == 0).then(|| random.word() as u32 | 1);
+                // Absent, present and initial, or something.
+                let pkru = has.then(|| [None, Some(0), Some(random.word() as u32 | 1)]);
+                let pkru = pkru.and_then(|each| each[random.below(3) as usize]);
                 let bytes = write(kind, from, &image, pkru);
 
                 // The components that the other one has not, and the rights.
                 let mut excess = image.present().user_part() & !to.components();
-                if pkru.is_some() && !to.carries_pkru() {
+                if pkru > Some(0) && !to.carries_pkru() {
                     excess |= Components::PKRU;
                 }
                 let layout = &layouts[number];
