@@ -152,9 +152,10 @@ fn input(from: &Machine, random: &mut Random) -> Vec<u8> {
             _ => bytes.truncate(at),
         }
     }
-    if random.below(16) == 0 && bytes.len() > 576 {
+    if random.below(6) == 0 && bytes.len() > 576 {
         // Tiles, and what is no tile configuration.
-        let present = u64_at(&bytes, XSTATE_BV) | Components::AMX.bits();
+        let tiles = [Components::AMX, Components::TILECFG][random.below(2) as usize];
+        let present = u64_at(&bytes, XSTATE_BV) | tiles.bits();
         set(&mut bytes, XSTATE_BV, present.to_le_bytes());
         bytes.resize(11008, 1);
     }
