@@ -37,8 +37,8 @@ protocol! {
          "OnEntry::Mark(_) => {";
     ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
-         "OnEntry::Load(live) => {" =>
-         "OnEntry::Load(live) => {
+         "OnEntry::Load { live, moved } => {" =>
+         "OnEntry::Load { live, moved } => {
          context.word.mark_live(live);";
     ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(2),
         "protocol/steps.rs": "let fresh = current.next();" => "let fresh = current;";
