@@ -36,8 +36,11 @@ fn nothing_wrong(found: &Found, states: usize) {
     assert!(found.closed, "there are states that were not visited");
     let states = if SMALL { 100 } else { states };
     assert!(found.states >= states, "of {states} states only {} were found", found.states);
-    let never = found.never_applied.join(", ");
-    assert!(never.is_empty(), "operations that no state allowed: {never}");
+    // One task has none to switch to.
+    if !SMALL {
+        let never = found.never_applied.join(", ");
+        assert!(never.is_empty(), "operations that no state allowed: {never}");
+    }
 }
 
 #[test]
