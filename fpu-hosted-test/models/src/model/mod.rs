@@ -44,6 +44,8 @@
 #![allow(clippy::arc_with_non_send_sync)]
 
 pub mod backend;
+pub mod cover;
+pub mod cpu;
 pub mod explore;
 pub mod fault;
 pub mod ghost;
@@ -52,20 +54,22 @@ pub mod inside;
 pub mod irq;
 pub mod kernel;
 pub mod lifetime;
+pub mod machine;
 pub mod migrate;
 pub mod power;
 pub mod restore;
+pub mod scenario;
 pub mod section;
 pub mod stopped;
 pub mod switch;
 pub mod table;
 pub mod verify;
-pub mod witness;
 pub mod wrong;
 
-use explore::{cover, on_cpus};
-use irq::{arm, arm_nmi};
-use kernel::{must, Cpu, Machine, Slot, Task};
-use witness::Proof;
+use cover::cover;
+use cpu::{Cpu, Proof};
+use kernel::{must, read};
+use machine::{Machine, Slot, Task};
 
-pub use explore::{check, violation, Model, MOST_PREEMPTIONS};
+pub use explore::{check, violation, MOST_PREEMPTIONS};
+pub use scenario::Model;
