@@ -185,7 +185,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// For as long as the program runs, as the line is.
+    /// Its words live as long as the program runs, as the line does.
     pub(super) fn new(at: usize, line: &'static Line) -> Self {
         let words: &'static CpuFpu = Box::leak(Box::default());
         let registers = Symbolic::new(line, words);

@@ -25,7 +25,7 @@ pub struct Bounds {
     pub others: bool,
     /// Contexts change places in memory.
     pub moves: bool,
-    /// So many stamps of its number are left to each CPU, at most 11; then it takes a number that none has had.
+    /// So many stamps of its number are left to each CPU, at most 11. Then the CPU takes a number that none has had.
     pub stamps: Option<u8>,
     /// Kernel code breaks a duty, which the search must find.
     pub wrong_kernel: bool,
@@ -51,7 +51,7 @@ impl Bounds {
     pub const OTHERS: Self =
         Self { interrupts: false, forgotten: false, lifecycle: false, others: true, ..Self::SUITE };
 
-    /// The tasks, and the guest behind them.
+    /// The tasks, and the guest after them.
     pub(super) fn contexts(self) -> usize {
         self.tasks + 1
     }

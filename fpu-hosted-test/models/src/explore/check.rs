@@ -127,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// The same while the operation of a CPU has the context live, unless something strikes that operation.
+    /// The same while an operation of this CPU has the context live, unless something strikes that operation.
     pub(super) fn refused_by_others(&self, which: usize) {
         if self.line.calm() {
             let was = self.line.mask();
@@ -149,7 +149,7 @@ impl Machine {
             ("guest's steps", PendingGuest::begin(&mut pin, told, None).map(drop)),
             ("switch", SwitchSteps::begin(&mut Off::new(cpu), None, Some(told)).map(drop)),
         ] {
-            // Where no stamp is left, the CPU is not closed to find out.
+            // Where no stamp is left, the core does not close the CPU to find out.
             let few = ["open_saved", "guest's steps"].contains(&name)
                 && left(cpu.words.resident()) <= RESERVE;
             let right = result == Err(Error::LiveHere) || few && result == Err(Error::Exhausted);

@@ -54,7 +54,7 @@ impl Machine {
         steps.done(off, restored)
     }
 
-    /// From the current task to another, which runs in user mode.
+    /// Switches from the current task to another, which runs in user mode.
     pub(super) fn switch_to(&self, cpu: &Cpu, which: usize, user: User) -> Result<(), Error> {
         let prev = self.current(cpu);
         let next = self.slots[which].fpu.borrow();
@@ -67,7 +67,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Planned and not executed.
+    /// Plans that switch, and executes nothing.
     pub(super) fn drop_switch(&self, cpu: &Cpu, which: usize) -> Result<(), Error> {
         let prev = self.current(cpu);
         let next = self.slots[which].fpu.borrow();
@@ -75,7 +75,7 @@ impl Machine {
         SwitchSteps::begin(&mut Off::new(cpu), prev, Some(next.context())).map(drop)
     }
 
-    /// A fork out of memory.
+    /// Forks out of memory.
     pub(super) fn fork_saved(&self, cpu: &Cpu, child: usize) -> Result<(), Error> {
         self.with_current(cpu, |which, task| {
             let (mut pin, child) = (Pin(cpu, Level::Task), &self.slots[child]);

@@ -86,7 +86,7 @@ impl Machine {
         };
         match form {
             Form::Switch => {
-                // Out of memory, or to itself.
+                // From no task if memory holds the task, and otherwise from the task to itself.
                 let prev = (!self.saved(which)).then_some(task);
                 self.switch_steps(&mut off, prev, Some(task))?;
                 runs();
@@ -185,7 +185,7 @@ impl Machine {
     }
 }
 
-/// The error of a number of the raw layer.
+/// The error that a number of the raw layer means.
 fn refusal(code: u32) -> Error {
     match code {
         raw::BUSY => Error::Busy,

@@ -1,7 +1,7 @@
 //! What registers and images hold: one symbol, which stands for the whole contents.
 //!
-//! An image has a symbol and, behind the symbol, whether it is present. An image of the initial state is absent, over
-//! whatever bytes were there (the initial optimisation).
+//! An image has a symbol, and after the symbol a flag that says whether the image is present. An image of the initial
+//! state is absent, over whatever bytes were there (the initial optimisation).
 
 use core::ptr::NonNull;
 use std::marker::PhantomData;

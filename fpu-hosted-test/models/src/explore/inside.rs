@@ -29,7 +29,7 @@ impl Machine {
         }
     }
 
-    /// The registers as they are become the current task's state, and it goes on in them.
+    /// The registers as they are become the current task's state, and the task keeps running in them.
     pub(super) fn adopt(
         &self,
         cpu: &Cpu,
@@ -47,7 +47,7 @@ impl Machine {
             return Err(why);
         }
         if !has_name(expected.get()) {
-            // They get one, and stay as they are.
+            // The contents get a name, and stay as they are.
             expected.set(self.fresh());
             cpu.registers.holds.set(expected.get());
         }

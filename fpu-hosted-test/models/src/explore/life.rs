@@ -82,7 +82,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The context ends, and a new one is made in its memory.
+    /// The context ends, and a new one begins in its memory.
     pub(super) fn exit(&self, which: usize) {
         let (slot, backend) = (&self.slots[which], &self.cpus[0].registers);
         let mut place = slot.fpu.borrow_mut();

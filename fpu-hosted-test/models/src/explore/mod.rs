@@ -1,4 +1,4 @@
-//! Every order of calls, up to what cannot be told apart: a search over the states of the real core.
+//! Every order of calls, except for states that do not differ: a search over the states of the real core.
 //!
 //! The search puts a machine of a few CPUs, tasks and a guest (a persistent context) into a state, carries out one
 //! operation of a right kernel on the real `fpu-core`, and compares what comes of it with a ghost. Registers and images

@@ -15,11 +15,11 @@ use Of::Guest;
 /// What user code does to its registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum User {
-    /// It only looks, so that a save can be left out.
+    /// User code only looks, so that the backend can leave out a save.
     Looks,
-    /// It computes something new.
+    /// User code computes something new.
     Writes,
-    /// It brings its registers to their initial state, so that a save leaves them out.
+    /// User code brings its registers to their initial state, so that a save leaves them out.
     Clears,
 }
 
@@ -30,19 +30,19 @@ pub enum Form {
     Call,
     /// A plan, executed.
     Plan,
-    /// A plan that takes the task out and back in.
+    /// A plan that restores a task, lets it run, and saves it.
     RoundTrip,
     /// The raw layer.
     Raw,
     /// A session.
     Session,
-    /// `switch` from or to no task; then, where the task goes on, `switch_in`.
+    /// `switch` from or to no task; then, where the task resumes, `switch_in`.
     Inside,
     /// The steps of a switch, executed.
     Switch,
 }
 
-/// What is done with an open session before it is dropped.
+/// What kernel code does with an open session before it drops the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
     /// Nothing.
@@ -78,7 +78,7 @@ pub enum Op {
     Takes,
     /// The kernel switches the current task out.
     Out(Form),
-    /// The kernel plans that and executes nothing.
+    /// The kernel plans the switch-out and executes nothing.
     DropPendingSave,
     /// The current task enters and leaves user mode.
     Enter(Form, User),
@@ -90,7 +90,7 @@ pub enum Op {
     Session(Of, Does),
     /// A session of a task that is current nowhere, by kernel code that holds its context exclusively.
     Held(Does),
-    /// The registers, as they are, become the current task's, which goes on in them.
+    /// The registers, as they are, become the current task's, which keeps running in them.
     Adopt(User),
     /// One call switches from the current task, if there is one, to the next.
     Switch(User),
@@ -246,7 +246,7 @@ impl Op {
 pub enum Irq {
     /// A section.
     Section,
-    /// A section and then the guest, so that stamps are issued to others.
+    /// A section and then the guest, so that the core issues stamps to others.
     SectionThenGuest,
     /// Opens a session of the guest, loads it three times, and never ends it.
     Forgets,

@@ -27,7 +27,7 @@ impl Machine {
         used
     }
 
-    /// Could another CPU carry this out while the first is on its way? Each uses what the other does not (K5, K10).
+    /// Could another CPU carry out the other operation during the first? Each uses what the other does not (K5, K10).
     pub(super) fn apart(&self, first: Move, other: Move) -> bool {
         let cpus = first.cpu != other.cpu || !first.op.about_cpu() || !other.op.about_cpu();
         cpus && self.uses(first) & self.uses(other) == 0

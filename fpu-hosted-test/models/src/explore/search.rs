@@ -78,7 +78,7 @@ impl Search {
         }
     }
 
-    /// Goes on until no state is new, something is wrong, or the depth is reached.
+    /// Searches until no state is new, something is wrong, or the depth is reached.
     fn run(mut self) -> Found {
         let (root, _) = self.pack(&self.machine.state());
         self.known.insert(root, 0);

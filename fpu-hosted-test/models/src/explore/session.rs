@@ -31,7 +31,7 @@ impl Machine {
         }
     }
 
-    /// Of the context that is current here, or that the caller holds exclusively.
+    /// Opens a session of the context that is current here, or that the caller holds exclusively.
     pub(super) fn session(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
         let mut pin = Pin(cpu, Level::Task);
         let context = self.slots[which].fpu.borrow();
@@ -112,7 +112,7 @@ impl Machine {
                 drop(both);
             }
             Does::LoadsThenWrites => {
-                // A section in an interrupt may have come before.
+                // Unless an interrupt's section came before.
                 let TaskState::MemoryOnly(session) = state else { return Ok(()) };
                 let both = session.make_registers_valid()?;
                 self.line.step();
@@ -123,7 +123,7 @@ impl Machine {
         Ok(())
     }
 
-    /// On what memory holds, without an instruction.
+    /// Opens a session on what memory holds, without an instruction.
     pub(super) fn saved_session(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
         let mut pin = Pin(cpu, Level::Task);
         let context = self.slots[which].fpu.borrow();

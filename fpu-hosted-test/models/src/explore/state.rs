@@ -1,11 +1,11 @@
-//! A state of the machine as one number, the same for all states that go on alike.
+//! A state of the machine as one number, the same for all states from which the core behaves alike.
 
 use super::{
     image::{Symbol, FIRST, INITIAL, TORN},
     words::{Claim, FAR, GATE_OPEN, PLENTY},
 };
 
-/// The most CPUs a state has room for.
+/// The most CPUs that a state has room for.
 pub(super) const CPUS: usize = 3;
 /// The most contexts.
 pub(super) const CONTEXTS: usize = 4;
@@ -19,7 +19,7 @@ pub(super) struct CpuState {
     /// The slot of the last restore, while the registers are unmodified since.
     pub(super) from: Option<usize>,
     pub(super) current: Option<usize>,
-    /// Stamps.
+    /// How many stamps are left.
     pub(super) left: u8,
 }
 impl CpuState {
@@ -258,7 +258,7 @@ mod tests {
         other.cpus[0].holds = 77;
         let (a, order) = state.pack(&orders, 3, 3);
         assert_eq!(a, other.pack(&orders, 3, 3).0);
-        // And the order says where everything was.
+        // The order says where everything was.
         let seen = State::unpack(a, 3, 3);
         let at = seen.cpus.iter().position(|cpu| cpu.current.is_some()).unwrap();
         assert_eq!(order.cpus[at], 2);

@@ -15,7 +15,7 @@ pub(super) const NOWHERE: u64 = ID_MASK | MEMORY;
 const NOW: u64 = 64;
 /// The count that carries out of the word.
 const END: u64 = 1 << 48;
-/// So many stamps left, or more, are not told apart.
+/// The search does not distinguish so many stamps left from more.
 pub(super) const PLENTY: u8 = 15;
 /// With so many left, or fewer, only the hot path takes one.
 pub(super) const RESERVE: u8 = 3;
@@ -76,11 +76,11 @@ pub(super) enum Claim {
     },
 }
 
-/// A stamp so far ahead, or farther, is not told apart.
+/// The search does not distinguish a stamp so far ahead from one farther ahead.
 pub(super) const FAR: u8 = 14;
 
 impl Claim {
-    /// Of a word, given each CPU's.
+    /// The claim of a context's word, given each CPU's word.
     pub(super) fn of(word: u64, residents: &[u64]) -> Self {
         let Some(cpu) = residents.iter().position(|&resident| same_number(word, resident)) else {
             // Its number was given up, or is that of no CPU.
@@ -93,7 +93,7 @@ impl Claim {
             None => Self::Lost { cpu },
         }
     }
-    /// As a word again, given each CPU's.
+    /// The claim as a context's word again, given each CPU's word.
     pub(super) fn word(self, residents: &[u64]) -> u64 {
         match self {
             Self::Nowhere => NOWHERE,

@@ -7,7 +7,7 @@ use std::{
 };
 
 thread_local! {
-    // Loom's threads are coroutines of the test's own thread, so these are one per test.
+    // Loom's threads are coroutines of the test's own thread, so each test has its own.
     static EXECUTIONS: Cell<u64> = const { Cell::new(0) };
     static COVERED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
 }

@@ -21,7 +21,7 @@ pub struct Cpu {
     pub number: u32,
     /// Its registers.
     pub registers: Registers,
-    /// What the core told.
+    /// What the core told of.
     pub counters: Counters,
     machine: Arc<Machine>,
     current: RefCell<Option<Arc<Task>>>,
@@ -132,7 +132,7 @@ impl Drop for IrqOff<'_> {
 }
 
 fpu_core_loom::witness! {
-    // SAFETY: K2: a loom thread is its CPU. K3: the words are picked by its number. K4: nothing has to be enabled.
+    // SAFETY: K2: a loom thread is its CPU. K3: the CPU's number picks the words. K4: nothing has to be enabled.
     // K5: slots hand tasks over with release and acquire. K6: `level` is where the handler says it runs. The seeded
     // faults break these on purpose. K9: only user code, kernel code in a section, and the power change ghost registers.
     unsafe impl Pinned + SoftFloat for Pin<'_> {

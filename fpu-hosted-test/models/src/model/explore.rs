@@ -1,4 +1,4 @@
-//! Runs a model, counts, and refuses a success that explored nothing.
+//! Runs a model, counts, and refuses a success that explored too little.
 
 use std::{
     any::Any,
@@ -95,14 +95,14 @@ pub fn check(model: &Model) {
 pub struct Violation {
     /// What it said.
     pub message: String,
-    /// The fewest preemptions in one execution that made it say so.
+    /// The fewest preemptions in one execution that led there.
     pub preemptions: usize,
     /// In which execution, counted from the first without preemption.
     pub execution: u64,
 }
 
-/// Explores a model with a fault seeded, or none, with as few preemptions as will do, and no more than that many;
-/// `None` if it passes.
+/// Explores a model with this fault, or without one, under a bound of 0 preemptions, then of 1, up to that many. Returns
+/// the first violation, and `None` if the model passes.
 pub fn violation(model: &'static Model, fault: Option<Seeded>, most: usize) -> Option<Violation> {
     let mut before = 0;
     for preemptions in 0..=most {

@@ -2,7 +2,7 @@
 
 use fpu_core_loom::{CpuLifecycle, Error, KernelFpu, Level};
 
-use super::{cover, must, Cpu, Model};
+use super::{cover, must, told, Cpu, Model};
 
 /// The idle loop, before it lets the core sleep.
 fn idles(cpu: &Cpu) {
@@ -13,8 +13,8 @@ fn idles(cpu: &Cpu) {
     }
 }
 
-/// No CPU claims what is given up, here or on the CPU where the task resumes; where nothing is,
-/// the claim survives (I1, I2).
+/// No CPU claims registers that an idle CPU gave up, here or on the CPU where the task resumes. Where the idle CPU
+/// gives up nothing, the claim survives (I1, I2).
 pub const BETWEEN: Model = Model::new("idle_between_tasks", "I1 I2")
     .explores(1600)
     .comes_to(&["given up", "nothing to give up", "restore skipped", "migrated"])
@@ -30,8 +30,8 @@ pub const BETWEEN: Model = Model::new("idle_between_tasks", "I1 I2")
         }
     });
 
-/// An interrupt that loads a context (a virtual CPU's), wherever it comes: nothing is given up under a claim
-/// as young as that (I2, I3).
+/// An interrupt loads a context (a virtual CPU's), wherever it comes: the idle CPU gives up nothing under the new
+/// claim (I2, I3).
 pub const INTERRUPT: Model = Model::new("idle_interrupted_at_every_step", "I2 I3")
     .interrupted()
     .explores(1300)
@@ -61,8 +61,7 @@ fn guest_interrupts(cpu: &Cpu) {
     let Some(guest) = guests.take() else { return };
     let current = cpu.current();
     let mut pin = cpu.pinned_at(Level::HardIrq);
-    let told = current.as_ref().map(|task| task.fpu.context());
-    match pin.run_guest(guest.fpu.context(), told, || cpu.user(&guest)) {
+    match pin.run_guest(guest.fpu.context(), told(current.as_ref()), || cpu.user(&guest)) {
         Ok(()) => cover("interrupt ran the guest"),
         Err(Error::Busy) => cover("interrupt refused"),
         Err(why) => panic!("wrong error: an interrupt's guest was refused with {why:?}"),

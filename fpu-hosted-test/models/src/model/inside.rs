@@ -3,10 +3,10 @@
 use fpu_core_loom::{switch, Error};
 use std::{rc::Rc, sync::Arc};
 
-use super::{cover, irq::tick, must, read, stopped::wake, Cpu, Machine, Model, Task};
+use super::{cover, irq::tick, must, read, stopped::wake, told, Cpu, Machine, Model, Task};
 
-/// A thread without a context computes where a task's claim still stands, and gets one: it finds its registers again
-/// wherever it runs, and the task is loaded again (I1, I2).
+/// A thread without a context computes where a task's claim still stands, and gets a context. The thread finds its
+/// registers again wherever it runs, and the core loads the task again (I1, I2).
 pub const ADOPT: Model = Model::new("adopted_registers", "I1 I2")
     .explores(900)
     .comes_to(&["adopted", "migrated"])
@@ -33,8 +33,8 @@ fn adopts(cpu: &Rc<Cpu>, machine: &Machine) {
     cpu.turn(first);
 }
 
-/// One call switches from a task to the next, to itself, to idle and from idle; each finds what it left, and a task that
-/// stays is not saved (I1, I2, I11).
+/// One call switches from a task to the next, to itself, to idle and from idle. Each task finds what it left, and the
+/// core does not save a task that stays (I1, I2, I11).
 pub const SWITCH: Model = Model::new("one_call_for_both_tasks", "I1 I2 I11")
     .explores(2500)
     .comes_to(&["from one to the other", "stayed", "migrated"])
@@ -64,17 +64,16 @@ fn switches(cpu: &Rc<Cpu>, machine: &Machine) {
 }
 
 fn both(cpu: &Cpu, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
-    let (leaves, comes) = (prev.map(|task| task.fpu.context()), next.map(|t| t.fpu.context()));
     let mut off = cpu.irq_off();
-    must(switch(leaves, comes, &mut off).map_err(Error::from), "switch");
+    must(switch(told(prev), told(next), &mut off).map_err(Error::from), "switch");
     cpu.set_current(next);
     if let Some(next) = next {
         cpu.user(next);
     }
 }
 
-/// Restored inside the switch, with interrupts on until the return path calls again: the task never sees what a section
-/// in between has left (I3, I11).
+/// A kernel restores inside the switch, and has interrupts on until the return path calls again: the task never sees
+/// what a section in between has left (I3, I11).
 pub const RETURN: Model = Model::new("restored_inside_the_switch", "I3 I11")
     .interrupted()
     .explores(500)
@@ -101,18 +100,15 @@ pub const RETURN: Model = Model::new("restored_inside_the_switch", "I3 I11")
         cpu.turn(slot);
     });
 
-/// Whoever holds a context exclusively reads and writes it on any CPU, wherever its task was: what is written runs
-/// next, on the CPU whose registers still hold the old state too (I1, no lost write).
+/// Code that holds a context exclusively reads and writes it on any CPU, wherever its task was. The task runs next with
+/// what was written, even on the CPU whose registers still hold the old state (I1, no lost write).
 pub const HELD: Model = Model::new("exclusive_access_against_wakeup", "I1, no lost write")
     .explores(3500)
     .comes_to(&["woke where the registers held the old state", "migrated"])
     .on_cpus(2, 2, |cpu, machine| {
         let [first, second] = &machine.slots[..] else { return };
         if cpu.number == 0 {
-            for slot in [first, first, second, first] {
-                wake(cpu, slot);
-            }
-            return;
+            return wake(cpu, [first, first, second, first]);
         }
         for _ in 0..2 {
             if let Some(mut task) = first.take() {
@@ -122,7 +118,7 @@ pub const HELD: Model = Model::new("exclusive_access_against_wakeup", "I1, no lo
                 }
                 first.put(task);
             }
-            wake(cpu, first);
+            wake(cpu, [first]);
         }
     });
 

@@ -12,7 +12,7 @@ use super::{
     fault::{forgets, Embedder},
     ghost::{Regs, INITIAL, KERNEL_DATA, KERNEL_DEFAULTS, UNDEFINED},
     irq::tick,
-    machine::{Machine, Slot, Task},
+    machine::{told, Machine, Slot, Task},
 };
 
 impl Cpu {
@@ -38,11 +38,11 @@ impl Cpu {
             cover("migrated");
         }
     }
-    /// From now on user code here changes nothing, so that a save can be left out (B7).
+    /// From now on user code here only looks, so that the backend can leave out a save (B7).
     pub fn users_only_look(&self, so: bool) {
         self.users_only_look.set(so);
     }
-    /// Switches a task in and goes to user mode and back into the kernel.
+    /// Switches a task in, which enters user mode and leaves it.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Cpu {
             let mut token = self.irq_off();
             match task.fpu.switch_return(&mut token) {
                 Err(why) if !forgets(Embedder::IgnoresReturnError) => return Err(why),
-                // The decision is older than its use.
+                // The kernel uses the core's answer too late.
                 Ok(_) if forgets(Embedder::ClobbersAfterReturn) => {}
                 _ => {
                     if self.going_offline.get() {
@@ -98,7 +98,7 @@ impl Cpu {
         self.leave(if forgets(Embedder::PreparesNext) { to } else { from });
         self.run(to);
     }
-    /// Switches a task out and lets others have it.
+    /// Switches a task out and puts it where other CPUs can take it.
     pub fn hand_over(&self, task: Arc<Task>, slot: &Slot) {
         if forgets(Embedder::HandsOverBeforePrepare) {
             slot.put(Arc::clone(&task));
@@ -107,7 +107,7 @@ impl Cpu {
         self.leave(&task);
         slot.put(task);
     }
-    /// A turn of the scheduler: takes the slot's task, if it is there, and runs it once.
+    /// A turn of the scheduler: takes the slot's task, if no other CPU has taken it, and runs it once.
     pub fn turn(&self, slot: &Slot) -> bool {
         let Some(task) = slot.take() else { return false };
         self.run(&task);
@@ -138,12 +138,12 @@ impl Cpu {
     pub fn section(&self) {
         let current = self.current();
         let other = forgets(Embedder::SectionToldOther).then(|| Task::new(9));
-        let told = match &other {
+        let current = match &other {
             Some(other) => Some(other.fpu.context()),
             None if forgets(Embedder::SectionToldNobody) => None,
-            None => current.as_ref().map(|t| t.fpu.context()),
+            None => told(current.as_ref()),
         };
-        must(self.section_at(Level::Task, told), "kernel section");
+        must(self.section_at(Level::Task, current), "kernel section");
     }
     fn section_at(
         &self,
@@ -175,19 +175,19 @@ impl Cpu {
     /// An interrupt handler that uses vector code if it may.
     pub fn irq(&self) {
         let current = self.current();
-        match self.section_at(Level::HardIrq, current.as_ref().map(|t| t.fpu.context())) {
+        match self.section_at(Level::HardIrq, told(current.as_ref())) {
             Ok(()) => cover("interrupt ran a section"),
             Err(Error::Busy) => cover("interrupt refused"),
             Err(Error::CpuOffline) if self.going_offline.get() => cover("interrupt refused"),
             Err(why) => panic!("wrong error: an interrupt's section was refused with {why:?}"),
         }
     }
-    /// A non-maskable interrupt that tries the same, and everything else.
+    /// A non-maskable interrupt that tries a section, and every other call.
     pub fn nmi(&self) {
         let current = self.current();
         let said = forgets(Embedder::NmiSaidToBeIrq);
         let level = if said { Level::HardIrq } else { Level::Nmi };
-        match self.section_at(level, current.as_ref().map(|t| t.fpu.context())) {
+        match self.section_at(level, told(current.as_ref())) {
             Err(Error::Nmi) => cover("NMI refused"),
             _ if said => return,
             other => panic!("wrong error: an NMI's section ended in {other:?}"),
@@ -236,7 +236,7 @@ impl Cpu {
     }
 }
 
-/// The value, or the violation that the error means where none was due.
+/// The value. Where the core must not refuse, an error is the violation that it names.
 pub fn must<T>(result: Result<T, Error>, what: &str) -> T {
     match result {
         Ok(value) => value,

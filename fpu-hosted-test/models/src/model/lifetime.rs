@@ -52,7 +52,7 @@ pub const FORK: Model = Model::new("fork", "I2 I13")
         cpu.run(&parent);
         cpu.hand_over(parent, slot);
         cpu.run(&child);
-        // On to where the parent was, if the other CPU has it.
+        // On to where the parent was, if the other CPU has taken it.
         cpu.leave(&child);
         if let Some(parent) = slot.take() {
             cpu.run(&parent);

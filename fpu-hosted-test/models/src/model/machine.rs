@@ -1,6 +1,6 @@
 //! What the CPUs of a model share: tasks, the run queue, and each CPU's words.
 
-use fpu_core_loom::{CpuFpu, CpuWords, TaskFpu};
+use fpu_core_loom::{CpuFpu, CpuWords, FpuRef, TaskFpu};
 use loom::sync::atomic::{AtomicPtr, Ordering};
 use std::{
     ptr::null_mut,
@@ -19,7 +19,7 @@ use super::{
 /// A task: its context, and what its registers must hold.
 #[derive(Debug)]
 pub struct Task {
-    /// What it must hold.
+    /// What its registers must hold.
     pub ghost: Ghost,
     /// The context under test.
     pub fpu: TaskFpu<Registers, Image>,
@@ -62,6 +62,11 @@ fn context(area: Image) -> TaskFpu<Registers, Image> {
     }
 }
 
+/// What a kernel tells the core of a task: its context, if there is a task.
+pub fn told(task: Option<&Arc<Task>>) -> Option<FpuRef<'_, Registers>> {
+    task.map(|task| task.fpu.context())
+}
+
 /// A place in a run queue. The CPU that takes the task out runs, stops or reaps it.
 #[derive(Debug)]
 pub struct Slot(AtomicPtr<Task>);
@@ -80,7 +85,7 @@ impl Slot {
         // SAFETY: not null, so it comes from `into_raw` in `put`, and the swap gives it to one taker.
         (!task.is_null()).then(|| unsafe { Arc::from_raw(task) })
     }
-    /// Lets others have it.
+    /// Puts a task there, so that another CPU can take it.
     pub fn put(&self, task: Arc<Task>) {
         let relaxed = forgets(Embedder::RelaxedHandOver);
         let order = if relaxed { Ordering::Relaxed } else { Ordering::Release };
@@ -95,7 +100,7 @@ impl Default for Slot {
 }
 
 impl Drop for Slot {
-    /// Loom cannot be asked while a caught violation unwinds: the task leaks then.
+    /// Loom cannot be asked while a caught violation unwinds: then the task leaks.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             drop(self.take());
@@ -107,8 +112,8 @@ impl Drop for Slot {
 #[derive(Debug, Default)]
 pub struct Words(pub CpuFpu);
 
-// SAFETY: K13, K14: those of `CpuFpu`. While a caught violation unwinds, when loom cannot be asked, nothing
-// stores, and nothing compares.
+// SAFETY: K13, K14: those of `CpuFpu`. While a caught violation unwinds, loom cannot be asked, so `Words` stores
+// nothing; then no code compares either.
 unsafe impl CpuWords for Words {
     fn resident(&self) -> u64 {
         self.0.resident()
@@ -136,7 +141,7 @@ pub struct Machine {
     pub(super) words: Vec<Words>,
     /// The run queue.
     pub slots: Vec<Slot>,
-    /// For kernels that reach a task without taking it, which is wrong.
+    /// For kernels that use a task without taking it, which is wrong.
     pub tasks: Vec<Arc<Task>>,
 }
 

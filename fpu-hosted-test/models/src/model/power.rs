@@ -1,4 +1,4 @@
-//! CPUs that come, go, sleep, and use up their stamps.
+//! CPUs that go online and offline, sleep, and use up their stamps.
 
 use fpu_core_loom::{
     session::TaskState, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level,
@@ -15,7 +15,7 @@ pub const OFFLINE: Model = Model::new("offline_online_and_back", "I2 I10")
         if cpu.number == 1 {
             return cpu.turns([first; 2]);
         }
-        // Once with another task first, once straight back to the one in the registers.
+        // First with another task in between, then straight to the task in the registers.
         for order in [[second, first], [first, second]] {
             let was_here = cpu.turn(first);
             cpu.power_off();
@@ -31,7 +31,7 @@ pub const OFFLINE: Model = Model::new("offline_online_and_back", "I2 I10")
         }
     });
 
-/// Neither a task that is new here nor one that was in the registers gets in.
+/// The core refuses a task that is new here, and a task that was in the registers.
 fn refused_while_offline(cpu: &Cpu, slot: &Slot) {
     let Some(task) = slot.take() else { return };
     if cpu.is_offline() {
@@ -59,8 +59,8 @@ pub const RESUME: Model = Model::new("resume", "I2")
         cpu.turn(slot);
     });
 
-/// When a CPU number's stamps are used up, loading is refused and no stamp is issued twice; what is in
-/// the registers can still be saved, and a new number makes the CPU usable (I2, liveness).
+/// When a CPU number's stamps are used up, the core refuses to load, and issues no stamp twice. It can still save
+/// what the registers hold, and a new number makes the CPU usable (I2, liveness).
 ///
 /// One CPU: there is nothing to interleave.
 pub const EXHAUSTED: Model = Model::new("stamps_run_out", "I2, liveness")
@@ -107,8 +107,8 @@ pub const EXHAUSTED: Model = Model::new("stamps_run_out", "I2, liveness")
         cover("usable again");
     });
 
-/// An interrupt that runs a section and then a virtual CPU, at each step of going offline: the stamp under
-/// which the virtual CPU was loaded is not issued again when the CPU is online again (I2).
+/// An interrupt runs a section and then a virtual CPU, at each step of going offline. When the CPU is online again,
+/// the core does not issue again the stamp under which it loaded the virtual CPU (I2).
 pub const OFFLINE_INTERRUPTED: Model = Model::new("offline_interrupted_at_every_step", "I2")
     .interrupted()
     .explores(10)
@@ -134,8 +134,8 @@ fn section_and_guest(cpu: &Cpu) {
     cpu.machine().slots[0].put(guest);
 }
 
-/// An interrupt that opens a session, loads it three times, and forgets it, at each step of going offline:
-/// the CPU stays as it is and refuses (I2, I5).
+/// An interrupt opens a session, loads it three times, and forgets it, at each step of going offline: the CPU stays
+/// as it is and refuses (I2, I5).
 pub const OFFLINE_FORGOTTEN: Model = Model::new("offline_where_a_session_was_forgotten", "I2 I5")
     .interrupted()
     .explores(10)
@@ -169,7 +169,8 @@ fn forgets_session(cpu: &Cpu) {
     cpu.machine().slots[0].put(guest);
 }
 
-/// The power was cut and is back; two tasks in turn, and the guest of slot 0 wherever it seems loaded.
+/// The CPU comes online after its power was cut, and runs two tasks in turn, and the guest of slot 0 wherever it seems
+/// loaded.
 fn back_among_others(cpu: &Cpu, machine: &Machine) {
     let [guest, first, second] = &machine.slots[..] else { return };
     cpu.registers.fill(UNDEFINED);

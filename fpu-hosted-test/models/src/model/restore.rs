@@ -1,4 +1,4 @@
-//! Restores that fail, and the steps and raw forms, where assembly does the steps.
+//! Restores that fail, and the steps and raw forms, whose steps assembly executes.
 
 use fpu_core_loom::{
     raw, Error, KernelUnits, PendingGuest, PendingSection, RawFpu, RestoreFault, SwitchSteps,
@@ -9,11 +9,11 @@ use super::{
     cover,
     fault::{forgets, Embedder},
     ghost::KERNEL_DATA,
-    must, Cpu, Model, Proof, Slot, Task,
+    must, told, Cpu, Model, Proof, Slot, Task,
 };
 
-/// After a failed restore the registers are unowned: not the task's whose image it was, and not the one's
-/// that was in them before; both can run again (I4).
+/// After a failed restore the registers are unowned: they belong neither to the task whose image failed nor to the
+/// task that they held before. Both can run again (I4).
 pub const FAILED: Model = Model::new("failed_restore", "I4")
     .explores(2200)
     .comes_to(&["restore failed", "another task after the failure", "migrated"])
@@ -121,7 +121,7 @@ fn task_area(area: *mut u8) -> NonNull<u8> {
     NonNull::new(area).unwrap_or_else(|| panic!("steps without area"))
 }
 
-/// They hold when assembly executes the steps of a switch from one task to another (I1, I3, I11).
+/// The claims hold when assembly executes the steps of a switch from one task to another (I1, I3, I11).
 pub const STEPS: Model = Model::new("switch_steps", "I1 I3 I11")
     .explores(80)
     .comes_to(&["a switch to itself", "migrated"])
@@ -151,8 +151,7 @@ pub const STEPS: Model = Model::new("switch_steps", "I1 I3 I11")
 
 fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     let mut token = cpu.irq_off();
-    let (from, to) = (prev.map(|task| task.fpu.context()), next.map(|task| task.fpu.context()));
-    let steps = must(SwitchSteps::begin(&mut token, from, to), "steps of a switch");
+    let steps = must(SwitchSteps::begin(&mut token, told(prev), told(next)), "steps of a switch");
     if forgets(Embedder::SwitchSavesLate) {
         cpu.registers.fill(KERNEL_DATA);
     }
@@ -177,7 +176,7 @@ fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     must(steps.done(&token, Ok(())), "a switch");
 }
 
-/// Sections and guests by their steps take the registers, and leave nobody a claim on them (I1, I5, I11).
+/// Sections and guests by their steps take the registers, and leave them unowned (I1, I5, I11).
 pub const SECTION_STEPS: Model = Model::new("section_and_guest_steps", "I1 I5 I11")
     .explores(12)
     .comes_to(&["migrated"])
@@ -191,7 +190,7 @@ pub const SECTION_STEPS: Model = Model::new("section_and_guest_steps", "I1 I5 I1
             guest_by_steps(cpu, &guest, Some(&task));
         }
         cpu.run(&task);
-        // In state 2a, and current no more.
+        // The task is in state 2a, and is not current any more.
         cpu.leave(&task);
         section_by_steps(cpu, None);
         cpu.run_once(&task);
@@ -201,8 +200,9 @@ pub const SECTION_STEPS: Model = Model::new("section_and_guest_steps", "I1 I5 I1
     });
 
 fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
-    let (mut pin, told) = (cpu.pinned(), current.map(|task| task.fpu.context()));
-    let pending = must(PendingSection::begin(&mut pin, told, KernelUnits::ALL), "section's steps");
+    let mut pin = cpu.pinned();
+    let pending =
+        must(PendingSection::begin(&mut pin, told(current), KernelUnits::ALL), "section's steps");
     match pending.steps() {
         Some(steps) if !forgets(Embedder::SectionForgetsSave) => {
             // SAFETY: C9: the task's area. C10: this thread is the CPU.
@@ -217,8 +217,9 @@ fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
 }
 
 fn guest_by_steps(cpu: &Rc<Cpu>, guest: &Arc<Task>, host: Option<&Arc<Task>>) {
-    let (mut pin, told) = (cpu.pinned(), host.map(|task| task.fpu.context()));
-    let pending = must(PendingGuest::begin(&mut pin, guest.fpu.context(), told), "guest's steps");
+    let mut pin = cpu.pinned();
+    let pending =
+        must(PendingGuest::begin(&mut pin, guest.fpu.context(), told(host)), "guest's steps");
     let steps = *pending.steps();
     if let (Some(area), Some(host)) = (NonNull::new(steps.host_save_to), host) {
         if !forgets(Embedder::GuestForgetsHost) {
@@ -299,7 +300,7 @@ pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
 fn word_of(task: &Task) -> *const raw::TaskWord {
     std::ptr::addr_of!(task.fpu).cast()
 }
-/// Where its image is; asked while it is in memory.
+/// Where the task's image is. The task must be in memory.
 fn area_of(cpu: &Cpu, task: &Task) -> NonNull<u8> {
     let mut proof = Proof(cpu, task);
     match task.fpu.stopped(&mut proof) {

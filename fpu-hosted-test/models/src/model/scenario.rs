@@ -55,7 +55,7 @@ impl Model {
     pub(super) const fn comes_to(self, covers: &'static [&'static str]) -> Self {
         Self { covers, ..self }
     }
-    /// Loom tries the interleavings with so many preemptions, because all would take too long.
+    /// Loom tries the interleavings with at most so many preemptions, because all would take too long.
     pub(super) const fn bounded(self, preemptions: usize) -> Self {
         Self { bound: Some(preemptions), ..self }
     }

@@ -3,7 +3,7 @@
 use fpu_core_loom::{session::TaskState, CpuLifecycle, Error, KernelFpu};
 use std::{rc::Rc, sync::Arc};
 
-use super::{cover, must, read, Cpu, Model, Task};
+use super::{cover, must, read, told, Cpu, Model, Task};
 
 /// Any number of sections in one entry to the kernel cost one save and one restore, and leave nothing
 /// in the registers that the task could see (I1, I5, I11).
@@ -148,17 +148,13 @@ pub const PERSISTENT: Model = Model::new("persistent_contexts", "I1 I2 I11")
 fn guest_runs(cpu: &Rc<Cpu>, guest: &Task) {
     let current = cpu.current();
     let skipped = cpu.counters.totals().skipped;
-    let ran = cpu.pinned().run_guest(
-        guest.fpu.context(),
-        current.as_ref().map(|t| t.fpu.context()),
-        || {
-            let before = guest.last_cpu();
-            cpu.user(guest);
-            if before != guest.last_cpu() && guest.ghost.serial() > 1 {
-                cover("persistent context moved");
-            }
-        },
-    );
+    let ran = cpu.pinned().run_guest(guest.fpu.context(), told(current.as_ref()), || {
+        let before = guest.last_cpu();
+        cpu.user(guest);
+        if before != guest.last_cpu() && guest.ghost.serial() > 1 {
+            cover("persistent context moved");
+        }
+    });
     must(ran, "persistent context");
     if cpu.counters.totals().skipped > skipped {
         cover("persistent context still in the registers");

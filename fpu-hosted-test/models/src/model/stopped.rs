@@ -30,23 +30,24 @@ pub const READ: Model = Model::new("stopped_read_against_wakeup", "I1")
 fn play(cpu: &Cpu, machine: &Machine, write: bool) {
     let [first, second] = &machine.slots[..] else { return };
     if cpu.number == 0 {
-        for slot in [first, first, second, first] {
-            wake(cpu, slot);
-        }
-        return;
+        return wake(cpu, [first, first, second, first]);
     }
     for _ in 0..2 {
         stop(cpu, machine, first, write);
-        wake(cpu, first);
+        wake(cpu, [first]);
     }
 }
-pub(super) fn wake(cpu: &Cpu, slot: &Slot) {
-    let Some(task) = slot.take() else { return };
-    if task.last_cpu() == cpu.number && task.ghost.written_by_tracer() {
-        cover("woke where the registers held the old state");
+
+/// The tasks in these slots wake up, one after the other.
+pub(super) fn wake<const N: usize>(cpu: &Cpu, slots: [&Slot; N]) {
+    for slot in slots {
+        let Some(task) = slot.take() else { continue };
+        if task.last_cpu() == cpu.number && task.ghost.written_by_tracer() {
+            cover("woke where the registers held the old state");
+        }
+        cpu.run(&task);
+        cpu.hand_over(task, slot);
     }
-    cpu.run(&task);
-    cpu.hand_over(task, slot);
 }
 
 fn stop(cpu: &Cpu, machine: &Machine, slot: &Slot, write: bool) {

@@ -1,4 +1,4 @@
-//! Registers compared with memory: what is wrong is found, and what is right is never accused.
+//! Registers compared with memory: the core finds what is wrong, and raises no false alarm.
 
 use fpu_core_loom::verify::{Scratch, Verified, VerifyError};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ fn in_order(cpu: &Cpu, task: &Task) {
     }
 }
 
-/// Where duties are kept no check fails, wherever an interrupt that uses vector code comes: before the CPU
-/// is closed it takes the claim away, and after that it is refused, so that no registers of its own are
-/// compared (I3, I5).
+/// Where a kernel keeps its duties no check fails, wherever an interrupt that uses vector code comes. Before the
+/// core has closed the CPU, the interrupt ends the claim; after that the core refuses the interrupt. So the check
+/// never compares the interrupt's registers (I3, I5).
 pub const RIGHT: Model = Model::new("verified_before_every_return", "I3 I5, no false alarm")
     .interrupted()
     .explores(2000)
@@ -65,8 +65,8 @@ fn verified_run(cpu: &Cpu, task: &Arc<Task>) {
     cpu.run(task);
 }
 
-/// A kernel that writes registers behind the crate's back, all of them or one part, is found out, and what
-/// the task runs with is what was saved, here or on the other CPU (I1, I11).
+/// The core finds that a kernel has written registers outside a section, all of them or one part. The task runs with
+/// what was saved, here or on the other CPU (I1, I11).
 pub const BROKEN: Model = Model::new("wrong_kernel_found_by_verify", "I1 I11")
     .explores(100)
     .comes_to(&["found", "memory only", "migrated"])
