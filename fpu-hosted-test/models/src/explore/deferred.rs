@@ -16,9 +16,9 @@ use super::{
     ops::User,
 };
 
-/// The area that a plan names.
+/// The area that steps name.
 pub(super) fn area(base: *mut u8) -> NonNull<u8> {
-    let Some(area) = NonNull::new(base) else { unreachable!("a plan has an area") };
+    let Some(area) = NonNull::new(base) else { unreachable!("steps have an area") };
     area
 }
 
@@ -67,7 +67,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Plans that switch, and executes nothing.
+    /// Decides the steps of that switch, and executes none.
     pub(super) fn drop_switch(&self, cpu: &Cpu, which: usize) -> Result<(), Error> {
         let prev = self.current(cpu);
         let next = self.slots[which].fpu.borrow();
@@ -88,7 +88,7 @@ impl Machine {
         })
     }
 
-    /// A section, or only its plan.
+    /// A section by its steps, which are executed if so.
     pub(super) fn section_steps(&self, cpu: &Cpu, executed: bool) -> Result<(), Error> {
         let current = self.current(cpu);
         let told = current.as_deref().map(Context::context);
@@ -113,7 +113,7 @@ impl Machine {
         Ok(())
     }
 
-    /// A guest's run, or only its plan.
+    /// A guest's run by its steps, which are executed if user code runs.
     pub(super) fn guest_steps(
         &self,
         cpu: &Cpu,

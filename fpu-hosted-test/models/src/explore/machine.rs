@@ -4,11 +4,11 @@ use core::{ptr::NonNull, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxe
 use std::cell::{Cell, Ref, RefCell};
 
 use fpu_core::{
-    raw::TaskWord, verify::Scratch, CpuWords, Error, Level, NewError, RawFpu, SaveArea, TaskFpu,
+    raw::TaskWord, verify::Scratch, CpuWords, Error, NewError, RawFpu, SaveArea, TaskFpu,
 };
 
 use super::{
-    backend::{Context, Cpu, Pin, Symbolic},
+    backend::{Context, Cpu, Symbolic},
     calls::{Call, Called},
     image::{
         get, put_over_old_bytes, Area, ImageMut, Symbol, DEFAULTS, FIRST, INITIAL, KERNEL, TORN,
@@ -54,7 +54,7 @@ impl Machine {
             expected: Cell::new(INITIAL),
         };
         let slots = (0..=tasks).map(slot).collect();
-        let scratch = |cpu| match Scratch::new(&Pin(cpu, Level::Task), Area::new()) {
+        let scratch = |cpu: &Cpu| match Scratch::new(cpu.registers.the_backend(), Area::new()) {
             Ok(scratch) => RefCell::new(scratch),
             Err(_) => unreachable!("the area fits"),
         };

@@ -78,13 +78,13 @@ pub enum Op {
     Takes,
     /// The kernel switches the current task out.
     Out(Form),
-    /// The kernel plans the switch-out and executes nothing.
+    /// The core decides the steps of the switch-out, and the kernel executes none.
     DropPendingSave,
     /// The current task enters and leaves user mode.
     Enter(Form, User),
     /// The current task does not enter user mode: the restore fails.
     EnterFails(Form),
-    /// The kernel plans the entry to user mode and executes nothing.
+    /// The core decides the steps to user mode, and the kernel executes none.
     DropPendingUser,
     /// A session.
     Session(Of, Does),
@@ -102,13 +102,13 @@ pub enum Op {
     Section,
     /// A kernel FPU section by closure.
     WithSection,
-    /// The kernel plans a section, and executes the save if so.
+    /// The core decides the steps of a section, and the kernel executes them if so.
     SectionSteps(bool),
     /// A guest runs by steps that the kernel executes.
     GuestSteps(Of, User),
     /// The guest does not run by steps: the restore fails.
     GuestStepsFail,
-    /// The kernel plans a guest's run and executes nothing.
+    /// The core decides the steps of a guest's run, and the kernel executes none.
     DropGuest(Of),
     /// A persistent context runs.
     Persistent(Of, User),
@@ -122,7 +122,7 @@ pub enum Op {
     SwitchTo(User),
     /// The steps of one switch, whose restore fails.
     SwitchToFails,
-    /// The kernel plans one switch and executes nothing.
+    /// The core decides the steps of one switch, and the kernel executes none.
     DropSwitch,
     /// The current task, or the guest, goes back to the initial state.
     Reset(Of),

@@ -103,6 +103,7 @@ pub struct Violation {
 
 /// Explores a model with this fault, or without one, under a bound of 0 preemptions, then of 1, up to that many. Returns
 /// the first violation, and `None` if the model passes.
+#[must_use]
 pub fn violation(model: &'static Model, fault: Option<Seeded>, most: usize) -> Option<Violation> {
     let mut before = 0;
     for preemptions in 0..=most {

@@ -63,6 +63,7 @@ fn context(area: Image) -> TaskFpu<Registers, Image> {
 }
 
 /// What a kernel tells the core of a task: its context, if there is a task.
+#[must_use]
 pub fn told(task: Option<&Arc<Task>>) -> Option<FpuRef<'_, Registers>> {
     task.map(|task| task.fpu.context())
 }
@@ -78,6 +79,7 @@ impl Slot {
         Self(AtomicPtr::new(null_mut()))
     }
     /// The task, if no CPU has taken it.
+    #[must_use]
     pub fn take(&self) -> Option<Arc<Task>> {
         let relaxed = forgets(Embedder::RelaxedHandOver);
         let order = if relaxed { Ordering::Relaxed } else { Ordering::Acquire };

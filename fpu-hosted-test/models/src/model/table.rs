@@ -119,14 +119,14 @@ rows! { EMBEDDER, Embedder(Embedder):
     NoReturn, "`switch_return`" => switch::SWITCH, "I1", "another task's residue", 0;
     IgnoresReturnError, "the stop after an error of `switch_return`" => restore::FAILED, "I4", "undefined registers", 0;
     ClobbersAfterReturn, "the use of the answer of `switch_return` at once: a section comes between" => switch::SWITCH, "I3", "kernel residue", 0;
-    StaleToken, "K2: the pin: the token is another CPU's" => switch::SWITCH, "I3", "stale registers", 0;
+    StaleToken, "K2: the pin (the token is another CPU's)" => switch::SWITCH, "I3", "stale registers", 0;
     InterruptsOnInSwitch, "K8: interrupts off in a switch" => section::INTERRUPT, "I3", "unsaved state lost", 0;
     NmiSaidToBeIrq, "K6: the level of an NMI" => section::NMI, "I5", "unsaved state lost", 0;
     KernelUsesRegisters, "K9: soft-float code between two calls" => switch::BOUNCE, "I5, I11", "kernel residue", 0;
     SectionToldNobody, "the current task from a section's arguments" => section::TASK, "I1, I5", "unsaved state lost", 0;
     SectionToldOther, "the right task from a section's arguments" => section::TASK, "I1, I5", "unsaved state lost", 0;
     WordsZeroed, "K13: words kept while offline" => power::OFFLINE, "I2", "another task's residue", 0;
-    SharedCpuNumber, "K15: one number for each CPU: the third has the number of the first" => switch::THREE_CPUS, "I2", "another task's residue", 1;
+    SharedCpuNumber, "K15: one number for each CPU (the third has the number of the first)" => switch::THREE_CPUS, "I2", "another task's residue", 1;
     OfflineNotCalled, "`fpu_offline`" => power::OFFLINE, "I2, I10", "undefined registers", 0;
     ResumeNotCalled, "`fpu_resume`" => power::RESUME, "I2", "undefined registers", 0;
     StoppedWhileRunning, "K10: the stop" => stopped::READ, "I1", "Causality violation", 0;

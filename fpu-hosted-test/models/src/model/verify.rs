@@ -4,7 +4,7 @@ use fpu_core_loom::verify::{Scratch, Verified, VerifyError};
 use std::sync::Arc;
 
 use super::{
-    backend::{Image, Registers},
+    backend::Image,
     cover,
     ghost::{Regs, KERNEL_DATA},
     must, Cpu, Model, Task,
@@ -12,7 +12,7 @@ use super::{
 
 fn verify(cpu: &Cpu, task: &Task) -> Result<Verified, VerifyError> {
     let mut pin = cpu.pinned();
-    let mut scratch = match Scratch::<Registers, _>::new(&pin, Image::new()) {
+    let mut scratch = match Scratch::new(cpu.registers.the_backend(), Image::new()) {
         Ok(scratch) => scratch,
         Err(why) => panic!("{why}"),
     };

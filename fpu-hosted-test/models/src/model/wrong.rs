@@ -36,9 +36,9 @@ pub const IN: Model = in_between("wrong_kernel_switches_in", |cpu, task| cpu.lea
 /// The same while a kernel section saves the task on CPU 0.
 pub const IN_SECTION: Model = in_between("wrong_kernel_during_section", |cpu, _| cpu.section());
 
-/// The same while CPU 0 executes a plan that switches the task out.
+/// The same while CPU 0 executes the steps that switch the task out.
 pub const IN_STEPS: Model =
-    in_between("wrong_kernel_during_plan", |cpu, task| out_by_steps(cpu, task));
+    in_between("wrong_kernel_during_steps", |cpu, task| out_by_steps(cpu, task));
 
 /// The same while assembly saves the task.
 pub const IN_RAW: Model =
