@@ -50,10 +50,10 @@ pub(super) fn set_current(on: &impl Register, thread: &TaskPkru, value: Pkru) {
 
 /// A stretch of code that accesses user memory with given rights.
 pub(super) struct Scope<'a, R: Register> {
-    on: &'a R,
-    thread: &'a TaskPkru,
+    pub(super) on: &'a R,
+    pub(super) thread: &'a TaskPkru,
     /// What the register had before.
-    outer: u32,
+    pub(super) outer: u32,
 }
 
 impl<'a, R: Register> Scope<'a, R> {

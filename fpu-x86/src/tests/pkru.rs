@@ -1,5 +1,8 @@
 //! PKRU: the value, and the register's moves over one that is a word of the test's.
 
+mod pkru_orders;
+mod pkru_world;
+
 use std::{cell::Cell, format, string::ToString, vec::Vec};
 
 use super::{
