@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, mem::forget};
 
-use super::super::{
+use crate::pkru::{
     register::{self, Register, Scope},
     task::{TaskPkru, Word},
     value::Pkru,
