@@ -3,11 +3,14 @@
 
 use core::{arch::asm, ptr};
 
+use fpu_core::{Area, RawFpu, SaveArea};
 use fpu_hosted_test::{
     doc::{new_task, stop},
     Random,
 };
-use fpu_x86::{KeyRights, Pkru, PkruError, Plan, ProtectionKey, ProtectionKeys, TaskPkru};
+use fpu_x86::{
+    Components, KeyRights, Pkru, PkruError, Plan, ProtectionKey, ProtectionKeys, TaskPkru,
+};
 
 /// The keys that the system has enabled.
 fn keys() -> Option<ProtectionKeys> {
@@ -43,7 +46,7 @@ fn value(random: &mut Random) -> Pkru {
 
 #[test]
 fn without_keys_the_same_calls_do_nothing() {
-    let (keys, plan) = (ProtectionKeys::new(), Plan::detect_user(fpu_x86::Components::all()));
+    let (keys, plan) = (ProtectionKeys::new(), Plan::detect_user(Components::all()));
     let plan = plan.unwrap();
     let (one, other) = (TaskPkru::new(Pkru::INITIAL), TaskPkru::new(Pkru::LINUX_DEFAULT));
     keys.switch(Some(&one), Some(&other));
@@ -53,7 +56,7 @@ fn without_keys_the_same_calls_do_nothing() {
     assert_eq!(keys.current(&other), None);
     assert_eq!(keys.with_rights(&other, Pkru::INITIAL, || 7), 7);
     assert_eq!(keys.deliver(&other, Err::<(), _>), Err(None));
-    assert!(!keys.format(&plan).components().contains(fpu_x86::Components::PKRU));
+    assert!(!keys.format(&plan).components().contains(Components::PKRU));
     let kept = |cell: &TaskPkru| cell.read(&stop(&new_task()));
     assert_eq!((kept(&one), kept(&other)), (Pkru::INITIAL, Pkru::LINUX_DEFAULT));
     // SAFETY: C1, C44, C45: in ring 3 it is refused.
@@ -126,6 +129,46 @@ fn the_register_is_always_the_running_tasks() {
         }
         assert_eq!((register(), keys.current(&tasks[runs])), (due[runs], Some(due[runs])));
         assert_eq!(tasks[1 - runs].read(&stop(&new_task())), due[1 - runs]);
+    }
+    write(before);
+}
+
+/// What the handler's frame says is what the interrupted code had; without the component it is the CPU's initial value.
+#[test]
+fn a_frame_brings_back_the_interrupted_rights() {
+    let Some(keys) = keys() else { return };
+    let plan = Plan::detect_user(Components::all()).unwrap();
+    let format = keys.format(&plan);
+    if !format.components().contains(Components::PKRU) {
+        println!("SKIP: XCR0 has no PKRU here");
+        return;
+    }
+    let area = Area::<16384>::new();
+    let base = area.base();
+    // SAFETY: C9: this function's own area, aligned and long enough for any plan; no code writes it while the view lives
+    // (C11).
+    let image = unsafe {
+        plan.write_initial(base);
+        plan.image(base)
+    };
+    let own = TaskPkru::new(Pkru::LINUX_DEFAULT);
+    let before = register();
+    let mut random = Random::new(6);
+    for absent in [false, true] {
+        let had = value(&mut random);
+        keys.set_current(&own, had);
+        let mut frame = vec![0; format.frame_len()];
+        let written = keys.deliver(&own, |interrupted| {
+            format.write_frame(&image, interrupted.map(Pkru::bits), &mut frame)
+        });
+        assert_eq!((written, register()), (Ok(frame.len()), Pkru::LINUX_DEFAULT));
+        if absent {
+            // Bit 9 of XSTATE_BV, which is at 512.
+            frame[513] &= !2;
+        }
+        write(value(&mut random));
+        keys.sigreturn(&own, &format.read_frame(&mut frame).unwrap());
+        assert_eq!(register(), if absent { Pkru::INITIAL } else { had });
     }
     write(before);
 }

@@ -112,11 +112,16 @@ impl Register for OfThisCpu {
     }
 }
 
-/// PKU and OSPKE, as CPUID says.
-fn flags() -> (bool, bool) {
-    let last = CpuIdReaderNative.cpuid2(0, 0).eax;
-    let ecx = if last < 7 { 0 } else { CpuIdReaderNative.cpuid2(7, 0).ecx };
-    (ecx >> 3 & 1 != 0, ecx >> 4 & 1 != 0)
+/// PKU and OSPKE, of CPUID.(7,0):ECX.
+const PKU: u32 = 1 << 3;
+const OSPKE: u32 = 1 << 4;
+
+/// CPUID.(7,0):ECX.
+fn flags() -> u32 {
+    match CpuIdReaderNative.cpuid2(0, 0).eax {
+        0..=6 => 0,
+        _ => CpuIdReaderNative.cpuid2(7, 0).ecx,
+    }
 }
 
 impl ProtectionKeys {
@@ -184,6 +189,21 @@ impl ProtectionKeys {
     /// ```
     #[doc(alias = "setup_pku")]
     pub unsafe fn enable_on_this_cpu(&self, plan: &Plan) -> Result<(), PkruError> {
+        // SAFETY: the caller's: undisturbed in ring 0 (C1), keys everywhere (C44), keys answered (C45).
+        unsafe { self.enable_given(plan, flags()) }
+    }
+
+    /// The same without executing CPUID: `flags` is CPUID.(7,0):ECX, of a CPU that has leaf 7, and 0 of another.
+    ///
+    /// # Errors
+    ///
+    /// As for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
+    ///
+    /// # Safety
+    ///
+    /// Undisturbed in ring 0 (C1), keys everywhere (C44), keys answered (C45), as for
+    /// [`enable_on_this_cpu`](Self::enable_on_this_cpu).
+    pub unsafe fn enable_given(&self, plan: &Plan, flags: u32) -> Result<(), PkruError> {
         let ring = insn::ring();
         if ring != 0 {
             return Err(PkruError::WrongRing(ring));
@@ -192,7 +212,7 @@ impl ProtectionKeys {
             return Err(PkruError::LeftOff);
         }
         // SAFETY: undisturbed in ring 0 (C1), keys answered (C45).
-        let done = unsafe { turn_on(plan, self.default) };
+        let done = unsafe { turn_on(plan, flags, self.default) };
         self.decide(done.is_ok());
         done
     }
@@ -220,8 +240,7 @@ impl ProtectionKeys {
         if insn::ring() == 0 {
             return Err(PkruError::WrongRing(0));
         }
-        let (_, enabled) = flags();
-        self.decide(enabled);
+        self.decide(flags() & OSPKE != 0);
         self.are_on().then_some(()).ok_or(PkruError::Absent)
     }
 
@@ -239,7 +258,7 @@ impl ProtectionKeys {
     ///
     /// Interrupts or preemption are off, and the two are current before and after, as for
     /// [`switch_prepare`](fpu_core::TaskFpu::switch_prepare).
-    #[doc(alias = "switch_fpu_finish")]
+    #[doc(alias = "x86_pkru_load")]
     #[doc(alias = "write_pkru")]
     #[inline(always)]
     pub fn switch(&self, prev: Option<&TaskPkru>, next: Option<&TaskPkru>) {
@@ -377,8 +396,8 @@ impl fmt::Debug for ProtectionKeys {
 /// # Safety
 ///
 /// Undisturbed in ring 0 (C1), keys answered (C45).
-unsafe fn turn_on(plan: &Plan, default: Pkru) -> Result<(), PkruError> {
-    if !flags().0 {
+unsafe fn turn_on(plan: &Plan, flags: u32, default: Pkru) -> Result<(), PkruError> {
+    if flags & PKU == 0 {
         return Err(PkruError::Absent);
     }
     if !plan.user_format().components().contains(Components::PKRU) {
