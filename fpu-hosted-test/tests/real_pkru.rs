@@ -167,7 +167,7 @@ fn a_frame_brings_back_the_interrupted_rights() {
             frame[513] &= !2;
         }
         write(value(&mut random));
-        keys.sigreturn(&own, &format.read_frame(&mut frame).unwrap());
+        keys.sigreturn(&own, format.read_frame(&mut frame).unwrap().pkru());
         assert_eq!(register(), if absent { Pkru::INITIAL } else { had });
     }
     write(before);

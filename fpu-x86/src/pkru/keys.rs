@@ -12,10 +12,7 @@ use super::{
     task::TaskPkru,
     value::Pkru,
 };
-use crate::{
-    components::Components, insn, plan::Plan, registers::CR4_PKE, regset::UserFormat,
-    signal::SignalFrame,
-};
+use crate::{components::Components, insn, plan::Plan, registers::CR4_PKE, regset::UserFormat};
 
 const UNDECIDED: u8 = 0;
 const ON: u8 = 1;
@@ -302,13 +299,14 @@ impl ProtectionKeys {
     /// default; if it fails the task has what it had.
     ///
     /// ```
-    /// use fpu_x86::{Image, ImageError, Pkru, Plan, ProtectionKeys, TaskPkru};
-    /// fn deliver(
-    ///     keys: &ProtectionKeys, task: &TaskPkru, plan: &Plan, image: &Image<'_>, stack: &mut [u8],
-    /// ) -> Result<usize, ImageError> {
-    ///     let format = keys.format(plan);
+    /// use fpu_x86::{DeliverError, InMemory, Pkru, Plan, ProtectionKeys, TaskPkru};
+    /// /// `session` has the task's registers in memory; `copy` copies to user memory.
+    /// fn deliver<E>(
+    ///     keys: &ProtectionKeys, task: &TaskPkru, plan: &Plan, session: impl InMemory, buffer: &mut [u8],
+    ///     copy: impl FnOnce(&[u8]) -> Result<(), E>,
+    /// ) -> Result<usize, DeliverError<E>> {
     ///     keys.deliver(task, |interrupted| {
-    ///         format.write_frame(image, interrupted.map(Pkru::bits), stack)
+    ///         keys.format(plan).deliver(session, interrupted.map(Pkru::bits), buffer, copy)
     ///     })
     /// }
     /// ```
@@ -328,13 +326,14 @@ impl ProtectionKeys {
         }
     }
 
-    /// The current task returns from a signal handler: it gets what the frame has. A frame without the component has
-    /// its initial value ([`Pkru::INITIAL`]), not the handler's.
+    /// The current task returns from a signal handler: it gets what the frame has, by [`Returned::pkru`](crate::Returned::pkru)
+    /// or [`SignalFrame::pkru`](crate::SignalFrame::pkru). A frame without the component has its initial value
+    /// ([`Pkru::INITIAL`]), not the handler's; `None` is a format without PKRU.
     ///
     /// The frame was read before, with the handler's own rights: with more, a task could read by its registers what it may
     /// not read.
-    pub fn sigreturn(&self, task: &TaskPkru, frame: &SignalFrame<'_>) {
-        if let Some(bits) = frame.pkru() {
+    pub fn sigreturn(&self, task: &TaskPkru, pkru: Option<u32>) {
+        if let Some(bits) = pkru {
             self.set_current(task, Pkru::from_bits(bits));
         }
     }
