@@ -4,11 +4,11 @@
 use std::{fs, path::Path};
 
 use fpu_hosted_test::real::{
-    deliver, frames_are_linuxs, fuzz_frame, random_frame, registers_of, settled, Classes,
-    Delivered, Edit, FrameBuffer, RegFile, LARGEST_FRAME,
+    deliver, frames_are_linuxs, random_frame, registers_of, settled, Classes, Delivered, Edit,
+    Entry, FrameBuffer, RegFile, Subject, LARGEST_FRAME,
 };
 use fpu_hosted_test::Random;
-use fpu_x86::{Components, FrameKind, Image, Plan, SaveInstruction};
+use fpu_x86::{Components, FrameKind, Image, Plan};
 
 mod support {
     pub mod frames;
@@ -152,26 +152,36 @@ fn the_least_signal_stack_holds_our_frames() {
     assert!(theirs >= ours, "{theirs} < {ours}");
 }
 
-/// What the fuzzer starts from, through the function that it calls.
+/// What the fuzzer starts from, as it tries it.
 #[test]
 fn the_fuzzers_seeds_run() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpu-x86/fuzz/seeds/frame");
-    // SAFETY: C23: nothing is restored.
-    let legacy = unsafe { Plan::detect_user_without(!Components::LEGACY) }.unwrap();
-    let plans = [plan(), legacy.with_save_instruction(SaveInstruction::Fxsave).unwrap()];
     let bytes = |name: &str| fs::read(seeds.join(name)).unwrap();
-    let taken = |name: &str| fuzz_frame(&plans, &bytes(name));
-    for seed in fs::read_dir(&seeds).unwrap() {
-        let name = seed.unwrap().file_name().to_string_lossy().into_owned();
-        println!("{name}: {}", taken(&name));
-    }
-    // As a 64-bit frame for both plans; or as a 32-bit one.
-    for name in ["fxsave", "legacy_only_header", "magic2_missing", "size_huge", "narrow_fxsave"] {
-        assert!(taken(name) >= 2, "{name}");
-    }
-    for name in ["mxcsr_reserved", "supervisor", "cut", "empty"] {
-        for plan in &plans {
-            assert!(plan.user_format().read_frame(&mut bytes(name)).is_err(), "{name}");
+    let mut subjects = Subject::of_this_cpu();
+    let mut names: Vec<String> = fs::read_dir(&seeds)
+        .unwrap()
+        .map(|seed| seed.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    for name in &names {
+        let bytes = bytes(name);
+        let mut by = |entry| {
+            let answers = subjects.iter_mut().map(|subject| subject.check(entry, &bytes));
+            answers.filter(|answer| answer.is_ok()).count()
+        };
+        let taken = Entry::ALL.map(|entry| (entry, by(entry)));
+        println!("{name}: {taken:?}");
+        let frames = by(Entry::Frame) + by(Entry::Frame32);
+        match name.as_str() {
+            // For every plan, as one of the two.
+            "fxsave" | "legacy_only_header" | "magic2_missing" | "size_huge" | "narrow_fxsave" => {
+                assert!(frames >= Subject::of_this_cpu().len(), "{name}");
+            }
+            "mxcsr_reserved" | "supervisor" | "cut" | "empty" => {
+                assert_eq!(by(Entry::Frame), 0, "{name}");
+            }
+            _ => {}
         }
     }
+    assert!(names.len() >= 15, "{names:?}");
 }

@@ -34,7 +34,11 @@ mod foreign;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod frames;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fuzz;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod harness;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod havoc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -48,8 +52,10 @@ pub use {
     compat::Compat,
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, settled, ForeignBench},
-    frames::{fuzz_frame, random_frame, LARGEST_FRAME},
+    frames::{random_frame, LARGEST_FRAME},
+    fuzz::{variant, Entry, Subject},
     harness::{RealHarness, Seen},
+    havoc::fuzz_input,
     mutate::random_image,
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
     ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
