@@ -58,7 +58,7 @@ pub use {
     havoc::fuzz_input,
     mutate::random_image,
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
-    ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
+    ptrace::{Tracee, NT_PRFPREG, NT_PRXFPREG, NT_X86_XSTATE},
     signal::{
         deliver, frames_are_linuxs, registers_of, set_registers, Delivered, Edit, FrameBuffer, ROOM,
     },
