@@ -1,7 +1,7 @@
 //! A fuzzer without its engine: inputs that know the formats, by every way in, for the plans of all recorded CPUs and of
 //! this one, on which what is taken is restored.
 //!
-//! Two million inputs in release; `FPU_FUZZ=N` runs N.
+//! A million inputs in release; `FPU_FUZZ=N` runs N.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use std::{
@@ -21,7 +21,7 @@ mod support {
 }
 use support::recorded;
 
-const MANY: u64 = 2_000_000;
+const MANY: u64 = 1_000_000;
 const DEBUG: u64 = 100_000;
 
 fn inputs() -> u64 {
@@ -183,4 +183,38 @@ fn what_is_taken_for_this_cpu_is_restored_by_it() {
     let taken = |answer: &str| answer.starts_with(|first: char| first.is_ascii_lowercase());
     let restored: u64 = seen.iter().filter(|((_, it), _)| taken(it)).map(|(_, count)| count).sum();
     assert!(restored > inputs / 4, "{restored} of {inputs} were taken");
+}
+
+/// What the fuzzer starts from, as it tries it.
+#[test]
+fn the_seeds_of_frames_run() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fpu-x86/fuzz/seeds/frame");
+    let bytes = |name: &str| fs::read(seeds.join(name)).unwrap();
+    let mut subjects = Subject::of_this_cpu();
+    let mut names: Vec<String> = fs::read_dir(&seeds)
+        .unwrap()
+        .map(|seed| seed.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    for name in &names {
+        let bytes = bytes(name);
+        let mut by = |entry| {
+            let answers = subjects.iter_mut().map(|subject| subject.check(entry, &bytes));
+            answers.filter(|answer| answer.is_ok()).count()
+        };
+        let taken = Entry::ALL.map(|entry| (entry, by(entry)));
+        println!("{name}: {taken:?}");
+        let frames = by(Entry::Frame) + by(Entry::Frame32);
+        match name.as_str() {
+            // For every plan, as one of the two.
+            "fxsave" | "legacy_only_header" | "magic2_missing" | "size_huge" | "narrow_fxsave" => {
+                assert!(frames >= Subject::of_this_cpu().len(), "{name}");
+            }
+            "mxcsr_reserved" | "supervisor" | "cut" | "empty" => {
+                assert_eq!(by(Entry::Frame), 0, "{name}");
+            }
+            _ => {}
+        }
+    }
+    assert!(names.len() >= 15, "{names:?}");
 }

@@ -60,6 +60,7 @@ pub use {
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
     ptrace::{Tracee, NT_PRFPREG, NT_PRXFPREG, NT_X86_XSTATE},
     signal::{
-        deliver, frames_are_linuxs, registers_of, set_registers, Delivered, Edit, FrameBuffer, ROOM,
+        deliver, fate, frame_extent, frames_are_linuxs, registers_of, set_registers, Delivered,
+        Edit, FrameBuffer, Nested, ROOM,
     },
 };
