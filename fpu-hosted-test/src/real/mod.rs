@@ -28,6 +28,8 @@ pub use asm::{
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod compat;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod dumped;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod fault;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod foreign;
@@ -50,6 +52,7 @@ mod signal;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
     compat::Compat,
+    dumped::{Dumped, THREADS},
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, settled, ForeignBench},
     frames::{random_frame, LARGEST_FRAME},
