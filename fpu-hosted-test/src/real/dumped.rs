@@ -117,6 +117,7 @@ impl Dumped {
     }
 
     /// Ends it, so that the kernel dumps it. Returns whether it says that it did.
+    #[must_use]
     pub fn abort(self) -> bool {
         let mut status = 0;
         // SAFETY: our child; the status is a local.
