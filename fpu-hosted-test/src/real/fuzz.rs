@@ -8,7 +8,10 @@ use fpu_x86::{
 };
 
 use super::{foreign::Memory, registers_of, settled, RealHarness, Seen};
-use crate::conformance::{Harness, Step};
+use crate::{
+    conformance::{Harness, Step},
+    random::Random,
+};
 
 const HEADER: usize = 512;
 /// Bytes of one record of a layout note.
@@ -236,7 +239,7 @@ impl Subject {
         let len = self.other.area_len();
         let (theirs, unchanged) = (&mut self.other_target, &mut self.other_before.bytes()[..len]);
         theirs.bytes()[..len].copy_from_slice(unchanged);
-        // SAFETY: C9, C11: as above.
+        // SAFETY: C9, C11: ours, and it holds an image.
         let mut foreign = unsafe { self.other.image_mut(theirs.base()) };
         match put(&mut foreign, valid, entry) {
             Ok(()) => same(&self.other, &valid.image(), &foreign.as_image(), entry),
@@ -246,7 +249,7 @@ impl Subject {
         }
 
         // Out, and in again.
-        // SAFETY: C9, C11: as above.
+        // SAFETY: C9, C11: ours, and it holds an image.
         let image = unsafe { plan.image(self.target.base()) };
         let mut private = write(plan, entry, &image, taken.pkru());
         let layout = ForeignLayout::of(plan);
@@ -274,7 +277,7 @@ impl Subject {
         // SAFETY: C9: the target.
         let outcome = unsafe { harness.run(&steps) };
         assert_eq!(outcome.restored, Ok(()), "{entry:?}: the CPU refuses what was taken");
-        // SAFETY: C9, C11: as above.
+        // SAFETY: C9, C11: ours, and it holds an image.
         let image = unsafe { self.plan.image(self.target.base()) };
         let expected = settled(registers_of(&image, harness.classes()));
         let got = settled(outcome.registers.0);
@@ -282,7 +285,7 @@ impl Subject {
     }
 
     /// Random registers in some of the components, as an input that is taken as it is.
-    pub(super) fn legal(&mut self, entry: Entry, words: &mut crate::Random) -> Vec<u8> {
+    pub(super) fn legal(&mut self, entry: Entry, words: &mut Random) -> Vec<u8> {
         let plan = &self.plan;
         let user = plan.components().difference(Components::SUPERVISOR);
         let some = if words.below(4) == 0 { u64::MAX } else { words.word() };
