@@ -233,6 +233,11 @@ impl Subject {
         let mut task = unsafe { plan.image_mut(self.target.base()) };
         put(&mut task, valid, entry).expect("validated with this plan");
         same(plan, &valid.image(), &task.as_image(), entry);
+        if entry == Entry::Prfpreg {
+            // SAFETY: C9, C11: ours, and it holds an image.
+            let before = unsafe { plan.image(self.before.base()) };
+            same_extended(plan, &before, &task.as_image(), entry);
+        }
         assert_eq!(supervisor(plan, &mut self.target), kept, "supervisor state");
 
         // Into a task of another machine whole, or not at all.
@@ -432,9 +437,12 @@ fn same(plan: &Plan, one: &Image<'_>, other: &Image<'_>, entry: Entry) {
     for n in 0..16 {
         assert_eq!(one.xmm(n), other.xmm(n), "{entry:?}: xmm{n}");
     }
-    if entry == Entry::Prfpreg {
-        return;
+    if entry != Entry::Prfpreg {
+        same_extended(plan, one, other, entry);
     }
+}
+
+fn same_extended(plan: &Plan, one: &Image<'_>, other: &Image<'_>, entry: Entry) {
     let extended = plan.components().difference(Components::SUPERVISOR | Components::LEGACY);
     for component in extended.iter() {
         let described = component.number().and_then(|n| plan.cpuid_info().described(n));
