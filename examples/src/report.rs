@@ -117,6 +117,11 @@ impl Style {
     pub fn has(self, width: usize) -> bool {
         width <= self.columns
     }
+    /// Columns of a line that has at most so many.
+    #[must_use]
+    pub fn width(self, most: usize) -> usize {
+        self.columns.min(most)
+    }
     /// Lines that are too long, broken.
     #[must_use]
     pub fn fold(self, text: &str) -> String {

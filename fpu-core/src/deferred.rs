@@ -152,7 +152,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
             OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
             OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
-            OnEntry::Load(live) => (area.cast_const(), live, Some(EventKind::Restored)),
+            OnEntry::Load { live, .. } => (area.cast_const(), live, Some(EventKind::Restored)),
         };
         let steps = UserSteps {
             restore_from,

@@ -3,7 +3,7 @@
 use fpu_hosted_test::Random;
 use fpu_x86::{Components, ImageError, ImageMut};
 
-use crate::ways::{Tasks, TASKS};
+use crate::ways::{Make, Tasks, TASKS};
 
 /// What a task's registers hold; all else is initial, and said to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Class {
         Ok(())
     }
     /// Makes the tasks' images of this class; the same values whatever the way.
-    pub fn give(self, tasks: &Tasks) -> Result<(), Box<dyn std::error::Error>> {
+    pub fn give<A: Make>(self, tasks: &Tasks<A>) -> Result<(), Box<dyn std::error::Error>> {
         for task in 0..TASKS {
             let mut cpu = tasks.cpu(0);
             tasks.tasks[task].reset(&mut cpu)?;

@@ -13,6 +13,7 @@ mod ways;
 
 use std::{ffi::c_void, process::ExitCode};
 
+use fpu_core::HeapArea;
 use fpu_examples::options::Options;
 use fpu_hosted_test::{
     real::{Classes, RegFile},
@@ -79,7 +80,7 @@ fn arguments() -> Result<Option<Arguments>, String> {
 struct Candidate {
     name: &'static str,
     way: *const c_void,
-    tasks: *const Tasks,
+    tasks: Known,
     scenes: Vec<(&'static str, [Step; 3])>,
 }
 
@@ -92,10 +93,27 @@ const SCENES: [(&str, f64); 5] = [
     ("3 guest exits", 1.0),
 ];
 
-fn candidate<W: Way + 'static>(
+/// The tasks, by what their areas are.
+#[derive(Clone, Copy)]
+enum Known {
+    Inline(&'static Tasks),
+    Heap(&'static Tasks<HeapArea>),
+}
+impl From<&'static Tasks> for Known {
+    fn from(tasks: &'static Tasks) -> Self {
+        Self::Inline(tasks)
+    }
+}
+impl From<&'static Tasks<HeapArea>> for Known {
+    fn from(tasks: &'static Tasks<HeapArea>) -> Self {
+        Self::Heap(tasks)
+    }
+}
+
+fn candidate<W: Way + 'static, T: Into<Known>>(
     name: &'static str,
     way: W,
-    tasks: impl Fn(&W) -> &Tasks,
+    tasks: impl Fn(&'static W) -> T,
     guest: bool,
 ) -> Candidate {
     // Ways live as long as the program.
@@ -109,7 +127,7 @@ fn candidate<W: Way + 'static>(
     if guest {
         all.push((SCENES[4].0, steps::<W, Guest>()));
     }
-    Candidate { name, way: std::ptr::from_ref(way).cast(), tasks: tasks(way), scenes: all }
+    Candidate { name, way: std::ptr::from_ref(way).cast(), tasks: tasks(way).into(), scenes: all }
 }
 
 /// The ways whose instruction is that of the plan, and the others.
@@ -119,11 +137,12 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
             Some(instruction) => plan.clone().with_save_instruction(instruction)?,
             None => plan.clone(),
         };
-        Tasks::new(plan)
+        Tasks::new(plan)?.checked()
     };
     let mut all = vec![
         candidate(BARE, Bare::<SAVE>(tasks(None)?), |way| &way.0, true),
         candidate("fpu-core, typed", Typed(tasks(None)?), |way| &way.0, true),
+        candidate(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, true),
         candidate("fpu-core, steps", Steps::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("fpu-core, raw", Raw::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("as Linux", Linux::<SAVE>::new(tasks(None)?), Linux::tasks, true),
@@ -149,6 +168,9 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
     Ok(all)
 }
 
+/// The typed calls where the context has its area elsewhere.
+const HEAP: &str = "fpu-core, typed, HeapArea";
+
 /// The way that others are compared with.
 const BARE: &str = "bare instructions";
 
@@ -160,8 +182,10 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         _ => candidates::<FXSAVE>(plan)?,
     };
     for one in &all {
-        // SAFETY: leaked in `candidate`.
-        class.give(unsafe { &*one.tasks })?;
+        match one.tasks {
+            Known::Inline(tasks) => class.give(tasks)?,
+            Known::Heap(tasks) => class.give(tasks)?,
+        }
     }
     let classes = Classes::detect();
     let (before, mut after) = (RegFile::pattern(7, classes), RegFile::initial(classes));
@@ -196,8 +220,11 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         }
     }
     for one in &all {
-        // SAFETY: leaked in `candidate`.
-        if unsafe { &*one.tasks }.refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+        let refused = match one.tasks {
+            Known::Inline(tasks) => &tasks.refused,
+            Known::Heap(tasks) => &tasks.refused,
+        };
+        if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
             return Err(format!("{}: the library refused a call", one.name).into());
         }
     }

@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use fpu_core::HeapArea;
 use fpu_hosted_test::real::{run_between, Classes, RegFile, Thunk};
 use fpu_x86::Plan;
 
@@ -17,8 +18,8 @@ use crate::{
     peers::{Bare, Linux},
     report::Line,
     scenes::{quiet_moves, Moved},
-    ways::{number, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT},
-    Failure, BARE,
+    ways::{number, Make, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT},
+    Failure, BARE, HEAP,
 };
 
 const SCENE: &str = "moved task, a restore";
@@ -52,10 +53,10 @@ fn pin(cpu: usize) -> io::Result<()> {
     }
 }
 
-fn one<W: Way>(
+fn one<W: Way, A: Make, const HINT: bool>(
     name: &'static str,
     way: W,
-    tasks: impl Fn(&W) -> &Tasks,
+    tasks: impl Fn(&W) -> &Tasks<A>,
     class: Class,
     turns: u32,
 ) -> Result<Line, Failure> {
@@ -67,7 +68,7 @@ fn one<W: Way>(
     let cpus = two_cpus()?;
     let barrier = &std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
-        let runs: [Thunk; 2] = [quiet_moves::<W, 0>, quiet_moves::<W, 1>];
+        let runs: [Thunk; 2] = [quiet_moves::<W, 0, HINT>, quiet_moves::<W, 1, HINT>];
         let failed = &failed;
         for (cpu, run) in cpus.into_iter().zip(runs) {
             scope.spawn(move || {
@@ -98,11 +99,15 @@ fn one<W: Way>(
 }
 
 fn all<const SAVE: u8>(plan: &Plan, class: Class, turns: u32) -> Result<Vec<Line>, Failure> {
-    let tasks = || Tasks::new(plan.clone());
+    let tasks = || Tasks::new(plan.clone())?.checked();
+    let heap = || Tasks::<HeapArea>::new(plan.clone());
     Ok(vec![
-        one(BARE, Bare::<SAVE>(tasks()?), |way| &way.0, class, turns)?,
-        one("fpu-core, typed", Typed(tasks()?), |way| &way.0, class, turns)?,
-        one("as Linux", Linux::<SAVE>::new(tasks()?), Linux::tasks, class, turns)?,
+        one::<_, _, false>(BARE, Bare::<SAVE>(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, false>("fpu-core, typed", Typed(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, true>("the same after prefetch", Typed(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, false>(HEAP, Typed(heap()?), |way| &way.0, class, turns)?,
+        one::<_, _, true>("the same after prefetch", Typed(heap()?), |way| &way.0, class, turns)?,
+        one::<_, _, false>("as Linux", Linux::<SAVE>::new(tasks()?), Linux::tasks, class, turns)?,
     ])
 }
 

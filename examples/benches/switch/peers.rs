@@ -21,11 +21,11 @@ unsafe impl<const SAVE: u8> Way for Bare<SAVE> {
     fn unknown(&self, _: usize) {}
     #[inline(always)]
     fn leave(&self, _: usize, task: usize) {
-        save::<SAVE>(self.0.areas[task], self.0.plan.plan_word());
+        save::<SAVE>(self.0.area(task), self.0.plan.plan_word());
     }
     #[inline(always)]
     fn enter(&self, _: usize, task: usize) {
-        restore::<SAVE>(self.0.areas[task], self.0.plan.plan_word());
+        restore::<SAVE>(self.0.area(task), self.0.plan.plan_word());
     }
     #[inline(always)]
     fn section(&self, cpu: usize, task: usize) {
@@ -50,11 +50,11 @@ unsafe impl<const SAVE: u8> Way for Eager<SAVE> {
     fn unknown(&self, _: usize) {}
     #[inline(always)]
     fn leave(&self, _: usize, task: usize) {
-        save::<SAVE>(self.0.areas[task], self.0.plan.plan_word());
+        save::<SAVE>(self.0.area(task), self.0.plan.plan_word());
     }
     #[inline(always)]
     fn enter(&self, _: usize, task: usize) {
-        restore::<SAVE>(self.0.areas[task], self.0.plan.plan_word());
+        restore::<SAVE>(self.0.area(task), self.0.plan.plan_word());
     }
     #[inline(always)]
     fn idle(&self, _: usize) {
@@ -107,7 +107,7 @@ impl<const SAVE: u8> Linux<SAVE> {
     fn put_in_memory(&self, cpu: usize, task: usize) {
         let thread = &self.threads[task];
         if thread.flags.load(Ordering::Relaxed) & NEED_FPU_LOAD == 0 {
-            save::<SAVE>(self.tasks.areas[task], self.tasks.plan.plan_word());
+            save::<SAVE>(self.tasks.area(task), self.tasks.plan.plan_word());
             thread.last_cpu.store(cpu as u32, Ordering::Relaxed);
         }
     }
@@ -133,7 +133,7 @@ unsafe impl<const SAVE: u8> Way for Linux<SAVE> {
     }
     #[inline(always)]
     fn enter(&self, cpu: usize, task: usize) {
-        let (thread, area) = (&self.threads[task], self.tasks.areas[task]);
+        let (thread, area) = (&self.threads[task], self.tasks.area(task));
         if thread.flags.load(Ordering::Relaxed) & NEED_FPU_LOAD == 0 {
             return;
         }
@@ -154,8 +154,8 @@ unsafe impl<const SAVE: u8> Way for Linux<SAVE> {
     fn guest(&self, cpu: usize, task: usize) {
         // The guest is loaded in place of the task; on the way to user mode the task is loaded again.
         self.leave(cpu, task);
-        restore::<SAVE>(self.tasks.areas[GUEST], self.tasks.plan.plan_word());
-        save::<SAVE>(self.tasks.areas[GUEST], self.tasks.plan.plan_word());
+        restore::<SAVE>(self.tasks.area(GUEST), self.tasks.plan.plan_word());
+        save::<SAVE>(self.tasks.area(GUEST), self.tasks.plan.plan_word());
         self.unknown(cpu);
     }
 }

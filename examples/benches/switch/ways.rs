@@ -6,8 +6,8 @@ use std::{
 };
 
 use fpu_core::{
-    raw, CpuFpu, CpuLifecycle, FpuRef, HeapArea, KernelFpu, KernelUnits, RawFpu, SaveArea, TaskFpu,
-    TheBackend,
+    raw, Area, CpuFpu, CpuLifecycle, FpuRef, HeapArea, KernelFpu, KernelUnits, RawFpu, SaveArea,
+    TaskFpu, TheBackend,
 };
 use fpu_x86::{Plan, SaveInstruction};
 
@@ -30,6 +30,9 @@ pub unsafe trait Way: Sized {
     fn leave(&self, cpu: usize, task: usize);
     /// The current task enters user mode.
     fn enter(&self, cpu: usize, task: usize);
+    /// The scheduler has picked the task, which enters user mode soon.
+    #[inline(always)]
+    fn picked(&self, _cpu: usize, _task: usize) {}
     /// The idle task comes and goes.
     #[inline(always)]
     fn idle(&self, _cpu: usize) {}
@@ -48,14 +51,29 @@ fn unreachable_guest() -> ! {
     std::process::abort();
 }
 
+/// An area of a way.
+pub trait Make: SaveArea + Sized + 'static {
+    fn make(plan: &TheBackend<Plan>) -> Result<Self, Box<dyn std::error::Error>>;
+}
+impl Make for HeapArea {
+    fn make(plan: &TheBackend<Plan>) -> Result<Self, Box<dyn std::error::Error>> {
+        Ok(Self::for_backend(plan)?)
+    }
+}
+/// In the context itself: its address needs no load.
+pub type Inline = Area<4096>;
+impl Make for Inline {
+    fn make(_: &TheBackend<Plan>) -> Result<Self, Box<dyn std::error::Error>> {
+        Ok(Self::new())
+    }
+}
+
 /// The contexts, areas and words of one way. All ways have them, so that memory is laid out alike.
-pub struct Tasks {
+pub struct Tasks<A = Inline> {
     /// The backend.
     pub plan: TheBackend<Plan>,
     /// The contexts.
-    pub tasks: [TaskFpu<Plan, HeapArea>; TASKS],
-    /// Their areas.
-    pub areas: [*mut u8; TASKS],
+    pub tasks: [TaskFpu<Plan, A>; TASKS],
     /// The CPUs' words.
     pub cpus: [CpuFpu; CPUS],
     /// Calls that were refused.
@@ -64,26 +82,21 @@ pub struct Tasks {
     pub idle: HeapArea,
 }
 
-// SAFETY: an area is used on one CPU at a time, by the turns of the scenario.
-unsafe impl Sync for Tasks {}
-
-impl Tasks {
+impl<A: Make> Tasks<A> {
     /// New contexts, all CPUs online.
     pub fn new(plan: Plan) -> Result<Self, Box<dyn std::error::Error>> {
         // SAFETY: K1: these contexts and CPUs use this plan and no other.
         let plan = unsafe { TheBackend::new(plan) };
-        let areas = [(); TASKS].map(|()| HeapArea::for_backend(&plan));
-        let [a, b, c] = areas;
-        let (a, b, c) = (a?, b?, c?);
-        let areas = [&a, &b, &c].map(|area| area.base().as_ptr());
-        let tasks = [TaskFpu::new(&plan, a)?, TaskFpu::new(&plan, b)?, TaskFpu::new(&plan, c)?];
+        let task = || -> Result<_, Box<dyn std::error::Error>> {
+            Ok(TaskFpu::new(&plan, A::make(&plan)?)?)
+        };
+        let tasks = [task()?, task()?, task()?];
         let idle = HeapArea::for_backend(&plan)?;
         // SAFETY: C9: as long as the plan asks for.
         unsafe { plan.write_initial(idle.base()) };
         let this = Self {
             plan,
             tasks,
-            areas,
             cpus: [CpuFpu::new(), CpuFpu::new()],
             refused: AtomicU32::new(0),
             idle,
@@ -96,7 +109,10 @@ impl Tasks {
     }
     #[inline(always)]
     pub fn cpu(&self, number: usize) -> Cpu<'_> {
-        Cpu { of: self, words: &self.cpus[number] }
+        Cpu { plan: &self.plan, words: &self.cpus[number] }
+    }
+    fn area_by_steps(&self, task: usize) -> Result<*const u8, fpu_core::Error> {
+        Ok(self.tasks[task].begin_user(&mut self.cpu(0))?.steps().restore_from)
     }
     #[inline(always)]
     fn context(&self, task: usize) -> FpuRef<'_, Plan> {
@@ -109,9 +125,29 @@ impl Tasks {
     }
 }
 
+impl Tasks {
+    /// A task's area, for those who save by themselves: behind the word, as the check says.
+    #[inline(always)]
+    pub fn area(&self, task: usize) -> *mut u8 {
+        std::ptr::from_ref(&self.tasks[task])
+            .cast::<u8>()
+            .cast_mut()
+            .wrapping_add(align_of::<Inline>())
+    }
+    /// The library says the same.
+    pub fn checked(self) -> Result<Self, Box<dyn std::error::Error>> {
+        for task in 0..TASKS {
+            if self.area_by_steps(task)? != self.area(task) {
+                return Err("the area does not follow the word".into());
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// Proof of running on a CPU of the scenario.
 pub struct Cpu<'t> {
-    of: &'t Tasks,
+    plan: &'t TheBackend<Plan>,
     words: &'t CpuFpu,
 }
 
@@ -121,7 +157,7 @@ fpu_core::witness! {
     // a thread has no interrupts and installs no handler. K9: while registers hold a task, only the functions here run,
     // which are scalar.
     unsafe impl Pinned + Exclusive + SoftFloat for Cpu<'_> {
-        backend: Plan = |cpu| &cpu.of.plan,
+        backend: Plan = |cpu| cpu.plan,
         words: CpuFpu = |cpu| cpu.words,
     }
 }
@@ -177,10 +213,10 @@ pub fn restore<const SAVE: u8>(area: *const u8, mask: u64) {
 }
 
 /// `fpu-core`'s calls with witnesses.
-pub struct Typed(pub Tasks);
+pub struct Typed<A = Inline>(pub Tasks<A>);
 
 // SAFETY: the library's calls, whose object code is checked to be scalar.
-unsafe impl Way for Typed {
+unsafe impl<A: Make> Way for Typed<A> {
     #[inline(always)]
     fn unknown(&self, cpu: usize) {
         if self.0.cpu(cpu).invalidate_registers().is_err() {
@@ -192,6 +228,10 @@ unsafe impl Way for Typed {
         if self.0.tasks[task].switch_prepare(&self.0.cpu(cpu)).is_err() {
             self.0.quiet_refused();
         }
+    }
+    #[inline(always)]
+    fn picked(&self, cpu: usize, task: usize) {
+        self.0.tasks[task].prefetch(&self.0.cpu(cpu));
     }
     #[inline(always)]
     fn enter(&self, cpu: usize, task: usize) {
@@ -284,7 +324,7 @@ unsafe impl<const SAVE: u8> Way for Raw<SAVE> {
             match raw::switch_out(self.word(task), &self.0.cpus[cpu]) {
                 raw::NOTHING => {}
                 raw::SAVE => {
-                    save::<SAVE>(self.0.areas[task], self.0.plan.plan_word());
+                    save::<SAVE>(self.0.area(task), self.0.plan.plan_word());
                     raw::saved(self.word(task));
                 }
                 _ => self.0.quiet_refused(),
@@ -298,7 +338,7 @@ unsafe impl<const SAVE: u8> Way for Raw<SAVE> {
             match raw::switch_return(self.word(task), &self.0.cpus[cpu]) {
                 raw::NOTHING | raw::MARKED => {}
                 raw::RESTORE => {
-                    restore::<SAVE>(self.0.areas[task], self.0.plan.plan_word());
+                    restore::<SAVE>(self.0.area(task), self.0.plan.plan_word());
                     raw::restored(self.word(task), &self.0.cpus[cpu]);
                 }
                 _ => self.0.quiet_refused(),

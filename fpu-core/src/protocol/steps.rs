@@ -62,8 +62,12 @@ pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Op
 pub(crate) enum OnEntry {
     Nothing,
     Mark(Stamp),
-    /// The stamp is the CPU's already, and no context has it until the load is done.
-    Load(Stamp),
+    /// The stamp is the CPU's already, and no context has it until the load is done. `moved`: the image was written on
+    /// another CPU, so its lines are likely to be there.
+    Load {
+        live: Stamp,
+        moved: bool,
+    },
 }
 
 /// Tells which step is due before the task of `word` enters user mode here.
@@ -84,7 +88,7 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             // Before the registers change: from here on no context claims them. After a load that fails,
             // nothing has to be undone.
             fresh.set(cpu);
-            Ok(OnEntry::Load(fresh))
+            Ok(OnEntry::Load { live: fresh, moved: compared.is_of_another_cpu() })
         }
     }
 }
@@ -122,7 +126,10 @@ where
             context.tell(cpu, EventKind::Skipped);
             context.tell(cpu, EventKind::Loaded);
         }
-        OnEntry::Load(live) => {
+        OnEntry::Load { live, moved } => {
+            if moved {
+                cpu.backend().prefetch(context.area);
+            }
             // SAFETY: C19: checked in `TaskFpu::new`; current here (K5). C20: compared just now; exclusive (K8). C22:
             // this CPU has had the stamp since then.
             unsafe { load(context, cpu, live) }?;
@@ -264,8 +271,9 @@ mod tests {
                     assert_eq!(live, now);
                     "mark".into()
                 }
-                Ok(OnEntry::Load(live)) => {
+                Ok(OnEntry::Load { live, moved }) => {
                     assert_eq!(live, stamp(2, 6));
+                    assert_eq!(moved, !word.load().is_of(now));
                     "load".into()
                 }
                 Err(e) => std::format!("{e:?}"),
@@ -314,7 +322,9 @@ mod tests {
     fn exhaustion_is_refused_and_never_reissues() {
         let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
         let nowhere = TaskWord::new();
-        assert!(matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load(live)) if live == last));
+        assert!(
+            matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load { live, .. }) if live == last)
+        );
         for _ in 0..3 {
             assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
             assert_eq!(due_on_switch(None, Some(&nowhere), &cpu), Err(Error::Exhausted));

@@ -62,6 +62,11 @@ impl Word {
     pub(crate) const fn against(self, stamp: Stamp) -> Compared {
         Compared(self.0 ^ stamp.bits())
     }
+    /// Tells whether the context was loaded last on the CPU of this stamp.
+    #[inline(always)]
+    pub(crate) const fn is_of(self, stamp: Stamp) -> bool {
+        !self.against(stamp).is_of_another_cpu()
+    }
     /// Tells whether the registers loaded under this stamp are the only copy.
     #[inline(always)]
     pub(super) const fn is_live_under(self, stamp: Stamp) -> bool {
@@ -105,6 +110,11 @@ impl Compared {
             differ if differ & MEMORY != 0 => Place::Memory,
             _ => Place::Elsewhere,
         }
+    }
+    /// Tells whether the context was loaded last on another CPU, or nowhere.
+    #[inline(always)]
+    pub(super) const fn is_of_another_cpu(self) -> bool {
+        self.0 & ID_MASK != 0
     }
     /// [`Word::refusal`] of the context's word, which the hot path has not kept.
     #[cold]
