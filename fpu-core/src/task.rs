@@ -165,7 +165,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[inline]
     #[must_use]
     pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
-        let place = self.word.load().against(Stamp::of(cpu.words())).place();
+        let place = self.word.peek().against(Stamp::of(cpu.words())).place();
         matches!(place, Place::Registers | Place::Both)
     }
 

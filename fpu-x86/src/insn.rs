@@ -5,11 +5,13 @@
 //! refuse a restore because of what is in the image. Behind each restore stand bytes that mark it,
 //! which [`fixup`] looks for.
 
+mod pkru;
 mod ring0;
 mod routines;
 
 use core::arch::asm;
 
+pub(crate) use pkru::*;
 pub(crate) use ring0::*;
 pub use routines::{RestoreRoutine, Routines, SaveRoutine};
 

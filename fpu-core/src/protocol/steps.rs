@@ -48,7 +48,7 @@ impl<B> FpuRef<'_, B> {
 /// after it.
 #[inline(always)]
 pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Option<Word>, Error> {
-    let w = word.load();
+    let w = word.peek();
     if w.in_memory() {
         return Ok(None);
     }
@@ -74,7 +74,7 @@ pub(crate) enum OnEntry {
 #[inline(always)]
 pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
     let current = Stamp::of(cpu);
-    let compared = word.load().against(current);
+    let compared = word.peek().against(current);
     match compared.place() {
         Place::Registers => Ok(OnEntry::Nothing),
         Place::Both => Ok(OnEntry::Mark(current)),
@@ -84,6 +84,7 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             if !fresh.is_open() {
                 return Err(compared.refusal(cpu));
             }
+            TaskWord::before_image();
             // Before the registers change: from here on no context claims them. After a load that fails,
             // nothing has to be undone.
             fresh.set(cpu);

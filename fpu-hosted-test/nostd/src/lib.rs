@@ -5,7 +5,7 @@
 
 use fpu_core::verify::*;
 use fpu_core::*;
-use fpu_x86::{Components, Plan, PlanCell, Selectors};
+use fpu_x86::{Components, Pkru, Plan, PlanCell, ProtectionKeys, Selectors, TaskPkru};
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -145,6 +145,16 @@ pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, le
 #[no_mangle]
 pub extern "C" fn nostd_begin(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
     task.begin_user(&mut IrqOff { words, plan }).map_or(0, |pending| pending.steps().live)
+}
+
+static KEYS: ProtectionKeys = ProtectionKeys::new();
+
+#[no_mangle]
+pub extern "C" fn nostd_rights(prev: &TaskPkru, next: &TaskPkru, code: extern "C" fn()) -> bool {
+    KEYS.switch(Some(prev), Some(next));
+    KEYS.with_rights(next, Pkru::INITIAL, || code());
+    let delivered = KEYS.deliver(next, |interrupted| interrupted.map(Pkru::bits).ok_or(()));
+    delivered.is_ok() && KEYS.current(next) == Some(Pkru::LINUX_DEFAULT)
 }
 
 #[no_mangle]

@@ -65,6 +65,26 @@ impl ForeignLayout {
         self.standard(component.number()?)
     }
 
+    /// The same in the compacted format of a set, supervisor components included. Where this layout lacks a component,
+    /// its registers fix the size, if they do.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, ForeignLayout};
+    /// let zen2 = ForeignLayout::told_by(Components::from_bits_retain(0x207), 896).ok_or("not told")?;
+    /// let set = Components::LEGACY | Components::AVX | Components::AVX512;
+    /// assert_eq!(zen2.place_compacted(set, Components::OPMASK), Some((832, 64)));
+    /// assert_eq!(zen2.place_compacted(set, Components::PKRU), None, "it is not in the set");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn place_compacted(
+        &self,
+        set: Components,
+        component: Components,
+    ) -> Option<(usize, usize)> {
+        Origin::Elsewhere(self).packed(set, component.number()?)
+    }
+
     pub(crate) fn standard(&self, number: u32) -> Option<(usize, usize)> {
         let described = self.described(number).filter(|it| !it.supervisor)?;
         Some((described.offset as usize, described.size as usize))

@@ -110,7 +110,7 @@ pub fn is_panic(name: &str) -> bool {
 
 /// What no path that returns may hold. A call through a pointer has no name and is forbidden with the
 /// rest, unless any call is allowed.
-fn forbidden(insn: &Insn, call_ok: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+pub fn forbidden(insn: &Insn, call_ok: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     if insn.is_locked() {
         return Some("a locked access");
     }
