@@ -293,8 +293,16 @@ impl Subject {
         assert_eq!(expected.first_difference(&got), None, "{entry:?}: another register");
     }
 
-    /// Random registers in some of the components, as an input that is taken as it is.
-    pub(super) fn legal(&mut self, entry: Entry, words: &mut Random) -> Vec<u8> {
+    /// Random registers in some of the components, as an input that has to be taken as it is.
+    ///
+    /// ```
+    /// use fpu_hosted_test::{real::{Entry, Subject}, Random};
+    /// let mut subject = Subject::of_this_cpu().remove(0);
+    /// let bytes = subject.legal(Entry::Prfpreg, &mut Random::new(1));
+    /// assert_eq!(subject.check(Entry::Prfpreg, &bytes), Ok("taken"));
+    /// ```
+    #[must_use]
+    pub fn legal(&mut self, entry: Entry, words: &mut Random) -> Vec<u8> {
         let plan = &self.plan;
         let user = plan.components().difference(Components::SUPERVISOR);
         let some = if words.below(4) == 0 { u64::MAX } else { words.word() };
