@@ -197,6 +197,15 @@ fn frames_of_smaller_and_larger_machines_say_where_their_end_is() {
     let read = plan.user_format().read_frame_by(&rules, &mut out).unwrap();
     assert_eq!(read.valid().beyond().bits(), bits);
     assert_eq!(read.pkru(), None);
+
+    let mut out = vec![0; large.user_format().frame_len_32()];
+    let image = Image::new(&area, &large);
+    large.user_format().write_frame_32(&image, Selectors::default(), Some(9), &mut out).unwrap();
+    let refused = plan.user_format().read_frame_32(&mut out.clone()).map(drop);
+    assert_eq!(refused, Err(ForeignError::NotEnabled { bits }));
+    let read = plan.user_format().read_frame_32_by(&rules, &mut out).unwrap();
+    assert_eq!(read.valid().beyond().bits(), bits);
+    assert_eq!(read.valid().image().xmm(3), image.xmm(3));
 }
 
 #[test]
