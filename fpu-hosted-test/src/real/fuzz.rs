@@ -8,8 +8,7 @@ use fpu_x86::{
 };
 
 use super::{
-    foreign::Memory,
-    havoc::{fill, held},
+    foreign::{fill, held, Memory},
     registers_of, settled, RealHarness, Seen,
 };
 use crate::{
