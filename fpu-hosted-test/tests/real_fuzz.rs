@@ -22,7 +22,7 @@ mod support {
 use support::recorded;
 
 const MANY: u64 = 1_000_000;
-const DEBUG: u64 = 100_000;
+const DEBUG: u64 = 60_000;
 
 fn inputs() -> u64 {
     if let Some(asked) = std::env::var("FPU_FUZZ").ok().and_then(|text| text.parse().ok()) {
