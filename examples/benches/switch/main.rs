@@ -244,7 +244,9 @@ fn run(arguments: &Arguments) -> Result<Report, Failure> {
         }
         let plan = match class {
             // SAFETY: C25: the rows use no register that the plan leaves out.
-            Class::SmallPlan => unsafe { Plan::detect_user_without(!Components::LEGACY) }?,
+            Class::SmallPlan => unsafe { Plan::detect_user_without(!Components::LEGACY) }?
+                // As a kernel's plan has it.
+                .with_save_instruction(SaveInstruction::Fxsave)?,
             _ => Plan::detect_user(Components::LEGACY | Components::AVX | Components::AVX512)?,
         };
         if !plan.components().contains(class.needs()) {

@@ -300,10 +300,11 @@ impl Plan {
         self.take_best_instruction(self.instruction)
     }
 
-    /// The best instruction that is no better than `most`. For x87 and SSE alone that is FXSAVE: it and FXRSTOR take
-    /// 0.55 to 0.75 of the time of XSAVEC and XRSTOR (docs/performance.md).
+    /// The best instruction that is no better than `most`. For x87 and SSE alone a kernel takes FXSAVE, which is faster
+    /// where it was measured (docs/performance.md). A program does not: signal frames and regsets have the system's shape,
+    /// which has a header wherever OSXSAVE is set.
     fn best_instruction(&self, most: SaveInstruction) -> SaveInstruction {
-        if self.components().difference(Components::LEGACY).is_empty() {
+        if self.ring0 && self.components().difference(Components::LEGACY).is_empty() {
             return SaveInstruction::Fxsave;
         }
         let offered =

@@ -18,6 +18,14 @@ use crate::{
     x87::Selectors,
 };
 
+/// As on Goldmont and Tremont: Linux sets OSXSAVE there, so its frames and its NT_X86_XSTATE have the header.
+#[test]
+fn a_system_without_avx_has_frames_with_a_header() {
+    let plan = sample::plan(Components::LEGACY);
+    let format = plan.user_format();
+    assert_eq!((format.frame_len(), format.xstate_len()), (580, 576));
+}
+
 #[test]
 fn frames_of_every_recorded_plan_are_read_as_they_were_written() {
     let mut random = Random(31);
