@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use super::{run_between, RegFile};
+use super::{child::Child, run_between, RegFile};
 
 /// How many threads it has.
 pub const THREADS: usize = 4;
@@ -46,7 +46,7 @@ struct Shared {
 /// A child process whose threads stand still with their registers loaded.
 #[derive(Debug)]
 pub struct Dumped {
-    child: libc::pid_t,
+    child: Child,
     shared: *mut Shared,
 }
 
@@ -87,8 +87,12 @@ impl Dumped {
             // SAFETY: the shared memory is the child's as well.
             0 => unsafe { run(shared, &path) },
             child => {
-                let mut dumped = Self { child, shared };
-                dumped.stopped().map(|()| dumped)
+                let mut dumped = Self { child: Child::of(child), shared };
+                let status = dumped.child.wait(libc::WUNTRACED)?;
+                match libc::WIFSTOPPED(status) {
+                    true => Ok(dumped),
+                    false => Err(io::Error::other(format!("status {status:#x}"))),
+                }
             }
         }
     }
@@ -96,7 +100,7 @@ impl Dumped {
     /// Its number.
     #[must_use]
     pub fn process(&self) -> u32 {
-        self.child.unsigned_abs()
+        self.child.number().unsigned_abs()
     }
 
     /// The numbers of its threads, in the order of the register files.
@@ -106,38 +110,23 @@ impl Dumped {
         std::array::from_fn(|n| unsafe { (*self.shared).threads[n].number })
     }
 
-    fn stopped(&mut self) -> io::Result<()> {
-        let mut status = 0;
-        // SAFETY: our child; the status is a local.
-        match unsafe { libc::waitpid(self.child, &mut status, libc::WUNTRACED) } {
-            child if child == self.child && libc::WIFSTOPPED(status) => Ok(()),
-            child if child == self.child => Err(io::Error::other(format!("status {status:#x}"))),
-            _ => Err(io::Error::last_os_error()),
-        }
-    }
-
     /// Ends it, so that the kernel dumps it. Returns whether it says that it did.
     #[must_use]
-    pub fn abort(self) -> bool {
-        let mut status = 0;
-        // SAFETY: our child; the status is a local.
+    pub fn abort(mut self) -> bool {
+        // SAFETY: our child, which has not ended.
         unsafe {
-            libc::kill(self.child, libc::SIGABRT);
-            libc::kill(self.child, libc::SIGCONT);
-            libc::waitpid(self.child, &mut status, 0);
+            libc::kill(self.child.number(), libc::SIGABRT);
+            libc::kill(self.child.number(), libc::SIGCONT);
         }
-        libc::WIFSIGNALED(status) && libc::WCOREDUMP(status)
+        let ended = self.child.wait(0);
+        ended.is_ok_and(|status| libc::WIFSIGNALED(status) && libc::WCOREDUMP(status))
     }
 }
 
 impl Drop for Dumped {
     fn drop(&mut self) {
-        // SAFETY: our child, and memory that only it shares.
-        unsafe {
-            libc::kill(self.child, libc::SIGKILL);
-            libc::waitpid(self.child, ptr::null_mut(), 0);
-            libc::munmap(self.shared.cast(), mem::size_of::<Shared>());
-        }
+        // SAFETY: our mapping, which this value does not look at any more; the child has its own of the same memory.
+        unsafe { libc::munmap(self.shared.cast(), mem::size_of::<Shared>()) };
     }
 }
 

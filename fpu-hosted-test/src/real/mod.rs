@@ -26,6 +26,8 @@ pub use asm::{
     call_preserving, dump_registers, load_registers, run_between, sane_registers, Thunk,
 };
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod child;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod compat;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod dumped;

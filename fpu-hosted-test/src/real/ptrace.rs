@@ -3,6 +3,7 @@
 use std::{ffi::c_void, io, mem, ptr};
 
 use super::{
+    child::Child,
     compat::{call_32, Compat},
     run_between,
     signal::raise,
@@ -26,7 +27,7 @@ struct Shared {
 /// A child that loads registers, stops, dumps them when it goes on, and begins again.
 #[derive(Debug)]
 pub struct Tracee {
-    child: libc::pid_t,
+    child: Child,
     shared: *mut Shared,
 }
 
@@ -80,19 +81,14 @@ impl Tracee {
             // SAFETY: the shared memory is the child's as well.
             0 => unsafe { run(shared, compat) },
             child => {
-                let mut tracee = Self { child, shared };
+                let mut tracee = Self { child: Child::of(child), shared };
                 tracee.wait().map(|()| tracee)
             }
         }
     }
 
     fn wait(&mut self) -> Result<(), String> {
-        let mut status = 0;
-        // SAFETY: our child; the status is a local.
-        if unsafe { libc::waitpid(self.child, &mut status, 0) } != self.child {
-            return last("waitpid");
-        }
-        match status {
+        match self.child.wait(0).map_err(|why| format!("waitpid: {why}"))? {
             status if libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGSTOP => Ok(()),
             status if libc::WIFEXITED(status) => Err("the system lets no child be traced".into()),
             status => Err(format!("the child ended or stopped with status {status:#x}")),
@@ -110,7 +106,7 @@ impl Tracee {
         // SAFETY: the child stands still.
         unsafe { (*self.shared).load = next.clone() };
         // SAFETY: our tracee, which stands still.
-        let gone = unsafe { libc::ptrace(libc::PTRACE_CONT, self.child, 0usize, 0usize) };
+        let gone = unsafe { libc::ptrace(libc::PTRACE_CONT, self.child.number(), 0usize, 0usize) };
         assert_eq!(gone, 0, "PTRACE_CONT: {}", io::Error::last_os_error());
         self.wait().unwrap_or_else(|why| panic!("{why}"));
         // SAFETY: it stands still again.
@@ -120,8 +116,9 @@ impl Tracee {
     fn request(&self, request: u32, kind: i32, base: *mut c_void, len: usize) -> io::Result<usize> {
         let mut vector = libc::iovec { iov_base: base, iov_len: len };
         // SAFETY: our tracee, which stands still; the vector describes memory of the caller's.
-        let done =
-            unsafe { libc::ptrace(request, self.child, kind as usize, ptr::addr_of_mut!(vector)) };
+        let done = unsafe {
+            libc::ptrace(request, self.child.number(), kind as usize, ptr::addr_of_mut!(vector))
+        };
         match done {
             0 => Ok(vector.iov_len),
             _ => Err(io::Error::last_os_error()),
@@ -151,12 +148,8 @@ impl Tracee {
 
 impl Drop for Tracee {
     fn drop(&mut self) {
-        // SAFETY: our child, and memory that only it shares.
-        unsafe {
-            libc::kill(self.child, libc::SIGKILL);
-            libc::waitpid(self.child, ptr::null_mut(), 0);
-            libc::munmap(self.shared.cast(), mem::size_of::<Shared>());
-        }
+        // SAFETY: our mapping, which this value does not look at any more; the child has its own of the same memory.
+        unsafe { libc::munmap(self.shared.cast(), mem::size_of::<Shared>()) };
     }
 }
 
