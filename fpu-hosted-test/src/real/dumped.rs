@@ -3,7 +3,7 @@
 use std::{
     arch::asm,
     ffi::{c_int, c_void, CStr, CString},
-    io, mem,
+    fs, io, mem,
     os::unix::ffi::OsStrExt as _,
     path::Path,
     ptr,
@@ -110,16 +110,26 @@ impl Dumped {
         std::array::from_fn(|n| unsafe { (*self.shared).threads[n].number })
     }
 
-    /// Ends it, so that the kernel dumps it. Returns whether it says that it did.
-    #[must_use]
-    pub fn abort(mut self) -> bool {
+    /// Ends it, so that the kernel dumps it into its directory.
+    ///
+    /// # Errors
+    ///
+    /// The reason for a skip. Where the system's core files go to a program, a socket or another directory, it is not ended this way.
+    pub fn abort(mut self) -> Result<(), String> {
+        let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+        if pattern.starts_with(['|', '/', '@']) {
+            return Err(format!("core files go elsewhere, by the pattern {}", pattern.trim()));
+        }
         // SAFETY: our child, which has not ended.
         unsafe {
             libc::kill(self.child.number(), libc::SIGABRT);
             libc::kill(self.child.number(), libc::SIGCONT);
         }
         let ended = self.child.wait(0);
-        ended.is_ok_and(|status| libc::WIFSIGNALED(status) && libc::WCOREDUMP(status))
+        match ended.is_ok_and(|status| libc::WIFSIGNALED(status) && libc::WCOREDUMP(status)) {
+            true => Ok(()),
+            false => Err("the kernel has written no core file".into()),
+        }
     }
 }
 
