@@ -250,14 +250,22 @@ fn sparse(path: &Temporary, gap: u64, whole: &[u8]) -> File {
     file
 }
 
+/// Does this file system have files of terabytes?
+fn takes_terabytes() -> bool {
+    let path = Temporary::new("length");
+    let taken = File::create(&path.0).expect("a file").set_len(6 << 40);
+    taken.map_err(|why| println!("SKIP: no files of terabytes here: {why}")).is_ok()
+}
+
 #[test]
 fn notes_are_found_wherever_they_are() {
     let core = made(Kind::Core, &recorded(0x2E7));
     let (expected, wrong) = decoded(&core);
     assert_eq!(wrong, []);
-    for gap in [0, 300 << 20, 5 << 40] {
+    let all = [0, 300 << 20, 5 << 40];
+    for gap in if takes_terabytes() { &all[..] } else { &all[..2] } {
         let path = Temporary::new("sparse.core");
-        drop(sparse(&path, gap, &core));
+        drop(sparse(&path, *gap, &core));
         let name = path.0.to_str().expect("UTF-8");
         let input = File::open(&path.0).expect("a file");
         for (name, input) in [(name, Stdio::null()), ("-", input.into())] {
@@ -279,6 +287,9 @@ fn notes_are_found_wherever_they_are() {
 /// What is read is bounded by constants, whatever counts and sizes a file of that length names.
 #[test]
 fn counts_and_sizes_of_a_huge_file_are_not_trusted() {
+    if !takes_terabytes() {
+        return;
+    }
     let core = made(Kind::Core, &recorded(0x2E7));
     for (at, value, why) in [
         (56usize, &u16::MAX.to_le_bytes()[..], "e_phnum at offset 56 is 0xffff"),
