@@ -82,8 +82,22 @@ impl Tracee {
             0 => unsafe { run(shared, compat) },
             child => {
                 let mut tracee = Self { child: Child::of(child), shared };
-                tracee.wait().map(|()| tracee)
+                tracee.wait()?;
+                tracee.takes_whole_sets(compat.is_some())?;
+                Ok(tracee)
             }
+        }
+    }
+
+    /// Linux before 5.14 takes a part of the FXSAVE registers, and masks what MXCSR does not have instead of refusing it:
+    /// no kernel to compare with.
+    fn takes_whole_sets(&mut self, narrow: bool) -> Result<(), String> {
+        let kind = if narrow { NT_PRXFPREG } else { NT_PRFPREG };
+        let mut set = [0; 512];
+        let len = self.get(kind, &mut set).map_err(|why| format!("no FXSAVE registers: {why}"))?;
+        match self.set(kind, &set[..len / 2]) {
+            Ok(_) => Err("this kernel takes parts of a register set, as Linux before 5.14".into()),
+            Err(_) => Ok(()),
         }
     }
 
