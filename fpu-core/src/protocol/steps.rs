@@ -62,8 +62,8 @@ pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Op
 pub(crate) enum OnEntry {
     Nothing,
     Mark(Stamp),
-    /// The stamp is the CPU's already, and no context has it until the load is done. `moved`: the image was written on
-    /// another CPU, so its lines are likely to be there.
+    /// The stamp is the CPU's already, and no context has it until the load is done. `moved`: the context was loaded last
+    /// on another CPU, whose caches are likely to have the image, or on none.
     Load {
         live: Stamp,
         moved: bool,
