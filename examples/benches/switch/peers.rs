@@ -152,9 +152,16 @@ unsafe impl<const SAVE: u8> Way for Linux<SAVE> {
     }
     #[inline(always)]
     fn guest(&self, cpu: usize, task: usize) {
-        // The guest is loaded in place of the task; on the way to user mode the task is loaded again.
-        self.leave(cpu, task);
-        restore::<SAVE>(self.tasks.area(GUEST), self.tasks.plan.plan_word());
+        // KVM_RUN loads the guest in place of the task. An exit that the kernel handles leaves it in the registers.
+        let guest = self.tasks.area(GUEST);
+        if self.owners[cpu].load(Ordering::Relaxed) != guest {
+            self.leave(cpu, task);
+            restore::<SAVE>(guest, self.tasks.plan.plan_word());
+            self.owners[cpu].store(guest, Ordering::Relaxed);
+        }
+    }
+    #[inline(always)]
+    fn guest_ends(&self, cpu: usize) {
         save::<SAVE>(self.tasks.area(GUEST), self.tasks.plan.plan_word());
         self.unknown(cpu);
     }

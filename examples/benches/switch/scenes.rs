@@ -68,6 +68,7 @@ impl Scene for Guest {
         way.guest(0, 0);
         way.guest(0, 0);
         way.guest(0, 0);
+        way.guest_ends(0);
         way.enter(0, 0);
     }
 }

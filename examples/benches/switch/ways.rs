@@ -38,6 +38,9 @@ pub unsafe trait Way: Sized {
     fn idle(&self, _cpu: usize) {}
     /// The kernel uses the registers in a system call of the task.
     fn section(&self, cpu: usize, task: usize);
+    /// The host thread of a virtual CPU goes back to user mode.
+    #[inline(always)]
+    fn guest_ends(&self, _cpu: usize) {}
     /// A virtual CPU enters and exits, on behalf of the task. Asked only of ways that have it.
     #[inline(always)]
     fn guest(&self, _cpu: usize, _task: usize) {
