@@ -191,8 +191,8 @@ pub unsafe trait RawFpu {
 }
 
 /// A backend that knows which registers keep a core from sleeping deeply, and gives them up. Only
-/// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) asks for it; nothing of it exists for who does not call
-/// that.
+/// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) asks for it, and a kernel that does not
+/// call `fpu_idle` needs no such backend.
 ///
 /// Some registers keep power on although no code uses them: with AMX tiles that are not in their
 /// initial state, a core does not reach its deepest idle states. After a switch to idle the tiles may
