@@ -27,10 +27,15 @@ const CORE: [&[&str]; 3] = [
     &["cpu", "deferred", "raw", "section", "session", "stopped", "switch", "task", "verify"],
 ];
 
-/// Crates of several files. Not the models and not the kernel that boots: there CPUs, tasks and the interrupts that
-/// strike them call each other.
-const CRATES: [&str; 5] =
-    ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-hosted-test/suite", "examples"];
+/// Crates of several files. Not the models: there CPUs, tasks and the interrupts that strike them call each other.
+const CRATES: [&str; 6] = [
+    "fpu-core",
+    "fpu-x86",
+    "fpu-hosted-test",
+    "fpu-hosted-test/suite",
+    "examples",
+    "examples/kernel",
+];
 
 type Files = BTreeMap<String, String>;
 
