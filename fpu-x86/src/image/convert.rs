@@ -5,7 +5,7 @@ use crate::{
     components::{extended, Components},
     error::ImageError,
     fields::*,
-    layout::PlanPlaces,
+    layout::{PlanPlaces, EXTENDED},
     plan::Plan,
     save_instruction::Format,
 };
@@ -176,7 +176,40 @@ impl Image<'_> {
     }
 }
 
+/// Every component absent, in the standard format.
+static INITIAL: [u8; EXTENDED as usize] = {
+    let mut bytes = [0; EXTENDED as usize];
+    let [low, high, ..] = INITIAL_MXCSR.to_le_bytes();
+    (bytes[MXCSR], bytes[MXCSR + 1]) = (low, high);
+    bytes
+};
+
 impl ImageMut<'_> {
+    /// Makes the user components initial: what a signal handler starts with. Supervisor components stay.
+    ///
+    /// ```
+    /// use fpu_core::{Area, RawFpu, SaveArea};
+    /// use fpu_x86::{Components, Plan};
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// let area = Area::<16384>::new();
+    /// // SAFETY: C9, C11: the area is our own, large enough, and holds an image from the first line on.
+    /// let mut image = unsafe {
+    ///     plan.write_initial(area.base());
+    ///     plan.image_mut(area.base())
+    /// };
+    /// image.set_xmm(3, [7; 16])?;
+    /// image.make_initial();
+    /// assert_eq!(image.as_image().xmm(3), Some([0; 16]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "fpu__clear_user_states")]
+    pub fn make_initial(&mut self) {
+        let plan: &Plan = self.plan;
+        let initial = Image::elsewhere(&INITIAL, plan, Format::Standard, Where::Nowhere);
+        let done = self.import(&initial, EVERY, EVERY.user_part());
+        debug_assert!(done.is_ok(), "nothing is present that a plan could lack");
+    }
+
     /// The components `taken` become those of `from`, of which those that are `wanted` must have a place here.
     pub(crate) fn import(
         &mut self,

@@ -18,6 +18,7 @@ use crate::{
     foreign::{ForeignError, ForeignImage, ForeignRules, Reading, ValidImage, Way},
     image::{standard_len, Image, Where},
     layout::{EXTENDED, HEADER},
+    opened::InMemory,
     origin::XCR0,
     plan::Plan,
     save_instruction::Format,
@@ -219,6 +220,49 @@ impl<'p> UserFormat<'p> {
             ..Reading::of(&ForeignRules::new(), self.forbidden())
         };
         ForeignImage::in_private(private).checked(self.plan, &reading)
+    }
+
+    /// Sets the registers of a task to an `NT_X86_XSTATE`, which is in a private copy: whole or not at all. What is not in
+    /// it becomes initial, supervisor components stay. Returns the protection-key rights that it has, where the format has
+    /// them, for the kernel's own switch of PKRU.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_xstate`](Self::read_xstate). The image and the claims of registers are as before.
+    ///
+    /// ```
+    /// use fpu_core::{SaveArea, Stopped, TaskFpu};
+    /// use fpu_x86::{ForeignError, UserFormat, XsaveImages};
+    /// /// PTRACE_SETREGSET. `proof` says that the task is stopped; `copied` is a copy of the debugger's bytes.
+    /// fn set<P: Stopped, A: SaveArea>(
+    ///     task: &TaskFpu<P::Backend, A>, proof: &mut P, format: UserFormat<'_>, copied: &mut [u8],
+    /// ) -> Result<Result<Option<u32>, ForeignError>, fpu_core::Error>
+    /// where
+    ///     P::Backend: XsaveImages,
+    /// {
+    ///     Ok(format.set_xstate(task.stopped(proof)?, copied))
+    /// }
+    /// ```
+    #[doc(alias = "PTRACE_SETREGSET")]
+    pub fn set_xstate(
+        &self,
+        task: impl InMemory,
+        private: &mut [u8],
+    ) -> Result<Option<u32>, ForeignError> {
+        let valid = self.read_xstate(private)?;
+        valid.put_into(task)?;
+        Ok(valid.pkru().filter(|_| self.components.contains(Components::PKRU)))
+    }
+
+    /// Sets x87 and SSE of a task to an `NT_PRFPREG`, which is in a private copy: whole or not at all. The other components
+    /// stay.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_prfpreg`](Self::read_prfpreg). The image and the claims of registers are as before.
+    #[doc(alias = "PTRACE_SETFPREGS")]
+    pub fn set_prfpreg(&self, task: impl InMemory, private: &mut [u8]) -> Result<(), ForeignError> {
+        self.read_prfpreg(private)?.put_part_into(task, Components::LEGACY)
     }
 
     /// Writes `NT_PRFPREG` (2): x87 and SSE as FXSAVE64 writes them. A core file has it for each thread, too.

@@ -9,10 +9,13 @@
 //! may fail, and tries again after it has made the page present. The registers are in memory when an image is at hand:
 //! [`FpuRef`](fpu_core::FpuRef)'s sessions see to that, whether the state was loaded, stored or claimed by another CPU.
 
+mod deliver;
 mod fsave;
 #[cfg(test)]
 #[path = "../tests/signal.rs"]
 mod tests;
+
+pub use deliver::{DeliverError, Returned, SigreturnError};
 
 use core::fmt;
 
