@@ -36,6 +36,15 @@ pub static RESUMES: AtomicU64 = AtomicU64::new(0);
 /// Rounds of all guests.
 pub static GUESTS: AtomicU64 = AtomicU64::new(0);
 
+/// Signals delivered, of these after a page had to be made present, and returned from.
+pub static SIGNALS: AtomicU64 = AtomicU64::new(0);
+pub static RETRIES: AtomicU64 = AtomicU64::new(0);
+pub static RETURNS: AtomicU64 = AtomicU64::new(0);
+/// Edits of frames that the interrupted programs have found in their registers.
+pub static EDITS: AtomicU64 = AtomicU64::new(0);
+/// Tasks that ended because their frames were refused.
+pub static JUNK: AtomicU64 = AtomicU64::new(0);
+
 /// One more.
 pub fn count(what: &AtomicU64) {
     what.fetch_add(1, Relaxed);

@@ -17,6 +17,7 @@ pub const IST_DOUBLE_FAULT: u16 = 1;
 
 /// What an entry into the kernel leaves on the stack.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Frame {
     pub r15: u64,
     pub r14: u64,

@@ -27,6 +27,14 @@ pub enum Fault {
     IgnoreFailure,
     ControlDrift,
     NoPkru,
+    FrameLacks,
+    FrameStale,
+    FrameElsewhere,
+    EditLost,
+    JunkIgnored,
+    PkruDelivered,
+    PkruOfHandler,
+    PkruKept,
     NoTimer,
     NoResched,
     NoMigration,
@@ -47,6 +55,8 @@ pub enum Needs {
     Nothing,
     /// Protection keys.
     Pku,
+    /// Protection keys, and frames that have them.
+    PkuXsave,
     /// A CPU that refuses a bad image.
     BadImage,
     /// AVX, saved in the standard format.
@@ -62,7 +72,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 40] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -83,6 +93,14 @@ impl Fault {
         Self::IgnoreFailure,
         Self::ControlDrift,
         Self::NoPkru,
+        Self::FrameLacks,
+        Self::FrameStale,
+        Self::FrameElsewhere,
+        Self::EditLost,
+        Self::JunkIgnored,
+        Self::PkruDelivered,
+        Self::PkruOfHandler,
+        Self::PkruKept,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -120,6 +138,14 @@ impl Fault {
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
             Self::NoPkru => "no-pkru",
+            Self::FrameLacks => "frame-lacks",
+            Self::FrameStale => "frame-stale",
+            Self::FrameElsewhere => "frame-elsewhere",
+            Self::EditLost => "edit-lost",
+            Self::JunkIgnored => "junk-ignored",
+            Self::PkruDelivered => "pkru-delivered",
+            Self::PkruOfHandler => "pkru-of-handler",
+            Self::PkruKept => "pkru-kept",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -162,6 +188,20 @@ impl Fault {
             Self::IgnoreFailure => "user mode is entered although the restore failed",
             Self::ControlDrift => "something changes CR4 behind the plan",
             Self::NoPkru => "PKRU is not switched",
+            Self::FrameLacks => "signal frames leave out SSE and AVX",
+            Self::FrameStale => {
+                "signal frames have what memory holds, though the registers are newer"
+            }
+            Self::FrameElsewhere => {
+                "frames are written, without a session, of tasks that run on another CPU"
+            }
+            Self::EditLost => "a return from a signal takes the kernel's own copy of the frame",
+            Self::JunkIgnored => {
+                "a return from a signal by junk is taken for one that changes nothing"
+            }
+            Self::PkruDelivered => "a signal handler starts with the PKRU of what it interrupts",
+            Self::PkruOfHandler => "signal frames have the PKRU with which the handler starts",
+            Self::PkruKept => "a frame without PKRU is read as one that leaves it alone",
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -180,6 +220,7 @@ impl Fault {
     /// What the verdict must say: it holds one of these.
     pub const fn signs(self) -> &'static [&'static str] {
         match self {
+            Self::PkruDelivered => &["the signal handler of task"],
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
@@ -192,7 +233,7 @@ impl Fault {
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::MaskedWorkers => &["too few refused sections in workers"],
-            Self::NoPkru => &["register pkru"],
+            Self::NoPkru | Self::PkruOfHandler | Self::PkruKept => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
             Self::Exception => &["in crash::undefined_instruction"],
@@ -205,15 +246,18 @@ impl Fault {
 
     pub const fn needs(self) -> Needs {
         match self {
-            Self::NoPkru => Needs::Pku,
+            Self::NoPkru | Self::PkruDelivered => Needs::Pku,
+            Self::PkruOfHandler | Self::PkruKept => Needs::PkuXsave,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
             Self::MovedComponent => Needs::Standard,
             Self::LegacyRestore | Self::UserRestore => Needs::Unscrubbed,
-            Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {
-                Needs::SecondCpu
-            }
+            Self::StaleWords
+            | Self::ClearedWords
+            | Self::SameNumber
+            | Self::NoMigration
+            | Self::FrameElsewhere => Needs::SecondCpu,
             _ => Needs::Nothing,
         }
     }

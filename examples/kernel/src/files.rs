@@ -32,12 +32,22 @@ static SCRIBBLES: [File; 4] = [const { File::new() }; 4];
 /// What a section of each CPU finds: one at a time, as a second is refused.
 static SEEN: [File; MAX_CPUS] = [const { File::new() }; MAX_CPUS];
 
+/// The initial state. Read only.
+static INITIAL: File = File::new();
+
+/// The initial state.
+pub fn initial() -> &'static RegFile {
+    // SAFETY: filled by `prepare`, and not written since.
+    unsafe { &*INITIAL.get() }
+}
+
 /// Fills them, once the classes are known.
 pub fn prepare() {
     let classes = hw::classes();
     for (n, file) in SCRIBBLES.iter().enumerate() {
         file.fill(RegFile::pattern((n as u64 + 1) << 40, classes));
     }
+    INITIAL.fill(RegFile::initial(classes));
     for file in &SEEN {
         file.fill(RegFile::initial(classes));
     }
@@ -48,7 +58,7 @@ pub fn seen(cpu: &PerCpu) -> *mut RegFile {
     SEEN[cpu.number.get() as usize % MAX_CPUS].get()
 }
 
-fn pattern(random: u64) -> &'static RegFile {
+pub fn pattern(random: u64) -> &'static RegFile {
     // SAFETY: filled by `prepare`, and not written since.
     unsafe { &*SCRIBBLES[random as usize % SCRIBBLES.len()].get() }
 }

@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`worker`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! ([`torture`], [`worker`], [`guest`], [`fork`], [`signal`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
 //! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
@@ -37,10 +37,12 @@ mod sched;
 mod seeded;
 mod serial;
 mod session;
+mod signal;
 mod sizes;
 mod steps;
 mod syscall;
 mod task;
+mod to_user;
 mod torture;
 mod trap;
 mod user;

@@ -9,10 +9,10 @@ use crate::{
     sched::{self, Next},
     seeded,
     session::{load, read, write},
-    steps,
+    signal, steps,
     task::{self, Kind, Task},
-    torture,
-    user::{UserBlock, LOOK, RAISE, SYS_BORN, SYS_CHECK},
+    to_user, torture,
+    user::{UserBlock, LOOK, RAISE, SYS_BORN, SYS_CHECK, SYS_SIGRETURN},
     verdict,
 };
 
@@ -48,6 +48,13 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             verdict::compare(task, cpu, block, false);
             next_round(task, cpu, block);
         }
+        SYS_SIGRETURN => {
+            let back = task.fpu().is_some_and(|fpu| signal::sigreturn(task, fpu, block, frame));
+            if !back {
+                // SAFETY: interrupts are off, and it is the current task's frame.
+                unsafe { to_user::ends(task, frame) };
+            }
+        }
         SPIN | YIELD => sched::schedule(Next::Any),
         SLEEP => sched::schedule(Next::Idle),
         EXIT => {
@@ -58,7 +65,7 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
                 && unsafe { fork::begins(task, block) };
             if !child {
                 // SAFETY: interrupts are off, and it is the current task's frame.
-                unsafe { sched::ends(task, frame) };
+                unsafe { to_user::ends(task, frame) };
             }
         }
         number => {
@@ -69,7 +76,7 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             with_registers(number, task, block);
         }
     }
-    sched::return_to_user(frame)
+    to_user::return_to_user(frame)
 }
 
 /// Calls that look at the task's registers, with preemption off.

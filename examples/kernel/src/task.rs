@@ -4,7 +4,7 @@ use core::{
     cell::{Cell, UnsafeCell},
     mem::size_of,
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use fpu_core::AreaError;
@@ -36,7 +36,7 @@ const IDLE: usize = POWER + 1;
 /// All tasks; the last are the idle ones.
 pub const TASKS: usize = IDLE + MAX_CPUS;
 
-const USER_PAGE: usize = boot::USER_PAGE as usize;
+pub const USER_PAGE: usize = boot::USER_PAGE as usize;
 /// The tasks' memory in user mode, behind their program.
 const BLOCKS: usize = USER_PAGE + 0x1_0000;
 const _: () = assert!(BLOCKS + USERS * BLOCK_BYTES <= USER_PAGE + boot::USER_PAGE_SIZE as usize);
@@ -44,7 +44,7 @@ const STACK: usize = 16 * 1024;
 /// The lowest word of a stack, which nothing may reach.
 const CANARY: u64 = 0xDEAD_57AC_DEAD_57AC;
 /// Interrupts on.
-const USER_RFLAGS: u64 = 0x202;
+pub const USER_RFLAGS: u64 = 0x202;
 
 /// What a task is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,13 @@ static ALL: [Task; TASKS] = {
     all
 };
 
+/// What a signal has interrupted, but for the registers that are in the frame.
+#[derive(Clone, Copy)]
+pub struct Interrupted {
+    pub frame: Frame,
+    pub pkru: u32,
+}
+
 /// One task.
 pub struct Task {
     pub slot: usize,
@@ -102,6 +109,10 @@ pub struct Task {
     pub spoilt: Cell<bool>,
     /// It is a child that has not looked at its registers yet.
     pub forked: Cell<bool>,
+    /// A signal is due; any CPU may say so.
+    pub signal: AtomicBool,
+    /// What a signal has interrupted, while its handler runs.
+    pub interrupted: Cell<Option<Interrupted>>,
 }
 
 // SAFETY: cells are used by the CPU on which the task is current, which the scheduler's lock decides.
@@ -132,6 +143,8 @@ impl Task {
             ssp: Cell::new(0),
             spoilt: Cell::new(false),
             forked: Cell::new(false),
+            signal: AtomicBool::new(false),
+            interrupted: Cell::new(None),
         }
     }
 
@@ -229,11 +242,15 @@ impl Task {
         self.pkru.set(0);
         self.ssp.set(0);
         self.spoilt.set(false);
+        self.interrupted.set(None);
         // SAFETY: the task's own memory, in the identity map, and it does not run in user mode now.
         unsafe {
             (*block).want = RegFile::initial(hw::classes());
             (*block).seen = RegFile::initial(hw::classes());
+            (*block).handler_seen = RegFile::initial(hw::classes());
+            (*block).handler_loads = RegFile::initial(hw::classes());
             (*block).has_pkru = u32::from(hw::has_pkru());
+            (*block).edits = 0;
             ((*block).pkru_want, (*block).pkru_seen) = (0, 0);
         }
     }

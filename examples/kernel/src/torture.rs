@@ -19,7 +19,7 @@ use crate::{
     files::{scribble, seen},
     fpu::{Fpu, InIrq, InNmi, PreemptOff},
     params::MAX_CPUS,
-    regs, seeded, serial,
+    regs, seeded, serial, signal,
     task::{self, Kind, Task},
     verdict, watch,
 };
@@ -90,6 +90,9 @@ pub fn tick(_frame: &Frame) {
             let worker = task::of(cpu).kind == Kind::Worker;
             counts::WORKER_BUSY.fetch_add(worker.into(), Relaxed);
         }
+    }
+    if random >> 24 & 31 == 0 {
+        signal::post(random >> 32);
     }
     if random & 0x70 == 0 {
         // To itself; the CPU that takes others down, and so knows that they are not on their way, to all.

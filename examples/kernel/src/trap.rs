@@ -11,7 +11,7 @@ use crate::{
     entry::{Frame, SPURIOUS, TIMER},
     fpu, handlers, power, sched,
     task::{self, Kind},
-    torture, verdict, worker,
+    to_user, torture, verdict, worker,
 };
 
 global_asm!(
@@ -37,7 +37,7 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         1 if !frame.is_user() => torture::step(frame),
         16 if frame.is_user() && torture::raised_as_it_should() => {
             // SAFETY: interrupts are off, and it is the current task's frame.
-            unsafe { sched::ends(task::current(), frame) };
+            unsafe { to_user::ends(task::current(), frame) };
         }
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
@@ -47,7 +47,7 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         }
     }
     if frame.is_user() {
-        sched::return_to_user(frame);
+        to_user::return_to_user(frame);
     }
 }
 
@@ -72,7 +72,7 @@ extern "C" fn task_begin() -> ! {
         Kind::Holder | Kind::Quiet => {
             let frame = (task.stack_top() - size_of::<Frame>() as u64) as *mut Frame;
             // SAFETY: `spawn` put it there.
-            sched::return_to_user(unsafe { &mut *frame })
+            to_user::return_to_user(unsafe { &mut *frame })
         }
         Kind::Power => power::thread(),
         Kind::Worker | Kind::Idle => worker::thread(),

@@ -16,7 +16,7 @@ use crate::{
     cpuid,
     entry::Frame,
     faults::Fault,
-    fpu, hw,
+    files, fpu, hw,
     params::{self, rung_name, Params},
     regs::{RegFile, RegisterName},
     seeded, serial, steps,
@@ -27,7 +27,7 @@ use crate::{
 static ENDED: AtomicBool = AtomicBool::new(false);
 
 /// A task has looked at its registers: they are what it put there, or (new) initial.
-pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
+pub fn compare(task: &Task, cpu: &PerCpu, block: &mut UserBlock, new: bool) {
     count(&counts::CHECKS);
     let child = task.forked.replace(false);
     let who = match (new, child) {
@@ -50,6 +50,22 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
         }
     }
     counts::FORKS.fetch_add(child.into(), Relaxed);
+    counts::EDITS.fetch_add(core::mem::take(&mut block.edits).into(), Relaxed);
+}
+
+/// A signal handler has looked at its registers: they are initial, but for what belongs to the thread.
+pub fn handler(task: &Task, cpu: &PerCpu, block: &UserBlock, pkru: u32) {
+    let who = "the signal handler of task";
+    let want = files::initial();
+    if let Some(name) = RegFile::register_of(want.quiet_first_difference(&block.handler_seen)) {
+        register(who, task, cpu, name, want, &block.handler_seen);
+    }
+    if hw::has_pkru() && block.handler_pkru != pkru {
+        differs(who, task, cpu, "pkru", pkru.into(), block.handler_pkru.into());
+    }
+    if hw::has_ssp() && hw::read_ssp() != task.ssp.get() {
+        differs(who, task, cpu, "ssp", task.ssp.get(), hw::read_ssp());
+    }
 }
 
 /// A section holds what it put into the registers.
@@ -201,6 +217,10 @@ pub fn judge(params: &Params, now: u64) {
             5 * u64::from(hw::bad_images()),
         ),
         ("skipped restores", totals.skipped, params.switches / 4),
+        ("signals", counts::RETURNS.load(Relaxed), 30),
+        ("signals after a fault", counts::RETRIES.load(Relaxed), 5),
+        ("edits of frames", counts::EDITS.load(Relaxed), 10),
+        ("ends by refused frames", counts::JUNK.load(Relaxed), 3),
         ("rounds of guests", counts::GUESTS.load(Relaxed), 100),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
@@ -352,6 +372,11 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("exits", counts::EXITS.load(Relaxed)),
         ("forks", counts::FORKS.load(Relaxed)),
         ("x87_errors", counts::X87_ERRORS.load(Relaxed)),
+        ("signals", counts::SIGNALS.load(Relaxed)),
+        ("signal_retries", counts::RETRIES.load(Relaxed)),
+        ("signal_returns", counts::RETURNS.load(Relaxed)),
+        ("signal_edits", counts::EDITS.load(Relaxed)),
+        ("junk_frames", counts::JUNK.load(Relaxed)),
         ("offline", counts::OFFLINE.load(Relaxed)),
         ("resumes", counts::RESUMES.load(Relaxed)),
         ("guests", counts::GUESTS.load(Relaxed)),

@@ -95,6 +95,9 @@ impl Host {
 pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
     let why = match fault.needs() {
         Needs::Pku if !machine.pku => "the machine has no protection keys",
+        Needs::PkuXsave if !machine.pku || params.rung.or(machine.rung) == Some("fxsave") => {
+            "the machine has no protection keys, or no frames that have them"
+        }
         Needs::BadImage if !machine.refuses_bad_images(params.rung) => {
             "QEMU loads any image by FXRSTOR"
         }

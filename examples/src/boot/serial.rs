@@ -139,6 +139,16 @@ counts! {
     forks
     /// Unmasked x87 errors that tasks raised, and that came to the kernel as #MF.
     x87_errors
+    /// Signals delivered to tasks.
+    signals
+    /// Those whose frame could be copied at the second attempt only.
+    signal_retries
+    /// Those whose handlers have come back.
+    signal_returns
+    /// Edits of frames that the interrupted programs found in their registers.
+    signal_edits
+    /// Tasks that ended because the frame to which they returned was refused.
+    junk_frames
     /// CPUs taken off and on.
     offline
     /// Resumes after registers were lost.
