@@ -162,7 +162,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 29] = [
+const GOALS: [(&str, u64, &str, &str); 30] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -176,6 +176,7 @@ const GOALS: [(&str, u64, &str, &str); 29] = [
     ("step_sections", 100, "sections after single steps", "max"),
     ("exits", 20, "exits of tasks", "max"),
     ("forks", 20, "forks", "max"),
+    ("execs", 5, "execs", "max"),
     ("x87_errors", 10, "x87 errors", "max"),
     ("signal_returns", 30, "signals", "max"),
     ("signal_retries", 5, "signals after a fault", "max"),

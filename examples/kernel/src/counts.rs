@@ -31,6 +31,8 @@ pub static MISMATCHES: AtomicU64 = AtomicU64::new(0);
 pub static EXITS: AtomicU64 = AtomicU64::new(0);
 /// Children that have found in their registers what their parents had.
 pub static FORKS: AtomicU64 = AtomicU64::new(0);
+/// Programs that began with initial registers in a task that had others.
+pub static EXECS: AtomicU64 = AtomicU64::new(0);
 pub static OFFLINE: AtomicU64 = AtomicU64::new(0);
 pub static RESUMES: AtomicU64 = AtomicU64::new(0);
 /// Rounds of all guests.

@@ -23,6 +23,7 @@ pub enum Fault {
     StaleSlot,
     ForkStale,
     ForkInherits,
+    ExecKeeps,
     NoFixup,
     IgnoreFailure,
     ControlDrift,
@@ -72,7 +73,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -89,6 +90,7 @@ impl Fault {
         Self::StaleSlot,
         Self::ForkStale,
         Self::ForkInherits,
+        Self::ExecKeeps,
         Self::NoFixup,
         Self::IgnoreFailure,
         Self::ControlDrift,
@@ -134,6 +136,7 @@ impl Fault {
             Self::StaleSlot => "stale-slot",
             Self::ForkStale => "fork-stale",
             Self::ForkInherits => "fork-inherits",
+            Self::ExecKeeps => "exec-keeps",
             Self::NoFixup => "no-fixup",
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
@@ -183,6 +186,7 @@ impl Fault {
             Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
             Self::ForkStale => "a fork copies the parent's image without saving its registers",
+            Self::ExecKeeps => "a task that begins another program keeps its registers",
             Self::ForkInherits => "a child inherits supervisor state and tiles",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
             Self::IgnoreFailure => "user mode is entered although the restore failed",
@@ -224,6 +228,7 @@ impl Fault {
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
+            Self::ExecKeeps => &["the new program of task"],
             Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],

@@ -5,7 +5,9 @@ use crate::{
     cpu::{preempt_off, preempt_on, this_cpu, PerCpu},
     entry::Frame,
     faults::Fault,
-    fork, hw,
+    fork,
+    fpu::IrqsOff,
+    hw,
     sched::{self, Next},
     seeded,
     session::{load, read, write},
@@ -27,6 +29,7 @@ const STEPPED: u32 = 15;
 const LOAD: u32 = 18;
 const EXIT: u32 = 16;
 const FORK: u32 = 19;
+const EXEC: u32 = 20;
 const SPOIL: u32 = 17;
 
 /// Interrupts are off, and the registers hold the current task.
@@ -66,6 +69,14 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             if !child {
                 // SAFETY: interrupts are off, and it is the current task's frame.
                 unsafe { to_user::ends(task, frame) };
+            }
+        }
+        EXEC => {
+            // SAFETY: interrupts are off.
+            let mut here = unsafe { IrqsOff::new() };
+            // SAFETY: interrupts are off, and it is the current task's frame.
+            if let Err(why) = unsafe { task.exec(frame, &mut here) } {
+                verdict::refused(task, why);
             }
         }
         number => {
@@ -155,7 +166,8 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
         108..=114 => READ,
         115..=117 => WRITE,
         118 => LOAD,
-        119..=123 => STEPPED,
+        119..=122 => STEPPED,
+        123 => EXEC,
         124..=125 => EXIT,
         _ if hw::bad_images() => SPOIL,
         _ => EXIT,

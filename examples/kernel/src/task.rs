@@ -7,14 +7,14 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use fpu_core::AreaError;
+use fpu_core::{AreaError, Error};
 
 use crate::{
     boot,
     cpu::{this_cpu, PerCpu, USER_CS, USER_SS},
     entry::Frame,
     faults::Fault,
-    fpu::{self, Fpu, AREA},
+    fpu::{self, Fpu, IrqsOff, AREA},
     hw,
     memory::Memory,
     params::MAX_CPUS,
@@ -109,6 +109,8 @@ pub struct Task {
     pub spoilt: Cell<bool>,
     /// It is a child that has not looked at its registers yet.
     pub forked: Cell<bool>,
+    /// It has begun another program and not looked at its registers yet.
+    pub execed: Cell<bool>,
     /// A signal is due; any CPU may say so.
     pub signal: AtomicBool,
     /// What a signal has interrupted, while its handler runs.
@@ -143,6 +145,7 @@ impl Task {
             ssp: Cell::new(0),
             spoilt: Cell::new(false),
             forked: Cell::new(false),
+            execed: Cell::new(false),
             signal: AtomicBool::new(false),
             interrupted: Cell::new(None),
         }
@@ -243,6 +246,7 @@ impl Task {
         self.ssp.set(0);
         self.spoilt.set(false);
         self.interrupted.set(None);
+        self.execed.set(false);
         // SAFETY: the task's own memory, in the identity map, and it does not run in user mode now.
         unsafe {
             (*block).want = RegFile::initial(hw::classes());
@@ -252,6 +256,21 @@ impl Task {
             (*block).has_pkru = u32::from(hw::has_pkru());
             (*block).edits = 0;
             ((*block).pkru_want, (*block).pkru_seen) = (0, 0);
+        }
+    }
+
+    /// Begins its program anew: it stays, with initial registers. The error is the library's.
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are off, this is the current task, and `frame` is its own.
+    pub unsafe fn exec(&self, frame: &mut Frame, here: &mut IrqsOff) -> Result<(), Error> {
+        self.begin_life(frame);
+        hw::write_pkru(0);
+        self.execed.set(true);
+        match self.fpu() {
+            Some(fpu) if !seeded::on(Fault::ExecKeeps) => fpu.reset(here),
+            _ => Ok(()),
         }
     }
 

@@ -29,8 +29,9 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 /// A task has looked at its registers: they are what it put there, or (new) initial.
 pub fn compare(task: &Task, cpu: &PerCpu, block: &mut UserBlock, new: bool) {
     count(&counts::CHECKS);
-    let child = task.forked.replace(false);
+    let (child, execed) = (task.forked.replace(false), task.execed.replace(false));
     let who = match (new, child) {
+        (true, _) if execed => "the new program of task",
         (true, _) => "new task",
         (_, true) => "forked task",
         _ => "task",
@@ -50,6 +51,7 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &mut UserBlock, new: bool) {
         }
     }
     counts::FORKS.fetch_add(child.into(), Relaxed);
+    counts::EXECS.fetch_add(execed.into(), Relaxed);
     counts::EDITS.fetch_add(core::mem::take(&mut block.edits).into(), Relaxed);
 }
 
@@ -207,6 +209,7 @@ pub fn judge(params: &Params, now: u64) {
         ("refusals after single steps", step_busy(), 100),
         ("exits", counts::EXITS.load(Relaxed), 20),
         ("forks", counts::FORKS.load(Relaxed), 20),
+        ("execs", counts::EXECS.load(Relaxed), 5),
         ("x87 errors", counts::X87_ERRORS.load(Relaxed), 10),
         ("CPUs taken down", counts::OFFLINE.load(Relaxed), several * 6),
         ("resumes", counts::RESUMES.load(Relaxed), 10),
@@ -371,6 +374,7 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("rip_only", counts::RIP_ONLY.load(Relaxed)),
         ("exits", counts::EXITS.load(Relaxed)),
         ("forks", counts::FORKS.load(Relaxed)),
+        ("execs", counts::EXECS.load(Relaxed)),
         ("x87_errors", counts::X87_ERRORS.load(Relaxed)),
         ("signals", counts::SIGNALS.load(Relaxed)),
         ("signal_retries", counts::RETRIES.load(Relaxed)),

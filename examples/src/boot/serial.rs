@@ -137,6 +137,8 @@ counts! {
     exits
     /// Children that found in their registers what their parents had.
     forks
+    /// Programs that began with initial registers in a task that had others.
+    execs
     /// Unmasked x87 errors that tasks raised, and that came to the kernel as #MF.
     x87_errors
     /// Signals delivered to tasks.
