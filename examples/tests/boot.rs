@@ -162,7 +162,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 30] = [
+const GOALS: [(&str, u64, &str, &str); 33] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -182,6 +182,9 @@ const GOALS: [(&str, u64, &str, &str); 30] = [
     ("signal_retries", 5, "signals after a fault", "max"),
     ("signal_edits", 10, "edits of signal frames", "max"),
     ("junk_frames", 3, "ends by refused frames", "max"),
+    ("trace_reads", 20, "reads of a debugger", "max"),
+    ("trace_writes", 10, "writes of a debugger", "max"),
+    ("trace_edits", 5, "edits of a debugger", "max"),
     ("offline", 6, "CPUs taken down", "max"),
     ("resumes", 10, "resumes", "max"),
     ("saves", 1, "saves", "max"),

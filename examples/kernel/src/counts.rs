@@ -47,6 +47,11 @@ pub static EDITS: AtomicU64 = AtomicU64::new(0);
 /// Tasks that ended because their frames were refused.
 pub static JUNK: AtomicU64 = AtomicU64::new(0);
 
+/// Stopped tasks whose registers a debugger has read, and changed; and changes that the tasks have found.
+pub static TRACE_READS: AtomicU64 = AtomicU64::new(0);
+pub static TRACE_WRITES: AtomicU64 = AtomicU64::new(0);
+pub static TRACE_EDITS: AtomicU64 = AtomicU64::new(0);
+
 /// One more.
 pub fn count(what: &AtomicU64) {
     what.fetch_add(1, Relaxed);

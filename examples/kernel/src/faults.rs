@@ -24,6 +24,8 @@ pub enum Fault {
     ForkStale,
     ForkInherits,
     ExecKeeps,
+    TraceClaim,
+    TraceRunning,
     NoFixup,
     IgnoreFailure,
     ControlDrift,
@@ -73,7 +75,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 43] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -91,6 +93,8 @@ impl Fault {
         Self::ForkStale,
         Self::ForkInherits,
         Self::ExecKeeps,
+        Self::TraceClaim,
+        Self::TraceRunning,
         Self::NoFixup,
         Self::IgnoreFailure,
         Self::ControlDrift,
@@ -137,6 +141,8 @@ impl Fault {
             Self::ForkStale => "fork-stale",
             Self::ForkInherits => "fork-inherits",
             Self::ExecKeeps => "exec-keeps",
+            Self::TraceClaim => "trace-claim",
+            Self::TraceRunning => "trace-running",
             Self::NoFixup => "no-fixup",
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
@@ -186,6 +192,10 @@ impl Fault {
             Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
             Self::ForkStale => "a fork copies the parent's image without saving its registers",
+            Self::TraceClaim => {
+                "a debugger writes the image of a stopped task, and claims of registers stay"
+            }
+            Self::TraceRunning => "a debugger takes a task for stopped that runs",
             Self::ExecKeeps => "a task that begins another program keeps its registers",
             Self::ForkInherits => "a child inherits supervisor state and tiles",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
@@ -228,6 +238,7 @@ impl Fault {
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
+            Self::TraceRunning => &["live in the registers of CPU", "register "],
             Self::ExecKeeps => &["the new program of task"],
             Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
@@ -262,7 +273,8 @@ impl Fault {
             | Self::ClearedWords
             | Self::SameNumber
             | Self::NoMigration
-            | Self::FrameElsewhere => Needs::SecondCpu,
+            | Self::FrameElsewhere
+            | Self::TraceRunning => Needs::SecondCpu,
             _ => Needs::Nothing,
         }
     }

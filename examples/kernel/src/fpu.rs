@@ -7,8 +7,8 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
     observe::Event,
     verify::{Scratch, Verified, VerifyError},
-    AreaError, CpuFpu, CpuLifecycle, Error, Exclusive, Level, Pinned, RawArea, SoftFloat, TaskFpu,
-    TheBackend, UserReady,
+    AreaError, CpuFpu, CpuLifecycle, Error, Exclusive, FpuRef, Level, Pinned, RawArea, SoftFloat,
+    Stopped, TaskFpu, TheBackend, UserReady,
 };
 use fpu_x86::{
     BringUpError, Components, ControlState, CpuidInfo, Plan, PlanAlreadySet, PlanCell, PlanError,
@@ -315,4 +315,29 @@ pub fn registers(
 pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {
     // SAFETY: C1: ring 0, interrupts are off.
     unsafe { ControlState::read_given(plan()) }.verify(plan())
+}
+
+// 9. A debugger.
+
+/// A task that the scheduler keeps from running.
+pub struct Traced<'t>(&'t Fpu);
+
+impl<'t> Traced<'t> {
+    /// # Safety
+    ///
+    /// Stopped task (K10), one proof (K11) of [`Stopped`].
+    pub unsafe fn new(context: &'t Fpu) -> Self {
+        Self(context)
+    }
+}
+
+// SAFETY: K10, K11: `new`. K12: a field that nobody changes.
+unsafe impl Stopped for Traced<'_> {
+    type Backend = Backend;
+    fn backend(&self) -> &TheBackend<Backend> {
+        backend()
+    }
+    fn context(&self) -> FpuRef<'_, Backend> {
+        self.0.context()
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`worker`], [`guest`], [`fork`], [`signal`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! ([`torture`], [`worker`], [`guest`], [`fork`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
 //! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
@@ -14,6 +14,7 @@ mod counts;
 mod cpu;
 mod cpuid;
 mod crash;
+mod debugger;
 mod entry;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]

@@ -1,12 +1,13 @@
 //! The scheduler: one queue for all CPUs, and a preference for moving tasks about.
 
 use core::{
-    mem::forget,
+    mem::{forget, replace},
     ptr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
 use spin::Mutex;
+use x86_64::instructions::interrupts::without_interrupts;
 
 use crate::{
     cpu::{state, this_cpu, PerCpu},
@@ -135,6 +136,28 @@ pub fn schedule(next: Next) {
 
 extern "C" {
     fn switch_stacks(keep: *mut u64, other: u64);
+}
+
+/// A task that does not run, and will not while the value lives. Another kernel's waits for that; this one's is not had.
+pub struct Stop {
+    pub task: &'static Task,
+    held: bool,
+}
+
+impl Stop {
+    /// `None` if it runs, or is stopped already.
+    pub fn new(task: &'static Task) -> Option<Self> {
+        let held = without_interrupts(|| replace(&mut QUEUE.lock().ready[task.slot], false));
+        (held || seeded::on(Fault::TraceRunning)).then_some(Self { task, held })
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        if self.held {
+            without_interrupts(|| QUEUE.lock().ready[self.task.slot] = true);
+        }
+    }
 }
 
 /// The first thing on a stack that has been switched to.

@@ -32,7 +32,8 @@ pub const USERS: usize = QUIET + 1;
 /// Kernel threads that use the FPU in sections.
 pub const WORKERS: usize = 2;
 const POWER: usize = USERS + WORKERS;
-const IDLE: usize = POWER + 1;
+const DEBUGGER: usize = POWER + 1;
+const IDLE: usize = DEBUGGER + 1;
 /// All tasks; the last are the idle ones.
 pub const TASKS: usize = IDLE + MAX_CPUS;
 
@@ -57,6 +58,8 @@ pub enum Kind {
     Worker,
     /// The kernel thread that takes CPUs down, and judges.
     Power,
+    /// The kernel thread that stops tasks and looks at their registers.
+    Debugger,
     /// Runs when no other thread does.
     Idle,
 }
@@ -113,6 +116,8 @@ pub struct Task {
     pub execed: Cell<bool>,
     /// A signal is due; any CPU may say so.
     pub signal: AtomicBool,
+    /// Times that a debugger has changed its registers since it looked at them.
+    pub traced: Cell<u32>,
     /// What a signal has interrupted, while its handler runs.
     pub interrupted: Cell<Option<Interrupted>>,
 }
@@ -127,6 +132,7 @@ impl Task {
             QUIET => Kind::Quiet,
             USERS..POWER => Kind::Worker,
             POWER => Kind::Power,
+            DEBUGGER => Kind::Debugger,
             _ => Kind::Idle,
         };
         Self {
@@ -147,6 +153,7 @@ impl Task {
             forked: Cell::new(false),
             execed: Cell::new(false),
             signal: AtomicBool::new(false),
+            traced: Cell::new(0),
             interrupted: Cell::new(None),
         }
     }
@@ -161,6 +168,16 @@ impl Task {
     /// The first byte above its kernel stack.
     pub fn stack_top(&self) -> u64 {
         STACKS[self.slot].base().as_ptr() as u64 + STACK as u64
+    }
+
+    /// What its last entry into the kernel has left.
+    ///
+    /// # Safety
+    ///
+    /// It runs in user mode, and is switched out while the value lives.
+    pub unsafe fn frame(&self) -> &Frame {
+        // SAFETY: all entries and `spawn` put it at the top of the stack, and the task does not run.
+        unsafe { &*((self.stack_top() - size_of::<Frame>() as u64) as *const Frame) }
     }
 
     /// Has its stack overflowed, or come close to it?
@@ -246,6 +263,7 @@ impl Task {
         self.ssp.set(0);
         self.spoilt.set(false);
         self.interrupted.set(None);
+        self.traced.set(0);
         self.execed.set(false);
         // SAFETY: the task's own memory, in the identity map, and it does not run in user mode now.
         unsafe {

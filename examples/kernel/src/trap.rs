@@ -8,6 +8,7 @@ use core::{
 use crate::{
     apic,
     cpu::{PerCpu, USER_CS, USER_SS},
+    debugger,
     entry::{Frame, SPURIOUS, TIMER},
     fpu, handlers, power, sched,
     task::{self, Kind},
@@ -75,6 +76,7 @@ extern "C" fn task_begin() -> ! {
             to_user::return_to_user(unsafe { &mut *frame })
         }
         Kind::Power => power::thread(),
+        Kind::Debugger => debugger::thread(),
         Kind::Worker | Kind::Idle => worker::thread(),
     }
 }

@@ -3,6 +3,7 @@
 use core::{
     arch::global_asm,
     mem::{offset_of, size_of},
+    ops::Range,
     ptr::addr_of,
 };
 
@@ -127,6 +128,8 @@ extern "C" {
     static user_end: u8;
     static user_quiet: u8;
     static user_handler: u8;
+    static user_holds: u8;
+    static user_looks: u8;
 }
 
 /// Where in the [`blob`] the program of a task begins that leaves the FPU alone: it makes [`SYS_CHECK`]
@@ -139,6 +142,12 @@ pub fn quiet_entry() -> usize {
 /// program was interrupted.
 pub fn handler_entry() -> usize {
     addr_of!(user_handler) as usize - addr_of!(user_start) as usize
+}
+
+/// Where in the [`blob`] the registers are what [`UserBlock::want`] says.
+pub fn holds() -> Range<usize> {
+    let start = addr_of!(user_start) as usize;
+    addr_of!(user_holds) as usize - start..addr_of!(user_looks) as usize - start
 }
 
 /// The program, to be copied to where ring 3 executes it: anywhere, its first byte is its entry. It is

@@ -22,6 +22,8 @@ user_loop:
     xor ecx, ecx
     xor edx, edx
     wrpkru
+    .globl user_holds
+user_holds:
 user_act:
     mov eax, [rbx + {action}]
     test eax, eax
@@ -37,6 +39,8 @@ user_spin:
 user_spin_on:
     dec rcx
     jnz user_spin_on
+    .globl user_looks
+user_looks:
 user_done:
     call user_see
     mov eax, {check}

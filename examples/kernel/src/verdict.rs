@@ -51,6 +51,7 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &mut UserBlock, new: bool) {
         }
     }
     counts::FORKS.fetch_add(child.into(), Relaxed);
+    counts::TRACE_EDITS.fetch_add(task.traced.replace(0).into(), Relaxed);
     counts::EXECS.fetch_add(execed.into(), Relaxed);
     counts::EDITS.fetch_add(core::mem::take(&mut block.edits).into(), Relaxed);
 }
@@ -95,6 +96,13 @@ pub fn guest(number: usize, cpu: &PerCpu, left: &RegFile, seen: &RegFile) {
             name.value(seen),
             name.value(left)
         ));
+    }
+}
+
+/// A word of what a debugger reads.
+pub fn traced(task: &Task, what: &str, expected: u64, seen: u64) {
+    if expected != seen {
+        differs("the debugger of task", task, this_cpu(), what, expected, seen);
     }
 }
 
@@ -224,6 +232,9 @@ pub fn judge(params: &Params, now: u64) {
         ("signals after a fault", counts::RETRIES.load(Relaxed), 5),
         ("edits of frames", counts::EDITS.load(Relaxed), 10),
         ("ends by refused frames", counts::JUNK.load(Relaxed), 3),
+        ("reads of a debugger", counts::TRACE_READS.load(Relaxed), 20),
+        ("writes of a debugger", counts::TRACE_WRITES.load(Relaxed), 10),
+        ("edits of a debugger", counts::TRACE_EDITS.load(Relaxed), 5),
         ("rounds of guests", counts::GUESTS.load(Relaxed), 100),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
@@ -381,6 +392,9 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("signal_returns", counts::RETURNS.load(Relaxed)),
         ("signal_edits", counts::EDITS.load(Relaxed)),
         ("junk_frames", counts::JUNK.load(Relaxed)),
+        ("trace_reads", counts::TRACE_READS.load(Relaxed)),
+        ("trace_writes", counts::TRACE_WRITES.load(Relaxed)),
+        ("trace_edits", counts::TRACE_EDITS.load(Relaxed)),
         ("offline", counts::OFFLINE.load(Relaxed)),
         ("resumes", counts::RESUMES.load(Relaxed)),
         ("guests", counts::GUESTS.load(Relaxed)),

@@ -151,6 +151,12 @@ counts! {
     signal_edits
     /// Tasks that ended because the frame to which they returned was refused.
     junk_frames
+    /// Stopped tasks whose registers a debugger has read, and they were what the tasks had.
+    trace_reads
+    /// Those whose registers it has changed.
+    trace_writes
+    /// Such changes that the tasks found in their registers.
+    trace_edits
     /// CPUs taken off and on.
     offline
     /// Resumes after registers were lost.
