@@ -119,9 +119,11 @@ fn copy_from_user(task: &Task, at: u64, bytes: &mut [u8]) -> Result<(), UserFaul
     Ok(())
 }
 
-/// A signal for some task, wherever that is: in user mode here or on the other CPU, in a system call, or waiting.
+/// A signal for some task, wherever that is: in user mode here or on the other CPU, in a system call, or waiting. Half of the
+/// time it is the current one.
 pub fn post(random: u64) {
-    let task = &task::users()[random as usize % HOLDERS];
+    let here = Some(task::current()).filter(|task| task.kind == Kind::Holder && random & 1 == 0);
+    let task = here.unwrap_or(&task::users()[(random >> 1) as usize % HOLDERS]);
     if seeded::on(Fault::FrameElsewhere) {
         set_aside(task);
     }

@@ -10,7 +10,7 @@ use crate::{
     cpu::{PerCpu, USER_CS, USER_SS},
     debugger,
     entry::{Frame, SPURIOUS, TIMER},
-    fpu, handlers, power, sched,
+    fpu, handlers, power, sched, signal,
     task::{self, Kind},
     to_user, torture, verdict, worker,
 };
@@ -30,7 +30,9 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         TIMER => {
             apic::eoi();
             torture::tick(frame);
-            if sched::preemptible(frame) {
+            // With a signal it stays, so that the frame is written from registers.
+            let stays = frame.is_user() && signal::due(task::current());
+            if sched::preemptible(frame) && !stays {
                 sched::preempt();
             }
         }
