@@ -89,16 +89,26 @@ pub unsafe trait RawFpu {
         Self: 'a;
 
     /// Bytes a save area must have.
+    #[must_use]
     fn area_len(&self) -> usize;
 
     /// Alignment a save area must have, in bytes, a power of two (on x86: 64, for XSAVE).
+    #[must_use]
     fn area_align(&self) -> usize;
 
     /// A word handed to assembly with all [steps](crate::UserSteps), without meaning to the core. On x86: the
     /// requested-feature bitmap that XSAVE takes in EDX:EAX.
     #[doc(alias = "plan_mask")]
+    #[must_use]
     fn plan_word(&self) -> u64 {
         u64::MAX
+    }
+
+    /// Asks for the memory of an area whose image is restored soon, and was written on another CPU: a hint to the caches.
+    /// It changes nothing, and never faults. Does nothing by default.
+    #[inline]
+    fn prefetch(&self, area: NonNull<u8>) {
+        let _ = area;
     }
 
     /// Writes the architectural initial state into an area, whatever was in it before.
@@ -168,6 +178,7 @@ pub unsafe trait RawFpu {
     ///
     /// * Valid area (C9) as for [`write_initial`](Self::write_initial), and the area holds an image.
     /// * **C11** no other code writes the area while the view lives.
+    #[must_use]
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Self::Image<'a>;
 
     /// The typed view of an area, for changing it.
@@ -175,6 +186,7 @@ pub unsafe trait RawFpu {
     /// # Safety
     ///
     /// As for [`image`](Self::image), and no other code reads the area while the view lives.
+    #[must_use]
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> Self::ImageMut<'a>;
 }
 
@@ -251,6 +263,7 @@ pub unsafe trait IdleFpu: RawFpu {
     ///
     /// Registers free (C10) of [`RawFpu::save`]: what the backend manages is enabled here (K4 of
     /// [`Pinned`](crate::Pinned)), and the answer is about the CPU that the caller stays on.
+    #[must_use]
     unsafe fn keeps_awake(&self) -> bool;
 
     /// Brings those registers to their initial state.

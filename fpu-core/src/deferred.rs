@@ -1,4 +1,4 @@
-//! The steps form: what is due, done later, by the kernel's own assembly.
+//! The steps form: Rust code decides what is due, and the kernel's own assembly executes it.
 
 mod section;
 mod switch;
@@ -77,7 +77,7 @@ pub struct SaveSteps {
     pub saved: u64,
 }
 
-/// The steps that are due before user mode: decided, not executed.
+/// The steps of a trip to user mode and back: decided, not yet executed.
 ///
 /// If a restore is due, the CPU's registers are unowned from the moment this value exists. Dropped
 /// without its steps, it leaves the task in memory only.
@@ -96,6 +96,7 @@ pub struct SaveSteps {
 /// assert!(task.registers_valid(&cpu));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
+#[doc(alias = "UserPlan")]
 #[must_use = "nothing is done until the steps are executed"]
 #[derive(Debug)]
 pub struct PendingUser<'t, C: Pinned> {
@@ -103,10 +104,11 @@ pub struct PendingUser<'t, C: Pinned> {
     /// The word that the restore commits, if a restore is due.
     load: Option<EventKind>,
     cpu: &'t mut C,
-    task: PhantomData<(&'t (), *mut ())>,
+    word: &'t TaskWord,
+    not_send: PhantomData<*mut ()>,
 }
 
-/// The steps that switching out takes: decided, not executed.
+/// The save that switching out takes: decided, not yet executed.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -114,12 +116,14 @@ pub struct PendingUser<'t, C: Pinned> {
 /// assert!(task.begin_switch_out(&mut cpu)?.is_none()); // it never ran
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
+#[doc(alias = "OutPlan")]
 #[must_use = "nothing is done until the steps are executed"]
 #[derive(Debug)]
 pub struct PendingSave<'t, C: Pinned> {
     steps: SaveSteps,
     cpu: &'t mut C,
-    task: PhantomData<(&'t (), *mut ())>,
+    word: &'t TaskWord,
+    not_send: PhantomData<*mut ()>,
 }
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
@@ -138,6 +142,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert!(!task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    #[doc(alias = "plan_user")]
     #[inline]
     pub fn begin_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<PendingUser<'t, C>, Error>
     where
@@ -147,7 +152,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
             OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
             OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
-            OnEntry::Load(live) => (area.cast_const(), live, Some(EventKind::Restored)),
+            OnEntry::Load { live, .. } => (area.cast_const(), live, Some(EventKind::Restored)),
         };
         let steps = UserSteps {
             restore_from,
@@ -157,7 +162,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             live: live.bits(),
             saved: Word::both(live).bits(),
         };
-        Ok(PendingUser { steps, load, cpu, task: PhantomData })
+        Ok(PendingUser { steps, load, cpu, word: &self.word, not_send: PhantomData })
     }
 
     /// [`switch_prepare`](Self::switch_prepare) as steps; `None` if nothing is due.
@@ -180,6 +185,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert!(task.begin_switch_out(&mut cpu)?.is_none());
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    #[doc(alias = "plan_switch_out")]
     #[inline]
     pub fn begin_switch_out<'t, C>(
         &'t self,
@@ -192,7 +198,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let (save_to, mask, word) =
             (self.base().as_ptr(), cpu.backend().plan_word(), self.word.as_ptr());
         let steps = SaveSteps { save_to, mask, word, saved: saved.bits() };
-        Ok(Some(PendingSave { steps, cpu, task: PhantomData }))
+        Ok(Some(PendingSave { steps, cpu, word: &self.word, not_send: PhantomData }))
     }
 }
 
@@ -246,10 +252,8 @@ impl<'t, C: Exclusive> PendingUser<'t, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: the word of the context that `pending` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is restore done (C12) and registers unchanged (C13), by the caller.
-        let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
-        word.mark_live(Stamp::from_bits(self.steps.live));
+        self.word.mark_live(Stamp::from_bits(self.steps.live));
         self.tell_loaded();
         UserReady { _cpu: self.cpu, not_send: PhantomData }
     }
@@ -341,10 +345,8 @@ impl<C: Exclusive> PendingSave<'_, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: the word of the context that `pending` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is save done (C15), by the caller.
-        let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
-        word.publish(Word::from_bits(self.steps.saved));
+        self.word.publish(Word::from_bits(self.steps.saved));
         for kind in [EventKind::Saved, EventKind::Unloaded] {
             self.cpu.observe(Event { kind, context: self.steps.word as usize });
         }

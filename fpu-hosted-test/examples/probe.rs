@@ -73,22 +73,16 @@ static PLAN: fpu_x86::PlanCell = fpu_x86::PlanCell::new();
 
 /// The same kernel with its plan in a static: nothing says at run time that it has been set.
 pub struct CellCpu<'a>(&'a CpuFpu);
-// SAFETY: K2-K6: never run.
-unsafe impl Pinned for CellCpu<'_> {
-    type Backend = fpu_x86::Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
-        // SAFETY: C25: never run.
-        unsafe { PLAN.assume_set() }
-    }
-    fn words(&self) -> &CpuFpu {
-        self.0
+fpu_core::witness! {
+    // SAFETY: K2-K9: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for CellCpu<'_> {
+        backend: fpu_x86::Plan = |_| {
+            // SAFETY: C25: never run.
+            unsafe { PLAN.assume_set() }
+        },
+        words: CpuFpu = |cpu| cpu.0,
     }
 }
-// SAFETY: K8: never run.
-unsafe impl Exclusive for CellCpu<'_> {}
-// SAFETY: K9: never run.
-unsafe impl SoftFloat for CellCpu<'_> {}
 
 type RealTask = TaskFpu<fpu_x86::Plan, Area<4096>>;
 
@@ -212,6 +206,16 @@ pub extern "C" fn probe_session_idle(cpu: &CpuFpu, plan: &fpu_x86::Plan) -> bool
     }
 }
 
+/// Protection-key rights, from task to task.
+#[no_mangle]
+pub extern "C" fn probe_rights_switch(
+    prev: Option<&fpu_x86::TaskPkru>,
+    next: Option<&fpu_x86::TaskPkru>,
+    keys: &fpu_x86::ProtectionKeys,
+) {
+    keys.switch(prev, next);
+}
+
 fn main() {
     let probes = [
         probe_switch_prepare as *const () as usize,
@@ -226,6 +230,7 @@ fn main() {
         probe_session_write as *const () as usize,
         probe_session_verify as *const () as usize,
         probe_session_idle as *const () as usize,
+        probe_rights_switch as *const () as usize,
     ];
     // A cell that nobody can set would be known to hold nothing.
     if let Ok(plan) = fpu_x86::Plan::detect_user(fpu_x86::Components::all()) {

@@ -42,11 +42,9 @@ pub fn prepare(cpu: &PerCpu) {
     if !params::given().check || place.is_some() {
         return;
     }
-    // SAFETY: interrupts are off.
-    let here = unsafe { IrqsOff::new() };
     let base = CHECK_MEMORY[cpu.number.get() as usize % MAX_CPUS].base();
     // SAFETY: K19: this CPU's own, given once.
-    match unsafe { fpu::new_check_area(&here, base, AREA) } {
+    match unsafe { fpu::new_check_area(base, AREA) } {
         Ok(made) => *place = Some(made),
         Err(why) => verdict::fail(format_args!("CPU {}: {why}", cpu.number.get())),
     }

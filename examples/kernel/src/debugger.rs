@@ -1,7 +1,7 @@
 //! A debugger: it stops tasks, reads their registers as a tracer gets them, and sets others.
 
 use fpu_core::RawFpu;
-use fpu_x86::{Components, ForeignError, SaveInstruction};
+use fpu_x86::{Components, ForeignError, Pkru, SaveInstruction};
 use x86_64::instructions::interrupts;
 
 use crate::{
@@ -114,6 +114,9 @@ fn look(stop: &Stop, random: u64) {
     let Some(context) = task.fpu() else { return };
     // SAFETY: K10: `Stop`. K11: there is one debugger.
     let mut proof = unsafe { Traced::new(context) };
+    let has_pkru = signal::format().components().contains(Components::PKRU);
+    let rights = task.pkru().filter(|_| has_pkru);
+    let pkru = rights.map(|rights| rights.read(&proof).bits());
     let stopped = match context.stopped(&mut proof) {
         Ok(stopped) => stopped,
         Err(why) => verdict::refused(task, why),
@@ -127,10 +130,7 @@ fn look(stop: &Stop, random: u64) {
     let legacy = fpu::plan().save_instruction() == SaveInstruction::Fxsave || random & 3 == 0;
     let written = match bytes.first_chunk_mut::<LEGACY>() {
         Some(bytes) if legacy => format.write_prfpreg(&stopped.image(), bytes).map(|()| LEGACY),
-        _ => {
-            let has_pkru = format.components().contains(Components::PKRU);
-            format.write_xstate(&stopped.image(), has_pkru.then_some(task.pkru.get()), bytes)
-        }
+        _ => format.write_xstate(&stopped.image(), pkru, bytes),
     };
     let bytes = match written {
         Ok(len) => bytes.get_mut(..len).unwrap_or_default(),
@@ -163,7 +163,11 @@ fn look(stop: &Stop, random: u64) {
         format.set_xstate(stopped, bytes)
     };
     match set {
-        Ok(pkru) => task.pkru.set(pkru.unwrap_or(task.pkru.get())),
+        Ok(pkru) => {
+            if let (Some(rights), Some(pkru)) = (rights, pkru) {
+                rights.write(&proof, Pkru::from_bits(pkru));
+            }
+        }
         Err(why) => verdict::fail(format_args!("the debugger of task {}: {why}", task.slot)),
     }
     task.traced.set(task.traced.get() + 1);

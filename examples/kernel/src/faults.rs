@@ -58,8 +58,6 @@ pub enum Needs {
     Nothing,
     /// Protection keys.
     Pku,
-    /// Protection keys, and frames that have them.
-    PkuXsave,
     /// A CPU that refuses a bad image.
     BadImage,
     /// AVX, saved in the standard format.
@@ -122,6 +120,7 @@ impl Fault {
     ];
 
     /// As the boot parameter has it.
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::SkipRestore => "skip-restore",
@@ -171,6 +170,7 @@ impl Fault {
     }
 
     /// What it does, for people.
+    #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
             Self::SkipRestore => "user mode is entered without the restore that is due",
@@ -232,6 +232,7 @@ impl Fault {
     }
 
     /// What the verdict must say: it holds one of these.
+    #[must_use]
     pub const fn signs(self) -> &'static [&'static str] {
         match self {
             Self::PkruDelivered => &["the signal handler of task"],
@@ -260,10 +261,10 @@ impl Fault {
         }
     }
 
+    #[must_use]
     pub const fn needs(self) -> Needs {
         match self {
-            Self::NoPkru | Self::PkruDelivered => Needs::Pku,
-            Self::PkruOfHandler | Self::PkruKept => Needs::PkuXsave,
+            Self::NoPkru | Self::PkruDelivered | Self::PkruOfHandler | Self::PkruKept => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
@@ -280,11 +281,13 @@ impl Fault {
     }
 
     /// Does the program that boots the kernel say it, and not the kernel (alone)?
+    #[must_use]
     pub const fn is_seen_from_outside(self) -> bool {
         matches!(self, Self::Exception | Self::NoTable | Self::StandStill)
     }
 
     /// By its name.
+    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|fault| fault.name() == name)
     }

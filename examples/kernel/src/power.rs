@@ -16,7 +16,7 @@ use crate::{
     faults::Fault,
     files,
     fpu::{self, IrqsOff},
-    hw, odd, params,
+    odd, params,
     sched::{self, Next},
     seeded, task, verdict,
 };
@@ -54,7 +54,9 @@ pub fn bring_up(cpu: &PerCpu) {
         unsafe { cpu.fpu.set_resident(first.fpu.resident() | 1 << 63) };
     }
     check::prepare(cpu);
-    hw::enable_pkru();
+    if let Err(why) = fpu::protection_keys() {
+        verdict::fail(format_args!("CPU {} differs: {why}", cpu.number.get()));
+    }
     cpu.state.store(state::ON, Release);
 }
 

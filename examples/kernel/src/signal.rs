@@ -9,7 +9,7 @@ use core::{
     sync::atomic::Ordering::{Acquire, Relaxed, Release},
 };
 
-use fpu_x86::{Components, DeliverError, SigreturnError, UserFormat};
+use fpu_x86::{Components, DeliverError, Pkru, SigreturnError, UserFormat};
 use x86_64::instructions::interrupts;
 
 use crate::{
@@ -18,20 +18,17 @@ use crate::{
     entry::Frame,
     faults::Fault,
     files,
-    fpu::{self, Fpu, PreemptOff, AREA},
-    hw,
+    fpu::{self, Fpu, PreemptOff, AREA, KEYS},
     memory::Memory,
     params::MAX_CPUS,
     sched::{self, Next},
     seeded,
     session::open,
-    task::{self, Interrupted, Kind, Task, HOLDERS, USER_PAGE, USER_RFLAGS},
+    task::{self, Kind, Task, HOLDERS, USER_PAGE, USER_RFLAGS},
     user::{self, does, UserBlock, BLOCK_BYTES},
     verdict,
 };
 
-/// What a handler and a new program have.
-const DEFAULT_PKRU: u32 = 0;
 /// Below the stack pointer a program may have something.
 const RED_ZONE: u64 = 128;
 /// Bytes for a frame. No plan of this kernel has larger ones.
@@ -53,8 +50,7 @@ enum UserFault {
 
 /// What tasks show in frames and to debuggers.
 pub fn format() -> UserFormat<'static> {
-    let format = fpu::plan().user_format();
-    let format = if hw::has_pkru() { format } else { format.without_pkru() };
+    let format = KEYS.format(fpu::plan());
     if fpu::plan().components().contains(Components::TILEDATA) {
         // SAFETY: C24: no task uses tiles, and IA32_XFD, if there is one, lets restores load them.
         return unsafe { format.with_tiles() };
@@ -143,22 +139,17 @@ pub fn deliver(task: &Task, context: &Fpu, frame: &mut Frame) {
     let at = (frame.rsp - RED_ZONE - format().frame_len() as u64) & !63;
     // Every fourth time the program's stack is not there, and comes while the task waits.
     let mut present = this_cpu().random() & 3 != 0;
-    let mut pkru = hw::read_pkru();
-    while let Err(why) = to_stack(task, context, at, pkru, present) {
+    while let Err(why) = to_stack(task, context, at, present) {
         if why != UserFault::Absent || present {
             verdict::fail(format_args!("task {}: no frame on its stack: {why}", task.slot));
         }
         sched::schedule(Next::Any);
         present = true;
-        pkru = hw::read_pkru();
         count(&counts::RETRIES);
     }
     // SAFETY: the task's own memory, while it waits.
     tell(unsafe { &mut *task.block() }, this_cpu().random());
-    task.interrupted.set(Some(Interrupted { frame: *frame, pkru }));
-    if !seeded::on(Fault::PkruDelivered) {
-        hw::write_pkru(DEFAULT_PKRU);
-    }
+    task.interrupted.set(Some(*frame));
     (frame.rdi, frame.rsi) = (at, frame.rip);
     frame.rip = (USER_PAGE + user::handler_entry()) as u64;
     frame.rbx = task.block() as u64;
@@ -184,36 +175,33 @@ fn tell(block: &mut UserBlock, random: u64) {
     unsafe { (&raw mut block.handler_loads).copy_from_nonoverlapping(files::pattern(random), 1) };
 }
 
-/// The frame on the program's stack, and initial registers. After an error nothing has changed.
-fn to_stack(
-    task: &Task,
-    context: &Fpu,
-    at: u64,
-    pkru: u32,
-    present: bool,
-) -> Result<(), UserFault> {
-    let format = format();
-    let with_pkru = format.components().contains(Components::PKRU);
-    let of_frame = if seeded::on(Fault::PkruOfHandler) { DEFAULT_PKRU } else { pkru };
+/// The frame on the program's stack, initial registers, and the default PKRU. After an error nothing has changed.
+fn to_stack(task: &Task, context: &Fpu, at: u64, present: bool) -> Result<(), UserFault> {
+    let Some(rights) = task.pkru() else { return Ok(()) };
     if seeded::on(Fault::FrameStale) {
         set_aside(task);
     }
-    // The stack may lie behind a key.
-    hw::write_pkru(DEFAULT_PKRU);
-    let cpu = preempt_off();
-    interrupts::enable();
-    // SAFETY: preemption is off, and there is no other.
-    let buffer = unsafe { buffer(cpu) };
-    // SAFETY: preemption is off.
-    let mut here = unsafe { PreemptOff::new() };
-    let session = open(task, context, &mut here).make_memory_valid_read();
-    let done = format.deliver(session, with_pkru.then_some(of_frame), buffer, |part| {
-        copy_to_user(task, at, part, present)?;
-        spoilt(task, at, part)
+    let interrupted = KEYS.current(rights);
+    let done = KEYS.deliver(rights, |pkru| {
+        let pkru = if seeded::on(Fault::PkruOfHandler) { Some(KEYS.default_value()) } else { pkru };
+        let cpu = preempt_off();
+        interrupts::enable();
+        // SAFETY: preemption is off, and there is no other.
+        let buffer = unsafe { buffer(cpu) };
+        // SAFETY: preemption is off.
+        let mut here = unsafe { PreemptOff::new() };
+        let session = open(task, context, &mut here).make_memory_valid_read();
+        let done = format().deliver(session, pkru.map(Pkru::bits), buffer, |part| {
+            copy_to_user(task, at, part, present)?;
+            spoilt(task, at, part)
+        });
+        interrupts::disable();
+        preempt_on();
+        done
     });
-    interrupts::disable();
-    preempt_on();
-    hw::write_pkru(pkru);
+    if let Some(pkru) = interrupted.filter(|_| seeded::on(Fault::PkruDelivered)) {
+        KEYS.set_current(rights, pkru);
+    }
     match done {
         Ok(_) => Ok(()),
         Err(DeliverError::FaultIn(why)) => Err(why),
@@ -257,7 +245,7 @@ fn set_aside(task: &Task) {
 /// ends, because there is none, or one that no task may have. Interrupts are off, and the registers hold the task.
 pub fn sigreturn(task: &Task, context: &Fpu, block: &UserBlock, frame: &mut Frame) -> bool {
     let Some(interrupted) = task.interrupted.take() else { return false };
-    verdict::handler(task, this_cpu(), block, DEFAULT_PKRU);
+    verdict::handler(task, this_cpu(), block, KEYS.default_value().bits());
     let at = frame.rdi;
     let cpu = preempt_off();
     interrupts::enable();
@@ -281,8 +269,8 @@ pub fn sigreturn(task: &Task, context: &Fpu, block: &UserBlock, frame: &mut Fram
         Ok(_) if is_junk => verdict::fail(format_args!("task {} returns by junk", task.slot)),
         Ok(returned) => {
             let absent = block.handler_does & does::CLEAR_PKRU != 0;
-            if !(seeded::on(Fault::PkruKept) && absent) {
-                hw::write_pkru(returned.pkru.unwrap_or(interrupted.pkru));
+            if let Some(rights) = task.pkru().filter(|_| !(seeded::on(Fault::PkruKept) && absent)) {
+                KEYS.sigreturn(rights, returned.pkru);
             }
             count(&counts::RETURNS);
         }
@@ -295,6 +283,6 @@ pub fn sigreturn(task: &Task, context: &Fpu, block: &UserBlock, frame: &mut Fram
             return false;
         }
     }
-    *frame = interrupted.frame;
+    *frame = interrupted;
     true
 }

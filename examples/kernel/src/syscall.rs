@@ -1,12 +1,14 @@
 //! System calls: what the tasks in user mode ask for, each a use of the library.
 
+use fpu_x86::Pkru;
+
 use crate::{
     counts::{self, count},
     cpu::{preempt_off, preempt_on, this_cpu, PerCpu},
     entry::Frame,
     faults::Fault,
     fork,
-    fpu::IrqsOff,
+    fpu::{self, IrqsOff},
     hw,
     sched::{self, Next},
     seeded,
@@ -58,7 +60,19 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
                 unsafe { to_user::ends(task, frame) };
             }
         }
-        SPIN | YIELD => sched::schedule(Next::Any),
+        SPIN | YIELD => {
+            // Preempted with other rights than its own, as where a copy to user memory sleeps.
+            let rights = Pkru::from_bits(cpu.random() as u32 & !3);
+            match task.pkru() {
+                Some(own) => {
+                    fpu::KEYS.with_rights(own, rights, || sched::schedule(Next::Any));
+                    if let Some(now) = fpu::KEYS.current(own) {
+                        verdict::word(task, "pkru", block.pkru_want.into(), now.bits().into());
+                    }
+                }
+                None => sched::schedule(Next::Any),
+            }
+        }
         SLEEP => sched::schedule(Next::Idle),
         EXIT => {
             count(&counts::EXITS);

@@ -8,6 +8,7 @@ use core::{
 };
 
 use fpu_core::{AreaError, Error};
+use fpu_x86::{Pkru, TaskPkru};
 
 use crate::{
     boot,
@@ -78,13 +79,6 @@ static ALL: [Task; TASKS] = {
     all
 };
 
-/// What a signal has interrupted, but for the registers that are in the frame.
-#[derive(Clone, Copy)]
-pub struct Interrupted {
-    pub frame: Frame,
-    pub pkru: u32,
-}
-
 /// One task.
 pub struct Task {
     pub slot: usize,
@@ -104,8 +98,8 @@ pub struct Task {
     pub deferred: AtomicU64,
     /// Patterns come from it; grows with every round.
     pub seed: Cell<u64>,
-    /// PKRU while it does not run.
-    pub pkru: Cell<u32>,
+    /// What it may do with user memory of each key. Of tasks in user mode.
+    pkru: TaskPkru,
     /// What its shadow-stack pointer should be, where the plan switches it.
     pub ssp: Cell<u64>,
     /// Its image is bad on purpose.
@@ -119,7 +113,7 @@ pub struct Task {
     /// Times that a debugger has changed its registers since it looked at them.
     pub traced: Cell<u32>,
     /// What a signal has interrupted, while its handler runs.
-    pub interrupted: Cell<Option<Interrupted>>,
+    pub interrupted: Cell<Option<Frame>>,
 }
 
 // SAFETY: cells are used by the CPU on which the task is current, which the scheduler's lock decides.
@@ -147,7 +141,7 @@ impl Task {
             preemptions: AtomicU64::new(0),
             deferred: AtomicU64::new(0),
             seed: Cell::new(0),
-            pkru: Cell::new(0),
+            pkru: TaskPkru::new(Pkru::LINUX_DEFAULT),
             ssp: Cell::new(0),
             spoilt: Cell::new(false),
             forked: Cell::new(false),
@@ -163,6 +157,12 @@ impl Task {
     pub fn fpu(&self) -> Option<&Fpu> {
         // SAFETY: written only by `spawn`, before it runs, and by `born_again` and `fork`, by itself.
         unsafe { (*self.fpu.get()).as_ref() }
+    }
+
+    /// Its rights, if it has user memory.
+    #[inline(always)]
+    pub fn pkru(&self) -> Option<&TaskPkru> {
+        self.is_user().then_some(&self.pkru)
     }
 
     /// The first byte above its kernel stack.
@@ -259,7 +259,6 @@ impl Task {
         frame.rflags = USER_RFLAGS;
         frame.rbx = block as u64;
         frame.rsp = block as u64 + BLOCK_BYTES as u64;
-        self.pkru.set(0);
         self.ssp.set(0);
         self.spoilt.set(false);
         self.interrupted.set(None);
@@ -273,7 +272,9 @@ impl Task {
             (*block).handler_loads = RegFile::initial(hw::classes());
             (*block).has_pkru = u32::from(hw::has_pkru());
             (*block).edits = 0;
-            ((*block).pkru_want, (*block).pkru_seen) = (0, 0);
+            (*block).pkru_want = if hw::has_pkru() { Pkru::LINUX_DEFAULT.bits() } else { 0 };
+            // Until it looks.
+            (*block).pkru_seen = (*block).pkru_want;
         }
     }
 
@@ -284,7 +285,7 @@ impl Task {
     /// Interrupts are off, this is the current task, and `frame` is its own.
     pub unsafe fn exec(&self, frame: &mut Frame, here: &mut IrqsOff) -> Result<(), Error> {
         self.begin_life(frame);
-        hw::write_pkru(0);
+        fpu::KEYS.exec(&self.pkru);
         self.execed.set(true);
         match self.fpu() {
             Some(fpu) if !seeded::on(Fault::ExecKeeps) => fpu.reset(here),
@@ -301,7 +302,7 @@ impl Task {
     pub unsafe fn born_again(&self, frame: &mut Frame) -> Result<(), AreaError> {
         let spoilt = self.spoilt.get();
         self.begin_life(frame);
-        hw::write_pkru(0);
+        fpu::KEYS.exec(&self.pkru);
         if seeded::on(Fault::StaleSlot) && !spoilt {
             return Ok(());
         }

@@ -17,7 +17,7 @@ use crate::{
 /// While it lives the CPU's word is closed: it matches no context, and no stamp can be taken on the hot path.
 pub(crate) struct Closed<'c, C: Pinned> {
     cpu: &'c mut C,
-    /// The one to reopen with.
+    /// The stamp with which the CPU is reopened.
     stamp: Stamp,
 }
 
@@ -32,7 +32,7 @@ impl<'c, C: Pinned> Closed<'c, C> {
     pub(crate) fn cpu(&self) -> &C {
         self.cpu
     }
-    /// The one with which the CPU is reopened: until claims end, that of what the registers hold.
+    /// The stamp with which the CPU is reopened: until claims end, the stamp under which the registers were loaded.
     pub(crate) fn stamp(&self) -> Stamp {
         self.stamp
     }
@@ -47,17 +47,17 @@ impl<'c, C: Pinned> Closed<'c, C> {
     pub(crate) fn end_claims(&mut self) {
         self.stamp = self.stamp.next();
     }
-    /// Takes another stamp, as often as a session loads; each time it looks whether one is left.
+    /// Issues another stamp, one for each load of a session, and refuses when none is left.
     #[inline]
     pub(crate) fn issue(&mut self) -> Result<Stamp, Error> {
         self.stamp = self.stamp.another()?;
         Ok(self.stamp)
     }
-    /// Opens, and says why a context cannot be used here.
+    /// Opens the CPU, and tells why the context of `word` cannot be used here.
     pub(crate) fn refuse(self, word: Word) -> Error {
         word.refusal(self.into_cpu().words())
     }
-    /// Opens, and gives the witness back.
+    /// Opens the CPU, and returns the witness.
     pub(crate) fn into_cpu(self) -> &'c mut C {
         open(self.cpu.words(), self.stamp);
         let this = core::mem::ManuallyDrop::new(self);
@@ -74,7 +74,7 @@ impl<C: Pinned> Drop for Closed<'_, C> {
     }
 }
 
-/// A non-maskable interrupt could be between a comparison and a save.
+/// Refuses in a non-maskable interrupt, which may have struck between a comparison and a save.
 #[inline]
 fn refuse_nmi<C: Pinned + ?Sized>(cpu: &C) -> Result<(), Error> {
     match cpu.level() {
@@ -83,7 +83,7 @@ fn refuse_nmi<C: Pinned + ?Sized>(cpu: &C) -> Result<(), Error> {
     }
 }
 
-/// Shuts the gate, and returns the word behind it.
+/// Shuts the gate, and reads the CPU's word behind it.
 ///
 /// An interrupt before the gate is set can run a whole section, or take the CPU offline; an interrupt after
 /// that is refused. So the word is read behind the gate, and a plain load and store are enough.
@@ -105,7 +105,7 @@ fn shut<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     Ok(found)
 }
 
-/// Shuts the gate and closes the word; the stamp with which to open it again.
+/// Shuts the gate and closes the CPU's word; returns the stamp with which to open both again.
 #[inline]
 fn close<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     let found = shut(cpu, by)?;
@@ -121,7 +121,7 @@ fn close<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     Ok(found.open())
 }
 
-/// Opens the gate, in front of the stamp that the CPU shall have.
+/// Stores the stamp to the CPU's word, then opens the gate.
 #[inline]
 fn open<W: CpuWords>(cpu: &W, stamp: Stamp) {
     stamp.set(cpu);
@@ -162,8 +162,8 @@ pub(crate) fn go_offline<C: Pinned>(cpu: &C) -> Result<(), Error> {
     let cpu = cpu.words();
     let found = shut(cpu, gate::SESSION)?;
     if found.left_closed() {
-        // As for a guard: an interrupt has just begun something and forgotten to end it. Under how many
-        // stamps it loaded is not known here, so no word could be left that is sure to be behind them.
+        // An interrupt has just begun a section or session and forgotten the guard. How many stamps that
+        // session has issued is not known here, so no word is sure to lie behind all of them.
         return Err(Error::Busy);
     }
     found.offline().set(cpu);
@@ -172,7 +172,7 @@ pub(crate) fn go_offline<C: Pinned>(cpu: &C) -> Result<(), Error> {
     Ok(())
 }
 
-/// Ends the claims on a CPU. With [`Error::Exhausted`] too: nothing can be loaded there any more.
+/// Ends the claims on a CPU; also where it returns [`Error::Exhausted`], after which nothing can be loaded there.
 pub(crate) fn invalidate<C: Pinned>(cpu: &C) -> Result<(), Error> {
     refuse_nmi(cpu)?;
     let cpu = cpu.words();

@@ -44,12 +44,12 @@ pub(crate) mod gate {
 pub(crate) struct Stamp(u64);
 
 impl Stamp {
-    /// The one that this CPU has now.
+    /// The stamp that this CPU has now.
     #[inline(always)]
     pub(crate) fn of<W: CpuWords>(cpu: &W) -> Self {
         Self(cpu.resident())
     }
-    /// Makes it the CPU's: whoever had another one no longer matches.
+    /// Stores the stamp to the CPU's word: a context with another stamp no longer matches.
     #[inline(always)]
     pub(super) fn set<W: CpuWords>(self, cpu: &W) {
         // SAFETY: K13 (words kept), K14 (whole accesses) are the implementer's; the method asks only that this crate
@@ -60,13 +60,13 @@ impl Stamp {
     pub(crate) const fn bits(self) -> u64 {
         self.0
     }
-    /// One that was given away as bits.
+    /// The stamp that these bits were taken from.
     #[inline(always)]
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 
-    /// Can it be matched, and is it one that was issued?
+    /// Tells whether a context's word can match this stamp: it was issued, and the CPU is open.
     #[inline(always)]
     pub(super) const fn is_open(self) -> bool {
         (self.0 as i64) < 0
@@ -76,7 +76,7 @@ impl Stamp {
     pub(super) const fn next(self) -> Self {
         Self(self.0.wrapping_add(STEP))
     }
-    /// The same where several may be taken before the CPU is opened again, so that one must stay.
+    /// As [`next`](Self::next), where several stamps may be issued before the CPU is opened again: refuses while one is left.
     #[inline]
     pub(super) fn another(self) -> Result<Self, Error> {
         if self.0 >= LIMIT {
@@ -89,12 +89,12 @@ impl Stamp {
     pub(super) const fn closed(self) -> Self {
         Self(self.0 & !OPEN)
     }
-    /// The same count, to be matched.
+    /// The same count with the open bit set.
     #[inline(always)]
     pub(super) const fn open(self) -> Self {
         Self(self.0 | OPEN)
     }
-    /// Is none left but those of the hot path?
+    /// Tells whether only the stamps of the hot path are left.
     #[inline(always)]
     pub(super) const fn none_left(self) -> bool {
         self.0 | OPEN >= LIMIT
@@ -103,12 +103,12 @@ impl Stamp {
     pub(super) const fn left_closed(self) -> bool {
         !self.is_open() && !self.none_left()
     }
-    /// Is it the word of a CPU that was never online, or was taken offline?
+    /// Tells whether the CPU was never online, or was taken offline.
     pub(super) const fn is_offline(self) -> bool {
         self.0 == 0 || self.0 & GONE != 0
     }
-    /// The word of a CPU whose claims end although no stamp is left: the word matches no context and refuses
-    /// for ever.
+    /// The word of a CPU whose claims end although no stamp is left: the word matches no context, and
+    /// refuses each claim from now on.
     pub(super) const fn used_up(self) -> Self {
         Self(LIMIT | (self.0 & ID_MASK)).closed()
     }
@@ -125,7 +125,7 @@ impl Stamp {
         back.another()
     }
     /// The word of a CPU that goes offline: closed, with room for one step. Where none is left, one that
-    /// [`online`](Self::online) refuses. Coming back takes another stamp, so either alone would end all claims.
+    /// [`online`](Self::online) refuses. Going online takes another stamp, so either alone would end all claims.
     pub(super) fn offline(self) -> Self {
         let after = self.another().unwrap_or(self.used_up()).closed();
         Self(after.0 | GONE)
@@ -181,7 +181,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn coming_back_continues_the_count() {
+    fn going_online_again_continues_the_count() {
         let later = stamp(3, 100);
         assert_eq!(later.closed().online(3), Ok(later.next()));
         assert_eq!(later.closed().online(4), Ok(stamp(4, 0)));

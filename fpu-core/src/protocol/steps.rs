@@ -1,4 +1,4 @@
-//! What is due when a task leaves a CPU or enters user mode, and how it is done: one save, one load, and with each the
+//! Which steps are due when a task leaves a CPU or enters user mode, and the steps: one save, one load, and with each the
 //! store to the context's word that belongs to it.
 
 use core::{marker::PhantomData, ptr::NonNull};
@@ -44,11 +44,11 @@ impl<B> FpuRef<'_, B> {
     }
 }
 
-/// What is due when the task of `word` is switched out of this CPU: nothing, or a save, and the word that it
-/// then has.
+/// Tells which step is due when the task of `word` is switched out of this CPU: none, or a save and the word to publish
+/// after it.
 #[inline(always)]
 pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Option<Word>, Error> {
-    let w = word.load();
+    let w = word.peek();
     if w.in_memory() {
         return Ok(None);
     }
@@ -58,19 +58,23 @@ pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Op
     Ok(Some(w.saved()))
 }
 
-/// What going to user mode takes; each carries the stamp under which the task is then live.
+/// The step that is due before user mode; each carries the stamp under which the task is live afterwards.
 pub(crate) enum OnEntry {
     Nothing,
     Mark(Stamp),
-    /// The stamp is the CPU's already, and no context has it until the load is done.
-    Load(Stamp),
+    /// The stamp is the CPU's already, and no context has it until the load is done. `moved`: the image was written on
+    /// another CPU, so its lines are likely to be there.
+    Load {
+        live: Stamp,
+        moved: bool,
+    },
 }
 
 /// Tells which step is due before the task of `word` enters user mode here.
 #[inline(always)]
 pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
     let current = Stamp::of(cpu);
-    let compared = word.load().against(current);
+    let compared = word.peek().against(current);
     match compared.place() {
         Place::Registers => Ok(OnEntry::Nothing),
         Place::Both => Ok(OnEntry::Mark(current)),
@@ -80,15 +84,16 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             if !fresh.is_open() {
                 return Err(compared.refusal(cpu));
             }
-            // Before the registers change: from here on no context claims them. A load that fails needs
-            // nothing undone.
+            TaskWord::before_image();
+            // Before the registers change: from here on no context claims them. After a load that fails,
+            // nothing has to be undone.
             fresh.set(cpu);
-            Ok(OnEntry::Load(fresh))
+            Ok(OnEntry::Load { live: fresh, moved: compared.is_of_another_cpu() })
         }
     }
 }
 
-/// Switching out: the save if it is due, and what is told of it.
+/// Switches a task out: saves it if a save is due, and tells the observer.
 #[inline(always)]
 pub(crate) fn leave<C>(context: FpuRef<'_, C::Backend>, cpu: &C) -> Result<(), Error>
 where
@@ -103,8 +108,8 @@ where
     Ok(())
 }
 
-/// Switching in: the load or the mark, whichever is due, and what is told of it. Makes of the witness what the caller
-/// returns: a `Result` that the caller would take apart once more costs the hot path a stack frame.
+/// Switches a task in: loads it, or marks it live, whichever is due, and tells the observer. `ready` makes the caller's
+/// return value from the witness: a `Result` that the caller takes apart once more costs the hot path a stack frame.
 #[inline(always)]
 pub(crate) fn enter<'c, C, T>(
     context: FpuRef<'_, C::Backend>,
@@ -121,7 +126,10 @@ where
             context.tell(cpu, EventKind::Skipped);
             context.tell(cpu, EventKind::Loaded);
         }
-        OnEntry::Load(live) => {
+        OnEntry::Load { live, moved } => {
+            if moved {
+                cpu.backend().prefetch(context.area);
+            }
             // SAFETY: C19: checked in `TaskFpu::new`; current here (K5). C20: compared just now; exclusive (K8). C22:
             // this CPU has had the stamp since then.
             unsafe { load(context, cpu, live) }?;
@@ -131,9 +139,9 @@ where
     Ok(ready(cpu))
 }
 
-/// What a switch takes whose assembly executes it and whose compiled code leaves no registers alone: whether `prev` is to
-/// be saved, and the stamp under which `next` is live once it is loaded. A load is due even if the registers hold `next`
-/// and memory does; the stamp is the CPU's already, and nobody's until the load is done.
+/// Tells which steps are due in a switch that assembly executes, in a kernel whose compiled code uses the registers:
+/// whether `prev` is to be saved, and the stamp under which `next` is live once it is loaded. A load is due even if both
+/// registers and memory hold `next`. The stamp is the CPU's already, and no context has it until the load is done.
 #[inline(always)]
 pub(crate) fn due_on_switch<W: CpuWords>(
     prev: Option<&TaskWord>,
@@ -157,7 +165,7 @@ pub(crate) fn due_on_switch<W: CpuWords>(
     Ok((saves, Some(stamp)))
 }
 
-/// The save: the registers go to memory, and only then the context's word says so.
+/// Saves the registers to memory; only then the context's word says so.
 ///
 /// # Safety
 ///
@@ -174,8 +182,8 @@ pub(crate) unsafe fn save<C: Pinned>(context: FpuRef<'_, C::Backend>, cpu: &C, w
     context.tell(cpu, EventKind::Saved);
 }
 
-/// The load: memory goes to the registers, and only then the context's word says that they are its only copy. If the
-/// hardware refuses the image no context claims them, and the word says what it said.
+/// Loads the registers from memory; only then the context's word says that they are the only copy. If the hardware
+/// refuses the image, no context claims the registers, and the word is as before.
 ///
 /// # Safety
 ///
@@ -195,7 +203,7 @@ pub(crate) unsafe fn load<C: Pinned>(
     Ok(())
 }
 
-/// The same where the context does not run next: memory stays valid beside the registers.
+/// As [`load`], where the task does not enter user mode next: memory stays valid beside the registers.
 ///
 /// # Safety
 ///
@@ -263,8 +271,9 @@ mod tests {
                     assert_eq!(live, now);
                     "mark".into()
                 }
-                Ok(OnEntry::Load(live)) => {
+                Ok(OnEntry::Load { live, moved }) => {
                     assert_eq!(live, stamp(2, 6));
+                    assert_eq!(moved, !word.load().is_of(now));
                     "load".into()
                 }
                 Err(e) => std::format!("{e:?}"),
@@ -276,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_saves_whom_the_registers_hold_and_loads_whoever_comes_from_memory() {
+    fn a_switch_saves_what_the_registers_hold_and_loads_what_memory_holds() {
         let (now, fresh) = (stamp(2, 5), stamp(2, 6));
         let (lost, away) = (live(stamp(2, 4)), live(stamp(4, 1)));
         let in_memory = [TaskWord::new(), word(Word::both(now)), word(Word::both(stamp(4, 1)))];
@@ -313,7 +322,9 @@ mod tests {
     fn exhaustion_is_refused_and_never_reissues() {
         let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
         let nowhere = TaskWord::new();
-        assert!(matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load(live)) if live == last));
+        assert!(
+            matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load { live, .. }) if live == last)
+        );
         for _ in 0..3 {
             assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
             assert_eq!(due_on_switch(None, Some(&nowhere), &cpu), Err(Error::Exhausted));
@@ -322,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_was_never_online_holds_nobody() {
+    fn a_cpu_that_was_never_online_holds_no_context() {
         let cpu = Words::default();
         for word in [TaskWord::new(), live(stamp(0, 1)), word(Word::both(stamp(0, 1)))] {
             assert!(matches!(due_on_entry(&word, &cpu), Err(Error::CpuOffline)));

@@ -20,7 +20,7 @@
 use super::cpu_word::{gate, Stamp, ID_MASK};
 use crate::{
     error::Error,
-    sync::{AtomicU64, Ordering},
+    sync::{fence, AtomicU64, Ordering},
     witness::CpuWords,
 };
 
@@ -31,15 +31,15 @@ const MEMORY: u64 = 1;
 pub(crate) struct Word(u64);
 
 impl Word {
-    /// No registers hold it: memory is valid, of a CPU that cannot be.
+    /// No registers hold the context: memory is valid, under the number of a CPU that cannot exist.
     pub(crate) const NOWHERE: Self = Self(ID_MASK | MEMORY);
 
-    /// Registers and memory hold it.
+    /// The registers loaded under this stamp hold the context, and so does memory.
     #[inline(always)]
     pub(crate) const fn both(stamp: Stamp) -> Self {
         Self(stamp.bits() | MEMORY)
     }
-    /// As this word, and memory is valid too: what it says after a save.
+    /// The word after a save: the same registers, and memory is valid too.
     #[inline(always)]
     pub(crate) const fn saved(self) -> Self {
         Self(self.0 | MEMORY)
@@ -52,26 +52,31 @@ impl Word {
     pub(crate) const fn bits(self) -> u64 {
         self.0
     }
-    /// One that was given away as bits.
+    /// The word that these bits were taken from.
     #[inline(always)]
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
-    /// Against a CPU's stamp.
+    /// Compares the word with a CPU's stamp.
     #[inline(always)]
     pub(crate) const fn against(self, stamp: Stamp) -> Compared {
         Compared(self.0 ^ stamp.bits())
     }
-    /// Is it the only copy, in registers loaded under this stamp?
+    /// Tells whether the context was loaded last on the CPU of this stamp.
+    #[inline(always)]
+    pub(crate) const fn is_of(self, stamp: Stamp) -> bool {
+        !self.against(stamp).is_of_another_cpu()
+    }
+    /// Tells whether the registers loaded under this stamp are the only copy.
     #[inline(always)]
     pub(super) const fn is_live_under(self, stamp: Stamp) -> bool {
         self.0 == stamp.bits()
     }
-    /// Some CPU's registers hold it, and that CPU is not asked.
+    /// The error that names the CPU whose registers hold the context; that CPU is not asked.
     pub(crate) fn live_elsewhere(self) -> Error {
         Error::LiveElsewhere { cpu: (((self.0 & ID_MASK) >> 1) as u32).wrapping_sub(1) }
     }
-    /// Why it cannot be used on this CPU.
+    /// Why the context cannot be used on this CPU.
     #[inline(always)]
     pub(crate) fn refusal<W: CpuWords>(self, cpu: &W) -> Error {
         decode(reason(self, cpu))
@@ -95,7 +100,7 @@ pub(crate) enum Place {
 pub(crate) struct Compared(u64);
 
 impl Compared {
-    /// Bit 0 of a CPU's word is 0 while the CPU is online, so that of the difference is the context's own. An offline
+    /// Bit 0 of a CPU's word is 0 while the CPU is online, so bit 0 of the difference is the context's own. An offline
     /// CPU refuses a context in any place, with the same error.
     #[inline(always)]
     pub(crate) const fn place(self) -> Place {
@@ -105,6 +110,11 @@ impl Compared {
             differ if differ & MEMORY != 0 => Place::Memory,
             _ => Place::Elsewhere,
         }
+    }
+    /// Tells whether the context was loaded last on another CPU, or nowhere.
+    #[inline(always)]
+    pub(super) const fn is_of_another_cpu(self) -> bool {
+        self.0 & ID_MASK != 0
     }
     /// [`Word::refusal`] of the context's word, which the hot path has not kept.
     #[cold]
@@ -161,11 +171,22 @@ impl TaskWord {
     pub fn new() -> Self {
         Self(AtomicU64::new(Word::NOWHERE.0))
     }
-    /// Acquire: whoever sees "memory is valid" sees the image it speaks of, even if the kernel forgot to
-    /// order the hand-over and only the error path is left. Costs nothing on x86.
+    /// Acquire: code that sees "memory is valid" sees the image that was saved before, even if the kernel forgot to
+    /// order the hand-over and only the error path is left. Costs nothing on x86. [`peek`](Self::peek) is for the hot path.
     #[inline(always)]
     pub(crate) fn load(&self) -> Word {
         Word(self.0.load(Ordering::Acquire))
+    }
+    /// Relaxed: for a decision after which no code reads the image, or calls [`before_image`](Self::before_image) first.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Word {
+        Word(self.0.load(Ordering::Relaxed))
+    }
+    /// Acquire, of what [`peek`](Self::peek) has seen: code that restores the image next sees it as it was saved. No
+    /// instruction on x86.
+    #[inline(always)]
+    pub(crate) fn before_image() {
+        fence(Ordering::Acquire);
     }
     /// Memory is valid. Release: the image was written before.
     #[inline(always)]

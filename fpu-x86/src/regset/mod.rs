@@ -123,9 +123,10 @@ impl<'p> UserFormat<'p> {
     ) -> Result<usize, ImageError> {
         let need = self.standard_len(components);
         let out = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
-        let excess = image.present().user_part().difference(components);
-        if !excess.is_empty() || (pkru.is_some() && !components.contains(Components::PKRU)) {
-            return Err(ImageError::NotManaged);
+        let given = if pkru.is_some() { Components::PKRU } else { Components::empty() };
+        let excess = image.present().user_part().union(given).difference(components);
+        if !excess.is_empty() {
+            return Err(ImageError::NotManaged { component: excess });
         }
         let bits = image.mxcsr() & !self.plan.mxcsr_mask();
         if bits != 0 {
@@ -169,7 +170,7 @@ impl<'p> UserFormat<'p> {
     /// # Errors
     ///
     /// [`ImageError::TooShort`]; [`ImageError::NotManaged`] for `pkru` where the format has none, or if the image is of
-    /// another plan and holds more than this one; [`ImageError::ReservedMxcsr`], [`ImageError::OutOfRange`] if it
+    /// another plan and holds more than this one; [`ImageError::ReservedMxcsr`], [`ImageError::OtherSize`] if it
     /// is of another CPU, whose bits and sizes are not this one's. `out` is unchanged.
     ///
     /// ```

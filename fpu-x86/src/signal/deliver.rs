@@ -18,6 +18,10 @@
 //!              to memory     to buffer                 image as in frame
 //! ```
 
+#[cfg(test)]
+#[path = "../tests/deliver.rs"]
+mod tests;
+
 use core::fmt;
 
 use super::{fsave::FRONT, FrameKind, SignalFrame};

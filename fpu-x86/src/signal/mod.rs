@@ -231,9 +231,10 @@ impl<'p> UserFormat<'p> {
         pkru: Option<u32>,
         out: &mut [u8],
     ) -> Result<usize, ImageError> {
-        let excess = image.present().user_part().difference(Components::LEGACY);
-        if pkru.is_some() || !excess.is_empty() {
-            return Err(ImageError::NotManaged);
+        let given = if pkru.is_some() { Components::PKRU } else { Components::empty() };
+        let excess = image.present().user_part().union(given).difference(Components::LEGACY);
+        if !excess.is_empty() {
+            return Err(ImageError::NotManaged { component: excess });
         }
         let mut legacy = [0; HEADER];
         self.write_prfpreg(image, &mut legacy)?;

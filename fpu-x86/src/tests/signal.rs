@@ -197,6 +197,15 @@ fn frames_of_smaller_and_larger_machines_say_where_their_end_is() {
     let read = plan.user_format().read_frame_by(&rules, &mut out).unwrap();
     assert_eq!(read.valid().beyond().bits(), bits);
     assert_eq!(read.pkru(), None);
+
+    let mut out = vec![0; large.user_format().frame_len_32()];
+    let image = Image::new(&area, &large);
+    large.user_format().write_frame_32(&image, Selectors::default(), Some(9), &mut out).unwrap();
+    let refused = plan.user_format().read_frame_32(&mut out.clone()).map(drop);
+    assert_eq!(refused, Err(ForeignError::NotEnabled { bits }));
+    let read = plan.user_format().read_frame_32_by(&rules, &mut out).unwrap();
+    assert_eq!(read.valid().beyond().bits(), bits);
+    assert_eq!(read.valid().image().xmm(3), image.xmm(3));
 }
 
 #[test]
@@ -290,7 +299,8 @@ fn a_frame_has_tiles_with_permission_only() {
     area[514] |= 4;
     let image = Image::new(&area, &plan);
     let mut out = vec![0xEE; with.frame_len()];
-    assert_eq!(format.write_frame(&image, None, &mut out), Err(ImageError::NotManaged));
+    let tiles = ImageError::NotManaged { component: Components::TILEDATA };
+    assert_eq!(format.write_frame(&image, None, &mut out), Err(tiles));
     assert!(out.iter().all(|byte| *byte == 0xEE));
     assert_eq!(with.write_frame(&image, None, &mut out), Ok(11012));
     out[2816] = 1;
@@ -319,7 +329,7 @@ fn a_frame_without_rights_has_the_initial_ones() {
     let without = format.without_pkru();
     assert_eq!(without.frame_len(), 2692);
     let refused = without.write_frame(&Image::new(&area, &plan), Some(1), &mut out);
-    assert_eq!(refused, Err(ImageError::NotManaged));
+    assert_eq!(refused, Err(ImageError::NotManaged { component: Components::PKRU }));
     assert_eq!(without.read_frame(&mut out).unwrap().pkru(), None);
 }
 

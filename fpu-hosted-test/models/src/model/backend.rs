@@ -13,11 +13,11 @@ use super::{
     irq::tick,
 };
 
-/// One image. Loom reports any access that is not ordered with another one's write.
+/// One image. Loom reports an access that is not ordered with another thread's write.
 #[derive(Debug)]
 pub struct Image {
     low: UnsafeCell<u64>,
-    /// Left as it was by a save that finds the component initial, as the init optimisation does.
+    /// A save that finds the component initial leaves this as it was, as the initial optimisation does.
     high: UnsafeCell<u64>,
     high_present: UnsafeCell<bool>,
 }
@@ -32,7 +32,7 @@ impl Image {
             high_present: UnsafeCell::new(false),
         }
     }
-    /// What it says.
+    /// What the image says.
     #[must_use]
     pub fn get(&self) -> Regs {
         let low = read(&self.low);
@@ -83,7 +83,7 @@ unsafe impl SaveArea for Image {
     }
 }
 
-/// An image to be changed.
+/// A view of an image through which code writes it.
 #[derive(Debug)]
 pub struct ImageMut<'a>(&'a Image);
 
@@ -111,7 +111,7 @@ impl ImageMut<'_> {
 #[derive(Debug)]
 pub struct Registers {
     now: Cell<Regs>,
-    /// The area they were loaded from, while nothing has changed them since (B7).
+    /// The area of the last restore, while nothing has changed the registers since (B7).
     unmodified: Cell<Option<NonNull<u8>>>,
     will_fail: Cell<bool>,
 }
@@ -169,9 +169,8 @@ unsafe fn image_at<'a>(area: NonNull<u8>) -> &'a Image {
 
 // SAFETY: B1: the length and alignment of `Image`. B2, B3: both parts are moved. B4: a failed restore
 // says so, and reads only. B5: only `fail_next` makes one fail. B6: loom's checks panic, which is what
-// the models are for. B7: a save is left out only
-// if nothing has changed the registers since they were loaded from that very area. The seeded faults break
-// these on purpose.
+// the models are for. B7: `save` leaves a save out only if nothing has changed the registers since they were
+// loaded from that very area. The seeded faults break these on purpose.
 unsafe impl RawFpu for Registers {
     type Image<'a> = &'a Image;
     type ImageMut<'a> = ImageMut<'a>;
@@ -193,7 +192,7 @@ unsafe impl RawFpu for Registers {
     unsafe fn save(&self, area: NonNull<u8>) {
         tick();
         if self.unmodified.get() == Some(area) {
-            return; // the modified optimisation
+            return; // The modified optimisation.
         }
         // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };
