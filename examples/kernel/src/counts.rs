@@ -38,7 +38,7 @@ pub static RESUMES: AtomicU64 = AtomicU64::new(0);
 /// Rounds of all guests.
 pub static GUESTS: AtomicU64 = AtomicU64::new(0);
 
-/// Signals delivered, of these after a page had to be made present, and returned from.
+/// Signals delivered, times that a page had to be made present for a frame, and signals returned from.
 pub static SIGNALS: AtomicU64 = AtomicU64::new(0);
 pub static RETRIES: AtomicU64 = AtomicU64::new(0);
 pub static RETURNS: AtomicU64 = AtomicU64::new(0);

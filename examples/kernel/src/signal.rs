@@ -9,7 +9,7 @@ use core::{
     sync::atomic::Ordering::{Acquire, Relaxed, Release},
 };
 
-use fpu_x86::{Components, DeliverError, Pkru, SigreturnError, UserFormat};
+use fpu_x86::{Components, DeliverError, Pkru, Returned, SigreturnError, UserFormat};
 use x86_64::instructions::interrupts;
 
 use crate::{
@@ -92,7 +92,7 @@ unsafe fn aside(task: &Task) -> &'static mut [u8] {
 fn user_bytes(task: &Task, at: u64, len: usize) -> Result<*mut u8, UserFault> {
     let block = task.block() as u64;
     match at.checked_sub(block) {
-        Some(from) if from + len as u64 <= BLOCK_BYTES as u64 => Ok(at as *mut u8),
+        Some(from) if from.saturating_add(len as u64) <= BLOCK_BYTES as u64 => Ok(at as *mut u8),
         _ => Err(UserFault::Outside),
     }
 }
@@ -108,8 +108,11 @@ fn copy_to_user(task: &Task, at: u64, bytes: &[u8], present: bool) -> Result<(),
     Ok(())
 }
 
-fn copy_from_user(task: &Task, at: u64, bytes: &mut [u8]) -> Result<(), UserFault> {
+fn copy_from_user(task: &Task, at: u64, bytes: &mut [u8], present: bool) -> Result<(), UserFault> {
     let from = user_bytes(task, at, bytes.len())?;
+    if !present {
+        return Err(UserFault::Absent);
+    }
     // SAFETY: the current task's memory, which is in the identity map, while it waits.
     unsafe { bytes.as_mut_ptr().copy_from_nonoverlapping(from, bytes.len()) };
     Ok(())
@@ -136,16 +139,14 @@ pub fn due(task: &Task) -> bool {
 /// It runs its handler next. Interrupts are off, the current task is on its way to user mode, and one is due.
 pub fn deliver(task: &Task, context: &Fpu, frame: &mut Frame) {
     task.signal.store(false, Relaxed);
-    let at = (frame.rsp - RED_ZONE - format().frame_len() as u64) & !63;
-    // Every fourth time the program's stack is not there, and comes while the task waits.
-    let mut present = this_cpu().random() & 3 != 0;
+    let below = RED_ZONE + format().frame_len() as u64;
+    let at = frame.rsp.wrapping_sub(below) & !63;
+    let mut present = is_present();
     while let Err(why) = to_stack(task, context, at, present) {
         if why != UserFault::Absent || present {
             verdict::fail(format_args!("task {}: no frame on its stack: {why}", task.slot));
         }
-        sched::schedule(Next::Any);
-        present = true;
-        count(&counts::RETRIES);
+        present = make_present();
     }
     // SAFETY: the task's own memory, while it waits.
     tell(unsafe { &mut *task.block() }, this_cpu().random());
@@ -157,13 +158,25 @@ pub fn deliver(task: &Task, context: &Fpu, frame: &mut Frame) {
     count(&counts::SIGNALS);
 }
 
+/// Every fourth time the program's stack is not there.
+fn is_present() -> bool {
+    this_cpu().random() & 3 != 0
+}
+/// It comes while the task waits, and maybe moves.
+fn make_present() -> bool {
+    sched::schedule(Next::Any);
+    count(&counts::RETRIES);
+    true
+}
+
 /// What the handler is to do.
 fn tell(block: &mut UserBlock, random: u64) {
     let format = format();
     let has = |component| format.components().contains(component);
     block.handler_does = match random & 0x1F {
         0..=1 => does::RESERVED,
-        2..=3 => does::ASTRAY,
+        2 => does::ASTRAY,
+        3 if format.components() != Components::LEGACY => does::UNKNOWN,
         4..=9 if has(Components::PKRU) => does::CLEAR_PKRU,
         10..=21 => does::EDIT,
         _ => 0,
@@ -246,25 +259,14 @@ fn set_aside(task: &Task) {
 pub fn sigreturn(task: &Task, context: &Fpu, block: &UserBlock, frame: &mut Frame) -> bool {
     let Some(interrupted) = task.interrupted.take() else { return false };
     verdict::handler(task, this_cpu(), block, KEYS.default_value().bits());
-    let at = frame.rdi;
-    let cpu = preempt_off();
-    interrupts::enable();
-    // SAFETY: preemption is off, and there is no other.
-    let buffer = unsafe { buffer(cpu) };
-    // SAFETY: preemption is off.
-    let mut here = unsafe { PreemptOff::new() };
-    let session = open(task, context, &mut here).make_memory_valid_read();
-    let done = format().sigreturn(session, buffer, |offset, bytes| {
-        copy_from_user(task, at.wrapping_add(offset as u64), bytes)?;
-        if seeded::on(Fault::EditLost) {
-            // SAFETY: the only one of the task, which is current here.
-            bytes.copy_from_slice(&unsafe { aside(task) }[offset..][..bytes.len()]);
+    let mut present = is_present();
+    let done = loop {
+        match from_stack(task, context, frame.rdi, present) {
+            Err(SigreturnError::FaultIn(UserFault::Absent)) if !present => present = make_present(),
+            done => break done,
         }
-        Ok::<_, UserFault>(())
-    });
-    interrupts::disable();
-    preempt_on();
-    let is_junk = block.handler_does & (does::RESERVED | does::ASTRAY) != 0;
+    };
+    let is_junk = block.handler_does & (does::RESERVED | does::UNKNOWN | does::ASTRAY) != 0;
     match done {
         Ok(_) if is_junk => verdict::fail(format_args!("task {} returns by junk", task.slot)),
         Ok(returned) => {
@@ -285,4 +287,31 @@ pub fn sigreturn(task: &Task, context: &Fpu, block: &UserBlock, frame: &mut Fram
     }
     *frame = interrupted;
     true
+}
+
+/// The registers that the frame has, or an error, after which nothing has changed.
+fn from_stack(
+    task: &Task,
+    context: &Fpu,
+    at: u64,
+    present: bool,
+) -> Result<Returned, SigreturnError<UserFault>> {
+    let cpu = preempt_off();
+    interrupts::enable();
+    // SAFETY: preemption is off, and there is no other.
+    let buffer = unsafe { buffer(cpu) };
+    // SAFETY: preemption is off.
+    let mut here = unsafe { PreemptOff::new() };
+    let session = open(task, context, &mut here).make_memory_valid_read();
+    let done = format().sigreturn(session, buffer, |offset, bytes| {
+        copy_from_user(task, at.wrapping_add(offset as u64), bytes, present)?;
+        if seeded::on(Fault::EditLost) {
+            // SAFETY: the only one of the task, which is current here.
+            bytes.copy_from_slice(&unsafe { aside(task) }[offset..][..bytes.len()]);
+        }
+        Ok(())
+    });
+    interrupts::disable();
+    preempt_on();
+    done
 }

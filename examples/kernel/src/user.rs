@@ -34,6 +34,8 @@ pub mod does {
     pub const RESERVED: u32 = 4;
     /// Returns with a frame that is not in the task's memory.
     pub const ASTRAY: u32 = 8;
+    /// Says in the frame's header that it has a component that there is not.
+    pub const UNKNOWN: u32 = 16;
 }
 /// What the edit turns: MXCSR's rounding, and a word of each register.
 pub const TURNS_MXCSR: u32 = 0x6000;
@@ -118,6 +120,7 @@ global_asm!(
     clear_pkru = const does::CLEAR_PKRU,
     reserved = const does::RESERVED,
     astray = const does::ASTRAY,
+    unknown = const does::UNKNOWN,
     turns = const TURNS,
     turns_mxcsr = const TURNS_MXCSR,
     spin = const offset_of!(UserBlock, spin),

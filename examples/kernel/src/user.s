@@ -115,6 +115,10 @@ user_return:
     jz user_sound
     or dword ptr [rdi + 24], 0x80000000
 user_sound:
+    test eax, {unknown}
+    jz user_known
+    or byte ptr [rdi + 512 + 7], 0x40
+user_known:
     test eax, {astray}
     jz user_sigreturn
     lea rdi, [rdi + 0x100000]

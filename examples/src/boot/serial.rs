@@ -143,7 +143,7 @@ counts! {
     x87_errors
     /// Signals delivered to tasks.
     signals
-    /// Those whose frame could be copied at the second attempt only.
+    /// Times that a frame could be copied, to or from the task's memory, at the second attempt only.
     signal_retries
     /// Those whose handlers have come back.
     signal_returns
