@@ -33,7 +33,7 @@ const KEYS: u64 = 0xFF00;
 pub fn thread() -> ! {
     loop {
         interrupts::disable();
-        sched::schedule(Next::Any);
+        sched::schedule(Next::Idle);
         let random = this_cpu().random();
         let stop = Stop::new(&task::users()[random as usize % HOLDERS]);
         interrupts::enable();
