@@ -38,6 +38,8 @@ pub static RESUMES: AtomicU64 = AtomicU64::new(0);
 /// Rounds of all guests.
 pub static GUESTS: AtomicU64 = AtomicU64::new(0);
 
+/// Accesses to user memory that the processor refused because of a protection key.
+pub static KEYED: AtomicU64 = AtomicU64::new(0);
 /// Signals delivered, times that a page had to be made present for a frame, and signals returned from.
 pub static SIGNALS: AtomicU64 = AtomicU64::new(0);
 pub static RETRIES: AtomicU64 = AtomicU64::new(0);

@@ -38,6 +38,7 @@ pub enum Fault {
     PkruDelivered,
     PkruOfHandler,
     PkruKept,
+    LatePkru,
     NoTimer,
     NoResched,
     NoMigration,
@@ -73,7 +74,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -105,6 +106,7 @@ impl Fault {
         Self::PkruDelivered,
         Self::PkruOfHandler,
         Self::PkruKept,
+        Self::LatePkru,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -154,6 +156,7 @@ impl Fault {
             Self::PkruDelivered => "pkru-delivered",
             Self::PkruOfHandler => "pkru-of-handler",
             Self::PkruKept => "pkru-kept",
+            Self::LatePkru => "late-pkru",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -216,6 +219,7 @@ impl Fault {
             Self::PkruDelivered => "a signal handler starts with the PKRU of what it interrupts",
             Self::PkruOfHandler => "signal frames have the PKRU with which the handler starts",
             Self::PkruKept => "a frame without PKRU is read as one that leaves it alone",
+            Self::LatePkru => "PKRU is switched on the way to user mode only",
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -250,7 +254,8 @@ impl Fault {
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::MaskedWorkers => &["too few refused sections in workers"],
-            Self::NoPkru | Self::PkruOfHandler | Self::PkruKept => &["register pkru"],
+            Self::NoPkru | Self::LatePkru => &["register pkru", "an access with the wrong rights"],
+            Self::PkruOfHandler | Self::PkruKept => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
             Self::Exception => &["in crash::undefined_instruction"],
@@ -264,7 +269,11 @@ impl Fault {
     #[must_use]
     pub const fn needs(self) -> Needs {
         match self {
-            Self::NoPkru | Self::PkruDelivered | Self::PkruOfHandler | Self::PkruKept => Needs::Pku,
+            Self::NoPkru
+            | Self::LatePkru
+            | Self::PkruDelivered
+            | Self::PkruOfHandler
+            | Self::PkruKept => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,

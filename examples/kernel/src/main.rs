@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`worker`], [`guest`], [`fork`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! ([`torture`], [`worker`], [`guest`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
 //! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
@@ -34,6 +34,7 @@ mod params;
 mod power;
 mod refusal;
 mod regs;
+mod rights;
 mod sched;
 mod seeded;
 mod serial;
@@ -109,6 +110,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: no code needs the registers, and the CPU's word is not open.
     unsafe { hw::detect() };
     power::bring_up(cpu);
+    rights::detect();
 
     apic::mask_pic();
     apic::enable();

@@ -109,7 +109,9 @@ pub fn schedule(next: Next) {
             verdict::refused(prev, why);
         }
     }
-    if !seeded::on(Fault::NoPkru) {
+    if seeded::on(Fault::LatePkru) {
+        fpu::switch_rights(prev.pkru(), None);
+    } else if !seeded::on(Fault::NoPkru) {
         fpu::switch_rights(prev.pkru(), next.pkru());
     }
     if prev.is_user() {

@@ -9,7 +9,7 @@ use crate::{
     faults::Fault,
     fork,
     fpu::{self, IrqsOff},
-    hw,
+    hw, rights,
     sched::{self, Next},
     seeded,
     session::{load, read, write},
@@ -34,6 +34,12 @@ const FORK: u32 = 19;
 const EXEC: u32 = 20;
 const SPOIL: u32 = 17;
 
+/// The current task's memory, while it waits for this call. Not to be kept while others run: a debugger may write there.
+fn block(task: &Task) -> &'static mut UserBlock {
+    // SAFETY: the task's own, and the caller drops it before it gives way.
+    unsafe { &mut *task.block() }
+}
+
 /// Interrupts are off, and the registers hold the current task.
 #[no_mangle]
 extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
@@ -42,19 +48,18 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
     if seeded::on(Fault::VectorKernel) {
         seeded::seeded_vector_instruction();
     }
-    // SAFETY: the task's own memory, while it waits for this call.
-    let block = unsafe { &mut *task.block() };
     match frame.rax as u32 {
         SYS_BORN => {
-            verdict::compare(task, cpu, block, true);
-            next_round(task, cpu, block);
+            verdict::compare(task, cpu, block(task), true);
+            next_round(task, cpu, block(task));
         }
         SYS_CHECK => {
-            verdict::compare(task, cpu, block, false);
-            next_round(task, cpu, block);
+            verdict::compare(task, cpu, block(task), false);
+            next_round(task, cpu, block(task));
         }
         SYS_SIGRETURN => {
-            let back = task.fpu().is_some_and(|fpu| signal::sigreturn(task, fpu, block, frame));
+            let back =
+                task.fpu().is_some_and(|fpu| signal::sigreturn(task, fpu, block(task), frame));
             if !back {
                 // SAFETY: interrupts are off, and it is the current task's frame.
                 unsafe { to_user::ends(task, frame) };
@@ -65,21 +70,33 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             let rights = Pkru::from_bits(cpu.random() as u32 & !3);
             match task.pkru() {
                 Some(own) => {
-                    fpu::KEYS.with_rights(own, rights, || sched::schedule(Next::Any));
+                    fpu::KEYS.with_rights(own, rights, || {
+                        sched::schedule(Next::Any);
+                        rights::access(task, rights);
+                    });
                     if let Some(now) = fpu::KEYS.current(own) {
-                        verdict::word(task, "pkru", block.pkru_want.into(), now.bits().into());
+                        verdict::word(
+                            task,
+                            "pkru",
+                            block(task).pkru_want.into(),
+                            now.bits().into(),
+                        );
                     }
+                    rights::access(task, Pkru::from_bits(block(task).pkru_want));
                 }
                 None => sched::schedule(Next::Any),
             }
         }
-        SLEEP => sched::schedule(Next::Idle),
+        SLEEP => {
+            sched::schedule(Next::Idle);
+            rights::access(task, Pkru::from_bits(block(task).pkru_want));
+        }
         EXIT => {
             count(&counts::EXITS);
             // SAFETY: interrupts are off, and the current task exits.
             let child = task.kind == Kind::Holder
                 && cpu.random() & 1 == 0
-                && unsafe { fork::begins(task, block) };
+                && unsafe { fork::begins(task, block(task)) };
             if !child {
                 // SAFETY: interrupts are off, and it is the current task's frame.
                 unsafe { to_user::ends(task, frame) };
@@ -98,7 +115,7 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             if cpu.random() & 1 == 0 {
                 sched::schedule(Next::Any);
             }
-            with_registers(number, task, block);
+            with_registers(number, task, block(task));
         }
     }
     to_user::return_to_user(frame)

@@ -43,6 +43,9 @@ pub fn return_to_user(frame: &mut Frame) -> ! {
         let Some(context) = task.fpu() else {
             verdict::fail(format_args!("task {} has no FPU context", task.slot));
         };
+        if seeded::on(Fault::LatePkru) {
+            fpu::switch_rights(None, task.pkru());
+        }
         if signal::due(task) {
             signal::deliver(task, context, frame);
             continue;

@@ -10,7 +10,7 @@ use crate::{
     cpu::{PerCpu, USER_CS, USER_SS},
     debugger,
     entry::{Frame, SPURIOUS, TIMER},
-    fpu, handlers, power, sched, signal,
+    fpu, handlers, power, rights, sched, signal,
     task::{self, Kind},
     to_user, torture, verdict, worker,
 };
@@ -44,7 +44,8 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         }
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
-            if !handlers::serves_fixup() || !fpu::fixed_up(frame) {
+            let served = handlers::serves_fixup() && fpu::fixed_up(frame);
+            if !served && !rights::answered(frame) {
                 verdict::kernel_exception(frame);
             }
         }

@@ -219,6 +219,11 @@ pub fn judge(params: &Params, now: u64) {
         ("forks", counts::FORKS.load(Relaxed), 20),
         ("execs", counts::EXECS.load(Relaxed), 5),
         ("x87 errors", counts::X87_ERRORS.load(Relaxed), 10),
+        (
+            "accesses refused by keys",
+            counts::KEYED.load(Relaxed),
+            100 * u64::from(hw::keys_apply()),
+        ),
         ("CPUs taken down", counts::OFFLINE.load(Relaxed), several * 6),
         ("resumes", counts::RESUMES.load(Relaxed), 10),
         ("refused images", counts::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
