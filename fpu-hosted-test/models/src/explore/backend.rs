@@ -9,7 +9,7 @@ use std::cell::Cell;
 
 use fpu_core::{
     verify::{CompareFpu, Difference},
-    CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, TheBackend,
+    CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, StepsFpu, TheBackend,
 };
 
 use super::{line::Line, words::goes_back};
@@ -43,6 +43,8 @@ pub(super) struct Symbolic {
     /// Counts changes, so that a save or restore sees one that comes in between.
     changes: Cell<u32>,
     pub(super) fails: Cell<bool>,
+    /// IA32_XFD: are the registers disabled that only some areas have room for?
+    pub(super) disables: Cell<bool>,
     /// With what a section began that has not ended.
     pub(super) section: Cell<Option<KernelUnits>>,
     /// Saves and restores of the operation.
@@ -64,6 +66,7 @@ impl Symbolic {
             unmodified: Cell::new(0),
             changes: cell(0),
             fails: Cell::new(false),
+            disables: Cell::new(true),
             section: Cell::new(None),
             saves: Cell::new(0),
             restores: Cell::new(0),
@@ -81,7 +84,36 @@ impl Symbolic {
 #[repr(C)]
 struct Image {
     bytes: Symbol,
-    present: u32,
+    present: u16,
+    /// The area has more room than the least.
+    room: u16,
+}
+
+/// # Safety
+///
+/// Valid area (C9).
+pub(super) unsafe fn has_room(area: NonNull<u8>) -> bool {
+    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
+    unsafe { area.cast::<Image>().as_ref() }.room != 0
+}
+/// # Safety
+///
+/// Valid area (C9).
+pub(super) unsafe fn set_room(area: NonNull<u8>, room: bool) {
+    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
+    unsafe { area.cast::<Image>().as_mut() }.room = u16::from(room);
+}
+/// What one image holds into another area, over old bytes.
+///
+/// # Safety
+///
+/// Valid area (C9) of both.
+pub(super) unsafe fn move_to(from: NonNull<u8>, to: NonNull<u8>, room: bool) {
+    // SAFETY: the caller's valid area (C9) of both.
+    unsafe {
+        put_over_old_bytes(to, get(from));
+        set_room(to, room);
+    }
 }
 
 /// # Safety
@@ -102,7 +134,7 @@ pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
 pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
     // SAFETY: as for `get`.
     let image = unsafe { area.cast::<Image>().as_mut() };
-    image.present = u32::from(symbol != INITIAL);
+    image.present = u16::from(symbol != INITIAL);
     if symbol != INITIAL {
         image.bytes = symbol;
     }
@@ -146,7 +178,10 @@ unsafe impl RawFpu for Symbolic {
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         self.line.step();
         // SAFETY: the caller's valid area (C9).
-        unsafe { put(area, INITIAL) };
+        unsafe {
+            put(area, INITIAL);
+            set_room(area, false);
+        }
         self.line.step();
     }
     unsafe fn save(&self, area: NonNull<u8>) {
@@ -167,6 +202,8 @@ unsafe impl RawFpu for Symbolic {
         self.restores.set(self.restores.get() + 1);
         // SAFETY: the caller's valid area (C9).
         let symbol = unsafe { get(area) };
+        // SAFETY: the caller's valid area (C9).
+        self.disables.set(!unsafe { has_room(area) });
         self.change(TORN);
         let changes = self.changes.get();
         self.line.step();
@@ -178,6 +215,11 @@ unsafe impl RawFpu for Symbolic {
             self.unmodified.set(area.as_ptr() as usize);
         }
         self.line.step();
+        Ok(())
+    }
+    unsafe fn adopt(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        // SAFETY: the caller's valid area (C9).
+        self.disables.set(!unsafe { has_room(area) });
         Ok(())
     }
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
@@ -200,7 +242,7 @@ unsafe impl RawFpu for Symbolic {
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         self.line.step();
         // SAFETY: the caller's valid area (C9) of both.
-        unsafe { put(to, get(from)) };
+        unsafe { move_to(from, to, false) };
         self.line.step();
     }
     unsafe fn image(&self, area: NonNull<u8>) -> Symbol {
@@ -211,6 +253,9 @@ unsafe impl RawFpu for Symbolic {
         ImageMut(area, std::marker::PhantomData)
     }
 }
+
+// SAFETY: B16: what the operations execute are these two.
+unsafe impl StepsFpu for Symbolic {}
 
 // SAFETY: B8: reads. B9, B10: the symbol is the state.
 unsafe impl CompareFpu for Symbolic {

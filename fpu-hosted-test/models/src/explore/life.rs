@@ -55,6 +55,10 @@ impl Machine {
                 self.call(Call::Online);
                 let own = number(cpu.words.fpu.resident());
                 let number = if step.op == Op::Online { own } else { self.number() };
+                // What sets up a CPU, before it comes online, disables them.
+                if cpu.words.fpu.gate() == 0 {
+                    cpu.registers.disables.set(true);
+                }
                 // SAFETY: K15: a CPU has a number to itself, and takes none up that it gave up. K16: its words are kept.
                 unsafe { pin.fpu_online(number)? };
             }

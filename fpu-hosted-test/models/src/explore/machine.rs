@@ -10,8 +10,8 @@ use fpu_core::{
 
 use super::{
     backend::{
-        get, put_over_old_bytes, Area, Context, Cpu, Pin, Symbol, Symbolic, Words, DEFAULTS, FIRST,
-        INITIAL, KERNEL, TORN,
+        get, has_room, put_over_old_bytes, set_room, Area, Context, Cpu, Pin, Symbol, Symbolic,
+        Words, DEFAULTS, FIRST, INITIAL, KERNEL, TORN,
     },
     calls::{Call, Called},
     line::{Irq, Line},
@@ -143,6 +143,11 @@ impl Machine {
         unsafe { get(Self::area(context)) }
     }
 
+    pub(super) fn room(context: &Context) -> bool {
+        // SAFETY: C9: the context's own area; nothing else runs.
+        unsafe { has_room(Self::area(context)) }
+    }
+
     /// Puts the machine into a state.
     pub(super) fn load(&self, state: &State) {
         let mut residents = [0; super::state::CPUS];
@@ -159,13 +164,17 @@ impl Machine {
                 cpu.registers.unmodified.set(area.as_ptr() as usize);
             }
             cpu.registers.fails.set(false);
+            cpu.registers.disables.set(to.disables);
             cpu.current.set(to.current);
         }
         for (slot, to) in self.slots.iter().zip(&state.contexts) {
             let context = slot.fpu.borrow();
             Self::word(&context).store(to.claim.word(&residents), Relaxed);
             // SAFETY: C9: the context's own area; nothing else runs.
-            unsafe { put_over_old_bytes(Self::area(&context), to.memory) };
+            unsafe {
+                put_over_old_bytes(Self::area(&context), to.memory);
+                set_room(Self::area(&context), to.room);
+            }
             slot.expected.set(to.expected);
         }
         self.fresh.set(FIRST + 64);
@@ -189,6 +198,7 @@ impl Machine {
                 from: if at == 0 { None } else { self.slots.iter().position(from) },
                 current: cpu.current.get(),
                 left: left(residents[c]),
+                disables: cpu.registers.disables.get(),
             };
         }
         for (slot, to) in self.slots.iter().zip(&mut state.contexts) {
@@ -197,6 +207,7 @@ impl Machine {
                 claim: Claim::of(Self::word(&context).load(Relaxed), &residents[..self.cpus.len()]),
                 memory: Self::memory(&context),
                 expected: slot.expected.get(),
+                room: Self::room(&context),
             };
         }
         state
@@ -224,6 +235,7 @@ impl Machine {
     /// User code of a context runs on a CPU.
     pub(super) fn runs(&self, cpu: &Cpu, context: usize, user: User, place: &str) {
         self.judge(context, cpu.registers.holds.get(), place);
+        self.judge_room(cpu, Self::room(&self.slots[context].fpu.borrow()), context);
         let new = match user {
             User::Looks => return,
             User::Writes => self.fresh(),
@@ -250,7 +262,11 @@ impl Machine {
         let cpu = &self.cpus[at];
         let level = if irq == Irq::Nmi { Level::Nmi } else { Level::HardIrq };
         let mut pin = Pin(cpu, level);
-        let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
+        let current = match cpu.current.get().map(|task| self.slots[task].fpu.try_borrow()) {
+            None => None,
+            Some(Ok(current)) => Some(current),
+            Some(Err(_)) => return self.locked_out(cpu, level),
+        };
         let told = current.as_ref().map(|task| task.context());
         let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
         let refused = |why: Error| {
@@ -311,6 +327,7 @@ impl Machine {
             if cpu.words.fpu.gate() != 0 {
                 return;
             }
+            cpu.registers.disables.set(true);
             // SAFETY: K15: the CPU keeps its number to itself. K16: its words are kept.
             if let Err(why) = unsafe { pin.fpu_online(number(cpu.words.fpu.resident())) } {
                 return refused(why);

@@ -39,6 +39,7 @@ mod backend;
 mod calls;
 mod check;
 mod deferred;
+mod grow;
 mod inside;
 mod life;
 mod line;
@@ -76,6 +77,8 @@ pub struct Bounds {
     pub others: bool,
     /// Contexts change places in memory.
     pub moves: bool,
+    /// Areas have more room and less.
+    pub grows: bool,
     /// So many stamps of its number are left to each CPU, at most 11; then it takes a number that none has had.
     pub stamps: Option<u8>,
     /// Kernel code breaks a duty, which must be found.
@@ -94,10 +97,14 @@ impl Bounds {
         lifecycle: true,
         others: false,
         moves: false,
+        grows: false,
         stamps: None,
         wrong_kernel: false,
         depth: None,
     };
+    /// What the suite runs with areas that grow.
+    pub const GROWS: Self =
+        Self { tasks: 1, forgotten: false, lifecycle: false, grows: true, ..Self::SUITE };
     /// What the suite runs with another CPU's operations.
     pub const OTHERS: Self =
         Self { interrupts: false, forgotten: false, lifecycle: false, others: true, ..Self::SUITE };
@@ -161,8 +168,18 @@ pub struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { cpus, tasks, interrupts, forgotten, lifecycle, others, moves, stamps, .. } =
-            self.bounds;
+        let Bounds {
+            cpus,
+            tasks,
+            interrupts,
+            forgotten,
+            lifecycle,
+            others,
+            moves,
+            grows,
+            stamps,
+            ..
+        } = self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
         let extras = [
             (interrupts, "an interrupt at each step"),
@@ -170,6 +187,7 @@ impl fmt::Display for Found {
             (lifecycle, "online and offline in an interrupt"),
             (others, "another CPU's operation at each step"),
             (moves, "moves in memory"),
+            (grows, "areas that grow"),
         ];
         for (_, name) in extras.iter().filter(|(on, _)| *on) {
             write!(f, ", {name}")?;

@@ -92,6 +92,10 @@ pub enum Op {
     SwitchFails,
     /// A session on what memory holds, without an instruction.
     Saved(Of, Does),
+    /// Its area is replaced, by one with more room or with the least.
+    Replace(Of, bool),
+    /// So is that of a task that is current nowhere, by whoever holds its context exclusively.
+    HeldReplace(bool),
     /// A kernel FPU section.
     Section,
     /// The same by closure.
@@ -169,6 +173,8 @@ impl Op {
                 | Op::DropGuest(_)
                 | Op::Fork
                 | Op::ForkSaved
+                | Op::Replace(..)
+                | Op::HeldReplace(_)
                 | Op::Reset(_)
                 | Op::Verify(_)
                 | Op::Idle
@@ -211,7 +217,7 @@ impl Op {
     }
     /// Is it about a context that it names?
     pub(super) fn about_context(self) -> bool {
-        let names = matches!(self, Op::Become | Op::Takes | Op::Held(_));
+        let names = matches!(self, Op::Become | Op::Takes | Op::Held(_) | Op::HeldReplace(_));
         let forks = matches!(self, Op::Fork | Op::ForkSaved);
         let switches = matches!(self, Op::Switch(_) | Op::SwitchFails)
             || matches!(self, Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch);
@@ -223,6 +229,7 @@ impl Op {
             self,
             Op::Session(Guest, _)
                 | Op::Saved(Guest, _)
+                | Op::Replace(Guest, _)
                 | Op::GuestSteps(Guest, _)
                 | Op::GuestStepsFail
                 | Op::DropGuest(Guest)
@@ -272,6 +279,10 @@ impl Op {
             for does in [Does::Nothing, Does::Reads, Does::Writes, Does::ReadsThenWrites] {
                 add(Op::Saved(of, does));
             }
+            add(Op::Replace(of, false));
+            if bounds.grows {
+                add(Op::Replace(of, true));
+            }
             add(Op::Reset(of));
             add(Op::Verify(of));
             add(Op::Finds(of));
@@ -297,15 +308,26 @@ impl Op {
         ] {
             add(op);
         }
-        for op in [Op::Fork, Op::ForkSaved, Op::SwitchFails, Op::SwitchToFails, Op::DropSwitch] {
+        for op in [Op::Fork, Op::ForkSaved, Op::SwitchFails, Op::DropSwitch] {
             all.push((op, true, true));
+        }
+        // From one task to another.
+        let another = bounds.tasks > 1;
+        if another {
+            all.push((Op::SwitchToFails, true, true));
         }
         for user in [Looks, Writes, Clears] {
             all.push((Op::Switch(user), true, true));
-            all.push((Op::SwitchTo(user), true, true));
+            if another {
+                all.push((Op::SwitchTo(user), true, true));
+            }
         }
         for does in [Does::Reads, Does::Writes, Does::ReadsThenWrites, Does::WritesNothing] {
             all.push((Op::Held(does), true, true));
+        }
+        all.push((Op::HeldReplace(false), true, true));
+        if bounds.grows {
+            all.push((Op::HeldReplace(true), true, true));
         }
         for op in [Op::StoppedRead, Op::StoppedWrite, Op::Exit] {
             all.push((op, false, true));

@@ -3,6 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use super::{
+    backend::Image,
     cover,
     fault::{forgets, Embedder},
     ghost::INITIAL,
@@ -128,6 +129,46 @@ fn fork_into_used(cpu: &Cpu, parent: &Task, child: &mut Arc<Task>) {
     let Some(child) = Arc::get_mut(child) else { panic!("the child is not new") };
     must(parent.fpu.fork_into(&mut cpu.pinned(), &mut child.fpu), "fork");
     child.ghost.expect(parent.ghost.expected());
+}
+
+/// A task whose context gets a larger area goes on with what it held, on whichever CPU, where what it has room for
+/// now is allowed (I1, I2, I10).
+pub const GROW: Model = Model {
+    name: "area_grows",
+    guards: "I1 I2 I10",
+    bound: None,
+    interrupts: false,
+    floor: 1500,
+    covers: &["grown from registers", "grown where the other CPU holds it", "migrated"],
+    body: || {
+        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
+            let slot = &machine.slots[0];
+            for _ in 0..3 {
+                let Some(mut task) = slot.take() else { continue };
+                if cpu.number == 0 && task.last_cpu() == 1 {
+                    cover("grown where the other CPU holds it");
+                    grow(cpu, &mut task);
+                }
+                cpu.run(&task);
+                if cpu.number == 0 {
+                    cover("grown from registers");
+                    grow(cpu, &mut task);
+                    cpu.run(&task);
+                }
+                cpu.hand_over(task, slot);
+            }
+        });
+    },
+};
+
+/// A task that runs here is held by this CPU alone, which has interrupts off.
+fn grow(cpu: &Cpu, task: &mut Arc<Task>) {
+    cpu.set_current(None);
+    let Some(task) = Arc::get_mut(task) else { panic!("the task is not this CPU's alone") };
+    match task.fpu.replace_area(&mut cpu.pinned(), Image::new(), true) {
+        Ok(_) if task.fpu.room(&cpu.pinned()) => {}
+        other => panic!("not grown: {other:?}"),
+    }
 }
 
 /// After exec a task runs from the initial state, on whichever CPU (I1, I13).
