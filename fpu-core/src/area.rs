@@ -32,12 +32,16 @@ use crate::align::{AlignTo, Alignment};
 )]
 pub unsafe trait SaveArea {
     /// The first byte.
+    #[must_use]
     fn base(&self) -> NonNull<u8>;
     /// How many bytes.
+    #[must_use]
     fn len(&self) -> usize;
     /// What the first byte's address is a multiple of, wherever the value is moved. A power of two.
+    #[must_use]
     fn align(&self) -> usize;
     /// Whether there are none.
+    #[must_use]
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

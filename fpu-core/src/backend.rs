@@ -90,6 +90,7 @@ pub unsafe trait RawFpu {
         Self: 'a;
 
     /// Bytes a save area must have.
+    #[must_use]
     fn area_len(&self) -> usize;
 
     /// Bytes of this area that the backend uses: [`area_len`](Self::area_len), or more where it has given the area more
@@ -105,11 +106,13 @@ pub unsafe trait RawFpu {
     }
 
     /// Alignment a save area must have, in bytes, a power of two (on x86: 64, for XSAVE).
+    #[must_use]
     fn area_align(&self) -> usize;
 
     /// A word handed to assembly with all [steps](crate::UserSteps), without meaning to the core. On x86: the
     /// requested-feature bitmap that XSAVE takes in EDX:EAX.
     #[doc(alias = "plan_mask")]
+    #[must_use]
     fn plan_word(&self) -> u64 {
         u64::MAX
     }
@@ -197,6 +200,7 @@ pub unsafe trait RawFpu {
     ///
     /// * Valid area (C9) as for [`write_initial`](Self::write_initial), and the area holds an image.
     /// * **C11** no other code writes the area while the view lives.
+    #[must_use]
     unsafe fn image<'a>(&'a self, area: NonNull<u8>) -> Self::Image<'a>;
 
     /// The typed view of an area, for changing it.
@@ -204,6 +208,7 @@ pub unsafe trait RawFpu {
     /// # Safety
     ///
     /// As for [`image`](Self::image), and no other code reads the area while the view lives.
+    #[must_use]
     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> Self::ImageMut<'a>;
 }
 
@@ -280,6 +285,7 @@ pub unsafe trait IdleFpu: RawFpu {
     ///
     /// Registers free (C10) of [`RawFpu::save`]: what the backend manages is enabled here (K4 of
     /// [`Pinned`](crate::Pinned)), and the answer is about the CPU that the caller stays on.
+    #[must_use]
     unsafe fn keeps_awake(&self) -> bool;
 
     /// Brings those registers to their initial state.

@@ -1,4 +1,4 @@
-//! The steps form: what is due, done later, by the kernel's own assembly.
+//! The steps form: Rust code decides what is due, and the kernel's own assembly executes it.
 
 mod section;
 mod switch;
@@ -100,7 +100,7 @@ pub struct SaveSteps {
     pub saved: u64,
 }
 
-/// The steps that are due before user mode: decided, not executed.
+/// The steps of a trip to user mode and back: decided, not yet executed.
 ///
 /// If a restore is due, the CPU's registers are unowned from the moment this value exists. Dropped
 /// without its steps, it leaves the task in memory only.
@@ -119,6 +119,7 @@ pub struct SaveSteps {
 /// assert!(task.registers_valid(&cpu));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
+#[doc(alias = "UserPlan")]
 #[must_use = "nothing is done until the steps are executed"]
 #[derive(Debug)]
 pub struct PendingUser<'t, C: Pinned> {
@@ -129,7 +130,7 @@ pub struct PendingUser<'t, C: Pinned> {
     task: PhantomData<(&'t (), *mut ())>,
 }
 
-/// The steps that switching out takes: decided, not executed.
+/// The save that switching out takes: decided, not yet executed.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -137,6 +138,7 @@ pub struct PendingUser<'t, C: Pinned> {
 /// assert!(task.begin_switch_out(&mut cpu)?.is_none()); // it never ran
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
+#[doc(alias = "OutPlan")]
 #[must_use = "nothing is done until the steps are executed"]
 #[derive(Debug)]
 pub struct PendingSave<'t, C: Pinned> {
@@ -161,6 +163,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert!(!task.registers_valid(&cpu));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    #[doc(alias = "plan_user")]
     #[inline]
     pub fn begin_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<PendingUser<'t, C>, Error>
     where
@@ -204,6 +207,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert!(task.begin_switch_out(&mut cpu)?.is_none());
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    #[doc(alias = "plan_switch_out")]
     #[inline]
     pub fn begin_switch_out<'t, C>(
         &'t self,
@@ -271,7 +275,7 @@ impl<'t, C: Exclusive> PendingUser<'t, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: the word of the context that `pending` borrows, so it is alive; stores go through the atomic type.
+        // SAFETY: the word of the context that `self` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is restore done (C12) and registers unchanged (C13), by the caller.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.mark_live(Stamp::from_bits(self.steps.live));
@@ -366,7 +370,7 @@ impl<C: Exclusive> PendingSave<'_, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: the word of the context that `pending` borrows, so it is alive; stores go through the atomic type.
+        // SAFETY: the word of the context that `self` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is save done (C15), by the caller.
         let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
         word.publish(Word::from_bits(self.steps.saved));

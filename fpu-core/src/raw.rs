@@ -97,6 +97,7 @@ fn code(why: Error) -> u32 {
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[doc(alias = "switch_fpu_prepare")]
+#[must_use = "the answer says what assembly has to do (C17), or that this is refused"]
 pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: C16: both point to live values.
     match unsafe { due_on_leaving(&*task, &*cpu) } {
@@ -157,6 +158,7 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
 #[doc(alias = "switch_fpu_return")]
+#[must_use = "the answer says what assembly has to do (C17), or that this is refused"]
 pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: live words (C16).
     let (task, cpu) = unsafe { (&*task, &*cpu) };

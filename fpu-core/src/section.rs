@@ -19,8 +19,7 @@ use crate::{
 ///
 /// Which to use: [`with_kernel_fpu`](Self::with_kernel_fpu) if the code fits in a closure (a closure
 /// cannot be forgotten); [`kernel_fpu`](Self::kernel_fpu) for spans;
-/// [`run_guest`](Self::run_guest)
-/// for a virtual CPU, whose registers may survive until its next run.
+/// [`run_guest`](Self::run_guest) for a virtual CPU, whose registers may survive until its next run.
 ///
 /// The first section of a system call saves the user's state. The task is in memory only then, so
 /// further sections save nothing, and one restore is due on the way to user mode.
@@ -131,6 +130,7 @@ pub trait KernelFpu: Pinned {
     /// assert_eq!((cpu.totals().restored, cpu.totals().skipped), (1, 2));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    #[doc(alias = "run_persistent")]
     #[doc(alias = "fpu_swap_kvm_fpstate")]
     fn run_guest<T>(
         &mut self,

@@ -21,7 +21,7 @@ use crate::{
 ///   [`switch_prepare`](crate::TaskFpu::switch_prepare) or by whatever this kernel has instead
 ///   ([`PendingSave::saved`](crate::PendingSave::saved), [`PendingUser::round_trip_done`](crate::PendingUser::round_trip_done),
 ///   [`Session::switch_prepare`](crate::session::Session::switch_prepare), [`raw::saved`](crate::raw::saved)), no session
-///   or steps form of it is alive, and all that is ordered before this value. It will not be switched in, and
+///   or `Pending` value of it is alive, and all that is ordered before this value. It will not be switched in, and
 ///   dropping the value is ordered before its next switch-in.
 /// * **K11** no other value holds the same context.
 ///
@@ -54,8 +54,11 @@ pub unsafe trait Stopped {
     /// The kernel's backend.
     type Backend: RawFpu;
     /// The backend, the same as [`Pinned::backend`](crate::Pinned::backend).
+    #[must_use]
     fn backend(&self) -> &TheBackend<Self::Backend>;
     /// The context of the task that is stopped ([`TaskFpu::context`](crate::TaskFpu::context)).
+    #[doc(alias = "covers")]
+    #[must_use]
     fn context(&self) -> FpuRef<'_, Self::Backend>;
 }
 

@@ -11,7 +11,7 @@ use core::{fmt, ptr::NonNull};
 
 use crate::{
     area::SaveArea,
-    backend::RawFpu,
+    backend::{RawFpu, TheBackend},
     error::{Error, NewError},
     session::open::TaskState,
     task::TaskFpu,
@@ -124,9 +124,9 @@ impl fmt::Display for Difference {
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
-/// # use fpu_core::verify::{Scratch, Verified};
+/// # use fpu_core::{verify::{Scratch, Verified}, Pinned};
 /// # let (mut cpu, task) = cpu_and_task();
-/// let mut scratch = Scratch::new(&cpu, Area::new())?;
+/// let mut scratch = Scratch::new(cpu.backend(), Area::new())?;
 /// assert_eq!(task.verify_registers(&mut cpu, &mut scratch), Ok(Verified::MemoryOnly)); // never ran
 /// # Ok::<(), fpu_core::AreaError>(())
 /// ```
@@ -206,31 +206,31 @@ impl core::error::Error for VerifyError {}
 /// # use fpu_hosted_test::doc::*;
 /// # let cpu = online_cpu();
 /// use fpu_core::{verify::Scratch, AreaError, RawFpu};
-/// let refused = Scratch::new(&cpu, fpu_core::Area::<64>::new()).err().map(|refused| refused.why);
+/// let refused = Scratch::new(cpu.backend(), fpu_core::Area::<64>::new()).err().map(|refused| refused.why);
 /// assert_eq!(refused, Some(AreaError::TooSmall { need: cpu.backend().area_len(), have: 64 }));
-/// let scratch = Scratch::new(&cpu, Area::new())?;
+/// let scratch = Scratch::new(cpu.backend(), Area::new())?;
 /// # drop(scratch);
 /// # Ok::<(), AreaError>(())
 /// ```
 pub struct Scratch<B, A>(TaskFpu<B, A>);
 
 impl<B: RawFpu, A: SaveArea> Scratch<B, A> {
-    /// Takes an area and writes an initial image into it.
+    /// Takes an area and writes an initial image into it. As [`TaskFpu::new`], it needs no witness.
     ///
     /// # Errors
     ///
     /// The area is too small or misaligned for the backend; the error carries it, untouched.
-    pub fn new<C: Pinned<Backend = B>>(cpu: &C, area: A) -> Result<Self, NewError<A>> {
-        TaskFpu::new(cpu.backend(), area).map(Self)
+    pub fn new(backend: &TheBackend<B>, area: A) -> Result<Self, NewError<A>> {
+        TaskFpu::new(backend, area).map(Self)
     }
 
     /// Gives the area back.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
-    /// # use fpu_core::{verify::Scratch, SaveArea};
+    /// # use fpu_core::{verify::Scratch, Pinned, SaveArea};
     /// # let cpu = online_cpu();
-    /// let scratch = Scratch::new(&cpu, Area::new())?;
+    /// let scratch = Scratch::new(cpu.backend(), Area::new())?;
     /// assert_eq!(scratch.into_area().len(), AREA);
     /// # Ok::<(), fpu_core::AreaError>(())
     /// ```
@@ -267,7 +267,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # use fpu_hosted_test::doc::*;
     /// use fpu_core::verify::{Scratch, Verified, VerifyError};
     /// # let (mut cpu, task) = cpu_and_task();
-    /// let mut scratch = Scratch::new(&cpu, Area::new())?; // one a CPU
+    /// let mut scratch = Scratch::new(cpu.backend(), Area::new())?; // one a CPU
     /// drop(task.switch_return(&mut cpu)?);
     /// cpu.set_avx0(7); // user mode
     /// task.switch_prepare(&cpu)?;

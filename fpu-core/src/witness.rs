@@ -44,6 +44,7 @@ pub const MAX_CPUS: u32 = (1 << 14) - 2;
 /// ```
 pub unsafe trait CpuWords {
     /// The word that says which context the registers hold.
+    #[must_use]
     fn resident(&self) -> u64;
     /// Stores it.
     ///
@@ -52,6 +53,7 @@ pub unsafe trait CpuWords {
     /// For this crate only: any other word can make stale registers look valid.
     unsafe fn set_resident(&self, word: u64);
     /// The word that says whether a section or session is open.
+    #[must_use]
     fn gate(&self) -> u64;
     /// Stores it.
     ///
@@ -69,7 +71,7 @@ pub unsafe trait CpuWords {
 /// The implementer promises that, while a value lives:
 ///
 /// * **K2** wherever it is used, its holder is on one CPU and is not preempted by another task. Neither a value
-///   nor anything borrowed from it (a session and the views of its image, a section, a pending form) is alive over
+///   nor anything borrowed from it (a session and the views of its image, a section, a `Pending` value) is alive over
 ///   a switch of stacks. Code that resumes makes a new value.
 /// * **K3** [`words`](Self::words) are that CPU's own. No two values of one CPU are in use at once,
 ///   except those of code that has interrupted the other's.
@@ -119,11 +121,14 @@ pub unsafe trait Pinned {
     type Words: CpuWords;
 
     /// The backend, the same everywhere.
+    #[must_use]
     fn backend(&self) -> &TheBackend<Self::Backend>;
     /// This CPU's words.
+    #[must_use]
     fn words(&self) -> &Self::Words;
 
     /// Where the code runs. Every call except the hot path asks.
+    #[must_use]
     fn level(&self) -> Level {
         Level::Task
     }

@@ -73,22 +73,16 @@ static PLAN: fpu_x86::PlanCell = fpu_x86::PlanCell::new();
 
 /// The same kernel with its plan in a static: nothing says at run time that it has been set.
 pub struct CellCpu<'a>(&'a CpuFpu);
-// SAFETY: K2-K6: never run.
-unsafe impl Pinned for CellCpu<'_> {
-    type Backend = fpu_x86::Plan;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<fpu_x86::Plan> {
-        // SAFETY: C25: never run.
-        unsafe { PLAN.assume_set() }
-    }
-    fn words(&self) -> &CpuFpu {
-        self.0
+fpu_core::witness! {
+    // SAFETY: K2-K9: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for CellCpu<'_> {
+        backend: fpu_x86::Plan = |_| {
+            // SAFETY: C25: never run.
+            unsafe { PLAN.assume_set() }
+        },
+        words: CpuFpu = |cpu| cpu.0,
     }
 }
-// SAFETY: K8: never run.
-unsafe impl Exclusive for CellCpu<'_> {}
-// SAFETY: K9: never run.
-unsafe impl SoftFloat for CellCpu<'_> {}
 
 type RealTask = TaskFpu<fpu_x86::Plan, Area<4096>>;
 

@@ -157,7 +157,7 @@ fpu_core::witness! {
     }
 }
 
-/// What assembly does with the steps of a [plan](fpu_core::PendingUser): out to user mode, where the
+/// What assembly does with the steps of a [`PendingUser`](fpu_core::PendingUser): out to user mode, where the
 /// task writes `avx0`, and back.
 ///
 /// # Errors
@@ -166,20 +166,20 @@ fpu_core::witness! {
 ///
 /// # Safety
 ///
-/// The steps are those of a plan that is alive.
+/// The steps are those of a `Pending` value that is alive.
 pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), RestoreFault> {
     if let Some(area) = NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+        // SAFETY: C9: the area of the context that is borrowed. C10: simulated registers.
         unsafe { this_cpu().fpu().restore(area) }?;
     }
-    // SAFETY: the plan's word, a `u64` that no other code accesses now.
+    // SAFETY: the word of the context that is borrowed, a `u64` that no other code accesses now.
     unsafe { steps.word.write_volatile(steps.live) };
     this_cpu().fpu().set_avx0(avx0);
     if let Some(area) = NonNull::new(steps.save_to) {
         // SAFETY: as for the restore.
         unsafe { this_cpu().fpu().save(area) };
     }
-    // SAFETY: the plan's word, a `u64` that no other code accesses now.
+    // SAFETY: the word of the context that is borrowed, a `u64` that no other code accesses now.
     unsafe { steps.word.write_volatile(steps.saved) };
     Ok(())
 }
@@ -191,10 +191,10 @@ pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), Restore
 ///
 /// # Safety
 ///
-/// The steps are those of a plan that is alive.
+/// The steps are those of a `Pending` value that is alive.
 pub unsafe fn sim_restore(steps: &UserSteps) -> Result<(), RestoreFault> {
     match NonNull::new(steps.restore_from.cast_mut()) {
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+        // SAFETY: C9: the area of the context that is borrowed. C10: simulated registers.
         Some(area) => unsafe { this_cpu().fpu().restore(area) },
         None => Ok(()),
     }
@@ -203,10 +203,10 @@ pub unsafe fn sim_restore(steps: &UserSteps) -> Result<(), RestoreFault> {
 ///
 /// # Safety
 ///
-/// The steps are those of a plan that is alive.
+/// The steps are those of a `Pending` value that is alive.
 pub unsafe fn sim_save(steps: &SaveSteps) {
     if let Some(area) = NonNull::new(steps.save_to) {
-        // SAFETY: C9: the plan's area. C10: simulated registers.
+        // SAFETY: C9: the area of the context that is borrowed. C10: simulated registers.
         unsafe { this_cpu().fpu().save(area) };
     }
 }
@@ -243,7 +243,7 @@ pub unsafe fn sim_switch(steps: &SwitchSteps) -> Result<(), RestoreFault> {
 ///
 /// # Safety
 ///
-/// The steps are those of a plan that is alive.
+/// The steps are those of a `Pending` value that is alive.
 pub unsafe fn sim_guest(steps: &GuestSteps, avx0: u64) -> Result<(), RestoreFault> {
     let (area, word) = (steps.area, steps.word);
     let enter = SwitchSteps {
@@ -256,12 +256,12 @@ pub unsafe fn sim_guest(steps: &GuestSteps, avx0: u64) -> Result<(), RestoreFaul
         mask: steps.mask,
     };
     let leave = SaveSteps { save_to: area, mask: steps.mask, word, saved: steps.saved };
-    // SAFETY: C39, C40: the plan is alive.
+    // SAFETY: C39, C40: the `Pending` value is alive, by the caller.
     unsafe { sim_switch(&enter) }?;
     this_cpu().fpu().set_avx0(avx0);
-    // SAFETY: the area of a plan that is alive.
+    // SAFETY: the guest's area, borrowed by that value.
     unsafe { sim_save(&leave) };
-    // SAFETY: the plan's word.
+    // SAFETY: the guest's word, borrowed too.
     unsafe { word.write_volatile(steps.saved) };
     Ok(())
 }

@@ -242,18 +242,22 @@ fn writes_that_a_restore_would_refuse_are_refused() {
         for bits in (0..32).map(|bit| 1 << bit).filter(|bit| mask & bit == 0) {
             assert_eq!(image.set_mxcsr(0x1F80 | bits), Err(ImageError::ReservedMxcsr { bits }));
         }
-        assert_eq!(image.set_xmm(16, [1; 16]), Err(ImageError::OutOfRange));
-        assert_eq!(image.set_st(8, [1; 10]), Err(ImageError::OutOfRange));
+        let none = |component, index| Err(ImageError::NoRegister { component, index });
+        assert_eq!(image.set_xmm(16, [1; 16]), none(Components::SSE, 16));
+        assert_eq!(image.set_st(8, [1; 10]), none(Components::X87, 8));
         for component in [Components::X87, Components::SSE, Components::PKRU, Components::AVX512] {
-            assert_eq!(image.write(component, 0, &[1]), Err(ImageError::NotWritable));
+            let refused = Err(ImageError::NotWritable { component });
+            assert_eq!(image.write(component, 0, &[1]), refused);
         }
-        if h.fpu().components().contains(Components::AVX) {
-            assert_eq!(image.set_ymm_hi(16, [1; 16]), Err(ImageError::OutOfRange));
-            assert_eq!(image.write(Components::AVX, 255, &[1; 2]), Err(ImageError::OutOfRange));
-            let huge = image.write(Components::AVX, usize::MAX, &[1; 2]);
-            assert_eq!(huge, Err(ImageError::OutOfRange));
+        let component = Components::AVX;
+        if h.fpu().components().contains(component) {
+            assert_eq!(image.set_ymm_hi(16, [1; 16]), none(component, 16));
+            for at in [255, usize::MAX] {
+                let refused = Err(ImageError::OutOfRange { component, at, len: 2 });
+                assert_eq!(image.write(component, at, &[1; 2]), refused);
+            }
         } else {
-            assert_eq!(image.set_ymm_hi(0, [1; 16]), Err(ImageError::NotManaged));
+            assert_eq!(image.set_ymm_hi(0, [1; 16]), Err(ImageError::NotManaged { component }));
         }
         assert!(memory.0 == before, "a refused write changes nothing");
         // The CPU refuses each bit that the mask does not allow, and accepts all that it does.

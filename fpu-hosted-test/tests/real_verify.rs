@@ -273,7 +273,7 @@ fn a_kernel_compiled_with_sse_is_found_out() {
         // SAFETY: K15, K16: the only CPU of this kernel, its words new.
         unsafe { cpu.fpu_online(0) }.unwrap();
         let task = TaskFpu::new(cpu.backend(), Area::new()).unwrap();
-        let scratch = Scratch::new(&cpu, Area::new()).unwrap();
+        let scratch = Scratch::new(cpu.backend(), Area::new()).unwrap();
         let mut job = Box::new(Job { cpu, task, scratch, found: None, after: None });
         let file = RegFile::initial(h.classes());
         let mut dump = file.clone();

@@ -44,7 +44,7 @@ fn a_context_on_the_heap_goes_the_whole_way() -> Result<(), Box<dyn Error>> {
     // `?` takes both errors, whatever the area is.
     let task = TaskFpu::new(cpu.fpu(), HeapArea::for_backend(cpu.fpu())?)?;
     let mut child = TaskFpu::new(cpu.fpu(), Box::new(HeapArea::for_backend(cpu.fpu())?))?;
-    let mut scratch = Scratch::new(&cpu.irqs_off(), HeapArea::for_backend(cpu.fpu())?)?;
+    let mut scratch = Scratch::new(cpu.fpu(), HeapArea::for_backend(cpu.fpu())?)?;
     drop(task.switch_return(&mut cpu.irqs_off())?);
     let mine = Registers::pattern(1, u64::MAX);
     cpu.fpu().load(&mine);

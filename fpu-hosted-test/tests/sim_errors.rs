@@ -62,9 +62,7 @@ const OPERATIONS: [Operation; 22] = [
 const SAVED: [&str; 3] = ["switch_prepare", "begin_switch_out", "switch from"];
 
 fn verify(cpu: &SimCpu, task: &Task) -> Result<(), Error> {
-    let Ok(mut scratch) = Scratch::new(&cpu.preempt_off(), SimArea::new()) else {
-        panic!("the area fits")
-    };
+    let Ok(mut scratch) = Scratch::new(cpu.fpu(), SimArea::new()) else { panic!("the area fits") };
     match task.verify_registers(&mut cpu.preempt_off(), &mut scratch) {
         Ok(_) => Ok(()),
         Err(VerifyError::Refused(why)) => Err(why),
@@ -247,7 +245,7 @@ fn a_non_maskable_interrupt_is_refused_everywhere() {
     let steps = PendingSection::begin(&mut cpu.nmi(), told, KernelUnits::ALL).map(drop);
     assert_eq!(steps, nmi);
     assert_eq!(PendingGuest::begin(&mut cpu.nmi(), task.context(), None).map(drop), nmi);
-    let mut scratch = Scratch::new(&cpu.nmi(), SimArea::new()).expect("the area fits");
+    let mut scratch = Scratch::new(cpu.fpu(), SimArea::new()).expect("the area fits");
     let verified = task.verify_registers(&mut cpu.nmi(), &mut scratch);
     assert_eq!(verified.err(), nmi.err().map(VerifyError::Refused));
     assert_eq!(task.reset(&mut cpu.nmi()), nmi);

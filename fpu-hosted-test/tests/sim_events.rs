@@ -162,7 +162,7 @@ fn runs(cpu: &SimCpu, task: &Task) {
     let _ = cpu.preempt_off().run_guest(task.context(), None, || ());
 }
 fn verifies(cpu: &SimCpu, task: &Task) {
-    let mut scratch = Scratch::new(&cpu.preempt_off(), SimArea::new()).expect("the area fits");
+    let mut scratch = Scratch::new(cpu.fpu(), SimArea::new()).expect("the area fits");
     // A disagreement is one of the cases.
     let _ = task.verify_registers(&mut cpu.preempt_off(), &mut scratch);
 }

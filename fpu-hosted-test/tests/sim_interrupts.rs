@@ -194,7 +194,7 @@ const OPERATIONS: [Operation; 20] = [
     }),
     operation("verify_registers", Kind::Open, &STATES, |w| {
         let mut pin = w.cpu.preempt_off();
-        let mut scratch = Scratch::new(&pin, SimArea::new()).expect("the area fits");
+        let mut scratch = Scratch::new(w.cpu.fpu(), SimArea::new()).expect("the area fits");
         match w.task.verify_registers(&mut pin, &mut scratch) {
             Ok(_) => Ok(()),
             Err(VerifyError::Refused(why)) => Err(why),

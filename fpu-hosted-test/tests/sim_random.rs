@@ -65,7 +65,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let cpus: Vec<_> = (0..CPUS).map(|number| SimCpu::online(number as u32)).collect();
-        let scratch = Scratch::new(&cpus[0].preempt_off(), SimArea::new()).expect("the area fits");
+        let scratch = Scratch::new(cpus[0].fpu(), SimArea::new()).expect("the area fits");
         Self {
             cpus,
             tasks: (0..TASKS).map(|_| Slot::new()).collect(),

@@ -38,7 +38,7 @@ const OPS: [(&str, Op); 19] = [
         _ => None,
     }),
     ("verify_registers", |cpu, task| {
-        let mut scratch = Scratch::new(cpu, Area::new()).ok()?;
+        let mut scratch = Scratch::new(cpu.backend(), Area::new()).ok()?;
         task.verify_registers(cpu, &mut scratch).map(drop).ok()
     }),
     ("kernel FPU section", |cpu, task| {

@@ -12,7 +12,7 @@ use fpu_hosted_test::{
 };
 
 fn scratch(cpu: &SimCpu) -> Scratch<SimFpu, SimArea> {
-    Scratch::new(&cpu.preempt_off(), SimArea::new()).expect("the area fits")
+    Scratch::new(cpu.fpu(), SimArea::new()).expect("the area fits")
 }
 fn verify(cpu: &SimCpu, task: &Task) -> Result<Verified, VerifyError> {
     task.verify_registers(&mut cpu.preempt_off(), &mut scratch(cpu))
@@ -204,12 +204,11 @@ fn a_scratch_that_does_not_fit_comes_back_untouched() {
         let start = unsafe { core::ptr::NonNull::new_unchecked(base.as_ptr().add(offset)) };
         // SAFETY: K19: inside the memory, which nothing else accesses until the area is back.
         let area = unsafe { RawArea::new(start, len) };
-        let NewError { why, area } =
-            Scratch::new(&cpu.preempt_off(), area).expect_err("it must be refused");
+        let NewError { why, area } = Scratch::new(cpu.fpu(), area).expect_err("it must be refused");
         assert_eq!((why, area.base(), area.len()), (expect, start, len));
     }
     assert!(memory.0.iter().all(|&byte| byte == 0xA5), "a refused area was written");
-    let larger = Scratch::new(&cpu.preempt_off(), Area::<{ 2 * AREA_LEN }>::new());
+    let larger = Scratch::new(cpu.fpu(), Area::<{ 2 * AREA_LEN }>::new());
     assert_eq!(larger.expect("more is enough").into_area().len(), 2 * AREA_LEN);
     assert_eq!(cpu.fpu().area_len(), AREA_LEN);
 }

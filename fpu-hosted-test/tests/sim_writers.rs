@@ -145,7 +145,7 @@ const READERS: [(&str, Op); 8] = [
         old()
     }),
     ("verify", |cpu, task| {
-        let mut scratch = Scratch::new(&cpu.preempt_off(), SimArea::new()).expect("it fits");
+        let mut scratch = Scratch::new(cpu.fpu(), SimArea::new()).expect("it fits");
         let found = task.verify_registers(&mut cpu.preempt_off(), &mut scratch);
         assert_eq!(found, Ok(Verified::MemoryOnly));
         old()

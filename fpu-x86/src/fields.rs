@@ -32,7 +32,8 @@ pub(crate) fn part(bytes: &[u8], at: usize, len: usize) -> Option<&[u8]> {
 }
 pub(crate) fn put(bytes: &mut [u8], at: usize, value: &[u8]) -> Result<(), ImageError> {
     let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..value.len()));
-    place.ok_or(ImageError::OutOfRange)?.copy_from_slice(value);
+    let (component, len) = (Components::LEGACY, value.len());
+    place.ok_or(ImageError::OutOfRange { component, at, len })?.copy_from_slice(value);
     Ok(())
 }
 pub(crate) fn clear(bytes: &mut [u8], from: usize, to: usize) {

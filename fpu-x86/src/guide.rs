@@ -8,6 +8,7 @@ pub mod duties {}
 pub mod hypervisors {}
 /// The save instructions: formats, needs, and cycles.
 #[doc = include_str!("../docs/rungs.md")]
+#[doc(alias = "rungs")]
 pub mod instructions {}
 /// What leaves a kernel and comes back: handlers, debuggers, core files, migration.
 #[doc = include_str!("../docs/signal-frames.md")]

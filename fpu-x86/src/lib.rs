@@ -40,6 +40,8 @@ mod image;
 
 mod exception;
 
+mod opened;
+
 mod foreign;
 
 mod regset;
@@ -57,14 +59,15 @@ mod tests;
 pub use components::Components;
 pub use cpuid::{CpuidInfo, Described};
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
-pub use exception::FpError;
+pub use exception::{FpError, Spurious};
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
 pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
+pub use opened::{InMemory, XsaveImages};
 pub use origin::ForeignLayout;
-pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SizeWord};
+pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SetError, SizeWord};
 pub use registers::ControlRegister;
 pub use regset::UserFormat;
 #[cfg(fpu_instructions)]
@@ -74,5 +77,5 @@ pub use ring0::{
 };
 pub use ring0::{ControlMismatch, ControlState};
 pub use save_instruction::{Format, SaveInstruction};
-pub use signal::{FrameKind, LegacyOnly, SignalFrame};
+pub use signal::{DeliverError, FrameKind, LegacyOnly, Returned, SignalFrame, SigreturnError};
 pub use x87::{Selectors, X87};

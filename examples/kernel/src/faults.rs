@@ -98,6 +98,7 @@ impl Fault {
     ];
 
     /// As the boot parameter has it.
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::SkipRestore => "skip-restore",
@@ -136,6 +137,7 @@ impl Fault {
     }
 
     /// What it does, for people.
+    #[must_use]
     pub const fn about(self) -> &'static str {
         match self {
             Self::SkipRestore => "user mode is entered without the restore that is due",
@@ -178,6 +180,7 @@ impl Fault {
     }
 
     /// What the verdict must say: it holds one of these.
+    #[must_use]
     pub const fn signs(self) -> &'static [&'static str] {
         match self {
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
@@ -203,6 +206,7 @@ impl Fault {
         }
     }
 
+    #[must_use]
     pub const fn needs(self) -> Needs {
         match self {
             Self::NoPkru => Needs::Pku,
@@ -219,11 +223,13 @@ impl Fault {
     }
 
     /// Does the program that boots the kernel say it, and not the kernel (alone)?
+    #[must_use]
     pub const fn is_seen_from_outside(self) -> bool {
         matches!(self, Self::Exception | Self::NoTable | Self::StandStill)
     }
 
     /// By its name.
+    #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|fault| fault.name() == name)
     }

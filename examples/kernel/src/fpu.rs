@@ -5,10 +5,8 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
-    observe::Event,
     verify::{Scratch, Verified, VerifyError},
-    AreaError, CpuFpu, CpuLifecycle, Error, Exclusive, Level, Pinned, RawArea, SoftFloat, TaskFpu,
-    TheBackend, UserReady,
+    AreaError, CpuFpu, CpuLifecycle, Error, Level, RawArea, TaskFpu, TheBackend, UserReady,
 };
 use fpu_x86::{
     BringUpError, Components, ControlState, CpuidInfo, Plan, PlanAlreadySet, PlanCell, PlanError,
@@ -77,7 +75,7 @@ pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError<NotKe
         }
         // SAFETY: K1: one backend; `set` refuses a second.
         let backend = unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) };
-        BACKEND.set(backend).map_err(NotKept::AlreadySet)?;
+        BACKEND.set(backend).map_err(|refused| NotKept::AlreadySet(refused.why))?;
         // SAFETY: interrupts are off, and nothing else runs here.
         Ok(unsafe { IrqsOff::new() })
     };
@@ -136,8 +134,39 @@ pub struct InIrq(PhantomData<*mut ()>);
 /// The handler of non-maskable interrupts.
 pub struct InNmi(PhantomData<*mut ()>);
 
-macro_rules! witness {
-    ($($name:ident: $level:ident, $promise:literal;)*) => {$(
+fpu_core::witness! {
+    // SAFETY: K2, K3: `new`. K4: `bring_up` enables it on every CPU. K5: a task passes from CPU to CPU under the
+    // scheduler's lock. K6: NMIs have `InNmi`. K7: counters only. K8: with interrupts off only an NMI comes, and its
+    // handler says so. K9: the kernel is compiled without vector instructions, and the suite reads its disassembly.
+    unsafe impl Pinned + Exclusive + SoftFloat for IrqsOff {
+        backend: Backend = |_| backend(),
+        words: CpuFpu = |_| &this_cpu().fpu,
+        observe: |_, event| this_cpu().counters.record(event.kind),
+    }
+    // SAFETY: K2 to K7, K9: the same; not `Exclusive`, as none of those below.
+    unsafe impl Pinned + SoftFloat for PreemptOff {
+        backend: Backend = |_| backend(),
+        words: CpuFpu = |_| &this_cpu().fpu,
+        observe: |_, event| this_cpu().counters.record(event.kind),
+    }
+    // SAFETY: K2 to K7, K9: the same.
+    unsafe impl Pinned + SoftFloat for InIrq {
+        backend: Backend = |_| backend(),
+        words: CpuFpu = |_| &this_cpu().fpu,
+        level: |_| Level::HardIrq,
+        observe: |_, event| this_cpu().counters.record(event.kind),
+    }
+    // SAFETY: K2 to K7, K9: the same.
+    unsafe impl Pinned + SoftFloat for InNmi {
+        backend: Backend = |_| backend(),
+        words: CpuFpu = |_| &this_cpu().fpu,
+        level: |_| Level::Nmi,
+        observe: |_, event| this_cpu().counters.record(event.kind),
+    }
+}
+
+macro_rules! made_by_promise {
+    ($($name:ident: $promise:literal;)*) => {$(
         impl $name {
             /// # Safety
             ///
@@ -148,43 +177,14 @@ macro_rules! witness {
                 Self(PhantomData)
             }
         }
-
-        // SAFETY: K2, K3: `new`. K4: `bring_up` enables it on every CPU. K5: a task
-        // passes from CPU to CPU under the scheduler's lock. K6: NMIs have `InNmi`. K7: counters only.
-        unsafe impl Pinned for $name {
-            type Backend = Backend;
-            type Words = CpuFpu;
-            #[inline(always)]
-            fn backend(&self) -> &TheBackend<Backend> {
-                backend()
-            }
-            #[inline(always)]
-            fn words(&self) -> &CpuFpu {
-                &this_cpu().fpu
-            }
-            fn level(&self) -> Level {
-                Level::$level
-            }
-            #[inline(always)]
-            fn observe(&self, event: Event) {
-                this_cpu().counters.record(event.kind);
-            }
-        }
-
-        // SAFETY: K9: the kernel is compiled without vector instructions, and the suite reads its
-        // disassembly.
-        unsafe impl SoftFloat for $name {}
     )*};
 }
-witness! {
-    IrqsOff: Task, "Interrupts are off.";
-    PreemptOff: Task, "Preemption is off.";
-    InIrq: HardIrq, "The caller is an interrupt handler.";
-    InNmi: Nmi, "The caller is the handler of non-maskable interrupts.";
+made_by_promise! {
+    IrqsOff: "Interrupts are off.";
+    PreemptOff: "Preemption is off.";
+    InIrq: "The caller is an interrupt handler.";
+    InNmi: "The caller is the handler of non-maskable interrupts.";
 }
-
-// SAFETY: K8: with interrupts off only an NMI comes, and its handler says so.
-unsafe impl Exclusive for IrqsOff {}
 
 // 3. A CPU comes and goes.
 
@@ -290,14 +290,10 @@ pub type CheckArea = Scratch<Backend, RawArea>;
 /// # Safety
 ///
 /// As for [`new_context`].
-pub unsafe fn new_check_area(
-    cpu: &IrqsOff,
-    base: NonNull<u8>,
-    len: usize,
-) -> Result<CheckArea, AreaError> {
+pub unsafe fn new_check_area(base: NonNull<u8>, len: usize) -> Result<CheckArea, AreaError> {
     // SAFETY: K19: the caller's.
     let area = unsafe { RawArea::new(base, len) };
-    Scratch::new(cpu, area).map_err(AreaError::from)
+    Scratch::new(backend(), area).map_err(AreaError::from)
 }
 
 /// Do the registers hold what the words claim? Asked on the way to user mode, before [`to_user`].

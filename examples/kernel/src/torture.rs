@@ -385,11 +385,9 @@ pub fn prepare_check(cpu: &PerCpu) {
     if !main_params().check || unsafe { cpu.check_area() }.is_some() {
         return;
     }
-    // SAFETY: interrupts are off.
-    let here = unsafe { IrqsOff::new() };
     let base = CHECK_MEMORY[cpu.number.get() as usize % MAX_CPUS].base();
     // SAFETY: K19: this CPU's own, given once.
-    match unsafe { fpu::new_check_area(&here, base, AREA) } {
+    match unsafe { fpu::new_check_area(base, AREA) } {
         // SAFETY: this CPU, interrupts are off.
         Ok(area) => unsafe { cpu.set_check_area(area) },
         Err(why) => verdict::fail(format_args!("CPU {}: {why}", cpu.number.get())),

@@ -154,15 +154,18 @@ fn unlike_words(report: &Report, machine: &Machine, recorded: &Recorded) -> Opti
         _ => true,
     };
     let mut lesser = RUNGS.into_iter().skip_while(|rung| *rung != planned);
-    let rung = lesser.find(|rung| machine.executes(rung) && offered(rung))?;
-    if rung != report.rung {
-        return Some(format!("it saves with {}, and should with {rung}", report.rung));
-    }
-    let mut ours = [xcr0.unwrap_or(3), if rung == "xsaves" { xss } else { 0 }];
-    match rung {
+    let most = lesser.find(|rung| machine.executes(rung) && offered(rung))?;
+    let mut ours = [xcr0.unwrap_or(3), if most == "xsaves" { xss } else { 0 }];
+    match most {
         "fxsave" => ours[0] = 3,
         "xsave" | "xsaveopt" => ours[0] &= !elsewhere(facts),
         _ => {}
+    }
+    // FXSAVE is the best of all for x87 and SSE alone.
+    let legacy = plan.xcr0().bits() & ours[0] == 3 && plan.xss().bits() & ours[1] == 0;
+    let rung = if legacy { "fxsave" } else { most };
+    if rung != report.rung {
+        return Some(format!("it saves with {}, and should with {rung}", report.rung));
     }
     let due = sets.into_iter().zip(ours).map(|((register, seen, allowed), ours)| {
         let due = allowed & ours;

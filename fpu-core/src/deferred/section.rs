@@ -17,8 +17,8 @@ use crate::{
     witness::Pinned,
 };
 
-/// A kernel FPU section of a kernel compiled with vector instructions: closed to all others, and not begun before the save
-/// that is due. Dropped before that, it has changed nothing.
+/// A kernel FPU section of a kernel compiled with vector instructions: the CPU is closed to all others, and the section
+/// begins once the save that is due is executed ([`saved`](Self::saved)). Dropped before that, it has changed nothing.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -38,6 +38,7 @@ use crate::{
 /// assert_eq!(cpu.totals().saved, 1);
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
+#[doc(alias = "SectionPlan")]
 #[must_use = "nothing is done until the steps are executed"]
 pub struct PendingSection<'c, C: Pinned> {
     closed: Closed<'c, C>,
@@ -186,7 +187,7 @@ pub struct GuestSteps {
     pub mask: u64,
 }
 
-/// A run of a guest, decided and not executed; the CPU is closed to all others. Dropped before anything is executed, it has
+/// A run of a guest: decided, not yet executed; the CPU is closed to all others. Dropped before anything is executed, it has
 /// changed nothing.
 ///
 /// ```
@@ -206,6 +207,7 @@ pub struct GuestSteps {
 /// assert_eq!((cpu.totals().saved, cpu.totals().restored), (3, 3));
 /// # Ok::<(), fpu_core::Error>(())
 /// ```
+#[doc(alias = "GuestPlan")]
 #[must_use = "nothing is done until the steps are executed"]
 pub struct PendingGuest<'c, C: Pinned> {
     closed: Closed<'c, C>,

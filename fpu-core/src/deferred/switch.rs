@@ -98,6 +98,7 @@ impl SwitchSteps {
     /// assert!(steps.save_to.is_null() && steps.restore_from.is_null());
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    #[doc(alias = "plan")]
     #[doc(alias = "switch_to")]
     #[doc(alias = "context_switch")]
     #[inline]

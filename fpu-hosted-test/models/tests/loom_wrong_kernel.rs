@@ -11,7 +11,7 @@ fn wrong_kernel_during_section() {
     check(&wrong::IN_SECTION);
 }
 #[test]
-fn wrong_kernel_during_plan() {
+fn wrong_kernel_during_steps() {
     check(&wrong::IN_STEPS);
 }
 #[test]

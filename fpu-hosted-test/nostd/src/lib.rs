@@ -105,8 +105,8 @@ pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, le
 }
 
 #[no_mangle]
-pub extern "C" fn nostd_plan(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
-    task.begin_user(&mut IrqOff { words, plan }).map_or(0, |plan| pending.steps().live)
+pub extern "C" fn nostd_begin(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
+    task.begin_user(&mut IrqOff { words, plan }).map_or(0, |pending| pending.steps().live)
 }
 
 #[no_mangle]

@@ -39,15 +39,19 @@ pub trait Harness {
     type Registers: Clone + PartialEq + fmt::Debug;
 
     /// The backend.
+    #[must_use]
     fn fpu(&self) -> &Self::Fpu;
     /// How many components an image can have or not have, at most 16.
+    #[must_use]
     fn components(&self) -> u32;
     /// The components that a child task inherits, one bit each.
+    #[must_use]
     fn inherited(&self) -> u64 {
         u64::MAX
     }
     /// Contents that only this seed gives in the components of `present`, and the initial state in the
     /// others.
+    #[must_use]
     fn pattern(&self, seed: u64, present: u64) -> Self::Registers;
     /// Executes the steps and then reads the registers, with nothing in between.
     ///
@@ -56,17 +60,21 @@ pub trait Harness {
     /// Valid area (C9) of [`RawFpu`] holds for every area in the steps.
     unsafe fn run(&mut self, steps: &[Step<'_, Self::Registers>]) -> Outcome<Self::Registers>;
     /// How many units the backend numbers, from 0.
+    #[must_use]
     fn units(&self) -> u32 {
         1
     }
     /// Are the control words of these units as [`RawFpu::kernel_defaults`] promises?
+    #[must_use]
     fn defaults_hold(&self, registers: &Self::Registers, units: KernelUnits) -> bool;
     /// What the view shows; `None` if the backend's view does not show registers.
+    #[must_use]
     fn view(&self, image: <Self::Fpu as RawFpu>::Image<'_>) -> Option<Self::Registers> {
         drop(image);
         None
     }
     /// Gives the image these contents through the view; `false` if the view cannot.
+    #[must_use]
     fn write(
         &self,
         image: <Self::Fpu as RawFpu>::ImageMut<'_>,
@@ -76,6 +84,7 @@ pub trait Harness {
         false
     }
     /// Makes a legal image one that the hardware refuses; `false` if it refuses none.
+    #[must_use]
     fn spoil(&self, image: &mut [u8]) -> bool {
         let _: &mut [u8] = image;
         false
@@ -83,6 +92,7 @@ pub trait Harness {
     /// Says in a legal image that these components are in their initial state, and leaves their bytes as they
     /// are; `false` if no image of this format can say so. What the format keeps of them outside of what it can
     /// leave out gets its initial value.
+    #[must_use]
     fn omit(&self, image: &mut [u8], components: u64) -> bool {
         let _ = (image, components);
         false
@@ -93,6 +103,7 @@ pub trait Harness {
     /// # Safety
     ///
     /// Valid area (C9) of [`RawFpu`] and C11 (no other writer) hold for both, and both hold an image.
+    #[must_use]
     unsafe fn compare(
         &self,
         one: NonNull<u8>,
@@ -102,6 +113,7 @@ pub trait Harness {
         None
     }
     /// The components that keep a core awake, one bit each, of those that the harness sees.
+    #[must_use]
     fn keeps_awake(&self) -> u64 {
         0
     }
@@ -109,11 +121,13 @@ pub trait Harness {
     /// what does. Its answer, and the registers after that; `None` if it is not one that
     /// [can](fpu_core::IdleFpu). Nothing may come in between that changes a register, as for
     /// [`run`](Self::run).
+    #[must_use]
     fn idle(&mut self, registers: &Self::Registers) -> Option<(bool, Self::Registers)> {
         let _ = registers;
         None
     }
     /// Allocations made so far by the backend's own steps in [`run`](Self::run), if they are counted.
+    #[must_use]
     fn allocations(&self) -> Option<u64> {
         None
     }

@@ -30,6 +30,7 @@ pub use harness::{call, Action, Call, Harness, Outcome, Step};
 pub use report::{Check, Report, Verdict};
 
 /// Runs every check.
+#[must_use = "the report says which checks failed"]
 pub fn check<H: Harness>(harness: &mut H) -> Report {
     checks::all(harness)
 }

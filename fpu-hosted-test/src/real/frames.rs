@@ -108,6 +108,7 @@ fn pkru_place(plan: &Plan) -> Option<(usize, usize)> {
 /// # Panics
 ///
 /// If the registers are not the same, or what was written is not taken.
+#[allow(clippy::must_use_candidate)] // a count, for statistics: what is wrong panics
 pub fn fuzz_frame(plans: &[Plan], bytes: &[u8]) -> usize {
     let classes = Classes::BASE.with(Classes::AVX).with(Classes::AVX512);
     let classes = classes.with(Classes::WIDE_MASKS);

@@ -85,6 +85,7 @@ impl Tracee {
     /// # Panics
     ///
     /// If it does not stop again.
+    #[must_use]
     pub fn go(&mut self, next: &RegFile) -> RegFile {
         // SAFETY: the child stands still.
         unsafe { (*self.shared).load = next.clone() };

@@ -183,6 +183,7 @@ impl RegFile {
         &self.vectors[n]
     }
     /// The same, to be changed.
+    #[must_use]
     pub fn vector_mut(&mut self, n: usize) -> &mut [u64; 8] {
         &mut self.vectors[n]
     }
@@ -192,6 +193,7 @@ impl RegFile {
         self.masks[n]
     }
     /// The same, to be changed.
+    #[must_use]
     pub fn mask_mut(&mut self, n: usize) -> &mut u64 {
         &mut self.masks[n]
     }

@@ -120,6 +120,7 @@ impl Registers {
         &self.0[index][..LAYOUT[index].words]
     }
     /// One component's words, to be changed.
+    #[must_use]
     pub fn component_mut(&mut self, index: usize) -> &mut [u64] {
         &mut self.0[index][..LAYOUT[index].words]
     }

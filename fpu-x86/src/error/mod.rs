@@ -10,6 +10,9 @@ use core::fmt;
 
 use crate::{components::Components, save_instruction::SaveInstruction};
 
+/// Where MXCSR stands in every image.
+const MXCSR: usize = 24;
+
 /// Why no plan could be made. The CPU's state is as before.
 ///
 /// ```
@@ -147,17 +150,44 @@ impl fmt::Display for PlanError {
 /// ```
 /// use fpu_x86::ImageError;
 /// let why = ImageError::ReservedMxcsr { bits: 1 << 16 };
-/// assert_eq!(why.to_string(), "MXCSR bits 0x10000 are reserved on this CPU");
+/// assert_eq!(why.to_string(), "MXCSR at offset 24 has bits 0x10000, which are reserved on this CPU");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// There is no register of that number, or no byte at that place.
-    OutOfRange,
-    /// The component is not part of the plan.
-    NotManaged,
+    /// There is no register of that number.
+    NoRegister {
+        /// The component in which it would be.
+        component: Components,
+        /// The number.
+        index: usize,
+    },
+    /// There are no such bytes.
+    OutOfRange {
+        /// In which component.
+        component: Components,
+        /// Where in it.
+        at: usize,
+        /// How many.
+        len: usize,
+    },
+    /// In the image of another plan a component has another size, so it is of another CPU.
+    OtherSize {
+        /// Which component.
+        component: Components,
+        /// Its size there.
+        size: usize,
+    },
+    /// These are not part of the plan.
+    NotManaged {
+        /// Which components, or none where there is none of that number.
+        component: Components,
+    },
     /// The component has values that a restore refuses, or has an accessor of its own.
-    NotWritable,
+    NotWritable {
+        /// Which component.
+        component: Components,
+    },
     /// MXCSR bits that a restore refuses.
     ReservedMxcsr {
         /// Which.
@@ -169,6 +199,8 @@ pub enum ImageError {
         component: Components,
         /// Where in the component its first wrong field is.
         at: usize,
+        /// The byte there.
+        value: u8,
     },
     /// The buffer does not take the image.
     TooShort {
@@ -180,14 +212,29 @@ pub enum ImageError {
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OutOfRange => f.write_str("no such register or byte"),
-            Self::NotManaged => f.write_str("the component is not part of the plan"),
-            Self::NotWritable => f.write_str("the component cannot be written as bytes"),
-            Self::ReservedMxcsr { bits } => {
-                write!(f, "MXCSR bits {bits:#x} are reserved on this CPU")
+            Self::NoRegister { component, index } => {
+                write!(f, "{} has no register {index}", List(*component))
             }
-            Self::IllegalValue { component, at } => {
-                write!(f, "illegal value of {} at its byte {at}", List(*component))
+            Self::OutOfRange { component, at, len } => {
+                write!(f, "{} has no {len} bytes at its byte {at}", List(*component))
+            }
+            Self::OtherSize { component, size } => {
+                write!(f, "the size of {} is {size} bytes, not as here", List(*component))
+            }
+            Self::NotManaged { component } => {
+                let bits = component.bits();
+                write!(f, "components {bits:#x} are not part of the plan: {}", List(*component))
+            }
+            Self::NotWritable { component } => {
+                let bits = component.bits();
+                write!(f, "components {bits:#x} cannot be written as bytes: {}", List(*component))
+            }
+            Self::ReservedMxcsr { bits } => {
+                let has = "which are reserved on this CPU";
+                write!(f, "MXCSR at offset {MXCSR} has bits {bits:#x}, {has}")
+            }
+            Self::IllegalValue { component, at, value } => {
+                write!(f, "illegal value of {} at its byte {at}: {value:#x}", List(*component))
             }
             Self::TooShort { need } => write!(f, "the buffer must have {need} bytes"),
         }

@@ -175,38 +175,51 @@ impl fmt::Display for ForeignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |bits| Components::from_bits_retain(bits).list();
         match *self {
-            Self::Truncated { len, need } => write!(f, "{len} bytes where {need} are needed"),
-            Self::WrongLength { len, need } => write!(f, "{len} bytes, not {need}"),
+            Self::Truncated { len, need } => {
+                write!(f, "the length is {len}: {need} bytes are needed")
+            }
+            Self::WrongLength { len, need } => {
+                write!(f, "the length is {len}: it has to be {need} bytes")
+            }
             Self::Supervisor { bits } => {
-                write!(f, "XSTATE_BV has supervisor components {bits:#x}: {}", list(bits))
+                write!(
+                    f,
+                    "XSTATE_BV at offset {XSTATE_BV} has supervisor components {bits:#x}: {}",
+                    list(bits)
+                )
             }
             Self::Unknown { bits } => {
-                write!(f, "XSTATE_BV has unknown components {bits:#x}: {}", list(bits))
+                write!(
+                    f,
+                    "XSTATE_BV at offset {XSTATE_BV} has unknown components {bits:#x}: {}",
+                    list(bits)
+                )
             }
             Self::NotEnabled { bits } => {
                 let names = list(bits);
-                write!(f, "XSTATE_BV has components {bits:#x}, which are not enabled: {names}")
+                write!(f, "XSTATE_BV at offset {XSTATE_BV} has components {bits:#x}, which are not enabled: {names}")
             }
             Self::NotPermitted { bits } => {
                 let names = list(bits);
-                write!(f, "XSTATE_BV has components {bits:#x}, which need a permission: {names}")
+                write!(f, "XSTATE_BV at offset {XSTATE_BV} has components {bits:#x}, which need a permission: {names}")
             }
             Self::NotInFormat { bits } => {
                 let names = list(bits);
-                write!(f, "XSTATE_BV has components {bits:#x}, which XCOMP_BV lacks: {names}")
+                write!(f, "XSTATE_BV at offset {XSTATE_BV} has components {bits:#x}, which XCOMP_BV lacks: {names}")
             }
             Self::NotStandard { xcomp_bv } => {
-                write!(f, "XCOMP_BV is {xcomp_bv:#x}: not the standard format")
+                write!(f, "XCOMP_BV at offset {XCOMP_BV} is {xcomp_bv:#x}: not the standard format")
             }
             Self::ReservedHeader { offset, value } => {
                 write!(f, "reserved header byte at offset {offset} is {value:#x}, not zero")
             }
             Self::ReservedMxcsr { bits } => {
-                write!(f, "MXCSR bits {bits:#x} are reserved on this CPU")
+                let has = "which are reserved on this CPU";
+                write!(f, "MXCSR at offset {MXCSR} has bits {bits:#x}, {has}")
             }
             Self::IllegalValue { component, offset, value } => {
                 let name = component.list();
-                write!(f, "illegal value of {name} at offset {offset}: {value:#x}")
+                write!(f, "component {name} at offset {offset} has an illegal value: {value:#x}")
             }
             Self::OtherLayout { offset, xcr0 } => {
                 let bits = xcr0.bits();
@@ -214,7 +227,7 @@ impl fmt::Display for ForeignError {
             }
             Self::OtherSize { component, offset, size } => {
                 let name = component.list();
-                write!(f, "{name} at offset {offset} has {size} bytes, not as many as here")
+                write!(f, "the size of {name} at offset {offset} is {size} bytes, not as here")
             }
             Self::LayoutNote { offset, value } => {
                 write!(f, "the layout note's field at offset {offset} is {value:#x}")

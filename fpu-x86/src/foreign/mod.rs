@@ -30,11 +30,12 @@ pub use rules::{Beyond, ForeignRules};
 use core::fmt;
 
 use crate::{
-    components::Components,
+    components::{extended, one, Components},
     error::ImageError,
     fields::{set, INITIAL_MXCSR, MXCSR, XSTATE_BV},
     image::{Image, ImageMut, Where},
     layout::HEADER,
+    opened::InMemory,
     origin::Origin,
     plan::Plan,
     save_instruction::Format,
@@ -223,6 +224,50 @@ impl<'b> ValidImage<'b> {
     #[must_use]
     pub fn pkru(&self) -> Option<u32> {
         self.pkru
+    }
+
+    /// Puts it into a task's image, of whatever plan that is, or says why it cannot be there. All or nothing, the claims of
+    /// registers included.
+    pub(crate) fn put_into(&self, task: impl InMemory) -> Result<(), ForeignError> {
+        self.put_part_into(task, Components::all())
+    }
+
+    /// The same for some components.
+    pub(crate) fn put_part_into(
+        &self,
+        task: impl InMemory,
+        only: Components,
+    ) -> Result<(), ForeignError> {
+        self.fits(task.user_image().plan(), only)?;
+        let done = task.change(|mut image| image.merge(self, only));
+        debug_assert!(done.is_ok(), "`fits` has looked at what `merge` looks at");
+        Ok(())
+    }
+
+    /// Does an image of that plan take these components? One of the plan that has validated them does.
+    fn fits(&self, plan: &Plan, only: Components) -> Result<(), ForeignError> {
+        let image = self.image();
+        let bits = image.mxcsr() & !plan.mxcsr_mask();
+        if bits != 0 {
+            return Err(ForeignError::ReservedMxcsr { bits });
+        }
+        let present = image.present().intersection(only);
+        let bits = present.difference(plan.components()).bits();
+        if bits != 0 {
+            return Err(ForeignError::NotEnabled { bits });
+        }
+        for number in extended(present) {
+            let component = one(number);
+            let here = plan.layout.slot(number).map(|slot| slot.size as usize);
+            match self.places.place(number) {
+                Some((_, size)) if here == Some(size) => {}
+                Some((offset, size)) => {
+                    return Err(ForeignError::OtherSize { component, offset, size });
+                }
+                None => return Err(ForeignError::NotEnabled { bits: component.bits() }),
+            }
+        }
+        Ok(())
     }
 
     /// The components that were left out, under [`Beyond::Report`].

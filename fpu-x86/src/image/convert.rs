@@ -2,10 +2,10 @@
 
 use super::{extended::Where, read::Image, write::ImageMut};
 use crate::{
-    components::{extended, Components},
+    components::{extended, one, Components},
     error::ImageError,
     fields::*,
-    layout::PlanPlaces,
+    layout::{PlanPlaces, EXTENDED},
     plan::Plan,
     save_instruction::Format,
 };
@@ -26,12 +26,13 @@ impl Target<'_> {
     fn check(&self, from: &Image<'_>, only: Components) -> Result<(), ImageError> {
         let present = from.present().intersection(only);
         if !self.set.contains(present) {
-            return Err(ImageError::NotManaged);
+            return Err(ImageError::NotManaged { component: present.difference(self.set) });
         }
         for number in extended(present) {
             let size = from.component(number).map(<[u8]>::len);
             if size.is_none() || size != self.places.place(number).map(|(_, size)| size) {
-                return Err(ImageError::OutOfRange);
+                let (component, size) = (one(number), size.unwrap_or_default());
+                return Err(ImageError::OtherSize { component, size });
             }
         }
         Ok(())
@@ -160,7 +161,7 @@ impl Image<'_> {
     pub fn to_compacted(&self, out: &mut [u8]) -> Result<usize, ImageError> {
         let set = self.plan().components();
         let places = PlanPlaces::of(Format::Compacted, set, self.plan().cpuid_info());
-        let places = places.map_err(|_| ImageError::NotManaged)?;
+        let places = places.map_err(|_| ImageError::NotManaged { component: set })?;
         self.export(out, places.len(), Format::Compacted, set, Where::At(&places))
     }
 
@@ -176,7 +177,40 @@ impl Image<'_> {
     }
 }
 
+/// Every component absent, in the standard format.
+static INITIAL: [u8; EXTENDED as usize] = {
+    let mut bytes = [0; EXTENDED as usize];
+    let [low, high, ..] = INITIAL_MXCSR.to_le_bytes();
+    (bytes[MXCSR], bytes[MXCSR + 1]) = (low, high);
+    bytes
+};
+
 impl ImageMut<'_> {
+    /// Makes the user components initial: what a signal handler starts with. Supervisor components stay.
+    ///
+    /// ```
+    /// use fpu_core::{Area, RawFpu, SaveArea};
+    /// use fpu_x86::{Components, Plan};
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// let area = Area::<16384>::new();
+    /// // SAFETY: C9, C11: the area is our own, large enough, and holds an image from the first line on.
+    /// let mut image = unsafe {
+    ///     plan.write_initial(area.base());
+    ///     plan.image_mut(area.base())
+    /// };
+    /// image.set_xmm(3, [7; 16])?;
+    /// image.make_initial();
+    /// assert_eq!(image.as_image().xmm(3), Some([0; 16]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "fpu__clear_user_states")]
+    pub fn make_initial(&mut self) {
+        let plan: &Plan = self.plan;
+        let initial = Image::elsewhere(&INITIAL, plan, Format::Standard, Where::Nowhere);
+        let done = self.import(&initial, EVERY, EVERY.user_part());
+        debug_assert!(done.is_ok(), "nothing is present that a plan could lack");
+    }
+
     /// The components `taken` become those of `from`, of which those that are `wanted` must have a place here.
     pub(crate) fn import(
         &mut self,
@@ -201,12 +235,12 @@ impl ImageMut<'_> {
     /// # Errors
     ///
     /// [`ImageError::NotManaged`]: it holds a component that this plan does not have.
-    /// [`ImageError::OutOfRange`]: a component has another size there, so it is of another CPU.
+    /// [`ImageError::OtherSize`]: a component has another size there, so it is of another CPU.
     /// [`ImageError::ReservedMxcsr`]: so too. [`ImageError::NotWritable`]: it holds tiles; see
     /// [`copy_with_tiles_from`](Self::copy_with_tiles_from). The image is unchanged.
     pub fn copy_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
         if from.has(Components::TILEDATA) {
-            return Err(ImageError::NotWritable);
+            return Err(ImageError::NotWritable { component: Components::TILEDATA });
         }
         self.import(from, EVERY, EVERY)
     }

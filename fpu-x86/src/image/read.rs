@@ -81,7 +81,7 @@ impl<'a> Image<'a> {
         part(self.bytes, 0, XSTATE_BV).unwrap_or_default()
     }
     #[cfg(test)]
-    pub(super) fn bytes(&self) -> &'a [u8] {
+    pub(crate) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
     pub(crate) fn plan(&self) -> &'a Plan {
@@ -254,15 +254,15 @@ impl<'a> Image<'a> {
     /// [`ImageError::NotManaged`], [`ImageError::OutOfRange`]: `out` is unchanged.
     #[doc(alias = "get_xsave_field_ptr")]
     pub fn read(&self, component: Components, at: usize, out: &mut [u8]) -> Result<(), ImageError> {
-        let number = component.number().ok_or(ImageError::NotManaged)?;
-        let (_, size) = self.place(number).ok_or(ImageError::NotManaged)?;
+        let unknown = ImageError::NotManaged { component };
+        let number = component.number().ok_or(unknown)?;
+        let (_, size) = self.place(number).ok_or(unknown)?;
+        let outside = ImageError::OutOfRange { component, at, len: out.len() };
         if at.checked_add(out.len()).map_or(true, |end| end > size) {
-            return Err(ImageError::OutOfRange);
+            return Err(outside);
         }
         match self.component(number) {
-            Some(bytes) => {
-                out.copy_from_slice(part(bytes, at, out.len()).ok_or(ImageError::OutOfRange)?);
-            }
+            Some(bytes) => out.copy_from_slice(part(bytes, at, out.len()).ok_or(outside)?),
             None => out.fill(0),
         }
         Ok(())

@@ -105,10 +105,10 @@ impl ImageMut<'_> {
     ///
     /// # Errors
     ///
-    /// [`ImageError::OutOfRange`].
+    /// [`ImageError::NoRegister`].
     pub fn set_st(&mut self, index: usize, value: [u8; 10]) -> Result<(), ImageError> {
         if index >= 8 {
-            return Err(ImageError::OutOfRange);
+            return Err(ImageError::NoRegister { component: Components::X87, index });
         }
         self.provide(Components::X87);
         // The slots are in stack order, the tags in that of the physical registers.
@@ -163,32 +163,37 @@ impl ImageMut<'_> {
     ///
     /// # Errors
     ///
-    /// [`ImageError::OutOfRange`].
+    /// [`ImageError::NoRegister`].
     pub fn set_xmm(&mut self, index: usize, value: [u8; 16]) -> Result<(), ImageError> {
         if index >= 16 {
-            return Err(ImageError::OutOfRange);
+            return Err(ImageError::NoRegister { component: Components::SSE, index });
         }
         self.provide(Components::SSE);
         put(self.bytes, XMM + 16 * index, &value)
     }
 
+    /// Register `index`, of which the component has `count` from `first` on.
     fn set_element<const N: usize>(
         &mut self,
         number: u32,
-        index: Option<usize>,
+        index: usize,
+        (first, count): (usize, usize),
         value: [u8; N],
     ) -> Result<(), ImageError> {
-        let at = index.and_then(|index| index.checked_mul(N)).ok_or(ImageError::OutOfRange)?;
-        self.write(Components::from_bits_retain(1 << number), at, &value)
+        let component = Components::from_bits_retain(1 << number);
+        match index.checked_sub(first).filter(|index| *index < count) {
+            Some(index) => self.write(component, N * index, &value),
+            None => Err(ImageError::NoRegister { component, index }),
+        }
     }
 
     /// Sets the upper half of YMM`index`, 0 to 15.
     ///
     /// # Errors
     ///
-    /// [`ImageError::OutOfRange`], [`ImageError::NotManaged`]; so for all that follow.
+    /// [`ImageError::NoRegister`], [`ImageError::NotManaged`]; so for all that follow.
     pub fn set_ymm_hi(&mut self, index: usize, value: [u8; 16]) -> Result<(), ImageError> {
-        self.set_element(AVX, Some(index), value)
+        self.set_element(AVX, index, (0, 16), value)
     }
     /// Sets K`index`, 0 to 7.
     ///
@@ -196,7 +201,7 @@ impl ImageMut<'_> {
     ///
     /// As for [`set_ymm_hi`](Self::set_ymm_hi).
     pub fn set_opmask(&mut self, index: usize, value: u64) -> Result<(), ImageError> {
-        self.set_element(OPMASK, Some(index), value.to_le_bytes())
+        self.set_element(OPMASK, index, (0, 8), value.to_le_bytes())
     }
     /// Sets the upper half of ZMM`index`, 0 to 15.
     ///
@@ -204,7 +209,7 @@ impl ImageMut<'_> {
     ///
     /// As for [`set_ymm_hi`](Self::set_ymm_hi).
     pub fn set_zmm_hi256(&mut self, index: usize, value: [u8; 32]) -> Result<(), ImageError> {
-        self.set_element(ZMM_HI256, Some(index), value)
+        self.set_element(ZMM_HI256, index, (0, 16), value)
     }
     /// Sets ZMM`index`, 16 to 31.
     ///
@@ -212,7 +217,7 @@ impl ImageMut<'_> {
     ///
     /// As for [`set_ymm_hi`](Self::set_ymm_hi).
     pub fn set_zmm_hi16(&mut self, index: usize, value: [u8; 64]) -> Result<(), ImageError> {
-        self.set_element(HI16_ZMM, index.checked_sub(16), value)
+        self.set_element(HI16_ZMM, index, (16, 16), value)
     }
 
     /// Writes bytes of one extended component, at offset `at` within it.
@@ -230,19 +235,21 @@ impl ImageMut<'_> {
         value: &[u8],
     ) -> Result<(), ImageError> {
         if component.number().is_none() || !PLAIN.union(CHECKED).contains(component) {
-            return Err(ImageError::NotWritable);
+            return Err(ImageError::NotWritable { component });
         }
-        let (offset, size) = self.plan.place(component).ok_or(ImageError::NotManaged)?;
+        let unknown = ImageError::NotManaged { component };
+        let (offset, size) = self.plan.place(component).ok_or(unknown)?;
         if at.checked_add(value.len()).map_or(true, |end| end > size) {
-            return Err(ImageError::OutOfRange);
+            return Err(ImageError::OutOfRange { component, at, len: value.len() });
         }
         if CHECKED.contains(component) {
             let mut whole = [0; CHECKED_LEN];
-            let whole = whole.get_mut(..size).ok_or(ImageError::NotWritable)?;
+            let whole = whole.get_mut(..size).ok_or(ImageError::NotWritable { component })?;
             self.as_image().read(component, 0, whole)?;
             put(whole, at, value)?;
             if let Some(at) = first_illegal(component, whole) {
-                return Err(ImageError::IllegalValue { component, at });
+                let value = whole.get(at).copied().unwrap_or_default();
+                return Err(ImageError::IllegalValue { component, at, value });
             }
         }
         self.provide(component);

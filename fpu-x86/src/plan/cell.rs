@@ -91,11 +91,11 @@ impl<B> PlanCell<B> {
     ///
     /// # Errors
     ///
-    /// [`PlanAlreadySet`]: it was set before, or another CPU is setting it. It holds what it held.
-    pub fn set(&self, backend: B) -> Result<&B, PlanAlreadySet> {
+    /// It was set before, or another CPU is setting it. It holds what it held, and the error carries `backend`.
+    pub fn set(&self, backend: B) -> Result<&B, SetError<B>> {
         let taken = self.state.compare_exchange(EMPTY, TAKEN, Ordering::Relaxed, Ordering::Relaxed);
         if taken.is_err() {
-            return Err(PlanAlreadySet);
+            return Err(SetError { why: PlanAlreadySet, backend });
         }
         // SAFETY: rests on no duty: the cell was empty and no one else can take it any more. Nobody has a reference
         // before `SET` is stored (C25 for `assume_set`).
@@ -139,6 +139,7 @@ impl<B: fmt::Debug> fmt::Debug for PlanCell<B> {
 }
 
 /// A [`PlanCell`] is set once: the plan decides which registers every area holds, so a second one would lose some.
+/// [`SetError`] carries what was refused too.
 ///
 /// ```
 /// assert_eq!(fpu_x86::PlanAlreadySet.to_string(), "the plan has been set before");
@@ -156,6 +157,55 @@ impl fmt::Display for PlanAlreadySet {
 #[allow(clippy::incompatible_msrv)] // build.rs lets this in from 1.81 on only
 impl core::error::Error for PlanAlreadySet {}
 
+/// Why a [`PlanCell`] was not set, with the backend that was refused.
+///
+/// `?` turns it into a [`PlanAlreadySet`], which drops the backend, or into a boxed error.
+///
+/// ```
+/// use fpu_x86::{PlanAlreadySet, PlanCell, SetError};
+/// fn twice(cell: &PlanCell<u64>) -> Result<(), PlanAlreadySet> {
+///     cell.set(1)?;
+///     cell.set(2)?;
+///     Ok(())
+/// }
+/// let cell = PlanCell::new();
+/// assert_eq!(twice(&cell), Err(PlanAlreadySet));
+/// // Or with what was refused:
+/// if let Err(SetError { why, backend }) = cell.set(3) {
+///     println!("{why}");
+///     assert_eq!((backend, cell.get()), (3, Some(&1)));
+/// }
+/// ```
+pub struct SetError<B> {
+    /// What is wrong: there is one reason.
+    pub why: PlanAlreadySet,
+    /// The backend, unused.
+    pub backend: B,
+}
+
+// Whatever the backend is: errors are printed, backends are not.
+impl<B> fmt::Debug for SetError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SetError").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for SetError<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<B> From<SetError<B>> for PlanAlreadySet {
+    fn from(refused: SetError<B>) -> Self {
+        refused.why
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // as above
+impl<B> core::error::Error for SetError<B> {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,8 +215,9 @@ mod tests {
     fn it_is_set_once_and_keeps_what_it_was_given() {
         let cell = PlanCell::new();
         assert_eq!((cell.get(), format!("{cell:?}")), (None, "PlanCell(None)".into()));
-        assert_eq!(cell.set([7u64; 8]), Ok(&[7; 8]));
-        assert_eq!(cell.set([8; 8]), Err(PlanAlreadySet));
+        assert!(cell.set([7u64; 8]).is_ok_and(|set| *set == [7; 8]));
+        let refused = cell.set([8; 8]).expect_err("it was set");
+        assert_eq!((refused.why, refused.backend), (PlanAlreadySet, [8; 8]));
         assert_eq!(cell.get(), Some(&[7; 8]));
         // SAFETY: C25: set above.
         let assumed = unsafe { cell.assume_set() };
@@ -187,8 +238,9 @@ mod tests {
                             start.wait();
                             let mine = [number; 64];
                             let done = cell.set(mine);
-                            if let Ok(set) = done {
-                                assert_eq!(*set, mine);
+                            match &done {
+                                Ok(set) => assert_eq!(**set, mine),
+                                Err(refused) => assert_eq!(refused.backend, mine),
                             }
                             if let Some(seen) = cell.get() {
                                 assert!(seen.iter().all(|it| *it == seen[0]), "torn: {seen:?}");

@@ -26,7 +26,7 @@ mod routines;
 mod sizes;
 mod validate;
 
-pub use cell::{PlanAlreadySet, PlanCell};
+pub use cell::{PlanAlreadySet, PlanCell, SetError};
 pub use compat::CpuMismatch;
 #[cfg(fpu_instructions)]
 pub(crate) use detect::mxcsr_mask;

@@ -18,6 +18,7 @@ use crate::{
     foreign::{ForeignError, ForeignImage, ForeignRules, Reading, ValidImage, Way},
     image::{standard_len, Image, Where},
     layout::{EXTENDED, HEADER},
+    opened::InMemory,
     origin::XCR0,
     plan::Plan,
     save_instruction::Format,
@@ -122,9 +123,10 @@ impl<'p> UserFormat<'p> {
     ) -> Result<usize, ImageError> {
         let need = self.standard_len(components);
         let out = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
-        let excess = image.present().user_part().difference(components);
-        if !excess.is_empty() || (pkru.is_some() && !components.contains(Components::PKRU)) {
-            return Err(ImageError::NotManaged);
+        let given = if pkru.is_some() { Components::PKRU } else { Components::empty() };
+        let excess = image.present().user_part().union(given).difference(components);
+        if !excess.is_empty() {
+            return Err(ImageError::NotManaged { component: excess });
         }
         let bits = image.mxcsr() & !self.plan.mxcsr_mask();
         if bits != 0 {
@@ -168,7 +170,7 @@ impl<'p> UserFormat<'p> {
     /// # Errors
     ///
     /// [`ImageError::TooShort`]; [`ImageError::NotManaged`] for `pkru` where the format has none, or if the image is of
-    /// another plan and holds more than this one; [`ImageError::ReservedMxcsr`], [`ImageError::OutOfRange`] if it
+    /// another plan and holds more than this one; [`ImageError::ReservedMxcsr`], [`ImageError::OtherSize`] if it
     /// is of another CPU, whose bits and sizes are not this one's. `out` is unchanged.
     ///
     /// ```
@@ -219,6 +221,49 @@ impl<'p> UserFormat<'p> {
             ..Reading::of(&ForeignRules::new(), self.forbidden())
         };
         ForeignImage::in_private(private).checked(self.plan, &reading)
+    }
+
+    /// Sets the registers of a task to an `NT_X86_XSTATE`, which is in a private copy: whole or not at all. What is not in
+    /// it becomes initial, supervisor components stay. Returns the protection-key rights that it has, where the format has
+    /// them, for the kernel's own switch of PKRU.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_xstate`](Self::read_xstate). The image and the claims of registers are as before.
+    ///
+    /// ```
+    /// use fpu_core::{SaveArea, Stopped, TaskFpu};
+    /// use fpu_x86::{ForeignError, UserFormat, XsaveImages};
+    /// /// PTRACE_SETREGSET. `proof` says that the task is stopped; `copied` is a copy of the debugger's bytes.
+    /// fn set<P: Stopped, A: SaveArea>(
+    ///     task: &TaskFpu<P::Backend, A>, proof: &mut P, format: UserFormat<'_>, copied: &mut [u8],
+    /// ) -> Result<Result<Option<u32>, ForeignError>, fpu_core::Error>
+    /// where
+    ///     P::Backend: XsaveImages,
+    /// {
+    ///     Ok(format.set_xstate(task.stopped(proof)?, copied))
+    /// }
+    /// ```
+    #[doc(alias = "PTRACE_SETREGSET")]
+    pub fn set_xstate(
+        &self,
+        task: impl InMemory,
+        private: &mut [u8],
+    ) -> Result<Option<u32>, ForeignError> {
+        let valid = self.read_xstate(private)?;
+        valid.put_into(task)?;
+        Ok(valid.pkru().filter(|_| self.components.contains(Components::PKRU)))
+    }
+
+    /// Sets x87 and SSE of a task to an `NT_PRFPREG`, which is in a private copy: whole or not at all. The other components
+    /// stay.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_prfpreg`](Self::read_prfpreg). The image and the claims of registers are as before.
+    #[doc(alias = "PTRACE_SETFPREGS")]
+    pub fn set_prfpreg(&self, task: impl InMemory, private: &mut [u8]) -> Result<(), ForeignError> {
+        self.read_prfpreg(private)?.put_part_into(task, Components::LEGACY)
     }
 
     /// Writes `NT_PRFPREG` (2): x87 and SSE as FXSAVE64 writes them. A core file has it for each thread, too.

@@ -9,10 +9,13 @@
 //! may fail, and tries again after it has made the page present. The registers are in memory when an image is at hand:
 //! [`FpuRef`](fpu_core::FpuRef)'s sessions see to that, whether the state was loaded, stored or claimed by another CPU.
 
+mod deliver;
 mod fsave;
 #[cfg(test)]
 #[path = "../tests/signal.rs"]
 mod tests;
+
+pub use deliver::{DeliverError, Returned, SigreturnError};
 
 use core::fmt;
 
@@ -228,9 +231,10 @@ impl<'p> UserFormat<'p> {
         pkru: Option<u32>,
         out: &mut [u8],
     ) -> Result<usize, ImageError> {
-        let excess = image.present().user_part().difference(Components::LEGACY);
-        if pkru.is_some() || !excess.is_empty() {
-            return Err(ImageError::NotManaged);
+        let given = if pkru.is_some() { Components::PKRU } else { Components::empty() };
+        let excess = image.present().user_part().union(given).difference(Components::LEGACY);
+        if !excess.is_empty() {
+            return Err(ImageError::NotManaged { component: excess });
         }
         let mut legacy = [0; HEADER];
         self.write_prfpreg(image, &mut legacy)?;

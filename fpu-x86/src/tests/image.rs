@@ -222,7 +222,7 @@ fn what_the_target_cannot_hold_is_refused_whole() {
     let mut target = initial(&narrow);
     let before = target.clone();
     let done = ImageMut::new(&mut target, &narrow).copy_from(&image(&area, &wide));
-    assert_eq!(done, Err(ImageError::NotManaged));
+    assert_eq!(done, Err(ImageError::NotManaged { component: Components::AVX }));
     assert_eq!(target, before);
     let tiles = sample::plan(sets()[2]);
     let mut area = initial(&tiles);
@@ -230,7 +230,8 @@ fn what_the_target_cannot_hold_is_refused_whole() {
     let mut target = initial(&tiles);
     let before = target.clone();
     let done = ImageMut::new(&mut target, &tiles).copy_from(&image(&area, &tiles));
-    assert_eq!((done, target), (Err(ImageError::NotWritable), before));
+    let component = Components::TILEDATA;
+    assert_eq!((done, target), (Err(ImageError::NotWritable { component }), before));
 }
 
 #[test]
@@ -265,11 +266,13 @@ fn control_components_take_legal_values_only() {
         (config[0], config[16], config[48]) = (1, 64, 17);
         let component = Components::TILECFG;
         let refused = image.write(component, 0, &config);
-        assert_eq!(refused, Err(ImageError::IllegalValue { component, at: 48 }));
+        assert_eq!(refused, Err(ImageError::IllegalValue { component, at: 48, value: 17 }));
         let refused = image.write(Components::BNDCSR, 0, &[4]);
         let component = Components::BNDCSR;
-        assert_eq!(refused, Err(ImageError::IllegalValue { component, at: 0 }));
-        assert_eq!(image.write(Components::TILEDATA, 0, &[0]), Err(ImageError::NotWritable));
+        assert_eq!(refused, Err(ImageError::IllegalValue { component, at: 0, value: 4 }));
+        let component = Components::TILEDATA;
+        let refused = image.write(component, 0, &[0]);
+        assert_eq!(refused, Err(ImageError::NotWritable { component }));
         assert!(image.bytes == before, "a refused write changes nothing");
         config[48] = 16;
         image.write(Components::TILECFG, 0, &config).unwrap();
@@ -332,5 +335,5 @@ fn supervisor_state_survives_foreign_images() {
     assert_eq!(image(&area, &plan).to_standard(&mut out), Ok(832));
     assert_eq!(u64_at(&out, XSTATE_BV), 0);
     let why = ImageMut::new(&mut area, &plan).write(Components::CET_U, 0, &[1]);
-    assert_eq!(why, Err(ImageError::NotWritable));
+    assert_eq!(why, Err(ImageError::NotWritable { component: Components::CET_U }));
 }

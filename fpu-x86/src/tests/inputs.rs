@@ -87,8 +87,10 @@ fn what_is_beyond_the_plan_is_refused_by_name_or_dropped_or_reported() {
     let mut private = vec![0; 16384];
     let refused = read(PKU, &mut private, &ForeignRules::new(), &plan).map(drop).unwrap_err();
     assert_eq!(refused, ForeignError::NotEnabled { bits: PKRU });
-    let (said, named) =
-        (std::format!("{refused}"), "XSTATE_BV has components 0x200, which are not enabled: PKRU");
+    let (said, named) = (
+        std::format!("{refused}"),
+        "XSTATE_BV at offset 512 has components 0x200, which are not enabled: PKRU",
+    );
     assert_eq!((said.as_str(), refused.value()), (named, PKRU));
 
     let rules = ForeignRules::new().beyond(Beyond::Drop);

@@ -194,14 +194,14 @@ fn an_image_of_another_plan_goes_out_only_if_it_fits() {
     let refused = small.user_format().write_xstate(&Image::new(&area, from), None, &mut out);
     assert_eq!(
         (refused, out.iter().all(|byte| *byte == 0xEE)),
-        (Err(ImageError::NotManaged), true)
+        (Err(ImageError::NotManaged { component: Components::OPMASK }), true)
     );
     let area = random_area(from, Components::LEGACY | Components::AVX, &mut random);
     let image = Image::new(&area, from);
     assert_eq!(small.user_format().write_xstate(&image, None, &mut out), Ok(832));
     // Rights for a machine that has none.
     let refused = small.user_format().write_xstate(&image, Some(1), &mut out);
-    assert_eq!(refused, Err(ImageError::NotManaged));
+    assert_eq!(refused, Err(ImageError::NotManaged { component: Components::PKRU }));
     // Bits of MXCSR that the other one lacks.
     let mut other = small.clone();
     other.mxcsr_mask = 0xFFBF;

@@ -290,7 +290,8 @@ fn a_frame_has_tiles_with_permission_only() {
     area[514] |= 4;
     let image = Image::new(&area, &plan);
     let mut out = vec![0xEE; with.frame_len()];
-    assert_eq!(format.write_frame(&image, None, &mut out), Err(ImageError::NotManaged));
+    let tiles = ImageError::NotManaged { component: Components::TILEDATA };
+    assert_eq!(format.write_frame(&image, None, &mut out), Err(tiles));
     assert!(out.iter().all(|byte| *byte == 0xEE));
     assert_eq!(with.write_frame(&image, None, &mut out), Ok(11012));
     out[2816] = 1;
@@ -319,7 +320,7 @@ fn a_frame_without_rights_has_the_initial_ones() {
     let without = format.without_pkru();
     assert_eq!(without.frame_len(), 2692);
     let refused = without.write_frame(&Image::new(&area, &plan), Some(1), &mut out);
-    assert_eq!(refused, Err(ImageError::NotManaged));
+    assert_eq!(refused, Err(ImageError::NotManaged { component: Components::PKRU }));
     assert_eq!(without.read_frame(&mut out).unwrap().pkru(), None);
 }
 

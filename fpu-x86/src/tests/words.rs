@@ -243,17 +243,26 @@ fn bytes_of_absent_tiles_read_as_zero() {
     assert_eq!(out, [0; 4]);
     assert_eq!(image.read(Components::TILECFG, 60, &mut out), Ok(()));
     assert_eq!(out, [0xEE; 4]);
-    for (component, at, why) in [
-        (Components::TILEDATA, 8189, ImageError::OutOfRange),
-        (Components::TILEDATA, usize::MAX, ImageError::OutOfRange),
-        (Components::PKRU, 0, ImageError::NotManaged),
-        (Components::SSE, 0, ImageError::NotManaged),
-        (Components::AMX, 0, ImageError::NotManaged),
+    for (component, at) in [
+        (Components::TILEDATA, 8189),
+        (Components::TILEDATA, usize::MAX),
+        (Components::PKRU, 0),
+        (Components::SSE, 0),
+        (Components::AMX, 0),
     ] {
+        let why = match at {
+            0 => ImageError::NotManaged { component },
+            _ => ImageError::OutOfRange { component, at, len: 4 },
+        };
         assert_eq!(image.read(component, at, &mut out), Err(why), "{component:?}");
         assert_eq!(out, [0xEE; 4]);
     }
     let mut image = ImageMut::new(&mut bytes, &plan);
-    let why = image.write(Components::TILEDATA, 0, &[0; 4]);
-    assert_eq!(why, Err(ImageError::NotWritable), "a restore refuses it where XFD is set");
+    let component = Components::TILEDATA;
+    let why = image.write(component, 0, &[0; 4]);
+    assert_eq!(
+        why,
+        Err(ImageError::NotWritable { component }),
+        "a restore refuses it where XFD is set"
+    );
 }

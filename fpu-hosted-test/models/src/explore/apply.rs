@@ -75,7 +75,7 @@ impl Machine {
             Op::SwitchTo(_) | Op::SwitchToFails => {
                 current.is_some() && context != self.guest() && self.current_nowhere(context)
             }
-            // A task whose save is planned and not done is lost.
+            // A task whose save is decided and not executed is lost.
             Op::DropSwitch => self.free(cpu) && self.current_nowhere(context),
             Op::Reset(of) | Op::Verify(of) => target(of).is_some(),
             Op::Finds(of) => {

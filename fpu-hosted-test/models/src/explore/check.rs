@@ -185,7 +185,7 @@ impl Machine {
             let ran = pin.run_guest(guest.context(), None, || ());
             tried.push(("run_guest", ran));
             self.call(Call::ScratchNew);
-            if let Ok(mut scratch) = Scratch::new(&pin, Area::new()) {
+            if let Ok(mut scratch) = Scratch::new(cpu.registers.the_backend(), Area::new()) {
                 let verified = guest.verify_registers(&mut pin, &mut scratch).map(drop);
                 let refused = |why| match why {
                     VerifyError::Refused(why) => why,

@@ -71,7 +71,7 @@ impl Machine {
             expected: Cell::new(INITIAL),
         };
         let slots = (0..=tasks).map(slot).collect();
-        let scratch = |cpu| match Scratch::new(&Pin(cpu, Level::Task), Area::new()) {
+        let scratch = |cpu: &Cpu| match Scratch::new(cpu.registers.the_backend(), Area::new()) {
             Ok(scratch) => RefCell::new(scratch),
             Err(_) => unreachable!("the area fits"),
         };

@@ -72,7 +72,7 @@ pub enum Op {
     Takes,
     /// The current task is switched out.
     Out(Form),
-    /// The same, planned and not executed.
+    /// The same, decided and not executed.
     DropPendingSave,
     /// The current task enters and leaves user mode.
     Enter(Form, User),
@@ -100,13 +100,13 @@ pub enum Op {
     Section,
     /// The same by closure.
     WithSection,
-    /// A section whose save is executed; or it is only planned.
+    /// A section whose save is executed; or it is only decided.
     SectionSteps(bool),
     /// A guest runs by steps that are executed.
     GuestSteps(Of, User),
     /// It does not: the restore fails.
     GuestStepsFail,
-    /// A run of it is planned and not executed.
+    /// A run of it is decided and not executed.
     DropGuest(Of),
     /// A persistent context runs.
     Persistent(Of, User),
@@ -120,7 +120,7 @@ pub enum Op {
     SwitchTo(User),
     /// The same, except that the restore fails.
     SwitchToFails,
-    /// The same, planned and not executed.
+    /// The same, decided and not executed.
     DropSwitch,
     /// The current task, or the guest, goes back to the initial state.
     Reset(Of),

@@ -150,6 +150,7 @@ pub struct Violation {
 
 /// Explores a model with a fault seeded, or none, with as few preemptions as will do, and no more than that many;
 /// `None` if it passes.
+#[must_use]
 pub fn violation(model: &'static Model, fault: Option<Seeded>, most: usize) -> Option<Violation> {
     let mut before = 0;
     for preemptions in 0..=most {

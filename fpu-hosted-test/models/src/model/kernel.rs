@@ -73,6 +73,7 @@ impl Slot {
         Self(AtomicPtr::new(null_mut()))
     }
     /// The task, if no CPU has taken it.
+    #[must_use]
     pub fn take(&self) -> Option<Arc<Task>> {
         let relaxed = forgets(Embedder::RelaxedHandOver);
         let order = if relaxed { Ordering::Relaxed } else { Ordering::Acquire };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     arm,
-    backend::{Image, Registers},
+    backend::Image,
     cover,
     ghost::{Regs, KERNEL_DATA},
     must, on_cpus, Cpu, Machine, Model, Task,
@@ -13,7 +13,7 @@ use super::{
 
 fn verify(cpu: &Cpu, task: &Task) -> Result<Verified, VerifyError> {
     let mut pin = cpu.pinned();
-    let mut scratch = match Scratch::<Registers, _>::new(&pin, Image::new()) {
+    let mut scratch = match Scratch::new(cpu.registers.the_backend(), Image::new()) {
         Ok(scratch) => scratch,
         Err(why) => panic!("{why}"),
     };

@@ -59,9 +59,9 @@ pub const IN_SECTION: Model = Model {
     body: || live_on_cpu_0(|cpu, _| cpu.section(), switches_in),
 };
 
-/// The same while a plan is executed that switches the task out.
+/// The same while steps are executed that switch the task out.
 pub const IN_STEPS: Model = Model {
-    name: "wrong_kernel_during_plan",
+    name: "wrong_kernel_during_steps",
     guards: "I1 I2",
     bound: None,
     interrupts: false,

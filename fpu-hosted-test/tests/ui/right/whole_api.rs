@@ -40,7 +40,7 @@ pub fn sections(task: &Task, cpu: &mut PreemptOff) -> Result<(), Error> {
     cpu.with_kernel_fpu(None, KernelUnits::ALL, || ())
 }
 
-pub fn planned(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
+pub fn by_steps(task: &Task, cpu: &mut VectorKernel) -> Result<u64, Error> {
     Ok(task.begin_user(cpu)?.steps().live)
 }
 
@@ -86,7 +86,7 @@ unsafe impl CompareFpu for Xsave {
 }
 
 pub fn checked_exit(task: &Task, cpu: &mut IrqOff) -> Result<(), Error> {
-    if let Ok(mut scratch) = Scratch::new(cpu, Area::<64>::new()) {
+    if let Ok(mut scratch) = Scratch::new(cpu.backend(), Area::<64>::new()) {
         if let Err(VerifyError::Disagreement(what)) = task.verify_registers(cpu, &mut scratch) {
             let _ = (what.component, what.offset);
         }

@@ -41,83 +41,54 @@ unsafe impl StepsFpu for Xsave {}
 
 /// Interrupts off, in a kernel compiled soft-float.
 pub struct IrqOff(CpuFpu);
+/// Preemption off, interrupts on.
+pub struct PreemptOff(CpuFpu);
+/// Interrupts off, in a kernel compiled with vector instructions.
+pub struct VectorKernel(CpuFpu);
+/// Proof that a task does not run.
+pub struct Debugger<'t>(pub &'t Task);
+
 impl IrqOff {
     pub fn new() -> Self {
         Self(CpuFpu::new())
     }
 }
-// SAFETY: never run.
-unsafe impl Pinned for IrqOff {
-    type Backend = Xsave;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Xsave> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(&Xsave) }
-    }
-    fn words(&self) -> &CpuFpu {
-        &self.0
-    }
-}
-// SAFETY: never run.
-unsafe impl Exclusive for IrqOff {}
-// SAFETY: never run.
-unsafe impl SoftFloat for IrqOff {}
-
-/// Preemption off, interrupts on.
-pub struct PreemptOff(CpuFpu);
 impl PreemptOff {
     pub fn new() -> Self {
         Self(CpuFpu::new())
     }
 }
-// SAFETY: never run.
-unsafe impl Pinned for PreemptOff {
-    type Backend = Xsave;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Xsave> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(&Xsave) }
-    }
-    fn words(&self) -> &CpuFpu {
-        &self.0
-    }
-}
-// SAFETY: never run.
-unsafe impl SoftFloat for PreemptOff {}
-
-/// Interrupts off, in a kernel compiled with vector instructions.
-pub struct VectorKernel(CpuFpu);
 impl VectorKernel {
     pub fn new() -> Self {
         Self(CpuFpu::new())
     }
 }
-// SAFETY: never run.
-unsafe impl Pinned for VectorKernel {
-    type Backend = Xsave;
-    type Words = CpuFpu;
-    fn backend(&self) -> &TheBackend<Xsave> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(&Xsave) }
-    }
-    fn words(&self) -> &CpuFpu {
-        &self.0
-    }
-}
-// SAFETY: never run.
-unsafe impl Exclusive for VectorKernel {}
 
-/// Proof that a task does not run.
-pub struct Debugger<'t>(pub &'t Task);
-// SAFETY: never run.
-unsafe impl Stopped for Debugger<'_> {
-    type Backend = Xsave;
-    fn backend(&self) -> &TheBackend<Xsave> {
-        // SAFETY: K1: never run.
-        unsafe { TheBackend::from_ref(&Xsave) }
+fn the_backend() -> &'static TheBackend<Xsave> {
+    // SAFETY: K1: never run.
+    unsafe { TheBackend::from_ref(&Xsave) }
+}
+
+witness! {
+    // SAFETY: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for IrqOff {
+        backend: Xsave = |_| the_backend(),
+        words: CpuFpu = |cpu| &cpu.0,
     }
-    fn context(&self) -> FpuRef<'_, Xsave> {
-        self.0.context()
+    // SAFETY: never run.
+    unsafe impl Pinned + SoftFloat for PreemptOff {
+        backend: Xsave = |_| the_backend(),
+        words: CpuFpu = |cpu| &cpu.0,
+    }
+    // SAFETY: never run.
+    unsafe impl Pinned + Exclusive for VectorKernel {
+        backend: Xsave = |_| the_backend(),
+        words: CpuFpu = |cpu| &cpu.0,
+    }
+    // SAFETY: never run.
+    unsafe impl Stopped for Debugger<'_> {
+        backend: Xsave = |_| the_backend(),
+        context: |proof| proof.0.context(),
     }
 }
 

@@ -1,0 +1,89 @@
+//! Tasks by what of the registers is in use.
+
+use fpu_hosted_test::Random;
+use fpu_x86::{Components, ImageError, ImageMut};
+
+use crate::ways::{Make, Tasks, TASKS};
+
+/// What a task's registers hold; all else is initial, and said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Initial,
+    Sse,
+    /// The same under a plan of x87 and SSE.
+    SmallPlan,
+    Avx,
+    /// Once AVX-512: mask registers and ZMM16-31, as library functions with EVEX strings leave them.
+    Once512,
+    Avx512,
+}
+
+impl Class {
+    pub const ALL: [Self; 6] =
+        [Self::Initial, Self::Sse, Self::SmallPlan, Self::Avx, Self::Once512, Self::Avx512];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Initial => "nothing",
+            Self::Sse => "SSE",
+            Self::SmallPlan => "SSE in a small plan",
+            Self::Avx => "AVX",
+            Self::Once512 => "once AVX-512",
+            Self::Avx512 => "AVX-512",
+        }
+    }
+    /// What a plan must have for it.
+    pub fn needs(self) -> Components {
+        match self {
+            Self::Initial | Self::Sse | Self::SmallPlan => Components::LEGACY,
+            Self::Avx => Components::LEGACY | Components::AVX,
+            Self::Once512 | Self::Avx512 => {
+                Components::LEGACY | Components::AVX | Components::AVX512
+            }
+        }
+    }
+    fn write(self, image: &mut ImageMut<'_>, words: &mut Random) -> Result<(), ImageError> {
+        let mut bytes = |n: usize| -> [u8; 64] {
+            let mut all = [0; 64];
+            for byte in &mut all[..n] {
+                *byte = words.word() as u8 | 1;
+            }
+            all
+        };
+        let first = |all: [u8; 64]| <[u8; 16]>::try_from(&all[..16]).unwrap_or_default();
+        if self == Self::Initial {
+            return Ok(());
+        }
+        for n in 0..16 {
+            image.set_xmm(n, first(bytes(16)))?;
+            if matches!(self, Self::Avx | Self::Avx512) {
+                image.set_ymm_hi(n, first(bytes(16)))?;
+            }
+        }
+        if matches!(self, Self::Once512 | Self::Avx512) {
+            for n in 0..8 {
+                image.set_opmask(n, u64::from(bytes(1)[0]))?;
+            }
+            for n in 0..16 {
+                image.set_zmm_hi16(16 + n, bytes(64))?;
+                if self == Self::Avx512 {
+                    let all = bytes(32);
+                    image.set_zmm_hi256(n, <[u8; 32]>::try_from(&all[..32]).unwrap_or([1; 32]))?;
+                }
+            }
+        }
+        Ok(())
+    }
+    /// Makes the tasks' images of this class; the same values whatever the way.
+    pub fn give<A: Make>(self, tasks: &Tasks<A>) -> Result<(), Box<dyn std::error::Error>> {
+        for task in 0..TASKS {
+            let mut cpu = tasks.cpu(0);
+            tasks.tasks[task].reset(&mut cpu)?;
+            let session = tasks.tasks[task].open(&mut cpu)?;
+            let mut session = session.make_memory_valid_write();
+            let mut words = Random::new(1 + task as u64);
+            self.write(&mut session.image_mut(), &mut words)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,285 @@
+//! What switching costs, as ratios to the bare instructions measured in the same run: `cargo bench -p fpu-examples`.
+//!
+//! Rows of 32 steps between two time stamps, all ways and classes in a new order in each round. The minimum, the
+//! first quartile and the median of a row are printed; the ratio is that of the first quartiles.
+
+mod classes;
+mod moved;
+mod peers;
+mod report;
+mod row;
+mod scenes;
+mod ways;
+
+use std::{ffi::c_void, process::ExitCode};
+
+use fpu_core::HeapArea;
+use fpu_examples::options::Options;
+use fpu_hosted_test::{
+    real::{Classes, RegFile},
+    Random,
+};
+use fpu_x86::{Components, Plan, SaveInstruction};
+
+use classes::Class;
+use peers::{Bare, Eager, Linux};
+use report::{Line, Report};
+use row::{Row, Step};
+use scenes::{steps, Guest, Idle, Sections, SystemCall, TwoTasks};
+use ways::{number, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Steps of a row.
+const STEPS: u64 = 32;
+
+const HELP: &str = "\
+Measures what each way of switching costs, beside the bare instructions, in one run.
+
+usage: cargo bench -p fpu-examples -- [options]
+
+  --rounds N      rows of every kind (default 2000)
+  --class NAME    only tasks that have this in use: nothing, SSE, SSE in a small plan, AVX,
+                  once AVX-512, AVX-512
+  --json          print one JSON document and nothing else
+  --help          this
+
+exit code: 0 measured, 1 a way's registers were wrong, or a measurement was not possible, 2 bad arguments
+";
+
+struct Arguments {
+    rounds: u64,
+    class: Option<Class>,
+    json: bool,
+}
+
+fn arguments() -> Result<Option<Arguments>, String> {
+    let mut options = Options::new(std::env::args_os().skip(1));
+    let mut found = Arguments { rounds: 2000, class: None, json: false };
+    while let Some(name) = options.next_name()? {
+        match name.as_str() {
+            // What cargo adds.
+            "--bench" => {}
+            "--rounds" => found.rounds = options.number(1, 10_000_000)?,
+            "--class" => {
+                let text = options.text()?;
+                let class = Class::ALL.into_iter().find(|class| class.name() == text);
+                found.class =
+                    Some(class.ok_or_else(|| options.wrong("no such class", text.as_ref()))?);
+            }
+            "--json" => found.json = true,
+            "--help" => return Ok(None),
+            other => return Err(options.unknown(other.as_ref())),
+        }
+    }
+    options.flag()?;
+    Ok(Some(found))
+}
+
+/// One way, ready to be measured: what it is called, its tasks, and its steps in each scenario.
+struct Candidate {
+    name: &'static str,
+    way: *const c_void,
+    tasks: Known,
+    scenes: Vec<(&'static str, [Step; 3])>,
+}
+
+/// Switches of tasks, or other units, in one step of a scenario.
+const SCENES: [(&str, f64); 5] = [
+    ("two tasks, a switch", 2.0),
+    ("task-idle-task", 1.0),
+    ("system call", 1.0),
+    ("3 sections", 1.0),
+    ("3 guest exits", 1.0),
+];
+
+/// The tasks, by what their areas are.
+#[derive(Clone, Copy)]
+enum Known {
+    Inline(&'static Tasks),
+    Heap(&'static Tasks<HeapArea>),
+}
+impl From<&'static Tasks> for Known {
+    fn from(tasks: &'static Tasks) -> Self {
+        Self::Inline(tasks)
+    }
+}
+impl From<&'static Tasks<HeapArea>> for Known {
+    fn from(tasks: &'static Tasks<HeapArea>) -> Self {
+        Self::Heap(tasks)
+    }
+}
+
+fn candidate<W: Way + 'static, T: Into<Known>>(
+    name: &'static str,
+    way: W,
+    tasks: impl Fn(&'static W) -> T,
+    guest: bool,
+) -> Candidate {
+    // Ways live as long as the program.
+    let way: &'static W = Box::leak(Box::new(way));
+    let mut all = vec![
+        (SCENES[0].0, steps::<W, TwoTasks>()),
+        (SCENES[1].0, steps::<W, Idle>()),
+        (SCENES[2].0, steps::<W, SystemCall>()),
+        (SCENES[3].0, steps::<W, Sections>()),
+    ];
+    if guest {
+        all.push((SCENES[4].0, steps::<W, Guest>()));
+    }
+    Candidate { name, way: std::ptr::from_ref(way).cast(), tasks: tasks(way).into(), scenes: all }
+}
+
+/// The ways whose instruction is that of the plan, and the others.
+fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
+    let tasks = |instruction: Option<SaveInstruction>| -> Result<Tasks, Failure> {
+        let plan = match instruction {
+            Some(instruction) => plan.clone().with_save_instruction(instruction)?,
+            None => plan.clone(),
+        };
+        Tasks::new(plan)?.checked()
+    };
+    let mut all = vec![
+        candidate(BARE, Bare::<SAVE>(tasks(None)?), |way| &way.0, true),
+        candidate("fpu-core, typed", Typed(tasks(None)?), |way| &way.0, true),
+        candidate(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, true),
+        candidate("fpu-core, steps", Steps::<SAVE>(tasks(None)?), |way| &way.0, false),
+        candidate("fpu-core, raw", Raw::<SAVE>(tasks(None)?), |way| &way.0, false),
+        candidate("as Linux", Linux::<SAVE>::new(tasks(None)?), Linux::tasks, true),
+    ];
+    if SAVE != FXSAVE {
+        let xsave = tasks(Some(SaveInstruction::Xsave))?;
+        all.push(candidate(
+            "as Asterinas (XSAVE, reloads)",
+            Bare::<XSAVE>(xsave),
+            |way| &way.0,
+            true,
+        ));
+        if let Ok(optimised) = tasks(Some(SaveInstruction::Xsaveopt)) {
+            let way = Eager::<XSAVEOPT>(optimised);
+            all.push(candidate("as Redox (XSAVEOPT, eager)", way, |way| &way.0, true));
+        }
+        // It saves no more than this.
+        if plan.components() == Components::LEGACY {
+            let fxsave = tasks(Some(SaveInstruction::Fxsave))?;
+            all.push(candidate("bare FXSAVE", Bare::<FXSAVE>(fxsave), |way| &way.0, true));
+        }
+    }
+    Ok(all)
+}
+
+/// The typed calls where the context has its area elsewhere.
+const HEAP: &str = "fpu-core, typed, HeapArea";
+
+/// The way that others are compared with.
+const BARE: &str = "bare instructions";
+
+fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Result<(), Failure> {
+    let all = match number(plan.save_instruction()) {
+        Some(XSAVEC) => candidates::<XSAVEC>(plan)?,
+        Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan)?,
+        Some(XSAVE) => candidates::<XSAVE>(plan)?,
+        _ => candidates::<FXSAVE>(plan)?,
+    };
+    for one in &all {
+        match one.tasks {
+            Known::Inline(tasks) => class.give(tasks)?,
+            Known::Heap(tasks) => class.give(tasks)?,
+        }
+    }
+    let classes = Classes::detect();
+    let (before, mut after) = (RegFile::pattern(7, classes), RegFile::initial(classes));
+    let mut rows: Vec<(usize, usize, Vec<u64>)> = Vec::new();
+    for (which, one) in all.iter().enumerate() {
+        rows.extend((0..one.scenes.len()).map(|scene| (which, scene, Vec::new())));
+    }
+    let mut expected: Option<RegFile> = None;
+    let mut random = Random::new(1);
+    for round in 0..rounds {
+        for place in (1..rows.len()).rev() {
+            rows.swap(place, random.below(place + 1));
+        }
+        for (which, scene, ticks) in &mut rows {
+            let one = &all[*which];
+            let [begin, step, end] = one.scenes[*scene].1;
+            let mut row = Row { arg: one.way.cast_mut(), begin, step, end, steps: STEPS, ticks: 0 };
+            // SAFETY: the way's own steps, which are scalar; files of this CPU's classes.
+            unsafe { row.run(&before, &mut after) };
+            ticks.push(row.ticks);
+            // Task 0 is in the registers at each end, with the same values.
+            if round == 0 {
+                let right = expected.get_or_insert_with(|| after.clone());
+                if let Some(wrong) = right.first_difference(&after) {
+                    return Err(format!(
+                        "{}, {}: {wrong} is wrong",
+                        one.name, one.scenes[*scene].0
+                    )
+                    .into());
+                }
+            }
+        }
+    }
+    for one in &all {
+        let refused = match one.tasks {
+            Known::Inline(tasks) => &tasks.refused,
+            Known::Heap(tasks) => &tasks.refused,
+        };
+        if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+            return Err(format!("{}: the library refused a call", one.name).into());
+        }
+    }
+    rows.sort_by_key(|(which, scene, _)| (*scene, *which));
+    for (which, scene, ticks) in rows {
+        let (name, per) = SCENES[scene];
+        lines.push(Line::new(class.name(), name, all[which].name, ticks, STEPS as f64 * per));
+    }
+    Ok(())
+}
+
+fn run(arguments: &Arguments) -> Result<Report, Failure> {
+    let mut report = Report::new(&Plan::detect_user(Components::all())?);
+    for class in Class::ALL {
+        if arguments.class.is_some_and(|only| only != class) {
+            continue;
+        }
+        let plan = match class {
+            // SAFETY: C25: the rows use no register that the plan leaves out.
+            Class::SmallPlan => unsafe { Plan::detect_user_without(!Components::LEGACY) }?,
+            _ => Plan::detect_user(Components::LEGACY | Components::AVX | Components::AVX512)?,
+        };
+        if !plan.components().contains(class.needs()) {
+            report.skipped.push(format!("{}: this CPU has it not", class.name()));
+            continue;
+        }
+        measure(&plan, class, arguments.rounds, &mut report.lines)?;
+        match moved::measure(&plan, class, arguments.rounds.min(2000) as u32) {
+            Ok(lines) => report.lines.extend(lines),
+            Err(why) => report.skipped.push(format!("{}, moved task: {why}", class.name())),
+        }
+    }
+    Ok(report)
+}
+
+fn main() -> ExitCode {
+    let arguments = match arguments() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(why) => {
+            eprintln!("bench: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments) {
+        Ok(report) => {
+            print!("{}", if arguments.json { report.json() } else { report.text() });
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("bench: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
