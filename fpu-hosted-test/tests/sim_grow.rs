@@ -257,8 +257,8 @@ fn what_a_life_does_to_room() {
 fn registers_are_compared_in_a_scratch_that_is_large_enough() {
     let mut cpu = XfdCpu::online(0);
     let mut task = task(&cpu);
-    let mut small = Scratch::new(&cpu, area(&cpu, BASE_LEN)).unwrap();
-    let mut large = Scratch::new(&cpu, area(&cpu, AREA_LEN)).unwrap();
+    let mut small = Scratch::new(cpu.fpu().the_backend(), area(&cpu, BASE_LEN)).unwrap();
+    let mut large = Scratch::new(cpu.fpu().the_backend(), area(&cpu, AREA_LEN)).unwrap();
     enter(&task, &mut cpu);
     runs(&cpu, 30);
     task.switch_prepare(&cpu).unwrap();
