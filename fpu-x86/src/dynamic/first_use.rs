@@ -1,5 +1,9 @@
 //! What an #NM is.
 
+#[cfg(test)]
+#[path = "../tests/first_use.rs"]
+mod tests;
+
 use core::fmt;
 
 use super::{DynamicPlan, Permissions, Room, Whose, XfdCopy};

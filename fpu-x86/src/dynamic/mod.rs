@@ -8,11 +8,12 @@
 //!
 //! * `room`: what an area has room for, in bytes of it that software owns;
 //! * `backend`: saves and restores by that;
-//! * `xfd`: IA32_XFD of a CPU: its copy, its set-up, its check;
+//! * `copy`: a CPU's copy of IA32_XFD; `xfd`: when that is written, its set-up, its check;
 //! * `permission`: which processes may use such components, and the system call that asks;
 //! * `first_use`: what an #NM is.
 
 mod backend;
+mod copy;
 mod first_use;
 mod permission;
 mod room;
@@ -21,10 +22,10 @@ mod room;
 mod tests;
 mod xfd;
 
+pub use copy::XfdCopy;
 pub use first_use::{FirstUse, FirstUseError};
 pub use permission::{Answer, PermissionError, Permissions, Whose};
 pub use room::Room;
-pub use xfd::XfdCopy;
 
 use crate::{
     components::{extended, Components},

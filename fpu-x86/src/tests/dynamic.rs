@@ -7,13 +7,10 @@ use std::{format, vec, vec::Vec};
 use fpu_core::{
     grow::{GrowFpu, NoRoom},
     verify::CompareFpu,
-    Area, IdleFpu, RawFpu, RestoreFault, SaveArea,
+    Area, CpuFpu, CpuLifecycle, RawFpu, RestoreFault, SaveArea, TaskFpu, TheBackend,
 };
 
-use super::{
-    Answer, DynamicPlan, FirstUse, FirstUseError, PermissionError, Permissions, Room, Whose,
-    XfdCopy,
-};
+use super::{DynamicPlan, Room, XfdCopy};
 use crate::{
     components::Components,
     error::{ImageError, PlanError},
@@ -24,7 +21,7 @@ use crate::{
     registers::ControlRegister,
     regset::tests::{random_area, same, some},
     ring0::{ControlMismatch, ControlState},
-    save_instruction::{Format, SaveInstruction},
+    save_instruction::Format,
     tests::{
         corpus,
         sample::{plans, Random},
@@ -36,7 +33,7 @@ const TILES: Components = Components::TILEDATA;
 const START: u64 = 0xFFFF;
 
 /// One CPU: the copy, the register, and whether a write of it is refused.
-struct Cpu {
+pub(super) struct Cpu {
     copy: Cell<u64>,
     xfd: Cell<u64>,
     writes: Cell<u32>,
@@ -44,7 +41,7 @@ struct Cpu {
 }
 
 impl Cpu {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let cell = Cell::new;
         Self { copy: cell(START), xfd: cell(0), writes: Cell::new(0), refuses: Cell::new(false) }
     }
@@ -71,7 +68,7 @@ unsafe impl XfdCopy for Cpu {
     }
 }
 
-type Dynamic = DynamicPlan<Cpu>;
+pub(super) type Dynamic = DynamicPlan<Cpu>;
 type Memory = Area<16384>;
 
 fn of_program(plan: &Plan, on_demand: Components) -> Dynamic {
@@ -79,7 +76,7 @@ fn of_program(plan: &Plan, on_demand: Components) -> Dynamic {
     unsafe { DynamicPlan::for_program(plan.clone(), on_demand, Cpu::new()) }.unwrap()
 }
 /// A kernel's, with tiles on demand.
-fn sapphire() -> (Plan, Dynamic) {
+pub(super) fn sapphire() -> (Plan, Dynamic) {
     let tiles = |plan: &Plan| plan.is_for_kernel() && plan.components().contains(TILES);
     let plan = corpus::plans().into_iter().map(|(_, plan)| plan).find(tiles).unwrap();
     let dynamic = DynamicPlan::new(plan.clone(), Cpu::new()).unwrap();
@@ -381,106 +378,64 @@ fn frames_of_tasks_with_room_and_without() {
     }
 }
 
-/// Every #NM that can come.
-#[test]
-fn the_reasons_for_nm() {
-    let (_, plan) = sapphire();
-    let (none, some) = (Permissions::new(), Permissions::new());
-    assert_eq!(some.request(&plan, 18, Whose::Host, |_| true), Ok(()));
-    let guest = Permissions::new();
-    assert_eq!(guest.request(&plan, 18, Whose::Guest, |_| unreachable!()), Ok(()));
-    let grow = FirstUse::Grow { room: Room::Full, len: plan.area_len_of(Room::Full) };
-    let other = Components::AVX512 | TILES;
-    for in_user_mode in [true, false] {
-        for room in [None, Some(Room::Base), Some(Room::Full)] {
-            for (permissions, can) in [(&none, false), (&guest, false), (&some, true)] {
-                let first = |error| plan.first_use(error, in_user_mode, room, permissions);
-                assert_eq!(first(Components::empty()), Ok(FirstUse::NotOurs));
-                let components = Components::AVX512;
-                assert_eq!(first(other), Err(FirstUseError::Unknown { components }));
-                let expected = match room {
-                    _ if !in_user_mode => Err(FirstUseError::InKernel),
-                    None => Err(FirstUseError::NoContext),
-                    Some(Room::Full) => Err(FirstUseError::HasRoom),
-                    Some(Room::Base) if can => Ok(grow),
-                    Some(Room::Base) => Ok(FirstUse::Kill),
-                };
-                assert_eq!(first(TILES), expected);
-            }
-        }
-    }
-    // Where nothing comes on demand, no #NM is a first use.
-    let without = DynamicPlan::new(plans()[0].clone(), Cpu::new()).unwrap();
-    let error = FirstUseError::Unknown { components: TILES };
-    assert_eq!(without.first_use(TILES, true, Some(Room::Base), &some), Err(error));
-    // SAFETY: C1: nothing is read, as there is nothing on demand.
-    assert_eq!(unsafe { without.take_error() }, Components::empty());
-    // SAFETY: C10: no AMX in the plan, so nothing is asked and nothing given up.
-    unsafe {
-        let plan = DynamicPlan::new(corpus_without_amx(), Cpu::new()).unwrap();
-        assert!(!plan.keeps_awake());
+/// A CPU on which no instruction is executed: everything is in memory.
+struct Kernel<'k>(&'k TheBackend<Dynamic>, &'k CpuFpu);
+fpu_core::witness! {
+    // SAFETY: K2 to K8: one thread and its words. K9: contexts are in memory only.
+    unsafe impl Pinned + Exclusive + SoftFloat for Kernel<'_> {
+        backend: Dynamic = |kernel| kernel.0,
+        words: CpuFpu = |kernel| kernel.1,
     }
 }
 
-fn corpus_without_amx() -> Plan {
-    let plans = plans().into_iter();
-    plans.rev().find(|plan| plan.save_instruction() == SaveInstruction::Fxsave).unwrap()
-}
-
-/// Permissions only grow, host and guest apart, are inherited, and are all or nothing.
+/// Frames and regsets by the calls on tasks: what a context has no room for is refused, and then it has.
 #[test]
-fn permissions() {
-    let (_, plan) = sapphire();
-    let process = Permissions::new();
-    let get = |process: &Permissions, option| {
-        process.arch_prctl(&plan, option, 0, |_| unreachable!()).unwrap().unwrap()
-    };
-    let ask = |process: &Permissions, option, number, stack: usize| {
-        process.arch_prctl(&plan, option, number, |need| stack >= need).unwrap()
-    };
-    let all = plan.plan().user_format().components().bits();
-    let without = Answer::Word(all & !TILES.bits());
-    assert_eq!(all & TILES.bits(), TILES.bits());
-    assert_eq!(get(&process, 0x1021), Answer::Word(all));
-    for option in [0x1022, 0x1024] {
-        assert_eq!(get(&process, option), without);
+fn a_task_takes_tiles_once_it_has_room() {
+    let tiles = |plan: &&Plan| plan.components().contains(TILES);
+    for full in plans().iter().filter(tiles) {
+        // SAFETY: K1: the one of this kernel.
+        let plan = unsafe { TheBackend::new(of_program(full, TILES)) };
+        let words = CpuFpu::new();
+        let mut cpu = Kernel(&plan, &words);
+        // SAFETY: K15, K16: the only CPU, its words new.
+        unsafe { cpu.fpu_online(0) }.unwrap();
+        let mut task = TaskFpu::new(&plan, Memory::new()).unwrap();
+        let (base, with) = (plan.user_format(Room::Base), plan.user_format(Room::Full));
+        let at = full.cpuid_info().described(18).unwrap().offset as usize;
+        let mut regset = vec![0; with.xstate_len()];
+        with.write_xstate(&task.open_saved(&mut cpu).unwrap().image(), None, &mut regset).unwrap();
+        regset[at] = 9;
+        regset[XSTATE_BV + 2] |= 4;
+        let refused = base.set_xstate(task.open_saved(&mut cpu).unwrap(), &mut regset.clone());
+        assert_eq!(refused, Err(ForeignError::NotPermitted { bits: TILES.bits() }));
+        let refused = with.set_xstate(task.open_saved(&mut cpu).unwrap(), &mut regset.clone());
+        assert!(refused.is_err(), "by permission, and without room: {refused:?}");
+        assert_eq!(task.open_saved(&mut cpu).unwrap().image().present(), Components::empty());
+        let _small = task.replace_area(&mut cpu, Memory::new(), Room::Full).unwrap();
+        assert_eq!(task.room(&cpu), Room::Full);
+        with.set_xstate(task.open_saved(&mut cpu).unwrap(), &mut regset).unwrap();
+        assert!(task.open_saved(&mut cpu).unwrap().image().present().contains(TILES));
+        // A handler runs without them, and the task has them again.
+        let (mut buffer, mut stack) = (vec![0; with.frame_len()], Vec::new());
+        let copied = |frame: &[u8]| {
+            stack.extend_from_slice(frame);
+            Ok::<(), ()>(())
+        };
+        with.deliver(task.open_saved(&mut cpu).unwrap(), None, &mut buffer, copied).unwrap();
+        assert_eq!((stack[at], stack.len()), (9, with.frame_len()));
+        assert!(!task.open_saved(&mut cpu).unwrap().image().present().contains(TILES));
+        let mut private = vec![0; 16384];
+        let fetch = |from: usize, to: &mut [u8]| {
+            to.copy_from_slice(&stack[from..from + to.len()]);
+            Ok::<(), ()>(())
+        };
+        with.sigreturn(task.open_saved(&mut cpu).unwrap(), &mut private, fetch).unwrap();
+        let mut byte = [0];
+        task.open_saved(&mut cpu).unwrap().image().read(TILES, 0, &mut byte).unwrap();
+        assert_eq!(byte, [9]);
+        // Exec.
+        task.reset(&mut cpu).unwrap();
+        let _large = task.replace_area(&mut cpu, Memory::new(), Room::Base).unwrap();
+        assert_eq!(task.open_saved(&mut cpu).unwrap().image().present(), Components::empty());
     }
-    for option in [0x1023, 0x1025] {
-        for number in 0..18 {
-            let why = PermissionError::NotOnDemand { number };
-            assert_eq!((ask(&process, option, number, 1 << 20), why.errno()), (Err(why), 95));
-        }
-        for number in [19, 20, 62, 63, 64, 1 << 32 | 18, u64::MAX] {
-            let why = PermissionError::Unknown { number };
-            assert_eq!((ask(&process, option, number, 1 << 20), why.errno()), (Err(why), 22));
-        }
-    }
-    let need = plan.user_format(Room::Full).frame_len();
-    assert!(need > 8192 && process.frame_len(&plan) == plan.user_format(Room::Base).frame_len());
-    assert_eq!(ask(&process, 0x1023, 18, need - 1), Err(PermissionError::SmallStack { need }));
-    assert_eq!((get(&process, 0x1022), get(&process, 0x1024)), (without, without));
-    assert_eq!(ask(&process, 0x1023, 18, need), Ok(Answer::Done));
-    assert_eq!((get(&process, 0x1022), get(&process, 0x1024)), (Answer::Word(all), without));
-    assert_eq!(process.frame_len(&plan), need);
-    // Once more, whatever the stacks are by now.
-    assert_eq!(ask(&process, 0x1023, 18, 0), Ok(Answer::Done));
-
-    let child = process.inherited();
-    assert_eq!(child.of(Whose::Host), TILES);
-    assert_eq!(ask(&child, 0x1025, 18, 0), Ok(Answer::Done));
-    assert_eq!((get(&child, 0x1024), get(&process, 0x1024)), (Answer::Word(all), without));
-    // A virtual CPU ends it, and what was granted stays.
-    assert_eq!(process.lock_guest(), Components::empty());
-    assert_eq!(ask(&process, 0x1025, 18, 0), Err(PermissionError::Locked));
-    assert_eq!(ask(&process.inherited(), 0x1025, 18, 0), Err(PermissionError::Locked));
-    assert_eq!(child.lock_guest(), TILES);
-    assert_eq!(ask(&child, 0x1025, 18, 0), Ok(Answer::Done), "it has it");
-    assert_eq!(ask(&process, 0x1023, 18, 0), Ok(Answer::Done));
-    for option in [0x1001, 0x1020, 0x1026, u64::MAX] {
-        assert_eq!(process.arch_prctl(&plan, option, 18, |_| unreachable!()), None);
-    }
-    // A CPU without.
-    let plain = DynamicPlan::new(plans()[0].clone(), Cpu::new()).unwrap();
-    let refused = Permissions::new().request(&plain, 18, Whose::Host, |_| true);
-    assert_eq!(refused, Err(PermissionError::NotOnDemand { number: 18 }));
 }
