@@ -12,6 +12,9 @@ fn main() {
         .and_then(|out| String::from_utf8(out.stdout).ok())
         .and_then(|text| text.split('.').nth(1)?.parse::<u32>().ok())
         .unwrap_or(0);
+    if minor >= 78 {
+        println!("cargo:rustc-cfg=fpu_diagnostics");
+    }
     if minor >= 81 {
         println!("cargo:rustc-cfg=fpu_core_error");
     }

@@ -71,7 +71,7 @@ fn repeat(
     scenario: &Scenario,
     started: Instant,
 ) -> Result<(Row, Panel), End> {
-    let kernels = [Kernel::Lazy(args.fault), Kernel::Eager];
+    let kernels = [Kernel::Deferred(args.fault), Kernel::Eager];
     let mut row = Row::new(scenario.name, scenario.id, &scenario.script);
     let mut flags = Vec::new();
     while row.runs == 0 || (row.runs < args.runs && started.elapsed() < ENOUGH) {
@@ -82,7 +82,7 @@ fn repeat(
             }
             let (side, verified) = match kernel {
                 Kernel::Eager => (&mut row.eager, verify_eager(scenario, &outcome)),
-                Kernel::Lazy(_) => (&mut row.lazy, verify(scenario, &outcome)),
+                Kernel::Deferred(_) => (&mut row.deferred, verify(scenario, &outcome)),
             };
             verified.map_err(|why| End::Failure(format!("{}: {why}", scenario.name)))?;
             // Verified, so the counts are the same every time.
@@ -96,7 +96,7 @@ fn repeat(
         }
         row.runs += 1;
     }
-    let panel = Panel::new(scenario, &flags, [row.lazy.counts, row.eager.counts]);
+    let panel = Panel::new(scenario, &flags, [row.deferred.counts, row.eager.counts]);
     Ok((row, panel))
 }
 

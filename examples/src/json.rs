@@ -54,13 +54,13 @@ fn side(side: &Side, switches: u64, overhead: u32) -> String {
 
 fn row(row: &Row, overhead: u32) -> String {
     format!(
-        "{{\"id\":{},\"name\":{},\"switches\":{},\"migrations\":{},\"runs\":{},\"lazy\":{},\"eager\":{},\"ratio\":{:.3}}}",
+        "{{\"id\":{},\"name\":{},\"switches\":{},\"migrations\":{},\"runs\":{},\"deferred\":{},\"eager\":{},\"ratio\":{:.3}}}",
         text(row.id),
         text(row.name),
         row.switches,
         row.migrations,
         row.runs,
-        side(&row.lazy, row.switches, overhead),
+        side(&row.deferred, row.switches, overhead),
         side(&row.eager, row.switches, overhead),
         row.ratio(overhead)
     )

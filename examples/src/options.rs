@@ -105,6 +105,17 @@ impl<I: Iterator<Item = OsString>> Options<I> {
         Ok(value.into())
     }
 
+    /// The same where `-` is standard input or output.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is empty, or looks like an option.
+    pub fn file_or_pipe(&mut self) -> Result<PathBuf, String> {
+        let value = self.attached.take().or_else(|| self.args.next());
+        let value = value.filter(|value| !value.is_empty() && !value.as_bytes().starts_with(b"--"));
+        value.map(PathBuf::from).ok_or_else(|| format!("{} needs a file", self.name))
+    }
+
     /// What is wrong with a value of the option that was read last.
     #[must_use]
     pub fn wrong(&self, what: &str, value: &OsStr) -> String {

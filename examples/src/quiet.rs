@@ -109,7 +109,7 @@ fn clobber() {
 impl Worker<'_> {
     /// Executes this CPU's operations. Returns at the end, or at the first mismatch.
     #[inline(never)]
-    pub fn quiet_lazy<const FAULTY: bool>(&mut self) {
+    pub fn quiet_deferred<const FAULTY: bool>(&mut self) {
         let world = self.world;
         let mut last_loaded = NO_TASK;
         for (at, op) in world.ops.iter().enumerate() {

@@ -45,7 +45,7 @@ pub struct Row {
     /// How often each kernel ran the script.
     pub runs: u64,
     /// The kernel under test.
-    pub lazy: Side,
+    pub deferred: Side,
     /// The other.
     pub eager: Side,
 }
@@ -54,8 +54,8 @@ impl Row {
     /// Cycles of the eager kernel by those of the kernel on `fpu-core`.
     #[must_use]
     pub fn ratio(&self, overhead: u32) -> f64 {
-        let lazy = self.lazy.samples.total(overhead).max(1);
-        self.eager.samples.total(overhead) as f64 / lazy as f64
+        let deferred = self.deferred.samples.total(overhead).max(1);
+        self.eager.samples.total(overhead) as f64 / deferred as f64
     }
     /// The sum of rows.
     #[must_use]
@@ -64,7 +64,8 @@ impl Row {
         for row in rows {
             total.switches += row.switches;
             total.migrations += row.migrations;
-            for (all, one) in [(&mut total.lazy, &row.lazy), (&mut total.eager, &row.eager)] {
+            for (all, one) in [(&mut total.deferred, &row.deferred), (&mut total.eager, &row.eager)]
+            {
                 all.counts.add(one.counts);
                 all.samples.merge(&one.samples);
             }
@@ -80,7 +81,7 @@ impl Row {
     /// Returns to user mode in all runs under both kernels.
     #[must_use]
     pub fn checked(rows: &[Self]) -> u64 {
-        rows.iter().map(|r| r.runs * (r.lazy.counts.returns + r.eager.counts.returns)).sum()
+        rows.iter().map(|r| r.runs * (r.deferred.counts.returns + r.eager.counts.returns)).sum()
     }
 }
 
@@ -115,6 +116,11 @@ impl Style {
     #[must_use]
     pub fn has(self, width: usize) -> bool {
         width <= self.columns
+    }
+    /// Columns of a line that has at most so many.
+    #[must_use]
+    pub fn width(self, most: usize) -> usize {
+        self.columns.min(most)
     }
     /// Lines that are too long, broken.
     #[must_use]
@@ -184,18 +190,18 @@ pub fn heading(machine: &Machine, setup: &Setup, tasks: usize) -> String {
 }
 
 fn line(row: &Row, overhead: u32) -> String {
-    let (lazy, eager) = (row.lazy.counts, row.eager.counts);
+    let (deferred, eager) = (row.deferred.counts, row.eager.counts);
     format!(
         "{:<22}{:>9}{:>8} {:>7}{:>9}{:>8} {:>8}{:>9} {:>5}{:>6}{:>6}",
         row.name,
         row.switches,
-        lazy.returns,
-        lazy.saves,
-        lazy.restores,
-        lazy.skipped,
+        deferred.returns,
+        deferred.saves,
+        deferred.restores,
+        deferred.skipped,
         eager.saves,
         eager.restores,
-        row.lazy.per_switch(row.switches, overhead),
+        row.deferred.per_switch(row.switches, overhead),
         row.eager.per_switch(row.switches, overhead),
         format!("{:.2}x", row.ratio(overhead)),
     )
@@ -203,18 +209,18 @@ fn line(row: &Row, overhead: u32) -> String {
 
 /// The same where the table is too wide: the figures of a row in a few lines below its name.
 fn record(row: &Row, overhead: u32, style: Style) -> String {
-    let (lazy, eager) = (row.lazy.counts, row.eager.counts);
+    let (deferred, eager) = (row.deferred.counts, row.eager.counts);
     let cycles = |side: &Side| side.per_switch(row.switches, overhead).to_string();
     let lines: [&[(&str, String)]; 4] = [
-        &[("switches", row.switches.to_string()), ("returns", lazy.returns.to_string())],
+        &[("switches", row.switches.to_string()), ("returns", deferred.returns.to_string())],
         &[
-            ("fpu-core: saves", lazy.saves.to_string()),
-            ("restores", lazy.restores.to_string()),
-            ("skipped", lazy.skipped.to_string()),
+            ("fpu-core: saves", deferred.saves.to_string()),
+            ("restores", deferred.restores.to_string()),
+            ("skipped", deferred.skipped.to_string()),
         ],
         &[("eager: saves", eager.saves.to_string()), ("restores", eager.restores.to_string())],
         &[
-            ("cycles a switch: fpu-core", cycles(&row.lazy)),
+            ("cycles a switch: fpu-core", cycles(&row.deferred)),
             ("eager", cycles(&row.eager)),
             ("ratio", format!("{:.2}x", row.ratio(overhead))),
         ],
@@ -268,7 +274,7 @@ pub fn pieces(rows: &[Row], overhead: u32) -> String {
         ("save", Piece::OutSave),
         ("nothing due", Piece::OutNothing),
     ] {
-        if let Some((_, median)) = total.lazy.samples.min_and_median(piece, overhead) {
+        if let Some((_, median)) = total.deferred.samples.min_and_median(piece, overhead) {
             list.push(format!("{name} {median}"));
         }
     }
@@ -297,8 +303,8 @@ pub fn mismatch(found: &Mismatch, kernel: Kernel, style: Style) -> String {
         found.scenario,
         found.step,
         match kernel {
-            Kernel::Lazy(None) => "kernel on fpu-core".into(),
-            Kernel::Lazy(Some(fault)) => format!("kernel broken by {}", fault.name()),
+            Kernel::Deferred(None) => "kernel on fpu-core".into(),
+            Kernel::Deferred(Some(fault)) => format!("kernel broken by {}", fault.name()),
             Kernel::Eager => "eager kernel".into(),
         }
     );
@@ -322,14 +328,15 @@ mod tests {
     fn a_ratio_above_one_is_in_favour_of_the_kernel_under_test() {
         let mut row = Row { switches: 4, ..Row::default() };
         for _ in 0..4 {
-            row.lazy.samples.add(Piece::Skip, 110);
+            row.deferred.samples.add(Piece::Skip, 110);
             row.eager.samples.add(Piece::Restore, 260);
             row.eager.samples.add(Piece::OutSave, 160);
         }
         // 4 of 100, and 4 of 250 and 150, after 10 cycles of measuring each.
         assert_eq!(row.ratio(10), 4.0);
-        assert_eq!((row.lazy.per_switch(4, 10), row.eager.per_switch(4, 10)), (100, 400));
-        let swapped = Row { lazy: row.eager.clone(), eager: row.lazy.clone(), ..row.clone() };
+        assert_eq!((row.deferred.per_switch(4, 10), row.eager.per_switch(4, 10)), (100, 400));
+        let swapped =
+            Row { deferred: row.eager.clone(), eager: row.deferred.clone(), ..row.clone() };
         assert_eq!(swapped.ratio(10), 0.25);
         assert_eq!(Row::total(&[row, swapped]).ratio(10), 1.0);
     }

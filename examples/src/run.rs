@@ -74,7 +74,7 @@ fn pin(core: usize) -> io::Result<()> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
     /// The one under test, with a seeded fault or none.
-    Lazy(Option<Fault>),
+    Deferred(Option<Fault>),
     /// The one to compare with.
     Eager,
 }
@@ -189,7 +189,7 @@ fn work(
     let given_up = cpu.invalidate_registers().map_err(|why| why.to_string());
     let scratch = RegFile::initial(world.setup.classes);
     let fault = match kernel {
-        Kernel::Lazy(fault) => fault,
+        Kernel::Deferred(fault) => fault,
         Kernel::Eager => None,
     };
     let before = counters.totals();
@@ -208,8 +208,8 @@ fn work(
     ready.wait();
     prepared.and(online).and(given_up)?;
     match kernel {
-        Kernel::Lazy(None) => worker.quiet_lazy::<false>(),
-        Kernel::Lazy(Some(_)) => worker.quiet_lazy::<true>(),
+        Kernel::Deferred(None) => worker.quiet_deferred::<false>(),
+        Kernel::Deferred(Some(_)) => worker.quiet_deferred::<true>(),
         Kernel::Eager => worker.quiet_eager(),
     }
     // SAFETY: C31: the detected classes. Whoever is in them has been checked, or ends with the script.

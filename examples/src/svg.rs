@@ -182,9 +182,9 @@ impl Canvas {
     fn bars(&mut self, panel: &Panel, top: f64) {
         let left = x(STEPS) + 24.0;
         let room = WIDTH - left - 24.0;
-        let [lazy, eager] = panel.counts;
+        let [deferred, eager] = panel.counts;
         let scale = room / (eager.saves + eager.restores).max(1) as f64;
-        let rows = [("fpu-core", lazy), ("eager", eager)];
+        let rows = [("fpu-core", deferred), ("eager", eager)];
         for (n, (name, counts)) in rows.into_iter().enumerate() {
             let y = top + 26.0 + n as f64 * LANE;
             self.text((left, y - 6.0), 11.0, &format!(r#"fill="{INK}""#), name);

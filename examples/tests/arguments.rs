@@ -25,7 +25,14 @@ const NAMES: [&str; 4] = ["demo", "xstate", "boot", "cooperative"];
 /// Options that take a value, by program, and whether a number is one.
 const VALUED: [&[(&str, bool)]; 4] = [
     &[("--seed", true), ("--runs", true), ("--rung", false), ("--svg", false), ("--break", false)],
-    &[("--cpuid", false), ("--svg", false), ("map", false), ("decode", false)],
+    &[
+        ("--cpuid", false),
+        ("--svg", false),
+        ("--layout", false),
+        ("map", false),
+        ("decode", false),
+        ("encode", false),
+    ],
     &[
         ("--machine", false),
         ("--cpuid", false),
@@ -71,7 +78,9 @@ fn a_value_that_is_wrong_is_an_error_that_names_its_option() {
             let is_file =
                 ["--svg", "map", "decode"].contains(name) || (program, *name) == (1, "--cpuid");
             let mut values: Vec<&[u8]> = vec![b""];
-            if is_file {
+            if *name == "decode" {
+                values.push(b"--"); // a dash is standard input
+            } else if is_file {
                 values.push(b"-");
             } else {
                 values.extend([&b"\xff"[..], b"a\xffb", b"no such\nthing", b"--json"]);
@@ -106,7 +115,7 @@ fn a_path_need_not_be_utf_8() {
 
 #[test]
 fn any_command_line_is_understood_or_refused_in_one_line() {
-    let words: [&[u8]; 24] = [
+    let words: [&[u8]; 28] = [
         b"--json",
         b"--seed",
         b"--seed=7",
@@ -126,6 +135,10 @@ fn any_command_line_is_understood_or_refused_in_one_line() {
         b"skip-save",
         b"batch",
         b"decode",
+        b"encode",
+        b"frame",
+        b"--layout",
+        b"--text",
         b"map",
         b"--cpuid",
         b"via",

@@ -78,7 +78,7 @@ fn the_counts_add_up() {
     let rows: Vec<_> = json.match_indices("{\"id\":").map(|(at, _)| &json[at..]).collect();
     let (total, rows) = rows.split_last().expect("rows");
     assert_eq!(rows.len(), 10);
-    for side in ["\"lazy\":", "\"eager\":"] {
+    for side in ["\"deferred\":", "\"eager\":"] {
         for key in ["returns", "saves", "restores", "skipped"] {
             let sum: u64 = rows.iter().map(|row| number(row, side, key)).sum();
             assert_eq!(sum, number(total, side, key), "{side} {key}");
@@ -88,20 +88,22 @@ fn the_counts_add_up() {
         let sum: u64 = rows.iter().map(|row| number(row, "{", key)).sum();
         assert_eq!(sum, number(total, "{", key), "{key}");
     }
-    let [lazy, eager] = ["\"lazy\":", "\"eager\":"].map(|side| number(total, side, "returns"));
-    assert_eq!(lazy, eager, "the same scripts");
+    let [deferred, eager] =
+        ["\"deferred\":", "\"eager\":"].map(|side| number(total, side, "returns"));
+    assert_eq!(deferred, eager, "the same scripts");
     let runs = rows.iter().map(|row| {
-        let returns = number(row, "\"lazy\":", "returns") + number(row, "\"eager\":", "returns");
+        let returns =
+            number(row, "\"deferred\":", "returns") + number(row, "\"eager\":", "returns");
         assert!((1..=2).contains(&number(row, "{", "runs")));
         number(row, "{", "runs") * returns
     });
     assert_eq!(number(&json, "\"returns_checked\"", "returns_checked"), runs.sum::<u64>());
     assert_eq!(number(&json, "\"mismatches\"", "mismatches"), 0);
     // What it is for: fewer restores than the eager kernel, and no more saves.
-    let skipped = number(total, "\"lazy\":", "skipped");
+    let skipped = number(total, "\"deferred\":", "skipped");
     assert!(skipped > 20_000, "{skipped}");
     for key in ["saves", "restores"] {
-        assert!(number(total, "\"lazy\":", key) < number(total, "\"eager\":", key), "{key}");
+        assert!(number(total, "\"deferred\":", key) < number(total, "\"eager\":", key), "{key}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     process::{Child, Output, Stdio},
 };
 
+use fpu_examples::xstate::encode::Kind;
 use fpu_x86::{Components, Layout, Plan, SaveInstruction, Standard};
 use serde_json::{json, Value};
 
@@ -435,7 +436,16 @@ fn help_version_and_bad_arguments() {
     let help = xstate(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let help = text(&help.stdout);
-    assert!(help.contains("xstate batch") && help.contains("--cpuid"));
+    for said in
+        ["xstate batch", "--cpuid", "--layout", "--text", "--json", "encode", "exit code: 0", "1 "]
+    {
+        assert!(help.contains(said), "{said}");
+    }
+    let kinds = xstate(&["encode", "via", "x", "y"]);
+    for (kind, _) in Kind::ALL {
+        assert!(help.contains(&format!("  {kind}  ")), "{kind}");
+        assert!(text(&kinds.stderr).contains(kind), "{kind}");
+    }
     assert!(help.lines().all(|line| line.chars().count() <= 100));
     let version = xstate(&["--version"]);
     assert_eq!(text(&version.stdout), concat!("xstate ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -449,6 +459,17 @@ fn help_version_and_bad_arguments() {
         &["batch", "--cpuid", "x"],
         &["--cpuid", "x", "--cpuid", "y"],
         &["line\nbreak"],
+        &["--json"],
+        &["--text", "map", "x"],
+        &["--layout", "amd"],
+        &["decode", "x", "y"],
+        &["decode", "--json", "--text", "x"],
+        &["decode", "--layout", "via", "x"],
+        &["decode", "--layout"],
+        &["encode", "frame", "x"],
+        &["encode", "via", "x", "y"],
+        &["encode", "frame", "x", "y", "z"],
+        &["encode", "frame", "x", "y", "--text"],
     ] {
         let out = xstate(bad);
         assert_eq!(out.status.code(), Some(2), "{bad:?}");
@@ -462,7 +483,9 @@ fn a_file_that_cannot_be_decoded_is_an_error_of_one_line() {
     let path = file("bad.bin");
     std::fs::write(&path, [0; 100]).expect("ours");
     let name = path.to_str().expect("UTF-8");
-    for (name, why) in [(name, "legacy area at offset 0"), ("/nonexistent/file", "No such file")] {
+    for (name, why) in
+        [(name, "length at offset 100 is 0x64: 100 bytes"), ("/nonexistent/file", "No such file")]
+    {
         let out = xstate(&["decode", name]);
         assert_eq!((out.status.code(), out.stdout.len()), (Some(1), 0));
         let said = text(&out.stderr);

@@ -1,22 +1,25 @@
-//! What `xstate decode` reads: images that this CPU wrote, core files, and damaged ones.
+//! What `xstate decode` reads: images that this CPU wrote, and core files.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use std::{ffi::c_void, ptr::NonNull};
 
 use fpu_core::{Area as Memory, RawFpu, SaveArea};
-use fpu_examples::{
-    report::Style,
-    xstate::{
-        area::{Area, Kind, Software},
-        decode::{self, Origin},
-        words::Words,
-    },
+use fpu_examples::xstate::{
+    decode::Form,
+    dump::Notes,
+    reading::{Frame, Kind, Raw},
+    whose::Whose,
+    words::Words,
 };
-use fpu_hosted_test::{
-    real::{run_between, Classes, RegFile},
-    Random,
-};
-use fpu_x86::{Components, CpuidInfo, ForeignImage, Format, Plan, SaveInstruction};
+use fpu_hosted_test::real::{run_between, Classes, RegFile};
+use fpu_x86::{Components, CpuidInfo, ForeignLayout, Format, Plan, SaveInstruction};
+
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/decoding.rs"]
+mod support;
+use program::{program, text};
+use support::{decoded, facts};
 
 /// What a thunk saves to.
 struct Target<'a> {
@@ -56,14 +59,8 @@ fn plans() -> Vec<Plan> {
         .collect()
 }
 
-fn facts() -> CpuidInfo {
-    CpuidInfo::from_cpuid(Words::of_this_cpu()).expect("a CPU")
-}
-
-fn decoded(bytes: &[u8]) -> Result<String, String> {
-    let facts = facts();
-    let origin = Origin { facts: &facts, named: false, plan: None };
-    decode::file(bytes, origin, Style::detect()).map_err(|why| why.to_string())
+fn raw(bytes: &[u8]) -> Raw {
+    Raw { bytes: bytes.to_vec(), whole: bytes.len(), base: 0, file: true }
 }
 
 #[test]
@@ -73,13 +70,21 @@ fn what_this_cpu_saves_is_what_is_decoded() {
     let facts = facts();
     for plan in plans() {
         let bytes = image(&plan, &registers);
-        let area = Area::new(&bytes, 0, &facts).expect("well-formed");
-        assert_eq!(format!("{:?}", area.kind), format!("{:?}", plan.format()));
+        let mut raw = raw(&bytes);
+        let told = raw.tell(&Whose::new(&facts, None), None).expect("this machine's");
+        let area = raw.read(&told).expect("well-formed");
+        let kind = match plan.format() {
+            Format::Compacted => Kind::Compacted,
+            Format::Standard => Kind::Standard,
+            _ => Kind::Fxsave,
+        };
+        assert_eq!(area.kind, kind);
         // The file holds neither bounds nor tiles; whether the CPU calls them in use is its own affair.
         let due = plan.components().difference(Components::MPX | Components::AMX).bits();
         assert_eq!(area.present & due, due, "what is not initial is in use");
         assert_eq!(area.present & !plan.components().bits(), 0);
-        assert_eq!((area.word(0), area.word(2)), (registers.fcw(), registers.fsw()));
+        let x87 = area.image().x87();
+        assert_eq!((x87.fcw, x87.fsw), (registers.fcw(), registers.fsw()));
         assert_eq!(area.mxcsr(), Some(registers.mxcsr()));
         let wide = [Components::SSE, Components::AVX, Components::ZMM_HI256, Components::HI16_ZMM];
         let held = wide.map(|component| plan.components().contains(component));
@@ -98,12 +103,12 @@ fn what_this_cpu_saves_is_what_is_decoded() {
         }
         for n in 0..8 {
             let (significand, head) = registers.x87(n);
-            let register = area.st(n);
+            let register = x87.st[n];
             assert_eq!(register[..8], significand.to_le_bytes());
             assert_eq!(register[8..], head.to_le_bytes());
         }
-        let origin = Origin { facts: &facts, named: false, plan: Some(&plan) };
-        let shown = decode::file(&bytes, origin, Style::detect()).expect("well-formed");
+        let (shown, wrong) = support::decode(bytes, None, Some(&plan));
+        assert_eq!(wrong, []);
         let verdict = shown.contains("a task of this machine could have these registers");
         assert_eq!(verdict, plan.format() != Format::Compacted, "{shown}");
         if plan.components().contains(Components::AVX512) {
@@ -124,7 +129,7 @@ fn absent_components_are_said_to_be_initial() {
     };
     for plan in plans().iter().filter(|plan| optimised(plan)) {
         let bytes = image(plan, &registers);
-        let shown = decoded(&bytes).expect("well-formed");
+        let shown = support::shown(&bytes);
         if bytes[512] & 1 != 0 {
             println!(
                 "SKIP: {:?}: this CPU calls initial x87 registers in use",
@@ -145,7 +150,7 @@ fn absent_components_are_said_to_be_initial() {
     for plan in plans().iter().filter(|plan| plan.save_instruction() != SaveInstruction::Fxsave) {
         let mut bytes = image(plan, &registers);
         bytes[512..520].fill(0);
-        let shown = decoded(&bytes).expect("well-formed");
+        let shown = support::shown(&bytes);
         for word in ["zmm", "ymm", "xmm", "FCW", "OPMASK  "] {
             assert!(!shown.contains(word), "{:?}: {shown}", plan.save_instruction());
         }
@@ -154,7 +159,7 @@ fn absent_components_are_said_to_be_initial() {
         }
         // With SSE present, the upper parts of the same registers are still absent.
         bytes[512..520].copy_from_slice(&Components::LEGACY.bits().to_le_bytes());
-        let partly = decoded(&bytes).expect("well-formed");
+        let partly = support::shown(&bytes);
         assert!(partly.contains("xmm15 ") && !partly.contains("ymm"), "{partly}");
         assert!(!partly.contains("zmm"), "{partly}");
         // In the standard format MXCSR is loaded even then.
@@ -169,31 +174,9 @@ fn absent_components_are_said_to_be_initial() {
 
 /// Notes as in a core file, in one segment.
 fn core(notes: &[(&str, u32, &[u8])]) -> Vec<u8> {
-    let padded = |bytes: &mut Vec<u8>| bytes.resize(bytes.len().next_multiple_of(4), 0);
-    let mut segment = Vec::new();
-    for (owner, kind, desc) in notes {
-        for word in [owner.len() as u32 + 1, desc.len() as u32, *kind] {
-            segment.extend(word.to_le_bytes());
-        }
-        segment.extend(owner.as_bytes());
-        segment.push(0);
-        padded(&mut segment);
-        segment.extend(*desc);
-        padded(&mut segment);
-    }
-    let mut file = vec![0; 64 + 56];
-    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"\x7fELF\x02\x01\x01");
-    put(16, &4u16.to_le_bytes()); // e_type
-    put(18, &62u16.to_le_bytes()); // e_machine
-    put(32, &64u64.to_le_bytes()); // e_phoff
-    put(54, &56u16.to_le_bytes()); // e_phentsize
-    put(56, &1u16.to_le_bytes()); // e_phnum
-    put(64, &4u32.to_le_bytes()); // p_type
-    put(72, &120u64.to_le_bytes()); // p_offset
-    put(96, &(segment.len() as u64).to_le_bytes()); // p_filesz
-    file.extend(segment);
-    file
+    let mut all = Notes::default();
+    notes.iter().for_each(|(owner, kind, contents)| all.add(owner, *kind, contents));
+    all.file()
 }
 
 /// An area of a CPU that places AVX at 640 and PKRU at 576, as a kernel dumps it.
@@ -227,7 +210,7 @@ fn core_files_are_decoded_thread_by_thread() {
         ("CORE", 1, &status[1]),
         ("LINUX", 0x202, &area),
     ]);
-    let shown = decoded(&file).expect("well-formed");
+    let shown = support::shown(&file);
     for line in [
         "thread 1, process 4711",
         "thread 2, process 4712",
@@ -242,22 +225,44 @@ fn core_files_are_decoded_thread_by_thread() {
             "{line}\n{shown}"
         );
     }
-    // Without the extended notes, the older ones.
-    let shown = decoded(&core(&[("CORE", 1, &status[0]), ("CORE", 2, &area[..512])]));
-    assert!(shown.expect("well-formed").contains("FXSAVE image"));
-    for (file, why) in [
-        (core(&[("CORE", 1, &status[0])]), "n_type at offset 0: none of the notes"),
-        (core(&[("LINUX", 0x202, &area[..540])]), "header at offset 652: 28 of its 64 bytes"),
-        (core(&[("LINUX", 0x205, &layout[..17]), ("LINUX", 0x202, &area)]), "offset 140: 17 bytes"),
-        (file[..130].to_vec(), "p_offset at offset 72: the notes"),
+    // Without the extended notes, the older ones; and a thread without either is not dropped.
+    let file = core(&[
+        ("CORE", 1, &status[0]),
+        ("CORE", 2, &area[..512]),
+        ("CORE", 1, &status[1]),
+        ("CORE", 1, &status[0]),
+        ("LINUX", 0x202, &area),
+        ("LINUX", 0x205, &layout),
+    ]);
+    let shown = support::shown(&file);
+    for line in [
+        "thread 1, process 4711, note at 0x1f0: only NT_PRFPREG, no NT_X86_XSTATE\nFXSAVE image",
+        "thread 2, process 4712\n  no registers of the FPU: neither NT_X86_XSTATE nor NT_PRFPREG\n",
+        "thread 3, process 4711, note at ",
     ] {
-        let said = decoded(&file).expect_err(why);
-        assert!(said.contains(why), "{said}");
+        assert!(shown.contains(line), "{line}\n{shown}");
+    }
+    for (file, why) in [
+        (core(&[("CORE", 6, &status[0])]), "n_type at offset 128 is 0x6: no notes of threads"),
+        (core(&[("CORE", 6, &status[0])]), "there are CORE 0x6"),
+        (core(&[("LINUX", 0x202, &area[..540])]), "length at offset 680 is 0x21c: 540 bytes"),
+        (
+            core(&[("LINUX", 0x205, &layout[..17]), ("LINUX", 0x202, &area)]),
+            "length at offset 157 is 0x11: 17 bytes, not 16",
+        ),
+        (
+            core(&[("LINUX", 0x205, &[7; 16]), ("LINUX", 0x202, &area)]),
+            "layout note at offset 140 is 0x7070707:",
+        ),
+    ] {
+        let (shown, wrong) = decoded(&file);
+        let said = wrong.first().map(ToString::to_string).unwrap_or_default();
+        assert!(said.contains(why) && shown.is_empty(), "{said}, {why}");
     }
 }
 
 #[test]
-fn a_wrong_field_is_named_with_its_offset() {
+fn a_wrong_field_is_named_with_its_offset_and_value() {
     let Some(plan) =
         plans().into_iter().find(|plan| plan.save_instruction() == SaveInstruction::Xsave)
     else {
@@ -266,29 +271,42 @@ fn a_wrong_field_is_named_with_its_offset() {
     };
     let registers = RegFile::pattern(1, Classes::detect());
     let good = image(&plan, &registers);
+    let said = |bytes: &[u8]| {
+        let (shown, wrong) = decoded(bytes);
+        assert!(shown.is_empty(), "{shown}");
+        wrong.first().expect("a wrong image").to_string()
+    };
     let wrong = |at: usize, bytes: &[u8]| {
         let mut area = good.clone();
         area[at..at + bytes.len()].copy_from_slice(bytes);
-        decoded(&area).expect_err("a wrong area")
+        said(&area)
     };
     let all = plan.components().bits();
     for (said, why) in [
-        (decoded(&good[..100]).expect_err("short"), "legacy area at offset 0: 100 bytes"),
-        (decoded(&good[..575]).expect_err("short"), "header at offset 512: 63 of its 64"),
-        (wrong(24, &(1u32 << 30).to_le_bytes()), "MXCSR at offset 24: 0x40000000: bits 0x40000000"),
-        (wrong(512, &(all | 1 << 40).to_le_bytes()), "XSTATE_BV at offset 512"),
-        (wrong(512, &(all | 1 << 63).to_le_bytes()), "XSTATE_BV at offset 512"),
-        (wrong(520, &1u64.to_le_bytes()), "XCOMP_BV at offset 520: 0x1, must be 0"),
-        (wrong(520, &(1u64 << 63).to_le_bytes()), "is present but not in XCOMP_BV"),
-        (wrong(520, &(1u64 << 63 | 1 << 61 | all).to_le_bytes()), "XCOMP_BV at offset 520"),
-        (wrong(575, &[7]), "reserved header byte at offset 575: 0x07, must be 0"),
+        (said(&good[..100]), "length at offset 100 is 0x64: 100 bytes where 512 are needed"),
+        (said(&good[..575]), "length at offset 575 is 0x23f: 575 bytes where 576"),
+        (wrong(24, &(1u32 << 30).to_le_bytes()), "MXCSR at offset 24 is 0x"),
+        (wrong(512, &(all | 1 << 63).to_le_bytes()), "XSTATE_BV at offset 512 is 0x80000000000000"),
+        (wrong(512, &(all | 1 << 12).to_le_bytes()), "XSTATE_BV at offset 512 is 0x1000: "),
+        (wrong(520, &1u64.to_le_bytes()), "XCOMP_BV at offset 520 is 0x1: "),
+        (wrong(520, &(1u64 << 63).to_le_bytes()), "which XCOMP_BV lacks"),
+        (wrong(520, &(1u64 << 63 | 1 << 61 | all).to_le_bytes()), "XCOMP_BV at offset 520 is 0xa"),
+        (wrong(575, &[7]), "reserved at offset 575 is 0x7: "),
     ] {
         assert!(said.contains(why), "{said}\n{why}");
     }
     if plan.components().contains(Components::AVX) {
-        let said = decoded(&good[..700]).expect_err("short");
-        assert!(said.contains("at offset 576: 256 bytes, but the area ends at 700"), "{said}");
+        let said = said(&good[..700]);
+        assert!(said.contains("length at offset 700 is 0x2bc: 700 bytes where 832"), "{said}");
     }
+    // A component that this CPU lacks is shown as far as its place is known.
+    let mut area = good.clone();
+    area[512..520].copy_from_slice(&(all | 1 << 40).to_le_bytes());
+    let shown = support::shown(&area);
+    assert!(
+        shown.contains("\n#40         present, but this layout has no place for it"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -297,7 +315,7 @@ fn stack_registers_are_shown_with_their_physical_ones() {
     area[2..5].copy_from_slice(&[0x00, 0x30, 0xC0]); // TOP 6, R6 and R7 in use
     area[39..42].copy_from_slice(&[0x80, 0xFF, 0x3F]); // 1
     area[64..72].copy_from_slice(&1u64.to_le_bytes()); // left behind in an empty register
-    let shown = decoded(&area).expect("well-formed");
+    let shown = support::shown(&area);
     for line in [
         "FSW 0x3000  TOP 6",
         "FTW 0x00c0  R6 R7",
@@ -321,75 +339,91 @@ fn a_signal_frame_names_its_sizes() {
     words.set(0xD, 2, [256, 640, 0, 0]);
     words.set(0xD, 9, [8, 576, 0, 0]);
     let facts = CpuidInfo::from_xsave_leaf(words).expect("a leaf");
-    let seen = Area::new(&area, 0, &facts).expect("well-formed");
-    let frame = Software::Frame { extended_size: 900, enabled: 0x207, size: 896 };
-    assert_eq!((seen.software, seen.kind, seen.rest()), (frame, Kind::Standard, 0));
+    let given = ForeignLayout::from_cpuid_info(&facts);
+    area.extend(0x4650_5845u32.to_le_bytes());
+    area.extend([0; 12]);
+    let mut raw = raw(&area);
+    let told = raw.tell(&Whose::new(&facts, Some(given)), None).expect("it is given");
+    let seen = raw.read(&told).expect("well-formed");
+    let frame = Frame { extended_size: 900, xstate_size: 896, legacy: None };
+    assert_eq!((seen.frame, seen.kind, seen.rest), (Some(frame), Kind::Frame, 12));
+    assert_eq!((seen.xcr0, seen.len), (Some(0x207), 896));
 }
 
 #[test]
-fn damaged_files_are_refused_or_decoded_but_never_fatal() {
-    let (area, layout) = foreign();
-    let registers = RegFile::pattern(2, Classes::detect());
-    let mut seeds: Vec<Vec<u8>> = plans().iter().map(|plan| image(plan, &registers)).collect();
-    seeds.push(area[..512].to_vec());
-    seeds.push(core(&[
-        ("CORE", 1, &[0; 336]),
-        ("LINUX", 0x202, &area),
-        ("LINUX", 0x205, &layout),
-        ("LINUX", 0x202, &area),
-    ]));
-    seeds.push(core(&[("CORE", 1, &[0; 336]), ("CORE", 2, &area[..512])]));
-    let mut random = Random::new(5);
-    let values =
-        [0, 1, 2, 0x7F, 0xFF, 0x200, 0xFFFF, 1 << 31, u32::MAX.into(), 1 << 62, 1 << 63, u64::MAX];
-    // Where the fields are; elsewhere is data, which cannot be wrong.
-    let fields =
-        [0, 4, 16, 18, 24, 28, 32, 40, 54, 56, 64, 72, 96, 120, 124, 128, 464, 512, 520, 528];
-    let (mut accepted, mut refused, mut taken) = (0, 0, 0);
-    let plan = Plan::detect_user(Components::all()).expect("a plan");
-    for round in 0..6_000 {
-        let mut bytes = seeds[round % seeds.len()].clone();
-        for _ in 0..=random.below(3) {
-            let at = match random.below(2) {
-                0 => fields[random.below(fields.len())],
-                _ => random.below(bytes.len().max(1)),
-            };
-            match random.below(6) {
-                0 => bytes.truncate(at),
-                1 => bytes.extend(vec![0xA5; random.below(600)]),
-                2 => {
-                    let value = values[random.below(values.len())].to_le_bytes();
-                    let width = [1, 2, 4, 8][random.below(4)];
-                    if let Some(field) = bytes.get_mut(at..at + width) {
-                        field.copy_from_slice(&value[..width]);
-                    }
-                }
-                _ => {
-                    if let Some(byte) = bytes.get_mut(at) {
-                        *byte ^= 1 << random.below(8);
-                    }
-                }
-            }
-        }
-        // The library's validation is the stricter one: it also asks what tasks may have.
-        let mut private = bytes.clone();
-        let core = bytes.starts_with(b"\x7fELF");
-        let valid = !core && ForeignImage::in_private(&mut private).validate(&plan).is_ok();
-        taken += usize::from(valid);
-        let read = decoded(&bytes);
-        assert!(read.is_ok() || !valid, "validated, but {read:?}");
-        match read {
-            Ok(shown) => {
-                accepted += 1;
-                let wide = shown.lines().find(|line| line.chars().count() > 100);
-                assert_eq!(wide, None);
-            }
-            Err(why) => {
-                refused += 1;
-                assert!(why.contains(" at offset ") && why.lines().count() == 1, "{why}");
-            }
+fn a_narrow_terminal_breaks_lines_and_no_word() {
+    let name = format!("fpu-xstate-{}-narrow.bin", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, include_bytes!("../../fpu-x86/testdata/images/kvm.bin")).expect("ours");
+    let name = path.to_str().expect("UTF-8");
+    let run = |args: &[&str]| {
+        let done = program(env!("CARGO_BIN_EXE_xstate")).args(args).output();
+        done.expect("xstate can be started")
+    };
+    let wide = text(&run(&["decode", name]).stdout);
+    for columns in [24usize, 40, 80, 100] {
+        let mut narrow = program(env!("CARGO_BIN_EXE_xstate"));
+        narrow.args(["decode", name]).env("COLUMNS", columns.to_string());
+        let shown = text(&narrow.output().expect("xstate can be started").stdout);
+        assert!(shown.lines().all(|line| line.chars().count() <= columns), "{shown}");
+        // Where it can be helped, a row keeps its columns.
+        let row = shown.lines().any(|line| line.starts_with("vectors     zmm0   11d7620f889b4bea"));
+        assert!(row || columns < 40, "{shown}");
+        let bare = |text: &str| text.replace([' ', '\n', '_'], "");
+        assert_eq!(bare(&shown), bare(&wide));
+        // What programs read is never broken.
+        for form in ["--text", "--json"] {
+            let mut whole = program(env!("CARGO_BIN_EXE_xstate"));
+            whole.args(["decode", form, name]).env("COLUMNS", columns.to_string());
+            let whole = text(&whole.output().expect("xstate can be started").stdout);
+            assert_eq!(whole, text(&run(&["decode", form, name]).stdout));
         }
     }
-    println!("{accepted} decoded, {taken} of them valid for a task here, {refused} refused");
-    assert!(accepted > 1000 && taken > 300 && refused > 1000, "{accepted} {taken} {refused}");
+    std::fs::remove_file(&path).expect("ours");
+}
+
+/// What other software wrote, by itself and in notes without a layout note, has on every CPU the registers that its
+/// writer noted.
+#[test]
+fn images_of_others_have_the_registers_that_their_writers_noted() {
+    macro_rules! image {
+        ($name:literal) => {
+            &include_bytes!(concat!("../../fpu-x86/testdata/images/", $name))[..]
+        };
+    }
+    let values = include_str!("../../fpu-x86/testdata/images/values.txt");
+    let frame_values = include_str!("../../fpu-x86/testdata/images/values-frame.txt");
+    let status = [0; 336];
+    for (name, image, values, owner, high) in [
+        ("frame", image!("frame.bin"), frame_values, None, true),
+        ("kvm", image!("kvm.bin"), values, None, true),
+        ("pku", image!("pku-xstate.bin"), values, Some("LINUX"), true),
+        ("zen4", image!("zen4-xstate.bin"), values, Some("LINUX"), false),
+        ("freebsd", image!("freebsd-xstate.bin"), values, Some("FreeBSD"), true),
+    ] {
+        let file = match owner {
+            None => image.to_vec(),
+            Some("LINUX") => core(&[("CORE", 1, &status), ("LINUX", 0x202, image)]),
+            Some(owner) => core(&[(owner, 1, &status), (owner, 0x202, image)]),
+        };
+        let (text, wrong) = support::decode_as(&file.into(), None, None, Form::Text);
+        assert_eq!(wrong, [], "{name}");
+        let seen = |register: &str| {
+            let named = |line: &&str| line.split(' ').next() == Some(register);
+            let value = text.lines().find(named).and_then(|line| line.split(' ').nth(1));
+            value.unwrap_or_default().replace('_', "").trim_start_matches("0x").to_owned()
+        };
+        let mut compared = 0;
+        for line in values.lines() {
+            let (register, expected) = line.split_once(' ').expect("a value");
+            let number = register.trim_start_matches("zmm");
+            let widths = ["xmm", "ymm", "zmm"].map(|class| seen(&format!("{class}{number}")));
+            let seen = if number == register { seen(register) } else { widths.concat() };
+            let absent = !high && number.parse().is_ok_and(|number: u32| number >= 16);
+            let expected = if absent { "" } else { expected.trim_start_matches('0') };
+            assert_eq!(seen.trim_start_matches('0'), expected, "{name}: {register}");
+            compared += 1;
+        }
+        assert_eq!(compared, 40, "{name}");
+    }
 }

@@ -117,6 +117,13 @@ pub unsafe trait RawFpu {
         u64::MAX
     }
 
+    /// Asks for the memory of an area whose image is restored soon, and was written on another CPU: a hint to the caches.
+    /// It changes nothing, and never faults. Does nothing by default.
+    #[inline]
+    fn prefetch(&self, area: NonNull<u8>) {
+        let _ = area;
+    }
+
     /// Writes the architectural initial state into an area, whatever was in it before.
     ///
     /// # Safety

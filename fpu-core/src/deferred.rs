@@ -127,7 +127,8 @@ pub struct PendingUser<'t, C: Pinned> {
     /// The word that the restore commits, if a restore is due.
     load: Option<EventKind>,
     cpu: &'t mut C,
-    task: PhantomData<(&'t (), *mut ())>,
+    word: &'t TaskWord,
+    not_send: PhantomData<*mut ()>,
 }
 
 /// The save that switching out takes: decided, not yet executed.
@@ -144,7 +145,8 @@ pub struct PendingUser<'t, C: Pinned> {
 pub struct PendingSave<'t, C: Pinned> {
     steps: SaveSteps,
     cpu: &'t mut C,
-    task: PhantomData<(&'t (), *mut ())>,
+    word: &'t TaskWord,
+    not_send: PhantomData<*mut ()>,
 }
 
 impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
@@ -174,7 +176,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
             OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
             OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
-            OnEntry::Load(live) => (area.cast_const(), live, Some(EventKind::Restored)),
+            OnEntry::Load { live, .. } => (area.cast_const(), live, Some(EventKind::Restored)),
         };
         let steps = UserSteps {
             restore_from,
@@ -184,7 +186,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             live: live.bits(),
             saved: Word::both(live).bits(),
         };
-        Ok(PendingUser { steps, load, cpu, task: PhantomData })
+        Ok(PendingUser { steps, load, cpu, word: &self.word, not_send: PhantomData })
     }
 
     /// [`switch_prepare`](Self::switch_prepare) as steps; `None` if nothing is due.
@@ -221,7 +223,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let (save_to, mask, word) =
             (self.base().as_ptr(), cpu.backend().plan_word(), self.word.as_ptr());
         let steps = SaveSteps { save_to, mask, word, saved: saved.bits() };
-        Ok(Some(PendingSave { steps, cpu, task: PhantomData }))
+        Ok(Some(PendingSave { steps, cpu, word: &self.word, not_send: PhantomData }))
     }
 }
 
@@ -275,10 +277,8 @@ impl<'t, C: Exclusive> PendingUser<'t, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn restored(self) -> UserReady<'t, C> {
-        // SAFETY: the word of the context that `self` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is restore done (C12) and registers unchanged (C13), by the caller.
-        let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
-        word.mark_live(Stamp::from_bits(self.steps.live));
+        self.word.mark_live(Stamp::from_bits(self.steps.live));
         self.tell_loaded();
         UserReady { _cpu: self.cpu, not_send: PhantomData }
     }
@@ -370,10 +370,8 @@ impl<C: Exclusive> PendingSave<'_, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) {
-        // SAFETY: the word of the context that `self` borrows, so it is alive; stores go through the atomic type.
         // What the word says now is save done (C15), by the caller.
-        let word = unsafe { &*self.steps.word.cast::<TaskWord>() };
-        word.publish(Word::from_bits(self.steps.saved));
+        self.word.publish(Word::from_bits(self.steps.saved));
         for kind in [EventKind::Saved, EventKind::Unloaded] {
             self.cpu.observe(Event { kind, context: self.steps.word as usize });
         }

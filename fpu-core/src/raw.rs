@@ -168,7 +168,7 @@ pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu
             task.mark_live(live);
             MARKED
         }
-        Ok(OnEntry::Load(_)) => RESTORE,
+        Ok(OnEntry::Load { .. }) => RESTORE,
         Err(why) => code(why),
     }
 }

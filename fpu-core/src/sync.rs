@@ -1,7 +1,7 @@
 //! The only file that names atomics, so that the models can put others in their place: they work on a copy of this
 //! crate with a `sync.rs` of their own (`fpu-hosted-test/models` in the repository).
 
-pub(crate) use core::sync::atomic::{compiler_fence, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{compiler_fence, fence, AtomicU64, Ordering};
 
 /// Counts events, and decides nothing: the real one in the models too.
 pub(crate) use core::sync::atomic::AtomicU64 as Count;

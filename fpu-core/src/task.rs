@@ -25,6 +25,7 @@ use crate::{
 /// | to | call |
 /// |---|---|
 /// | switch out | [`switch_prepare`](Self::switch_prepare) |
+/// | have an image near that was written on another CPU | [`prefetch`](Self::prefetch) |
 /// | enter user mode | [`switch_return`](Self::switch_return) |
 /// | both in one call, or inside the switch | [`switch`](crate::switch()), [`switch_in`](Self::switch_in) |
 /// | give a running thread a context | [`adopt`](Self::adopt) |
@@ -165,7 +166,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[inline]
     #[must_use]
     pub fn registers_valid<C: Pinned<Backend = B>>(&self, cpu: &C) -> bool {
-        let place = self.word.load().against(Stamp::of(cpu.words())).place();
+        let place = self.word.peek().against(Stamp::of(cpu.words())).place();
         matches!(place, Place::Registers | Place::Both)
     }
 
@@ -196,6 +197,27 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: Exclusive + SoftFloat + Pinned<Backend = B>,
     {
         steps::leave(self.context(), cpu)
+    }
+
+    /// A hint for the scheduler, as soon as it has picked the next task: if the task ran on another CPU, fetches its
+    /// image, which [`switch_return`](Self::switch_return) restores soon. One load and one comparison otherwise.
+    ///
+    /// It changes neither words nor registers, and the kernel may call it or not. `switch_return` itself fetches the image
+    /// just before such a restore, when less of the time is left to save.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// task.prefetch(&cpu); // the scheduler has picked it
+    /// /* switch address spaces and stacks */
+    /// task.switch_return(&mut cpu)?;
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    #[inline]
+    pub fn prefetch<C: Pinned<Backend = B>>(&self, cpu: &C) {
+        if !self.word.load().is_of(Stamp::of(cpu.words())) {
+            cpu.backend().prefetch(self.base());
+        }
     }
 
     /// On the way to user mode: loads this task's registers, unless the CPU still holds them.

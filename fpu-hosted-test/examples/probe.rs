@@ -206,6 +206,16 @@ pub extern "C" fn probe_session_idle(cpu: &CpuFpu, plan: &fpu_x86::Plan) -> bool
     }
 }
 
+/// Protection-key rights, from task to task.
+#[no_mangle]
+pub extern "C" fn probe_rights_switch(
+    prev: Option<&fpu_x86::TaskPkru>,
+    next: Option<&fpu_x86::TaskPkru>,
+    keys: &fpu_x86::ProtectionKeys,
+) {
+    keys.switch(prev, next);
+}
+
 fn main() {
     let probes = [
         probe_switch_prepare as *const () as usize,
@@ -220,6 +230,7 @@ fn main() {
         probe_session_write as *const () as usize,
         probe_session_verify as *const () as usize,
         probe_session_idle as *const () as usize,
+        probe_rights_switch as *const () as usize,
     ];
     // A cell that nobody can set would be known to hold nothing.
     if let Ok(plan) = fpu_x86::Plan::detect_user(fpu_x86::Components::all()) {

@@ -1,4 +1,5 @@
-//! Floating-point exceptions against the host's kernel: the `si_code` of its SIGFPE is that of the error which we tell.
+//! Floating-point exceptions, of the registers and against the host's kernel: the `si_code` of its SIGFPE is that of the error
+//! which we tell.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::{
@@ -140,4 +141,30 @@ fn of_simd_for_all_flags_and_masks() {
     }
     println!("signals by code: {codes:?}");
     assert!(codes[3..=7].iter().all(|count| *count > 0), "{codes:?}");
+}
+
+/// What `in_x87` and `in_simd` read are the registers, which no instruction is to touch in between: flags that are not masked
+/// would be reported.
+#[test]
+fn live_registers_tell_the_same_as_their_words() {
+    for flags in 0..64u16 {
+        for masks in 0..64u16 {
+            let environment = [0x340 | u32::from(masks), u32::from(flags), 0xFFFF, 0, 0, 0, 0];
+            let mxcsr = u32::from(masks) << 7 | u32::from(flags);
+            // SAFETY: local operands. Compiled code uses no x87 instruction, and none of SSE that raises a flag; both are
+            // brought back.
+            let (x87, simd) = unsafe {
+                asm!("fldenv [{}]", in(reg) &environment, options(nostack));
+                let x87 = FpError::in_x87();
+                asm!("fninit", options(nostack));
+                asm!("ldmxcsr [{}]", in(reg) &mxcsr, options(nostack));
+                let simd = FpError::in_simd();
+                asm!("ldmxcsr [{}]", in(reg) &INITIAL.2, options(nostack));
+                (x87, simd)
+            };
+            assert_eq!(x87, FpError::of_x87(0x340 | masks, flags));
+            assert_eq!(simd, FpError::of_simd(mxcsr));
+            assert_eq!(x87.map(FpError::code).is_ok(), flags & !masks != 0);
+        }
+    }
 }

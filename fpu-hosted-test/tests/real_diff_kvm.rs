@@ -20,13 +20,19 @@ const GET_SUPPORTED_CPUID: libc::c_ulong = 0xC008_AE05;
 const SET_CPUID2: libc::c_ulong = 0x4008_AE90;
 const GET_XSAVE: libc::c_ulong = 0x9000_AEA4;
 const SET_XSAVE: libc::c_ulong = 0x5000_AEA5;
-/// What both always move.
+const CHECK_EXTENSION: libc::c_ulong = 0xAE03;
+const GET_XSAVE2: libc::c_ulong = 0x9000_AECF;
+/// How long the newer image is, where there is one.
+const CAP_XSAVE2: usize = 208;
+/// What the older two always move.
 const PAGE: usize = 4096;
 
 /// A virtual CPU that has what the host has, and never runs.
 struct Guest {
     cpu: File,
     _machine: File,
+    /// Bytes of the newer image.
+    newer: usize,
 }
 
 fn ioctl(file: &File, request: libc::c_ulong, argument: *mut u8) -> io::Result<c_int> {
@@ -53,12 +59,24 @@ impl Guest {
         words[..4].copy_from_slice(&256u32.to_le_bytes());
         ioctl(&kvm, GET_SUPPORTED_CPUID, words.as_mut_ptr())?;
         ioctl(&cpu, SET_CPUID2, words.as_mut_ptr())?;
-        Ok(Self { cpu, _machine: machine })
+        // A number instead of memory; an older kernel does not know it.
+        let newer = ioctl(&machine, CHECK_EXTENSION, CAP_XSAVE2 as *mut u8).unwrap_or(0);
+        Ok(Self { cpu, _machine: machine, newer: newer as usize })
     }
     fn get(&self) -> Vec<u8> {
         let mut page = vec![0xEE; PAGE];
         ioctl(&self.cpu, GET_XSAVE, page.as_mut_ptr()).unwrap();
         page
+    }
+    /// What KVM_GET_XSAVE2 gives.
+    fn get_newer(&self) -> Option<Vec<u8>> {
+        let mut image = vec![0xEE; self.newer + 64];
+        (self.newer != 0).then(|| {
+            ioctl(&self.cpu, GET_XSAVE2, image.as_mut_ptr()).unwrap();
+            assert_eq!(image[self.newer..], [0xEE; 64], "written behind its end");
+            image.truncate(self.newer);
+            image
+        })
     }
     fn set(&self, page: &mut [u8]) -> bool {
         assert_eq!(page.len(), PAGE);
@@ -130,7 +148,15 @@ fn kvm_takes_what_we_take_and_gives_it_back() {
             }
             (ours, theirs) => panic!("round {round}: {theirs}, {ours:?}, {after:?}"),
         }
+        if let Some(newer) = guest.get_newer() {
+            let newer = registers(&newer, &plan, classes).unwrap();
+            assert!(newer.first_difference(&after).is_none(), "round {round}: KVM_GET_XSAVE2");
+        }
         held = after;
+    }
+    match guest.newer {
+        0 => println!("SKIP: this KVM has no KVM_GET_XSAVE2"),
+        len => println!("the same by KVM_GET_XSAVE2, of {len} bytes"),
     }
     println!(
         "{rounds} images: both take {taken}, both refuse {refused}, MXCSR without SSE {mxcsr}"

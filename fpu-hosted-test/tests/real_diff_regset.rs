@@ -2,7 +2,7 @@
 //! refuse, with the same registers in the task afterwards.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use fpu_core::RawFpu;
 use fpu_hosted_test::real::{
@@ -38,6 +38,15 @@ macro_rules! tracee {
             }
         }
     };
+}
+
+/// The types that there are, and how long each is.
+fn kinds(plan: &Plan) -> Vec<(i32, usize)> {
+    let mut kinds = vec![(NT_PRFPREG, 512)];
+    if plan.format() != Format::Legacy {
+        kinds.push((NT_X86_XSTATE, plan.user_format().xstate_len()));
+    }
+    kinds
 }
 
 /// What the kernel gives.
@@ -209,4 +218,44 @@ fn the_kernel_takes_what_we_take_and_refuses_what_we_refuse() {
     refusals.iter().for_each(|(what, count)| println!("{count:7} {what}"));
     let seen = |what| counts.get(what).copied().unwrap_or_default();
     assert!(seen("both take") > rounds / 5 && seen("both refuse") > rounds / 50);
+}
+
+#[test]
+fn every_length_is_taken_or_refused_as_by_the_kernel() {
+    let plan = plan();
+    let load = RegFile::pattern(3, Classes::detect());
+    let mut tracee = tracee!(&load);
+    let (mut refused, mut longer) = (0, 0);
+    for (kind, exact) in kinds(&plan) {
+        let whole = get(&tracee, kind);
+        assert_eq!(whole.len(), exact, "{kind:#x}");
+        let more = [&whole[..], &[0; 256]].concat();
+        for len in 0..=more.len() {
+            let theirs = tracee.set(kind, &more[..len]).is_ok();
+            let mut copy = more[..len].to_vec();
+            let format = plan.user_format();
+            let ours = match kind {
+                NT_X86_XSTATE => format.read_xstate(&mut copy).map(drop),
+                _ => format.read_prfpreg(&mut copy).map(drop),
+            };
+            match len.cmp(&exact) {
+                Ordering::Equal => assert!(ours.is_ok() && theirs, "{kind:#x}"),
+                // Of what is longer Linux takes the beginning: `STATED`.
+                Ordering::Greater if theirs => longer += 1,
+                _ => assert!(!theirs, "{kind:#x}, {len} bytes"),
+            }
+            if len != exact {
+                assert_eq!(ours, Err(ForeignError::WrongLength { len, need: exact }));
+                refused += 1;
+            }
+            // A debugger's buffer that is too short gets the beginning.
+            let mut short = vec![0xEE; len];
+            if let Ok(given) = tracee.get(kind, &mut short) {
+                assert_eq!(given, len.min(exact), "{kind:#x}");
+                assert_eq!(short[..given], whole[..given], "{kind:#x}, {len} bytes");
+            }
+        }
+    }
+    same(&load, &tracee.go(&load), "what was set is what was there");
+    println!("{refused} lengths refused, of which Linux takes {longer}");
 }

@@ -49,27 +49,27 @@ fn note(owner: &str, kind: u32, description: &[u8]) -> Vec<u8> {
     note
 }
 
-/// A core file of one thread, without memory.
-fn core(format: UserFormat<'_>, plan: &Plan, registers: &RegFile, pkru: u32) -> Vec<u8> {
-    let mut area = Memory::new(plan);
-    // SAFETY: C9, C11: our own area, which holds an image.
-    let mut image = unsafe { plan.image_mut(area.base()) };
-    set_registers(&mut image, registers);
-    let image = image.as_image();
-    let (mut xstate, mut legacy) = (vec![0; format.xstate_len()], [0; 512]);
-    format.write_xstate(&image, Some(pkru), &mut xstate).unwrap();
-    format.write_prfpreg(&image, &mut legacy).unwrap();
+/// A core file without memory, of threads with these registers and rights.
+fn core(format: UserFormat<'_>, plan: &Plan, threads: &[(RegFile, u32)]) -> Vec<u8> {
+    let mut notes = Vec::new();
+    for (n, (registers, pkru)) in threads.iter().enumerate() {
+        let mut area = Memory::new(plan);
+        // SAFETY: C9, C11: our own area, which holds an image.
+        let mut image = unsafe { plan.image_mut(area.base()) };
+        set_registers(&mut image, registers);
+        let image = image.as_image();
+        let (mut xstate, mut legacy) = (vec![0; format.xstate_len()], [0; 512]);
+        format.write_xstate(&image, Some(*pkru), &mut xstate).unwrap();
+        format.write_prfpreg(&image, &mut legacy).unwrap();
+        let mut status = [0; 336];
+        status[32] = 77 + n as u8;
+        notes.extend(note("CORE", 1, &status));
+        notes.extend(note("CORE", 2, &legacy));
+        notes.extend(note("LINUX", 0x202, &xstate));
+    }
     let mut layout = vec![0; format.layout_len()];
     format.write_layout(&mut layout).unwrap();
-    let mut status = [0; 336];
-    status[32] = 77;
-    let notes = [
-        note("CORE", 1, &status),
-        note("CORE", 2, &legacy),
-        note("LINUX", 0x202, &xstate),
-        note("LINUX", 0x205, &layout),
-    ]
-    .concat();
+    notes.extend(note("LINUX", 0x205, &layout));
     let mut file = vec![0x7F, b'E', b'L', b'F', 2, 1, 1];
     file.resize(16, 0);
     file.extend([4, 0, 62, 0, 1, 0, 0, 0]); // a core file, of x86-64
@@ -85,12 +85,14 @@ fn core(format: UserFormat<'_>, plan: &Plan, registers: &RegFile, pkru: u32) -> 
     file
 }
 
-/// What gdb says to expressions, all of them hexadecimal numbers in braces or alone.
-fn ask(file: &str, expressions: &[String]) -> Vec<Vec<u64>> {
+/// What gdb says to expressions in threads, all of them hexadecimal numbers in braces or alone.
+fn ask(file: &str, expressions: &[(usize, String)]) -> Vec<Vec<u64>> {
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "-batch", "-ex", &format!("core-file {file}")]);
-    for expression in expressions {
-        gdb.args(["-ex", &format!("output/x {expression}"), "-ex", "echo \\n= \\n"]);
+    for (thread, expression) in expressions {
+        let thread = format!("thread {}", thread + 1);
+        gdb.args(["-ex", &thread, "-ex", &format!("output/x {expression}")]);
+        gdb.args(["-ex", "echo \\n= \\n"]);
     }
     let done = gdb.output().unwrap();
     let (out, errors) =
@@ -120,29 +122,32 @@ fn gdb() -> Result<u32, String> {
 /// Core files in the layout of one machine, of images of both: where they differ, that is a conversion.
 fn check(to: &Plan) {
     let classes = Classes::BASE.with(Classes::AVX).with(Classes::AVX512).with(Classes::WIDE_MASKS);
-    let registers = RegFile::pattern(5, classes);
-    let mut expected: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for n in 0..32 {
-        expected.insert(format!("$zmm{n}.v8_int64"), registers.vector(n).to_vec());
+    let threads = [5, 6, 7].map(|n| (RegFile::pattern(n, classes), 0x5555_5554 ^ n as u32));
+    let mut expected: BTreeMap<(usize, String), Vec<u64>> = BTreeMap::new();
+    for (thread, (registers, pkru)) in threads.iter().enumerate() {
+        let mut expect = |name: String, value| expected.insert((thread, name), value);
+        for n in 0..32 {
+            expect(format!("$zmm{n}.v8_int64"), registers.vector(n).to_vec());
+        }
+        for n in 0..8 {
+            expect(format!("$k{n}"), vec![registers.mask(n)]);
+        }
+        expect("$pkru".into(), vec![(*pkru).into()]);
+        expect("(unsigned)$mxcsr".into(), vec![registers.mxcsr().into()]);
+        expect("$fctrl".into(), vec![registers.fcw().into()]);
     }
-    for n in 0..8 {
-        expected.insert(format!("$k{n}"), vec![registers.mask(n)]);
-    }
-    expected.insert("$pkru".into(), vec![0x5555_5554]);
-    expected.insert("(unsigned)$mxcsr".into(), vec![registers.mxcsr().into()]);
-    expected.insert("$fctrl".into(), vec![registers.fcw().into()]);
-    let expressions: Vec<String> = expected.keys().cloned().collect();
+    let expressions: Vec<(usize, String)> = expected.keys().cloned().collect();
     for (from, what) in [(intel(), "Intel's"), (amd(), "AMD's")] {
         let (process, thread) = (std::process::id(), std::thread::current().id());
         let path = std::env::temp_dir().join(format!("fpu-core-file-{process}-{thread:?}"));
-        fs::write(&path, core(to.user_format(), &from, &registers, 0x5555_5554)).unwrap();
+        fs::write(&path, core(to.user_format(), &from, &threads)).unwrap();
         let answers = ask(&path.to_string_lossy(), &expressions);
         fs::remove_file(&path).unwrap();
         for ((expression, expected), answer) in expected.iter().zip(&answers) {
-            assert_eq!(answer, expected, "an image of {what}: {expression}");
+            assert_eq!(answer, expected, "an image of {what}: {expression:?}");
         }
     }
-    println!("{} registers in two core files", expected.len());
+    println!("{} registers of three threads in two core files", expected.len());
 }
 
 fn intel() -> Plan {

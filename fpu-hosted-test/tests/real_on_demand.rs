@@ -36,7 +36,7 @@ unsafe impl XfdCopy for Program {
 type Dynamic = DynamicPlan<Program>;
 
 fn on_demand(plan: &Plan, components: Components) -> Dynamic {
-    // SAFETY: C44: the tests save what they have loaded, and say where that is more than there is room for.
+    // SAFETY: C46: the tests save what they have loaded, and say where that is more than there is room for.
     unsafe { DynamicPlan::for_program(plan.clone(), components, Program::default()) }.unwrap()
 }
 
@@ -141,7 +141,7 @@ fn saves_and_restores_go_by_the_room() {
             let shrunk = unsafe { plan.move_image(larger.base(), base.base(), Room::Base) };
             assert_eq!(shrunk, Err(NoRoom), "{what}");
 
-            // More in use than there is room for, which breaks C44: it is lost, and nothing is overwritten.
+            // More in use than there is room for, which breaks C46: it is lost, and nothing is overwritten.
             let mut base = base_area(&plan);
             moved(&plan, &all, &mut base, false);
             inside(&plan, &base, Room::Base, &what);

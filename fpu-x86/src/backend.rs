@@ -16,6 +16,9 @@ use fpu_core::{
     IdleFpu, KernelUnits, RawFpu, RestoreFault, StepsFpu,
 };
 
+/// Bytes of an area that are worth fetching: all but tiles.
+const PREFETCHED: usize = 4096;
+
 /// The answer of a restore.
 fn refused(answer: u32) -> Result<(), RestoreFault> {
     match answer {
@@ -58,6 +61,11 @@ unsafe impl RawFpu for Plan {
         // SAFETY: valid area (C9); they have just been written.
         let bytes = unsafe { core::slice::from_raw_parts_mut(area.as_ptr(), self.area_len()) };
         image::write_initial(bytes, self);
+    }
+
+    #[inline]
+    fn prefetch(&self, area: NonNull<u8>) {
+        insn::prefetch(area.as_ptr(), self.area_len().min(PREFETCHED));
     }
 
     #[inline]

@@ -5,11 +5,13 @@
 //! refuse a restore because of what is in the image. Behind each restore stand bytes that mark it,
 //! which [`fixup`] looks for.
 
+mod pkru;
 mod ring0;
 mod routines;
 
 use core::arch::asm;
 
+pub(crate) use pkru::*;
 pub(crate) use ring0::*;
 pub use routines::{RestoreRoutine, Routines, SaveRoutine};
 
@@ -49,6 +51,22 @@ static MAY_FAULT: [&[u8]; 12] = [
     &[0x48, 0x0F, 0xC7, 0x26],
     &[0x48, 0x0F, 0xC7, 0x2E],
 ];
+
+/// Asks for the lines of so many bytes, at least one.
+#[inline(always)]
+pub(crate) fn prefetch(area: *const u8, len: usize) {
+    // SAFETY: rests on no duty: PREFETCHT0 is a hint for any address, and never faults (SDM vol. 2, PREFETCHh).
+    unsafe {
+        asm!(
+            "2: prefetcht0 [{at}]",
+            "add {at}, 64",
+            "cmp {at}, {end}",
+            "jb 2b",
+            at = inout(reg) area => _, end = in(reg) area.wrapping_add(len),
+            options(nostack, readonly)
+        );
+    }
+}
 
 /// The faults, not traps or interrupts, that they can raise (SDM vol. 2): #UD, #NM, #SS, #GP, #PF, #AC.
 const VECTORS: [u8; 6] = [6, 7, 12, 13, 14, 17];

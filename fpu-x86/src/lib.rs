@@ -48,6 +48,8 @@ mod regset;
 
 mod signal;
 
+mod pkru;
+
 mod ring0;
 
 #[cfg(fpu_instructions)]
@@ -75,6 +77,9 @@ pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};
 pub use layout::{Compacted, Layout, LayoutFormat, Place, Standard};
 pub use opened::{InMemory, XsaveImages};
 pub use origin::ForeignLayout;
+pub use pkru::{KeyRights, Pkru, ProtectionKey, TaskPkru};
+#[cfg(fpu_instructions)]
+pub use pkru::{PkruError, ProtectionKeys};
 pub use plan::{CpuMismatch, Plan, PlanAlreadySet, PlanCell, Quirk, SetError, SizeWord};
 pub use registers::ControlRegister;
 pub use regset::UserFormat;

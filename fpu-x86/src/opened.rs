@@ -46,6 +46,28 @@ impl<B> XsaveImages for B where
 ///     is_one(task);
 /// }
 /// ```
+///
+/// As it is opened, the state may be in registers only:
+///
+/// ```compile_fail,E0277
+/// use fpu_core::{session::TaskState, Pinned};
+/// use fpu_x86::{InMemory, XsaveImages};
+/// fn is_one(_task: impl InMemory) {}
+/// fn current<C: Pinned>(state: TaskState<'_, C>)
+/// where
+///     C::Backend: XsaveImages,
+/// {
+///     is_one(state); // `.make_memory_valid_read()` is missing
+/// }
+/// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "`{Self}` is no task whose image is in memory",
+        label = "`make_memory_valid_read()` is missing before this",
+        note = "`task.open(&mut cpu)?.make_memory_valid_read()`, `task.open_saved(&mut cpu)?` or `task.stopped(&mut proof)?` gives one, of a backend whose images are those of `fpu-x86`"
+    )
+)]
 pub trait InMemory: private::Opened {}
 
 impl<C: Pinned> InMemory for ReadSession<'_, C> where C::Backend: XsaveImages {}

@@ -18,6 +18,9 @@ pub(crate) const CR4_OSXSAVE: u64 = 1 << 18;
 /// The bits of CR4 that this crate decides.
 pub(crate) const CR4_OURS: u64 = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 
+/// Protection keys; not among [`CR4_OURS`], which every plan has.
+pub(crate) const CR4_PKE: u64 = 1 << 22;
+
 /// A register in a [`ControlMismatch`](crate::ControlMismatch).
 ///
 /// ```

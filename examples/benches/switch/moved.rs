@@ -53,7 +53,7 @@ fn pin(cpu: usize) -> io::Result<()> {
     }
 }
 
-fn one<W: Way, A: Make>(
+fn one<W: Way, A: Make, const HINT: bool>(
     name: &'static str,
     way: W,
     tasks: impl Fn(&W) -> &Tasks<A>,
@@ -68,7 +68,7 @@ fn one<W: Way, A: Make>(
     let cpus = two_cpus()?;
     let barrier = &std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
-        let runs: [Thunk; 2] = [quiet_moves::<W, 0>, quiet_moves::<W, 1>];
+        let runs: [Thunk; 2] = [quiet_moves::<W, 0, HINT>, quiet_moves::<W, 1, HINT>];
         let failed = &failed;
         for (cpu, run) in cpus.into_iter().zip(runs) {
             scope.spawn(move || {
@@ -100,11 +100,14 @@ fn one<W: Way, A: Make>(
 
 fn all<const SAVE: u8>(plan: &Plan, class: Class, turns: u32) -> Result<Vec<Line>, Failure> {
     let tasks = || Tasks::new(plan.clone())?.checked();
+    let heap = || Tasks::<HeapArea>::new(plan.clone());
     Ok(vec![
-        one(BARE, Bare::<SAVE>(tasks()?), |way| &way.0, class, turns)?,
-        one("fpu-core, typed", Typed(tasks()?), |way| &way.0, class, turns)?,
-        one(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, class, turns)?,
-        one("as Linux", Linux::<SAVE>::new(tasks()?), Linux::tasks, class, turns)?,
+        one::<_, _, false>(BARE, Bare::<SAVE>(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, false>("fpu-core, typed", Typed(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, true>("the same after prefetch", Typed(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, false>(HEAP, Typed(heap()?), |way| &way.0, class, turns)?,
+        one::<_, _, true>("the same after prefetch", Typed(heap()?), |way| &way.0, class, turns)?,
+        one::<_, _, false>("as Linux", Linux::<SAVE>::new(tasks()?), Linux::tasks, class, turns)?,
     ])
 }
 

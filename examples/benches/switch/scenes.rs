@@ -104,12 +104,17 @@ pub struct Moved<W> {
     pub ticks: Box<[AtomicU64]>,
 }
 
-/// Takes this CPU's turns.
+/// Between the hint that a task was picked and its way to user mode: switching stacks and address spaces.
+const PICKED: u64 = 300;
+
+/// Takes this CPU's turns. With `HINT`, the scheduler says which task it has picked.
 ///
 /// # Safety
 ///
 /// `moved` points to a `Moved<W>`; this thread is CPU number `CPU` of it.
-pub unsafe extern "C" fn quiet_moves<W: Way, const CPU: usize>(moved: *mut c_void) {
+pub unsafe extern "C" fn quiet_moves<W: Way, const CPU: usize, const HINT: bool>(
+    moved: *mut c_void,
+) {
     // SAFETY: the caller's promise.
     let moved = unsafe { &*moved.cast::<Moved<W>>() };
     let mut turn = CPU as u32;
@@ -117,6 +122,11 @@ pub unsafe extern "C" fn quiet_moves<W: Way, const CPU: usize>(moved: *mut c_voi
     while turn < moved.last {
         while moved.turn.load(Ordering::Acquire) != turn {
             std::hint::spin_loop();
+        }
+        if HINT {
+            let picked = quiet_ticks();
+            moved.way.picked(CPU, 0);
+            while quiet_ticks() - picked < PICKED {}
         }
         let from = quiet_ticks();
         moved.way.enter(CPU, 0);

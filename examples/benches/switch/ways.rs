@@ -30,6 +30,9 @@ pub unsafe trait Way: Sized {
     fn leave(&self, cpu: usize, task: usize);
     /// The current task enters user mode.
     fn enter(&self, cpu: usize, task: usize);
+    /// The scheduler has picked the task, which enters user mode soon.
+    #[inline(always)]
+    fn picked(&self, _cpu: usize, _task: usize) {}
     /// The idle task comes and goes.
     #[inline(always)]
     fn idle(&self, _cpu: usize) {}
@@ -225,6 +228,10 @@ unsafe impl<A: Make> Way for Typed<A> {
         if self.0.tasks[task].switch_prepare(&self.0.cpu(cpu)).is_err() {
             self.0.quiet_refused();
         }
+    }
+    #[inline(always)]
+    fn picked(&self, cpu: usize, task: usize) {
+        self.0.tasks[task].prefetch(&self.0.cpu(cpu));
     }
     #[inline(always)]
     fn enter(&self, cpu: usize, task: usize) {

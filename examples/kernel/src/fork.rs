@@ -3,13 +3,13 @@
 use core::mem::swap;
 
 use fpu_core::RawFpu;
-use fpu_x86::Components;
+use fpu_x86::{Components, Pkru, TaskPkru};
 use spin::Mutex;
 
 use crate::{
     cpu::this_cpu,
     faults::Fault,
-    fpu::{self, Fpu, PreemptOff},
+    fpu::{self, Fpu, PreemptOff, KEYS},
     hw, seeded,
     syscall::open,
     task::{self, Task, AREA, CRADLE},
@@ -29,11 +29,18 @@ struct Child {
     /// The memory of it.
     area: usize,
     waits: bool,
-    pkru: u32,
+    pkru: TaskPkru,
+    pkru_want: u32,
 }
 
 /// Taken by system calls only, with preemption off.
-static CHILD: Mutex<Child> = Mutex::new(Child { fpu: None, area: CRADLE, waits: false, pkru: 0 });
+static CHILD: Mutex<Child> = Mutex::new(Child {
+    fpu: None,
+    area: CRADLE,
+    waits: false,
+    pkru: TaskPkru::new(Pkru::INITIAL),
+    pkru_want: 0,
+});
 /// What the child must find in its registers. Of who has locked [`CHILD`].
 static WANT: File = File::new();
 
@@ -53,7 +60,9 @@ pub unsafe fn prepare() {
 /// The current task forks, unless a child waits. Preemption is off.
 pub fn fork(task: &Task, context: &Fpu, block: &UserBlock) {
     let mut child = CHILD.lock();
-    let Child { fpu: Some(fpu), area, waits: waits @ false, pkru } = &mut *child else { return };
+    let Child { fpu: Some(fpu), area, waits: waits @ false, pkru, pkru_want } = &mut *child else {
+        return;
+    };
     // SAFETY: preemption is off until the end of the function.
     let mut here = unsafe { PreemptOff::new() };
     let tiles = fpu::plan().components().contains(Components::AMX) && this_cpu().random() & 1 == 0;
@@ -87,7 +96,10 @@ pub fn fork(task: &Task, context: &Fpu, block: &UserBlock) {
     }
     // SAFETY: `CHILD` is locked.
     unsafe { WANT.get().copy_from_nonoverlapping(&block.want, 1) };
-    (*pkru, *waits) = (block.pkru_want, true);
+    if let Some(parent) = task.pkru() {
+        KEYS.fork(parent, pkru);
+    }
+    (*pkru_want, *waits) = (block.pkru_want, true);
 }
 
 /// Marks the tiles in the image as in use, with what bytes there are: no tiles are read, and any are legal.
@@ -118,8 +130,9 @@ pub unsafe fn begins(task: &Task, block: &mut UserBlock) -> bool {
     area.set(core::mem::replace(&mut child.area, area.get()));
     // SAFETY: `CHILD` is locked, and a parent has written it.
     unsafe { (&raw mut block.want).copy_from_nonoverlapping(WANT.get(), 1) };
-    block.pkru_want = child.pkru;
-    hw::write_pkru(child.pkru);
+    block.pkru_want = child.pkru_want;
+    // The task that exits is never switched in again, and its value is nobody's.
+    fpu::switch_rights(None, Some(&child.pkru));
     task.ssp.set(0);
     task.forked.set(true);
     true

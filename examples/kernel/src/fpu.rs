@@ -9,8 +9,8 @@ use fpu_core::{
     AreaError, CpuFpu, CpuLifecycle, Error, Level, RawArea, TaskFpu, TheBackend, UserReady,
 };
 use fpu_x86::{
-    BringUpError, Components, ControlState, CpuidInfo, Plan, PlanAlreadySet, PlanCell, PlanError,
-    SaveInstruction,
+    BringUpError, Components, ControlState, CpuidInfo, PkruError, Plan, PlanAlreadySet, PlanCell,
+    PlanError, ProtectionKeys, SaveInstruction, TaskPkru,
 };
 
 use crate::{
@@ -309,4 +309,25 @@ pub fn registers(
 pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {
     // SAFETY: C1: ring 0, interrupts are off.
     unsafe { ControlState::read_given(plan()) }.verify(plan())
+}
+
+// 9. Protection keys.
+
+/// PKRU, which is switched at once: the processor applies it to the kernel's own accesses to user memory.
+pub static KEYS: ProtectionKeys = ProtectionKeys::new();
+
+/// Turns them on, when the CPU has been brought up. A machine without them goes on without.
+pub fn protection_keys() -> Result<(), PkruError> {
+    // SAFETY: C1: ring 0, interrupts are off. C44: `power::bring_up` calls it, on the first CPU before there are others;
+    // `odd` is before it. C45: all user pages have key 0, which no task of this kernel gives up.
+    match unsafe { KEYS.enable_on_this_cpu(plan()) } {
+        Err(why) if KEYS.are_on() => Err(why),
+        _ => Ok(()),
+    }
+}
+
+/// The scheduler goes from one task to the next. Kernel threads have no user memory, and `None`.
+#[inline]
+pub fn switch_rights(prev: Option<&TaskPkru>, next: Option<&TaskPkru>) {
+    KEYS.switch(prev, next);
 }

@@ -1,17 +1,14 @@
 //! What this machine's registers are, and the ones that the library does not switch.
 
 use core::{
-    arch::{asm, x86_64::__cpuid_count},
+    arch::x86_64::__cpuid_count,
     ptr::NonNull,
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use fpu_core::RawFpu;
 use fpu_x86::{Components, SaveInstruction};
-use x86_64::registers::{
-    control::{Cr4, Cr4Flags},
-    model_specific::Msr,
-};
+use x86_64::registers::model_specific::Msr;
 
 use crate::{fpu, regs::Classes};
 
@@ -19,7 +16,6 @@ use crate::{fpu, regs::Classes};
 const PL3_SSP: u32 = 0x6A7;
 
 static CLASSES: AtomicU32 = AtomicU32::new(0);
-static PKRU: AtomicBool = AtomicBool::new(false);
 static SSP: AtomicBool = AtomicBool::new(false);
 static BAD_IMAGES: AtomicBool = AtomicBool::new(false);
 
@@ -32,8 +28,7 @@ pub unsafe fn detect() {
     let plan = fpu::plan();
     // Past the last leaf a CPU answers with another's words.
     let last = __cpuid_count(0, 0).eax;
-    let [ebx, ecx] =
-        if last >= 7 { [__cpuid_count(7, 0).ebx, __cpuid_count(7, 0).ecx] } else { [0; 2] };
+    let ebx = if last >= 7 { __cpuid_count(7, 0).ebx } else { 0 };
     let mut classes = Classes::BASE;
     if plan.xcr0().contains(Components::AVX) && plan.save_instruction() != SaveInstruction::Fxsave {
         classes = classes.with(Classes::AVX);
@@ -45,19 +40,9 @@ pub unsafe fn detect() {
         }
     }
     CLASSES.store(classes.bits(), Ordering::Relaxed);
-    PKRU.store(ecx >> 3 & 1 != 0, Ordering::Relaxed);
     SSP.store(plan.xss().contains(Components::CET_U), Ordering::Relaxed);
     // SAFETY: the caller's.
     BAD_IMAGES.store(unsafe { refuses_bad_images() }, Ordering::Relaxed);
-}
-
-/// Turns protection keys on, on each CPU.
-pub fn enable_pkru() {
-    if has_pkru() {
-        // SAFETY: user pages have key 0, and no PKRU of this kernel's tasks forbids that.
-        unsafe { Cr4::update(|cr4| *cr4 |= Cr4Flags::PROTECTION_KEY_USER) };
-        write_pkru(0);
-    }
 }
 
 /// The registers that tasks hold.
@@ -69,7 +54,7 @@ pub fn classes() -> Classes {
 }
 /// Are there protection keys?
 pub fn has_pkru() -> bool {
-    PKRU.load(Ordering::Relaxed)
+    fpu::KEYS.are_on()
 }
 /// Does the plan switch the shadow-stack pointer?
 pub fn has_ssp() -> bool {
@@ -78,24 +63,6 @@ pub fn has_ssp() -> bool {
 /// Does the processor (or its emulator) refuse an image that [`spoil`] has spoilt?
 pub fn bad_images() -> bool {
     BAD_IMAGES.load(Ordering::Relaxed)
-}
-
-/// PKRU; 0 where there is none.
-pub fn read_pkru() -> u32 {
-    if !has_pkru() {
-        return 0;
-    }
-    let pkru;
-    // SAFETY: CR4.PKE is set on every CPU that there is.
-    unsafe { asm!("rdpkru", in("ecx") 0, out("eax") pkru, out("edx") _, options(nomem, nostack)) };
-    pkru
-}
-/// Sets PKRU, except for key 0, which all pages have.
-pub fn write_pkru(pkru: u32) {
-    if has_pkru() {
-        // SAFETY: CR4.PKE is set on every CPU that there is; what key 0 allows stays allowed.
-        unsafe { asm!("wrpkru", in("ecx") 0, in("eax") pkru & !3, in("edx") 0, options(nostack)) };
-    }
 }
 
 /// The shadow-stack pointer of user mode; 0 where the plan does not switch it.

@@ -14,7 +14,7 @@ use crate::{
     crash,
     faults::Fault,
     fpu::{self, IrqsOff},
-    hw, main_params, odd,
+    main_params, odd,
     sched::{self, Next},
     seeded, task, torture, verdict,
 };
@@ -52,7 +52,9 @@ pub fn bring_up(cpu: &PerCpu) {
         unsafe { cpu.fpu.set_resident(first.fpu.resident() | 1 << 63) };
     }
     torture::prepare_check(cpu);
-    hw::enable_pkru();
+    if let Err(why) = fpu::protection_keys() {
+        verdict::fail(format_args!("CPU {} differs: {why}", cpu.number.get()));
+    }
     cpu.state.store(state::ON, Release);
 }
 

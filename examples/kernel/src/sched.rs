@@ -13,7 +13,7 @@ use crate::{
     cpu::{state, this_cpu, PerCpu},
     faults::Fault,
     fpu::{self, IrqsOff},
-    hw, seeded,
+    seeded,
     task::{self, Task, TASKS},
     torture,
     trap::Frame,
@@ -109,14 +109,8 @@ pub fn schedule(next: Next) {
             verdict::refused(prev, why);
         }
     }
-    // PKRU is eager: it decides over the kernel's own accesses to user memory.
-    if hw::has_pkru() && !seeded::on(Fault::NoPkru) {
-        if prev.is_user() {
-            prev.pkru.set(hw::read_pkru());
-        }
-        if next.is_user() {
-            hw::write_pkru(next.pkru.get());
-        }
+    if !seeded::on(Fault::NoPkru) {
+        fpu::switch_rights(prev.pkru(), next.pkru());
     }
     if prev.is_user() {
         cpu.last_user.set(Some(prev));

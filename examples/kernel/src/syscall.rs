@@ -1,13 +1,13 @@
 //! System calls: what the tasks in user mode ask for, each a use of the library.
 
 use fpu_core::session::TaskState;
-use fpu_x86::Components;
+use fpu_x86::{Components, Pkru};
 
 use crate::{
     cpu::{this_cpu, PerCpu},
     faults::Fault,
     fork,
-    fpu::{Fpu, PreemptOff},
+    fpu::{self, Fpu, PreemptOff},
     hw,
     sched::{self, Next},
     seeded,
@@ -50,7 +50,19 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             verdict::compare(task, cpu, block, false);
             next_round(task, cpu, block);
         }
-        SPIN | YIELD => sched::schedule(Next::Any),
+        SPIN | YIELD => {
+            // Preempted with other rights than its own, as where a copy to user memory sleeps.
+            let rights = Pkru::from_bits(cpu.random() as u32 & !3);
+            match task.pkru() {
+                Some(own) => {
+                    fpu::KEYS.with_rights(own, rights, || sched::schedule(Next::Any));
+                    if let Some(now) = fpu::KEYS.current(own) {
+                        verdict::word(task, "pkru", block.pkru_want.into(), now.bits().into());
+                    }
+                }
+                None => sched::schedule(Next::Any),
+            }
+        }
         SLEEP => sched::schedule(Next::Idle),
         EXIT => {
             verdict::count_exit();

@@ -8,6 +8,7 @@ use core::{
 };
 
 use fpu_core::RawFpu;
+use fpu_x86::{Pkru, TaskPkru};
 
 use crate::{
     boot,
@@ -112,8 +113,8 @@ pub struct Task {
     pub deferred: AtomicU64,
     /// Patterns come from it; grows with every round.
     pub seed: Cell<u64>,
-    /// PKRU while it does not run.
-    pub pkru: Cell<u32>,
+    /// What it may do with user memory of each key. Of tasks in user mode.
+    pkru: TaskPkru,
     /// What its shadow-stack pointer should be, where the plan switches it.
     pub ssp: Cell<u64>,
     /// Its image is bad on purpose.
@@ -146,7 +147,7 @@ impl Task {
             preemptions: AtomicU64::new(0),
             deferred: AtomicU64::new(0),
             seed: Cell::new(0),
-            pkru: Cell::new(0),
+            pkru: TaskPkru::new(Pkru::LINUX_DEFAULT),
             ssp: Cell::new(0),
             spoilt: Cell::new(false),
             forked: Cell::new(false),
@@ -158,6 +159,12 @@ impl Task {
     pub fn fpu(&self) -> Option<&Fpu> {
         // SAFETY: written only by `spawn`, before it runs, and by `born_again` and `fork`, by itself.
         unsafe { (*self.fpu.get()).as_ref() }
+    }
+
+    /// Its rights, if it has user memory.
+    #[inline(always)]
+    pub fn pkru(&self) -> Option<&TaskPkru> {
+        self.is_user().then_some(&self.pkru)
     }
 
     /// The first byte above its kernel stack.
@@ -234,7 +241,6 @@ impl Task {
         frame.rflags = USER_RFLAGS;
         frame.rbx = block as u64;
         frame.rsp = block as u64 + BLOCK_BYTES as u64;
-        self.pkru.set(0);
         self.ssp.set(0);
         self.spoilt.set(false);
         // SAFETY: the task's own memory, in the identity map, and it does not run in user mode now.
@@ -242,7 +248,9 @@ impl Task {
             (*block).want = RegFile::initial(hw::classes());
             (*block).seen = RegFile::initial(hw::classes());
             (*block).has_pkru = u32::from(hw::has_pkru());
-            ((*block).pkru_want, (*block).pkru_seen) = (0, 0);
+            (*block).pkru_want = if hw::has_pkru() { Pkru::LINUX_DEFAULT.bits() } else { 0 };
+            // Until it looks.
+            (*block).pkru_seen = (*block).pkru_want;
         }
     }
 
@@ -255,7 +263,7 @@ impl Task {
     pub unsafe fn born_again(&self, frame: &mut Frame) {
         let spoilt = self.spoilt.get();
         self.begin_life(frame);
-        hw::write_pkru(0);
+        fpu::KEYS.exec(&self.pkru);
         if seeded::on(Fault::StaleSlot) && !spoilt {
             return;
         }

@@ -95,6 +95,7 @@ impl Host {
 pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
     let why = match fault.needs() {
         Needs::Pku if !machine.pku => "the machine has no protection keys",
+        Needs::Pku if params.rung == Some("fxsave") => "FXSAVE's images have no place for PKRU",
         Needs::BadImage if !machine.refuses_bad_images(params.rung) => {
             "QEMU loads any image by FXRSTOR"
         }

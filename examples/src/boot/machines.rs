@@ -58,7 +58,7 @@ pub struct Machine {
     pub trusts_tiles: bool,
     /// The kernel's restores do not scrub there, and it sees to it that they need not.
     pub unscrubbed: bool,
-    /// Has protection keys, and the kernel uses them.
+    /// Has protection keys, and images of its plan have a place for them: the kernel uses them.
     pub pku: bool,
     /// What it is for.
     pub about: &'static str,
@@ -123,7 +123,7 @@ pub static ALL: &[Machine] = &[
         "max,level=0xa",
         "fxsave",
         NOTHING,
-        true,
+        false,
         "FXSAVE: CPUID says XSAVE, and ends before leaf 0xD",
     ),
     qemu("max-noavx", "max,-avx", "fxsave", NOTHING, true, "FXSAVE: x87 and SSE are all there is"),

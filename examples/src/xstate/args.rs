@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
+use super::{encode::Kind, whose};
 use crate::options::Options;
 
 /// What to do.
@@ -11,12 +12,39 @@ pub enum Command {
     Table,
     /// The picture, to this file.
     Map(PathBuf),
-    /// What is in this file.
-    Decode(PathBuf),
+    /// What is in a file.
+    Decode {
+        /// It; `-` is standard input.
+        file: PathBuf,
+        /// How the registers are written.
+        as_what: As,
+        /// Whose layout it has, if that is known.
+        layout: Option<String>,
+    },
+    /// Bytes of a text.
+    Encode {
+        /// What they are to be.
+        kind: Kind,
+        /// The text; `-` is standard input.
+        text: PathBuf,
+        /// Where they go; `-` is standard output.
+        file: PathBuf,
+    },
     /// JSON lines.
     Batch,
     /// Print this and succeed.
     Print(String),
+}
+
+/// How `decode` writes registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum As {
+    /// For people.
+    Show,
+    /// For `encode`.
+    Text,
+    /// JSON lines.
+    Json,
 }
 
 /// The whole line.
@@ -28,38 +56,7 @@ pub struct Args {
     pub cpuid: Option<PathBuf>,
 }
 
-const HELP: &str = "\
-Shows the XSAVE area: this machine's, another CPU's, or the one in a file.
-
-usage: xstate [--cpuid FILE]              the plan and both layouts, as a table
-       xstate [--cpuid FILE] map FILE     both layouts as a picture (SVG); also: --svg FILE
-       xstate [--cpuid FILE] decode FILE  the registers in a file: a raw XSAVE or FXSAVE area, or
-                                          the NT_X86_XSTATE notes of an ELF core file
-       xstate batch                       layouts for JSON lines, from standard input
-
-  --cpuid FILE  a CPU other than this one: a line as for batch, of which \"cpuid\" is needed. Its
-                \"bitmap\", if there is one, says what is enabled; else it is all that XCR0 can be.
-                A core file's own layout note is believed unless this is given.
-  --help        this
-  --version     the version
-
-batch: one request a line,
-  {\"id\":ANY,\"cpuid\":{\"0xLEAF.SUBLEAF\":[EAX,EBX,ECX,EDX],...},\"bitmap\":\"0x..\"}
-and one line of answer to each, in order, which is one of
-  {\"id\":ANY,\"bitmap\":\"0x..\",\"standard\":{\"size\":N,\"offsets\":{\"2\":[OFFSET,SIZE],...}},
-   \"compacted\":{\"size\":N,\"offsets\":{...}}}
-  {\"id\":ANY,\"error\":\"...\"}
-LEAF is hexadecimal, SUBLEAF decimal, the four words are strings of hexadecimal digits; only leaf
-0xd is looked at. \"standard\" has the user components of the bitmap, \"compacted\" all. Any subset
-of what the CPU describes is laid out, legal in XCR0 or not. The empty one too: 576 bytes are the
-legacy area and the header, and there x87 and SSE lie. Errors are: a component that the CPU does not
-have or describe, or that lies in the header or in another; bit 63; no leaf 0xd, or an empty one;
-every line that is no request, an empty one too, or one of over 16 MiB. The \"id\" of an error is null
-if it could not be read.
-
-exit code: 0 done (batch: whatever the answers), 1 input that cannot be read or is malformed,
-           2 bad arguments
-";
+const HELP: &str = include_str!("help.txt");
 
 /// Reads the arguments after the program's name.
 ///
@@ -68,7 +65,8 @@ exit code: 0 done (batch: whatever the answers), 1 input that cannot be read or 
 /// One line that says what is wrong.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
     let (mut command, mut cpuid) = (None, None);
-    let mut options = Options::new(args.into_iter());
+    let (mut form, mut layout) = (None, None);
+    let mut options = Options::new(options_first(args.into_iter().collect()).into_iter());
     let mut set = |new: Command| match &command {
         None => {
             command = Some(new);
@@ -87,18 +85,74 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
                 return Ok(print(concat!("xstate ", env!("CARGO_PKG_VERSION"), "\n").into()));
             }
             "--svg" | "map" => set(Command::Map(options.file()?))?,
-            "decode" => set(Command::Decode(options.file()?))?,
+            "decode" => {
+                let file = options.file_or_pipe()?;
+                set(Command::Decode { file, as_what: As::Show, layout: None })?;
+            }
+            "encode" => {
+                let name = options.text()?;
+                let known = Kind::ALL.into_iter().find(|(known, _)| *known == name);
+                let unknown = || {
+                    let names = Kind::ALL.map(|(name, _)| name).join(", ");
+                    options.wrong(&format!("no such kind ({names})"), name.as_ref())
+                };
+                let (_, kind) = known.ok_or_else(unknown)?;
+                let (text, file) = (options.file_or_pipe()?, options.file_or_pipe()?);
+                set(Command::Encode { kind, text, file })?;
+            }
             "batch" => set(Command::Batch)?,
             "--cpuid" if cpuid.is_some() => return Err("--cpuid twice".into()),
             "--cpuid" => cpuid = Some(options.file()?),
+            "--text" | "--json" if form.is_some() => {
+                return Err("--text and --json: one of them, once".into());
+            }
+            "--text" => form = Some(As::Text),
+            "--json" => form = Some(As::Json),
+            "--layout" if layout.is_some() => return Err("--layout twice".into()),
+            "--layout" => {
+                let name = options.text()?;
+                if name != "here" && whose::named(&name).is_none() {
+                    let what = "no such layout (here, intel, amd, zen2)";
+                    return Err(options.wrong(what, name.as_ref()));
+                }
+                layout = Some(name);
+            }
             other => return Err(options.unknown(other.as_ref())),
         }
     }
-    let command = command.unwrap_or(Command::Table);
+    let mut command = command.unwrap_or(Command::Table);
     if command == Command::Batch && cpuid.is_some() {
         return Err("batch takes no --cpuid: each line has its own".into());
     }
+    match &mut command {
+        Command::Decode { as_what, layout: of, .. } => {
+            (*as_what, *of) = (form.unwrap_or(As::Show), layout);
+        }
+        _ if form.is_some() || layout.is_some() => {
+            return Err("--text, --json and --layout belong to decode".into());
+        }
+        _ => {}
+    }
     Ok(Args { command, cpuid })
+}
+
+/// Options between a command and its operands, moved in front of the command.
+fn options_first(mut args: Vec<OsString>) -> Vec<OsString> {
+    let any = |arg: &OsString, names: &[&str]| names.iter().any(|name| arg == name);
+    // A file can have the name of a command.
+    let named = |at: usize| at > 0 && any(&args[at - 1], &["--cpuid", "--svg"]);
+    let is_command = |at: &usize| any(&args[*at], &["decode", "encode", "map"]) && !named(*at);
+    let Some(mut command) = (0..args.len()).find(is_command) else { return args };
+    while let Some(next) = args.get(command + 1) {
+        let option = next.as_encoded_bytes().starts_with(b"--") && next.len() > 2;
+        let count = if any(next, &["--cpuid", "--layout", "--svg"]) { 2 } else { 1 };
+        if !option || args.len() <= command + count {
+            break;
+        }
+        args[command..=command + count].rotate_left(1);
+        command += count;
+    }
+    args
 }
 
 fn print(text: String) -> Args {

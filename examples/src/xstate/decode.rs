@@ -1,126 +1,234 @@
 //! `xstate decode`: what is in a file.
 
-use fpu_x86::{CpuidInfo, ForeignImage, Plan};
+use fpu_x86::{ForeignImage, ForeignLayout, ForeignRules, Plan};
 
 use crate::report::Style;
 
 use super::{
-    area::{Area, Kind, LEGACY},
-    bytes::{u32_at, Malformed},
-    elf::{self, Note},
-    layouts::explain,
-    show,
-    words::{Words, LEAF},
+    bytes::{Malformed, LEGACY},
+    elf::{self, Note, Notes},
+    input::Input,
+    json,
+    reading::{Kind, Origin, Raw, MOST},
+    show, text,
+    whose::Whose,
 };
 
-/// More of a file is not read: the notes of a core file are in front of the memory it holds.
-pub const MOST: u64 = 256 << 20;
-
-/// Whose layout the components of the file have.
+/// How the registers are written.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin<'a> {
-    /// The CPU, if it has XSAVE.
-    pub facts: &'a CpuidInfo,
-    /// It was named on the command line, so that a file's own word does not count.
-    pub named: bool,
+pub enum Form {
+    /// For people.
+    Show(Style),
+    /// For `encode`.
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+/// What is known besides the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Whose layout images have.
+    pub whose: &'a Whose,
     /// Whether this plan's tasks could have the registers is said too.
     pub plan: Option<&'a Plan>,
 }
 
-/// Decodes a raw area or the areas of a core file, whichever it is.
+/// Decodes a raw image or the images of a core file, whichever it is, and passes on what is to be printed, piece by
+/// piece. Returned is what could not be decoded.
 ///
 /// # Errors
 ///
-/// The field that is wrong, with its offset in the file.
-pub fn file(bytes: &[u8], origin: Origin<'_>, style: Style) -> Result<String, Malformed> {
-    if !elf::is_elf(bytes) {
-        let area = Area::new(bytes, 0, origin.facts)?;
-        return Ok(show::area(&area, style) + &verdict(&area, bytes, origin.plan, style));
+/// Those of `out`.
+pub fn decode<E>(
+    input: &Input,
+    known: &Known<'_>,
+    form: Form,
+    mut out: impl FnMut(&str) -> Result<(), E>,
+) -> Result<Vec<Malformed>, E> {
+    if input.bytes(0, 4) == elf::MAGIC {
+        return core(input, known, form, &mut out);
     }
-    core(&elf::notes(bytes)?, origin, style)
+    let whole = usize::try_from(input.len()).unwrap_or(usize::MAX);
+    let raw = Raw { bytes: input.bytes(0, MOST), whole, base: 0, file: true };
+    match one(raw, &Origin::default(), None, known, form) {
+        Ok(text) => out(&text).map(|()| Vec::new()),
+        Err(why) => Ok(vec![why]),
+    }
 }
 
-fn core(notes: &[Note<'_>], origin: Origin<'_>, style: Style) -> Result<String, Malformed> {
-    let record = notes.iter().find(|note| is(note, b"LINUX", elf::NT_X86_XSAVE_LAYOUT));
-    let own = match record.filter(|_| !origin.named) {
-        Some(note) => Some(recorded(note)?),
-        None => None,
+/// One image, as text.
+fn one(
+    mut raw: Raw,
+    origin: &Origin,
+    note: Option<&ForeignLayout>,
+    known: &Known<'_>,
+    form: Form,
+) -> Result<String, Malformed> {
+    let told = raw.tell(known.whose, note)?;
+    // Reading it changes the copy.
+    let (mut copy, whole) = (raw.bytes.clone(), raw.whole);
+    let reading = raw.read(&told)?;
+    let verdict = known.plan.filter(|_| reading.kind != Kind::Compacted).map(|plan| {
+        let rules = match reading.by {
+            Some(_) => ForeignRules::new().layout(&told.layout),
+            None => ForeignRules::new(),
+        };
+        let format = plan.user_format();
+        match reading.kind {
+            Kind::Frame => format.read_frame_by(&rules, &mut copy).map(drop),
+            Kind::Frame32 => format.read_frame_32_by(&rules, &mut copy).map(drop),
+            _ => ForeignImage::first_of(whole, &mut copy).validate_by(&rules, plan).map(drop),
+        }
+    });
+    Ok(match form {
+        Form::Show(style) => show::image(&reading, origin, verdict, style),
+        Form::Text => text::write(&reading, origin),
+        Form::Json => json::image(&reading, origin, verdict),
+    })
+}
+
+/// A thread's notes.
+#[derive(Debug, Default)]
+struct Thread {
+    id: Option<u32>,
+    images: Vec<Note>,
+    legacy: Option<Note>,
+}
+
+/// Notes that other systems than Linux give the same types.
+fn is(note: &Note, owners: &[&str], kind: u32) -> bool {
+    note.kind == kind && owners.iter().any(|owner| note.owner == owner.as_bytes())
+}
+
+fn core<E>(
+    input: &Input,
+    known: &Known<'_>,
+    form: Form,
+    out: &mut impl FnMut(&str) -> Result<(), E>,
+) -> Result<Vec<Malformed>, E> {
+    let Notes { whole, mut wrong } = match elf::notes(input) {
+        Ok(notes) => notes,
+        Err(why) => return Ok(vec![why]),
     };
-    let facts = own.as_ref().unwrap_or(origin.facts);
-    let extended = notes.iter().any(|note| is(note, b"LINUX", elf::NT_X86_XSTATE));
-    let mut out = String::new();
-    let mut thread = 0;
-    let mut pid = None;
+    let mut layout = None;
+    if let Some(note) = whole.iter().find(|note| is(note, &["LINUX"], elf::NT_X86_XSAVE_LAYOUT)) {
+        match recorded(input, note) {
+            Ok(read) => layout = Some(read),
+            Err(why) => {
+                wrong.push(why);
+                return Ok(wrong);
+            }
+        }
+    }
+    let threads = threads(input, &whole);
+    if threads.is_empty() {
+        if wrong.is_empty() {
+            let why = unknown(&whole);
+            wrong.push(match whole.first() {
+                Some(note) => Malformed::new("n_type", note.head + 8, note.kind, why),
+                None => {
+                    let count = input.array(56).map_or(0, u16::from_le_bytes);
+                    Malformed::new("e_phnum", 56, count, why)
+                }
+            });
+        }
+        return Ok(wrong);
+    }
+    let mut begun = false;
+    let mut say = |text: &str| {
+        let apart = if begun && !matches!(form, Form::Json) { "\n" } else { "" };
+        begun = true;
+        out(&format!("{apart}{text}"))
+    };
+    for (index, thread) in threads.iter().enumerate() {
+        let origin = Origin { thread: Some(index + 1), id: thread.id, ..Origin::default() };
+        let images = match (&thread.images[..], &thread.legacy) {
+            ([], Some(legacy)) => std::slice::from_ref(legacy),
+            (images, _) => images,
+        };
+        if images.is_empty() {
+            say(&match form {
+                Form::Show(style) => show::nothing(&origin, style),
+                Form::Text => text::nothing(&origin),
+                Form::Json => json::nothing(&origin),
+            })?;
+        }
+        for note in images {
+            let owner = String::from_utf8_lossy(&note.owner).into_owned();
+            let origin = Origin { note: Some((owner, note.kind)), at: note.at, ..origin.clone() };
+            let len = note.len as usize;
+            let whole = if note.kind == elf::NT_PRFPREG { len.min(LEGACY) } else { len };
+            let bytes = input.bytes(note.at, whole.min(MOST));
+            let raw = Raw { bytes, whole, base: note.at, file: false };
+            match one(raw, &origin, layout.as_ref(), known, form) {
+                Ok(text) => say(&text)?,
+                Err(why) => wrong.push(why),
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// The notes by thread. A thread begins with its NT_PRSTATUS.
+fn threads(input: &Input, notes: &[Note]) -> Vec<Thread> {
+    let mut threads: Vec<Thread> = Vec::new();
     for note in notes {
-        if is(note, b"CORE", elf::NT_PRSTATUS) {
-            // Behind the signal's three words, its number and two sets of signals.
-            pid = u32_at(note.desc, 32);
-            thread += 1;
+        let status = is(note, &["CORE", "FreeBSD"], elf::NT_PRSTATUS);
+        let image = is(note, &["LINUX", "FreeBSD"], elf::NT_X86_XSTATE);
+        let legacy = is(note, &["CORE", "FreeBSD"], elf::NT_PRFPREG);
+        if status || (threads.is_empty() && (image || legacy)) {
+            threads.push(Thread::default());
         }
-        let area = is(note, b"LINUX", elf::NT_X86_XSTATE);
-        if !area && (extended || !is(note, b"CORE", elf::NT_PRFPREG)) {
-            continue;
+        let Some(thread) = threads.last_mut() else { continue };
+        if status {
+            thread.id = id(input, note);
+        } else if image {
+            thread.images.push(note.clone());
+        } else if legacy && thread.legacy.is_none() {
+            thread.legacy = Some(note.clone());
         }
-        let who = pid.map_or_else(String::new, |pid| format!(", process {pid}"));
-        let heading = format!("thread {}{who}, note at {:#x}", thread.max(1), note.at);
-        let separator = if out.is_empty() { "" } else { "\n" };
-        out += &format!("{separator}{}\n", style.bold(&heading));
-        let bytes = if area { note.desc } else { note.desc.get(..LEGACY).unwrap_or(note.desc) };
-        let area = Area::new(bytes, note.at, facts)?;
-        out += &show::area(&area, style);
-        out += &verdict(&area, bytes, origin.plan, style);
     }
-    if out.is_empty() {
-        let why = "none of the notes is NT_X86_XSTATE (0x202) or NT_PRFPREG (2)";
-        return Err(Malformed::new("n_type", 0, why));
-    }
-    if own.is_some() {
-        out += &style.dim("places by the file's own note NT_X86_XSAVE_LAYOUT\n");
-    }
-    Ok(out)
+    threads
 }
 
-/// What the library's validation of foreign images says; it takes the standard format and FXSAVE's.
-fn verdict(area: &Area<'_>, bytes: &[u8], plan: Option<&Plan>, style: Style) -> String {
-    let Some(plan) = plan.filter(|_| area.kind != Kind::Compacted) else { return String::new() };
-    let mut private = bytes.to_vec();
-    let text = match ForeignImage::in_private(&mut private).validate(plan) {
-        Ok(_) => style.good("a task of this machine could have these registers"),
-        Err(why) => {
-            let text = format!("refused for a task of this machine: {why}");
-            style.bad(&show::wrapped(&text, 86, 12))
-        }
+/// The system's number of a thread. Linux: behind the signal's three words, its number and two sets of signals.
+/// FreeBSD, which puts a version in front: behind three sizes and two words.
+fn id(input: &Input, status: &Note) -> Option<u32> {
+    let word = |at: u64| {
+        let inside = at + 4 <= u64::from(status.len);
+        input.array(status.at + at).filter(|_| inside).map(u32::from_le_bytes)
     };
-    format!("{}  {text}\n", style.bold("restore   "))
+    match &status.owner[..] {
+        b"FreeBSD" => word(40).filter(|_| word(0) == Some(1)),
+        _ => word(32),
+    }
 }
 
-fn is(note: &Note<'_>, owner: &[u8], kind: u32) -> bool {
-    note.owner == owner && note.kind == kind
+/// What there is instead of registers.
+fn unknown(notes: &[Note]) -> String {
+    const MOST: usize = 4;
+    let mut kinds: Vec<String> = Vec::new();
+    for note in notes {
+        let owner = String::from_utf8_lossy(&note.owner);
+        let owner: String = owner.chars().filter(|c| !c.is_control()).collect();
+        let name = format!("{owner} {:#x}", note.kind);
+        if kinds.len() <= MOST && !kinds.contains(&name) {
+            kinds.push(name);
+        }
+    }
+    let seen = match kinds.len() {
+        0 => "there is no note".to_owned(),
+        len if len > MOST => format!("there are {}, and others", kinds[..MOST].join(", ")),
+        _ => format!("there are {}", kinds.join(", ")),
+    };
+    format!("no notes of threads: NT_PRSTATUS (1), NT_PRFPREG (2), NT_X86_XSTATE (0x202); {seen}")
 }
 
-/// A core file's own word on where its components are: number, size, offset and flags of each, as
-/// CPUID would say it.
-fn recorded(note: &Note<'_>) -> Result<CpuidInfo, Malformed> {
-    const FIELD: &str = "NT_X86_XSAVE_LAYOUT";
-    let mut words = Words::default();
-    let mut all = 0b11_u64;
-    if !note.desc.len().is_multiple_of(16) {
-        let why = format!("{} bytes are no whole number of records", note.desc.len());
-        return Err(Malformed::new(FIELD, note.at, why));
-    }
-    for (index, record) in note.desc.chunks_exact(16).enumerate() {
-        let word = |at| u32_at(record, at).unwrap_or_default();
-        let (number, size, offset, flags) = (word(0), word(4), word(8), word(12));
-        if number > 62 || flags & 1 != 0 {
-            let why = format!("{number} is no user component");
-            return Err(Malformed::new(FIELD, note.at + 16 * index, why));
-        }
-        // x87 and SSE are described too, in the legacy area.
-        if number >= 2 {
-            words.set(LEAF, number, [size, offset, flags, 0]);
-            all |= 1 << number;
-        }
-    }
-    words.set(LEAF, 0, [all as u32, 576, 576, (all >> 32) as u32]);
-    CpuidInfo::from_xsave_leaf(words).map_err(|why| Malformed::new(FIELD, note.at, explain(&why)))
+/// A core file's own word on where its components are.
+fn recorded(input: &Input, note: &Note) -> Result<ForeignLayout, Malformed> {
+    /// One record more than there can be.
+    const MOST: usize = 62 * 16;
+    let bytes = input.bytes(note.at, MOST.min(note.len as usize));
+    ForeignLayout::from_note(&bytes).map_err(|why| Malformed::foreign(&why, note.at))
 }

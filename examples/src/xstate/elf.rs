@@ -1,6 +1,9 @@
-//! The notes of an ELF64 core file.
+//! The notes of an ELF64 core file, found by their headers: of the file no more is read.
 
-use super::bytes::{array, u16_at, u32_at, u64_at, Malformed};
+use super::{
+    bytes::{u16_at, u32_at, u64_at, Malformed},
+    input::Input,
+};
 
 /// The save area of a thread, in the standard format.
 pub const NT_X86_XSTATE: u32 = 0x202;
@@ -11,136 +14,199 @@ pub const NT_PRSTATUS: u32 = 1;
 /// x87 and SSE alone: the 512 bytes of FXSAVE.
 pub const NT_PRFPREG: u32 = 2;
 
-const MAGIC: &[u8] = b"\x7fELF";
+/// The first four bytes.
+pub const MAGIC: &[u8] = b"\x7fELF";
+const HEADER: usize = 64;
 const ET_CORE: u16 = 4;
-const EM_X86_64: u16 = 62;
+/// The architecture, in the ELF header.
+pub const EM_X86_64: u16 = 62;
 const PT_NOTE: u32 = 4;
 const PHENT: usize = 56;
 /// More program headers than this are counted in the first section header.
 const PN_XNUM: u16 = 0xFFFF;
-/// No core file comes near; overlapping segments of a damaged one could.
+/// No core file comes near these; a damaged one, or overlapping segments of one, could.
+const MOST_HEADERS: u64 = 1 << 20;
 const MOST_NOTES: usize = 1 << 16;
+/// Headers that are read at once.
+const AT_ONCE: usize = 1024;
+/// Longer names of owners are cut.
+const OWNER: usize = 32;
 
-/// One note.
-#[derive(Clone, Copy, Debug)]
-pub struct Note<'a> {
+/// One note, without its contents.
+#[derive(Clone, Debug)]
+pub struct Note {
     /// Who defined it, without the final zero.
-    pub owner: &'a [u8],
+    pub owner: Vec<u8>,
     /// Which one.
     pub kind: u32,
-    /// Its contents.
-    pub desc: &'a [u8],
-    /// Where the contents begin in the file.
-    pub at: usize,
+    /// Bytes of its contents.
+    pub len: u32,
+    /// Where its header begins in the file.
+    pub head: u64,
+    /// Where the contents do.
+    pub at: u64,
 }
 
-/// Does it say so?
-#[must_use]
-pub fn is_elf(file: &[u8]) -> bool {
-    file.starts_with(MAGIC)
+/// The notes that are whole, in the order of the file, and what is wrong with others.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// The notes.
+    pub whole: Vec<Note>,
+    /// Why there may be more.
+    pub wrong: Vec<Malformed>,
 }
 
-fn field<T>(value: Option<T>, name: &str, at: usize) -> Result<T, Malformed> {
-    value.ok_or_else(|| Malformed::new(name, at, "the file ends before it"))
+/// What a machine is called whose number is in `e_machine`.
+fn machine(number: u16) -> &'static str {
+    match number {
+        2 | 18 | 43 => "SPARC",
+        3 => "i386, a 32-bit program",
+        8 => "MIPS",
+        20 => "PowerPC",
+        21 => "PowerPC64",
+        22 => "s390",
+        40 => "ARM",
+        50 => "Itanium",
+        183 => "AArch64",
+        243 => "RISC-V",
+        258 => "LoongArch",
+        _ => "another machine",
+    }
 }
 
-/// All notes, in the order of the file.
+/// Whether the header is that of a core file of this architecture, and if so where its program headers are, and how
+/// many of them.
+fn header(input: &Input) -> Result<(u64, u64), Malformed> {
+    let file = input.bytes(0, HEADER);
+    let ends = |name, at| Malformed::new(name, at, input.len(), "the file ends before it");
+    let class = *file.get(4).ok_or_else(|| ends("EI_CLASS", 4))?;
+    let order = *file.get(5).ok_or_else(|| ends("EI_DATA", 5))?;
+    if order != 1 {
+        let name = if order == 2 { "big-endian" } else { "no byte order" };
+        return Err(Malformed::new("EI_DATA", 5, order, format!("{name}, not little-endian (1)")));
+    }
+    let kind = u16_at(&file, 16).ok_or_else(|| ends("e_type", 16))?;
+    let number = u16_at(&file, 18).ok_or_else(|| ends("e_machine", 18))?;
+    if number != EM_X86_64 {
+        let why = format!("{}, not x86-64 (62)", machine(number));
+        return Err(Malformed::new("e_machine", 18, number, why));
+    }
+    if class != 2 {
+        return Err(Malformed::new("EI_CLASS", 4, class, "not a 64-bit ELF file (2)"));
+    }
+    if kind != ET_CORE {
+        return Err(Malformed::new("e_type", 16, kind, "not that of a core file (4)"));
+    }
+    let table = u64_at(&file, 32).ok_or_else(|| ends("e_phoff", 32))?;
+    let entry = u16_at(&file, 54).ok_or_else(|| ends("e_phentsize", 54))?;
+    if usize::from(entry) != PHENT {
+        return Err(Malformed::new("e_phentsize", 54, entry, format!("not {PHENT}")));
+    }
+    let count = u16_at(&file, 56).ok_or_else(|| ends("e_phnum", 56))?;
+    if count != PN_XNUM {
+        return Ok((table, count.into()));
+    }
+    let sections = u64_at(&file, 40).ok_or_else(|| ends("e_shoff", 40))?;
+    let counted = sections.checked_add(44).and_then(|info| input.array(info));
+    let outside =
+        || Malformed::new("e_shoff", 40, sections, "the section header is not within the file");
+    Ok((table, u32::from_le_bytes(counted.ok_or_else(outside)?).into()))
+}
+
+/// All notes. The counts and sizes in the file are not trusted: what they name is looked at as far as it is there.
 ///
 /// # Errors
 ///
 /// The field that is not as in a core file of this architecture.
-pub fn notes(file: &[u8]) -> Result<Vec<Note<'_>>, Malformed> {
-    let [class, order] = field(array(file, 4), "e_ident", 4)?;
-    if (class, order) != (2, 1) {
-        return Err(Malformed::new("e_ident", 4, "not a little-endian 64-bit ELF file"));
-    }
-    let kind = field(u16_at(file, 16), "e_type", 16)?;
-    if kind != ET_CORE {
-        return Err(Malformed::new("e_type", 16, format!("{kind}, not that of a core file (4)")));
-    }
-    let machine = field(u16_at(file, 18), "e_machine", 18)?;
-    if machine != EM_X86_64 {
-        return Err(Malformed::new("e_machine", 18, format!("{machine}, not x86-64 (62)")));
-    }
-    let table = field(u64_at(file, 32), "e_phoff", 32)?;
-    let entry = field(u16_at(file, 54), "e_phentsize", 54)?;
-    if usize::from(entry) != PHENT {
-        return Err(Malformed::new("e_phentsize", 54, format!("{entry}, not {PHENT}")));
-    }
-    let count = program_headers(file)?;
-    let headers = table.try_into().ok().and_then(|from: usize| {
-        let size = count.checked_mul(PHENT)?;
-        Some((from, file.get(from..from.checked_add(size)?)?))
-    });
-    let (from, headers) = headers.ok_or_else(|| {
-        let why = format!("{count} program headers at {table:#x} are not within the file");
-        Malformed::new("e_phoff", 32, why)
-    })?;
-    let mut notes = Vec::new();
-    for (index, header) in headers.chunks_exact(PHENT).enumerate() {
-        if u32_at(header, 0) == Some(PT_NOTE) {
-            segment(file, header, from + index * PHENT, &mut notes)?;
+pub fn notes(input: &Input) -> Result<Notes, Malformed> {
+    let (table, count) = header(input)?;
+    let mut notes = Notes::default();
+    let mut at = table;
+    let mut left = count.min(MOST_HEADERS);
+    while left > 0 {
+        let most = left.min(AT_ONCE as u64) as usize;
+        let bytes = input.bytes(at, most * PHENT);
+        for header in bytes.chunks_exact(PHENT) {
+            if u32_at(header, 0) == Some(PT_NOTE) {
+                segment(input, header, at, &mut notes);
+            }
+            at += PHENT as u64;
+            left -= 1;
         }
+        if bytes.len() < most * PHENT {
+            let why = format!("{count} program headers, of which {left} are not within the file");
+            notes.wrong.push(Malformed::new("e_phoff", 32, table, why));
+            return Ok(notes);
+        }
+    }
+    if count > MOST_HEADERS {
+        let why = format!("{count} program headers, at most {MOST_HEADERS} are looked at");
+        notes.wrong.push(Malformed::new("e_phnum", 56, count, why));
     }
     Ok(notes)
 }
 
-fn program_headers(file: &[u8]) -> Result<usize, Malformed> {
-    let count = field(u16_at(file, 56), "e_phnum", 56)?;
-    if count != PN_XNUM {
-        return Ok(count.into());
+/// The notes of one segment, as far as they are whole.
+fn segment(input: &Input, header: &[u8], header_at: u64, notes: &mut Notes) {
+    let long = |at| u64_at(header, at).unwrap_or_default(); // a header is whole
+    let (from, size) = (long(8), long(32));
+    let Some(end) = from.checked_add(size) else {
+        let why = format!("{size} bytes of notes at {from:#x}: the sum has over 64 bits");
+        notes.wrong.push(Malformed::new("p_filesz", header_at + 32, size, why));
+        return;
+    };
+    let mut at = from;
+    while at < end {
+        // An end that is not aligned has no note behind it.
+        let rest = end - at;
+        let wrong = if notes.whole.len() == MOST_NOTES {
+            let why = format!("more than {MOST_NOTES} notes");
+            Malformed::new("p_filesz", header_at + 32, size, why)
+        } else {
+            match note(input, at, rest) {
+                Ok((note, next)) => {
+                    notes.whole.push(note);
+                    at += next;
+                    continue;
+                }
+                Err(why) => why,
+            }
+        };
+        notes.wrong.push(wrong);
+        return;
     }
-    let sections = field(u64_at(file, 40), "e_shoff", 40)?;
-    let info = usize::try_from(sections).ok().and_then(|at| at.checked_add(44));
-    let count = info.and_then(|at| u32_at(file, at));
-    let count = count.ok_or_else(|| {
-        let why = format!("the section header at {sections:#x} is not within the file");
-        Malformed::new("e_shoff", 40, why)
-    })?;
-    Ok(count as usize)
 }
 
-fn segment<'a>(
-    file: &'a [u8],
-    header: &[u8],
-    header_at: usize,
-    notes: &mut Vec<Note<'a>>,
-) -> Result<(), Malformed> {
-    let from = field(u64_at(header, 8), "p_offset", header_at + 8)?;
-    let size = field(u64_at(header, 32), "p_filesz", header_at + 32)?;
-    let bounds = usize::try_from(from).ok().zip(usize::try_from(size).ok());
-    let found = bounds.and_then(|(from, size)| {
-        let bytes = file.get(from..from.checked_add(size)?)?;
-        Some((from, bytes))
-    });
-    let (from, bytes) = found.ok_or_else(|| {
-        let why = format!("the notes, {size} bytes at {from:#x}, are not within the file");
-        Malformed::new("p_offset", header_at + 8, why)
-    })?;
-    let mut at = 0;
-    while at < bytes.len() {
-        let note_at = from + at;
-        let name_len = field(u32_at(bytes, at), "n_namesz", note_at)? as usize;
-        let desc_len = field(u32_at(bytes, at + 4), "n_descsz", note_at + 4)? as usize;
-        let kind = field(u32_at(bytes, at + 8), "n_type", note_at + 8)?;
-        // Both fields are 32 bits wide, so sums of them do not overflow.
-        let name_at = at + 12;
-        let desc_at = (name_at + name_len).next_multiple_of(4);
-        let owner = bytes.get(name_at..name_at + name_len).ok_or_else(|| {
-            let why = format!("a name of {name_len} bytes leaves the segment");
-            Malformed::new("n_namesz", note_at, why)
-        })?;
-        let desc = bytes.get(desc_at..desc_at + desc_len).ok_or_else(|| {
-            let why = format!("contents of {desc_len} bytes leave the segment");
-            Malformed::new("n_descsz", note_at + 4, why)
-        })?;
-        let owner = owner.strip_suffix(b"\0").unwrap_or(owner);
-        if notes.len() == MOST_NOTES {
-            let why = format!("more than {MOST_NOTES} notes");
-            return Err(Malformed::new("n_type", note_at + 8, why));
-        }
-        notes.push(Note { owner, kind, desc, at: from + desc_at });
-        at = (desc_at + desc_len).next_multiple_of(4);
+/// The note at `at`, of whose segment `rest` bytes are left, and how far it is to the next one.
+fn note(input: &Input, at: u64, rest: u64) -> Result<(Note, u64), Malformed> {
+    const HEAD: u64 = 12;
+    let head = input.bytes(at, HEAD as usize + OWNER);
+    let (Some(name), Some(len), Some(kind)) =
+        (u32_at(&head, 0), u32_at(&head, 4), u32_at(&head, 8))
+    else {
+        return Err(Malformed::new("n_namesz", at, input.len(), "the file ends before the note"));
+    };
+    if rest < HEAD {
+        return Err(Malformed::new("n_namesz", at, name, "the segment ends within the note"));
     }
-    Ok(())
+    // Both lengths are 32 bits wide, so sums of them do not overflow.
+    let from = HEAD + u64::from(name).next_multiple_of(4);
+    let to = from + u64::from(len);
+    if HEAD + u64::from(name) > rest {
+        let why = format!("a name of {name} bytes leaves the segment");
+        return Err(Malformed::new("n_namesz", at, name, why));
+    }
+    if to > rest {
+        let why = format!("contents of {len} bytes leave the segment");
+        return Err(Malformed::new("n_descsz", at + 4, len, why));
+    }
+    if at.saturating_add(to) > input.len() {
+        let there = input.len().saturating_sub(at.saturating_add(from));
+        let why = format!("contents of {len} bytes, of which the file has {there}");
+        return Err(Malformed::new("n_descsz", at + 4, len, why));
+    }
+    let owner = head.get(HEAD as usize..).unwrap_or_default();
+    let owner = owner.get(..name as usize).unwrap_or(owner);
+    let owner = owner.strip_suffix(b"\0").unwrap_or(owner).to_vec();
+    Ok((Note { owner, kind, len, head: at, at: at + from }, to.next_multiple_of(4)))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::canvas::Canvas;
 
 use super::{
-    area::{EXTENDED, LEGACY},
+    bytes::{EXTENDED, LEGACY},
     layouts::{Layouts, Region},
     show::names,
     subject::Subject,

@@ -1,12 +1,15 @@
-//! A decoded area, as text of at most 100 columns.
+//! A decoded image, as text of at most 100 columns.
 
 use std::fmt::Write;
+
+use fpu_x86::ForeignError;
 
 use crate::report::Style;
 
 use super::{
-    area::{Area, Kind, Software},
     bytes::{u16_at, u32_at, u64_at},
+    elf,
+    reading::{Kind, Origin, Part, Reading},
     words::{name, numbers},
     x87,
 };
@@ -41,84 +44,153 @@ pub(crate) fn wrapped(text: &str, width: usize, indent: usize) -> String {
     out
 }
 
-/// The whole area.
+/// Columns behind an indentation.
+fn wide(style: Style, indent: usize) -> usize {
+    style.width(98).saturating_sub(indent)
+}
+
+/// The whole image. `verdict`: whether a task of this machine could have these registers.
 #[must_use]
-pub fn area(area: &Area<'_>, style: Style) -> String {
+pub fn image(
+    reading: &Reading<'_>,
+    origin: &Origin,
+    verdict: Option<Result<(), ForeignError>>,
+    style: Style,
+) -> String {
     let mut out = String::new();
-    head(&mut out, area, style);
-    x87_state(&mut out, area, style);
-    vectors(&mut out, area, style);
-    for number in numbers(area.present).filter(|n| *n >= 2) {
-        if let Some(bytes) = area.bytes(number) {
-            component(&mut out, number, bytes, style);
-        }
+    if let Some(heading) = heading(origin) {
+        line!(out, "{}", style.bold(&heading));
     }
-    let absent = area.room & !area.present;
+    head(&mut out, reading, style);
+    x87_state(&mut out, reading, style);
+    vectors(&mut out, reading, style);
+    for number in numbers(reading.present).filter(|n| *n >= 2) {
+        component(&mut out, number, &reading.part(number), style);
+    }
+    let absent = (reading.room | reading.xcr0.unwrap_or_default()) & !reading.present;
     if absent != 0 {
-        let text = wrapped(&format!("{}: absent, so in the initial state", names(absent)), 86, 12);
+        let text = wrapped(
+            &format!("{}: absent, so in the initial state", names(absent)),
+            wide(style, 12),
+            12,
+        );
         line!(out, "{}  {text}", style.bold("initial   "));
+    }
+    if let Some(verdict) = verdict {
+        let text = match verdict {
+            Ok(()) => style.good("a task of this machine could have these registers"),
+            Err(why) => {
+                let (field, at, value) = (why.field(), why.offset(), why.value());
+                let text = format!(
+                    "refused for a task of this machine: {field} at offset {at} of the image is {value:#x}: {why}"
+                );
+                style.bad(&wrapped(&text, wide(style, 12), 12))
+            }
+        };
+        line!(out, "{}  {text}", style.bold("restore   "));
     }
     out
 }
 
-fn head(out: &mut String, area: &Area<'_>, style: Style) {
-    let (kind, len) = match area.kind {
-        Kind::Legacy => ("FXSAVE image", area.region.len),
-        Kind::Standard => ("XSAVE area, standard format", area.region.len),
-        Kind::Compacted => ("XSAVE area, compacted format", area.region.len),
+/// Which thread it is, and where that stands; nothing of a file by itself.
+#[must_use]
+pub fn heading(origin: &Origin) -> Option<String> {
+    let mut text = format!("thread {}", origin.thread?);
+    if let Some(id) = origin.id {
+        text += &format!(", process {id}");
+    }
+    if let Some((owner, kind)) = &origin.note {
+        if owner == "FreeBSD" {
+            text += " of FreeBSD";
+        }
+        text += &format!(", note at {:#x}", origin.at);
+        if *kind == elf::NT_PRFPREG {
+            text += ": only NT_PRFPREG, no NT_X86_XSTATE";
+        }
+    }
+    Some(text)
+}
+
+/// A thread without registers.
+#[must_use]
+pub fn nothing(origin: &Origin, style: Style) -> String {
+    let heading = heading(origin).unwrap_or_default();
+    let why = "no registers of the FPU: neither NT_X86_XSTATE nor NT_PRFPREG";
+    format!("{}\n  {}\n", style.bold(&heading), style.bad(why))
+}
+
+/// What the image is.
+#[must_use]
+pub fn kind(reading: &Reading<'_>) -> String {
+    let kind = match reading.kind {
+        Kind::Fxsave => "FXSAVE image",
+        Kind::Standard => "XSAVE area, standard format",
+        Kind::Compacted => "XSAVE area, compacted format",
+        Kind::Frame => "signal frame, standard format",
+        Kind::Frame32 => "signal frame of a 32-bit program, standard format",
     };
-    let rest = match area.rest() {
+    format!("{kind}, {} bytes", reading.len)
+}
+
+fn head(out: &mut String, reading: &Reading<'_>, style: Style) {
+    let rest = match reading.rest {
         0 => String::new(),
         rest => format!("; {rest} bytes behind it"),
     };
-    line!(out, "{}, {len} bytes{rest}", style.bold(kind));
-    if area.kind != Kind::Legacy {
-        let present = wrapped(&names(area.present), 62, 32);
-        line!(out, "  XSTATE_BV {:#018x}  {present}", area.present);
+    line!(out, "{}{rest}", style.bold(&kind(reading)));
+    let legacy = reading.frame.and_then(|frame| frame.legacy);
+    if let Some(why) = legacy {
+        let text = wrapped(&format!("only x87 and SSE count: {why}"), wide(style, 12), 12);
+        line!(out, "  software  {text}");
+    } else if reading.kind != Kind::Fxsave {
+        let present = wrapped(&names(reading.present), wide(style, 32), 32);
+        line!(out, "  XSTATE_BV {:#018x}  {present}", reading.present);
     }
-    if area.kind == Kind::Compacted {
-        let room = wrapped(&names(area.room), 62, 32);
-        line!(out, "  XCOMP_BV  {:#018x}  {room}", area.room | 1 << 63);
+    if reading.kind == Kind::Compacted {
+        let room = wrapped(&names(reading.room), wide(style, 32), 32);
+        line!(out, "  XCOMP_BV  {:#018x}  {room}", reading.room | 1 << 63);
     }
-    match area.software {
-        Software::None => {}
-        Software::Enabled(bits) => {
-            line!(out, "  software  {bits:#018x}  {}", wrapped(&names(bits), 62, 32));
-        }
-        Software::Frame { extended_size, enabled, size } => {
-            line!(out, "  software  {enabled:#018x}  {}", wrapped(&names(enabled), 62, 32));
-            line!(out, "            signal frame: area of {size} bytes, frame {extended_size}");
-        }
+    if let Some(bits) = reading.xcr0 {
+        line!(out, "  software  {bits:#018x}  {}", wrapped(&names(bits), wide(style, 32), 32));
     }
-    let places = area.region.places.iter().map(|(number, (offset, size))| {
-        let known = name(*number).map_or_else(|| format!("#{number}"), str::to_owned);
+    if let (Some(frame), None) = (reading.frame, legacy) {
+        let (all, size) = (frame.extended_size, frame.xstate_size);
+        line!(out, "            image of {size} bytes, frame of {all}");
+    }
+    let places = reading.places().map(|(number, offset, size)| {
+        let known = name(number).map_or_else(|| format!("#{number}"), str::to_owned);
         format!("{known}\u{a0}{offset}+{size}")
     });
     let places = places.collect::<Vec<_>>().join(" ");
     if !places.is_empty() {
-        line!(out, "  places    {}", wrapped(&places, 82, 12).replace('\u{a0}', " "));
+        line!(out, "  places    {}", wrapped(&places, wide(style, 12), 12).replace('\u{a0}', " "));
+        if let Some(by) = reading.by.filter(|_| reading.kind != Kind::Compacted) {
+            line!(out, "            {}", wrapped(&by.words(), wide(style, 12), 12));
+        }
     }
 }
 
-fn x87_state(out: &mut String, area: &Area<'_>, style: Style) {
-    if !area.has(0) {
+fn x87_state(out: &mut String, reading: &Reading<'_>, style: Style) {
+    if !reading.has(0) {
         return;
     }
-    let (fcw, fsw) = (area.word(0), area.word(2));
-    let tags = area.word(4) & 0xFF;
-    let control = wrapped(&x87::control(fcw), 74, 24);
-    line!(out, "{}  FCW {fcw:#06x}  {control}", style.bold("x87       "));
-    line!(out, "            FSW {fsw:#06x}  {}", wrapped(&x87::status(fsw), 74, 24));
-    let used = (0..8).filter(|n| tags >> n & 1 != 0).map(|n| format!("R{n}"));
+    let x87 = reading.image().x87();
+    let control = wrapped(&x87::control(x87.fcw), wide(style, 24), 24);
+    line!(out, "{}  FCW {:#06x}  {control}", style.bold("x87       "), x87.fcw);
+    line!(
+        out,
+        "            FSW {:#06x}  {}",
+        x87.fsw,
+        wrapped(&x87::status(x87.fsw), wide(style, 24), 24)
+    );
+    let used = (0..8).filter(|n| x87.tags >> n & 1 != 0).map(|n| format!("R{n}"));
     let used = used.collect::<Vec<_>>().join(" ");
     let used = if used.is_empty() { "all empty" } else { &used };
-    line!(out, "            FTW {tags:#06x}  {used}");
-    let (fop, fip, fdp) = (area.word(6), area.pointer(8), area.pointer(16));
-    line!(out, "            FOP {fop:#06x}  FIP {fip:#018x}  FDP {fdp:#018x}");
-    let top = fsw >> 11 & 7;
-    for index in 0..8u16 {
-        let (physical, register) = ((top + index) & 7, area.st(index.into()));
-        let empty = tags >> physical & 1 == 0;
+    line!(out, "            FTW {:#06x}  {used}", x87.tags);
+    line!(out, "            FOP {:#06x}  FIP {:#018x}  FDP {:#018x}", x87.fop, x87.fip, x87.fdp);
+    for (index, register) in x87.st.into_iter().enumerate() {
+        let physical = (x87.top() + index) & 7;
+        let empty = x87.tags >> physical & 1 == 0;
         if empty && register == [0; 10] {
             continue;
         }
@@ -130,18 +202,18 @@ fn x87_state(out: &mut String, area: &Area<'_>, style: Style) {
     }
 }
 
-fn vectors(out: &mut String, area: &Area<'_>, style: Style) {
-    if let Some(mxcsr) = area.mxcsr() {
-        let text = wrapped(&x87::mxcsr(mxcsr), 74, 24);
+fn vectors(out: &mut String, reading: &Reading<'_>, style: Style) {
+    if let Some(mxcsr) = reading.mxcsr() {
+        let text = wrapped(&x87::mxcsr(mxcsr), wide(style, 24), 24);
         line!(out, "{}  {mxcsr:#010x}  {text}", style.bold("MXCSR     "));
     }
-    let vectors = [1, 2, 6, 7].into_iter().any(|number| area.has(number));
+    let vectors = [1, 2, 6, 7].into_iter().any(|number| reading.has(number));
     if !vectors {
         return;
     }
     let mut title = style.bold("vectors   ");
     for index in 0..32 {
-        let register = area.vector(index);
+        let register = reading.vector(index);
         let (class, used) = match register {
             all if all[32..].iter().any(|byte| *byte != 0) => ("zmm", 64),
             all if all[16..].iter().any(|byte| *byte != 0) => ("ymm", 32),
@@ -149,14 +221,16 @@ fn vectors(out: &mut String, area: &Area<'_>, style: Style) {
             _ => continue,
         };
         let mut label = format!("{class}{index}");
-        // The highest first, as in a number; two halves of a ZMM in two lines.
-        for half in register[..used].chunks(32).rev() {
-            let words: Vec<String> = half
+        // The highest first, as in a number; of a ZMM two halves, and in narrow lines less.
+        let words = [4, 2, 1].into_iter().find(|words| 17 * words <= wide(style, 19));
+        let words = words.unwrap_or(1);
+        for part in register[..used].chunks(8 * words).rev() {
+            let digits: Vec<String> = part
                 .chunks(8)
                 .rev()
                 .filter_map(|bytes| u64_at(bytes, 0).map(|word| format!("{word:016x}")))
                 .collect();
-            line!(out, "{title}  {label:<6} {:>67}", words.join("_"));
+            line!(out, "{title}  {label:<6} {:>width$}", digits.join("_"), width = 17 * words - 1);
             (title, label) = (" ".repeat(10), String::new());
         }
     }
@@ -167,16 +241,23 @@ fn vectors(out: &mut String, area: &Area<'_>, style: Style) {
     }
 }
 
-fn component(out: &mut String, number: u32, bytes: &[u8], style: Style) {
+fn component(out: &mut String, number: u32, part: &Part<'_>, style: Style) {
     let title = name(number).map_or_else(|| format!("#{number}"), str::to_owned);
+    let bytes: &[u8] = match part {
+        Part::Bytes(bytes) => bytes,
+        Part::Zero | Part::Unplaced => &[],
+    };
     let words = || bytes.chunks_exact(8).filter_map(|word| u64_at(word, 0));
     let mut lines: Vec<String> = Vec::new();
     match number {
+        _ if *part == Part::Unplaced => {
+            lines.push("present, but this layout has no place for it (--cpuid, --layout)".into())
+        }
         2 | 6 | 7 => return, // shown as parts of the registers
         5 => lines.extend(nonzero("k", 0, words())),
         19 => lines.extend(nonzero("r", 16, words())),
-        9 => lines.extend(u32_at(bytes, 0).map(pkru)),
-        17 => lines.extend(tile_configuration(bytes)),
+        9 => lines.push(pkru(u32_at(bytes, 0).unwrap_or_default())),
+        17 if !bytes.is_empty() => lines.extend(tile_configuration(bytes)),
         18 => lines.extend(bytes.chunks(1024).enumerate().filter_map(tile)),
         _ => lines.extend(dump(bytes)),
     }
@@ -185,7 +266,7 @@ fn component(out: &mut String, number: u32, bytes: &[u8], style: Style) {
     }
     let mut title = style.bold(&format!("{title:<10}"));
     for text in lines {
-        line!(out, "{title}  {}", wrapped(&text, 86, 12));
+        line!(out, "{title}  {}", wrapped(&text, wide(style, 12), 12));
         title = " ".repeat(10);
     }
 }
@@ -201,14 +282,26 @@ fn nonzero(
 }
 
 fn pkru(value: u32) -> String {
-    let keys = (0..16).filter_map(|key| match value >> (2 * key) & 3 {
-        0 => None,
-        2 => Some(format!("{key} read only")),
-        _ => Some(format!("{key} no access")),
-    });
-    let keys = keys.collect::<Vec<_>>().join(", ");
-    let keys = if keys.is_empty() { "every key may read and write" } else { &keys };
-    format!("{value:#010x}  {keys}")
+    let rights = |key: u32| match value >> (2 * key) & 3 {
+        3 => 1, // without access it does not matter that a write is refused too
+        rights => rights,
+    };
+    let mut list: Vec<String> = Vec::new();
+    let mut key = 0;
+    while key < 16 {
+        let same = (key..16).take_while(|other| rights(*other) == rights(key));
+        let last = key + same.count() as u32 - 1;
+        let keys = if last == key { key.to_string() } else { format!("{key}-{last}") };
+        match rights(key) {
+            0 => {}
+            2 => list.push(format!("{keys} read only")),
+            _ => list.push(format!("{keys} no access")),
+        }
+        key = last + 1;
+    }
+    let list = list.join(", ");
+    let list = if list.is_empty() { "every key may read and write" } else { &list };
+    format!("{value:#010x}  {list}")
 }
 
 fn tile_configuration(bytes: &[u8]) -> Vec<String> {

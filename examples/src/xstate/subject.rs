@@ -5,7 +5,9 @@ use std::path::Path;
 use fpu_x86::{Components, CpuidInfo, Plan, PlanError, Quirk, SaveInstruction};
 
 use super::{
+    encode::Machine,
     layouts::{explain, Layouts},
+    reading::MXCSR_MASK,
     request::{self, Recorded},
     words::{numbers, Words},
 };
@@ -75,6 +77,19 @@ impl Subject {
             Ok(Self { title, source: "recorded words", facts, enabled, plan: None, ring0 })
         });
         read.map_err(|why| format!("{}: {why}", path.display()))
+    }
+
+    /// For which `encode` makes bytes.
+    #[must_use]
+    pub fn machine(&self) -> Machine<'_> {
+        // Of another machine the bits of MXCSR are not known, so all are taken that any has.
+        let plan = self.plan.as_ref().and_then(|plan| plan.as_ref().ok());
+        let user = Components::from_bits_retain(self.enabled) & self.facts.supported_user();
+        Machine {
+            facts: &self.facts,
+            mxcsr_mask: plan.map_or(MXCSR_MASK, Plan::mxcsr_mask),
+            enabled: user.difference(Components::LWP),
+        }
     }
 
     /// Both layouts of what is enabled.

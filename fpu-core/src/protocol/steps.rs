@@ -48,7 +48,7 @@ impl<B> FpuRef<'_, B> {
 /// after it.
 #[inline(always)]
 pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Option<Word>, Error> {
-    let w = word.load();
+    let w = word.peek();
     if w.in_memory() {
         return Ok(None);
     }
@@ -62,15 +62,19 @@ pub(crate) fn due_on_leaving<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<Op
 pub(crate) enum OnEntry {
     Nothing,
     Mark(Stamp),
-    /// The stamp is the CPU's already, and no context has it until the load is done.
-    Load(Stamp),
+    /// The stamp is the CPU's already, and no context has it until the load is done. `moved`: the image was written on
+    /// another CPU, so its lines are likely to be there.
+    Load {
+        live: Stamp,
+        moved: bool,
+    },
 }
 
 /// Tells which step is due before the task of `word` enters user mode here.
 #[inline(always)]
 pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
     let current = Stamp::of(cpu);
-    let compared = word.load().against(current);
+    let compared = word.peek().against(current);
     match compared.place() {
         Place::Registers => Ok(OnEntry::Nothing),
         Place::Both => Ok(OnEntry::Mark(current)),
@@ -80,10 +84,11 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             if !fresh.is_open() {
                 return Err(compared.refusal(cpu));
             }
+            TaskWord::before_image();
             // Before the registers change: from here on no context claims them. After a load that fails,
             // nothing has to be undone.
             fresh.set(cpu);
-            Ok(OnEntry::Load(fresh))
+            Ok(OnEntry::Load { live: fresh, moved: compared.is_of_another_cpu() })
         }
     }
 }
@@ -121,7 +126,10 @@ where
             context.tell(cpu, EventKind::Skipped);
             context.tell(cpu, EventKind::Loaded);
         }
-        OnEntry::Load(live) => {
+        OnEntry::Load { live, moved } => {
+            if moved {
+                cpu.backend().prefetch(context.area);
+            }
             // SAFETY: C19: checked in `TaskFpu::new`; current here (K5). C20: compared just now; exclusive (K8). C22:
             // this CPU has had the stamp since then.
             unsafe { load(context, cpu, live) }?;
@@ -263,8 +271,9 @@ mod tests {
                     assert_eq!(live, now);
                     "mark".into()
                 }
-                Ok(OnEntry::Load(live)) => {
+                Ok(OnEntry::Load { live, moved }) => {
                     assert_eq!(live, stamp(2, 6));
+                    assert_eq!(moved, !word.load().is_of(now));
                     "load".into()
                 }
                 Err(e) => std::format!("{e:?}"),
@@ -313,7 +322,9 @@ mod tests {
     fn exhaustion_is_refused_and_never_reissues() {
         let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
         let nowhere = TaskWord::new();
-        assert!(matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load(live)) if live == last));
+        assert!(
+            matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load { live, .. }) if live == last)
+        );
         for _ in 0..3 {
             assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
             assert_eq!(due_on_switch(None, Some(&nowhere), &cpu), Err(Error::Exhausted));

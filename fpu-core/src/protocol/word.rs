@@ -20,7 +20,7 @@
 use super::cpu_word::{gate, Stamp, ID_MASK};
 use crate::{
     error::Error,
-    sync::{AtomicU64, Ordering},
+    sync::{fence, AtomicU64, Ordering},
     witness::CpuWords,
 };
 
@@ -61,6 +61,11 @@ impl Word {
     #[inline(always)]
     pub(crate) const fn against(self, stamp: Stamp) -> Compared {
         Compared(self.0 ^ stamp.bits())
+    }
+    /// Tells whether the context was loaded last on the CPU of this stamp.
+    #[inline(always)]
+    pub(crate) const fn is_of(self, stamp: Stamp) -> bool {
+        !self.against(stamp).is_of_another_cpu()
     }
     /// Tells whether the registers loaded under this stamp are the only copy.
     #[inline(always)]
@@ -105,6 +110,11 @@ impl Compared {
             differ if differ & MEMORY != 0 => Place::Memory,
             _ => Place::Elsewhere,
         }
+    }
+    /// Tells whether the context was loaded last on another CPU, or nowhere.
+    #[inline(always)]
+    pub(super) const fn is_of_another_cpu(self) -> bool {
+        self.0 & ID_MASK != 0
     }
     /// [`Word::refusal`] of the context's word, which the hot path has not kept.
     #[cold]
@@ -162,10 +172,21 @@ impl TaskWord {
         Self(AtomicU64::new(Word::NOWHERE.0))
     }
     /// Acquire: code that sees "memory is valid" sees the image that was saved before, even if the kernel forgot to
-    /// order the hand-over and only the error path is left. Costs nothing on x86.
+    /// order the hand-over and only the error path is left. Costs nothing on x86. [`peek`](Self::peek) is for the hot path.
     #[inline(always)]
     pub(crate) fn load(&self) -> Word {
         Word(self.0.load(Ordering::Acquire))
+    }
+    /// Relaxed: for a decision after which no code reads the image, or calls [`before_image`](Self::before_image) first.
+    #[inline(always)]
+    pub(crate) fn peek(&self) -> Word {
+        Word(self.0.load(Ordering::Relaxed))
+    }
+    /// Acquire, of what [`peek`](Self::peek) has seen: code that restores the image next sees it as it was saved. No
+    /// instruction on x86.
+    #[inline(always)]
+    pub(crate) fn before_image() {
+        fence(Ordering::Acquire);
     }
     /// Memory is valid. Release: the image was written before.
     #[inline(always)]

@@ -1,9 +1,9 @@
 //! The atomics of the models: loom's, with an interrupt that can come before each access.
 
-pub(crate) use loom::sync::atomic::Ordering;
+pub(crate) use loom::sync::atomic::{fence, Ordering};
 use std::{cell::Cell, thread_local};
 
-/// Counts events, and decides nothing: the real one here too.
+/// Counts events, and decides nothing, so the models use the real one too.
 pub(crate) use core::sync::atomic::AtomicU64 as Count;
 
 /// Loom explores one interrupt order at a time and does not model the compiler; see docs/theory.md.

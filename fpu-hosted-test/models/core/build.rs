@@ -1,4 +1,4 @@
-//! Copies the sources of `fpu-core`, applies the edits of the fault that `FPU_FAULT` names, if it is one of the
+//! Copies the sources of `fpu-core`, makes the edits of the fault that `FPU_FAULT` names, if it is one of the
 //! protocol's, and puts a `sync.rs` that stands beside the manifest in the place of the core's.
 
 #[path = "../src/edit.rs"]
@@ -6,7 +6,7 @@ mod edit;
 
 use std::{collections::BTreeMap, env, fs, path::Path};
 
-/// Of the rows only the edits.
+/// The edits of each row.
 macro_rules! protocol {
     ($($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
         $($preemptions:literal,)? $seen:ident($how:tt), $($file:literal: $before:literal => $after:literal),+;)*) => {
@@ -38,7 +38,7 @@ fn main() {
             return failed(&format!("loom's atomics: {why}"));
         }
     }
-    // Attributes of a crate are for the top of its first file, into which this is included.
+    // A crate's attributes belong at the top of its first file, which includes this one.
     if let Some(top) = files.get_mut("lib.rs") {
         *top =
             top.lines().filter(|line| !line.starts_with("#![")).map(|l| format!("{l}\n")).collect();
@@ -50,7 +50,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=FPU_FAULT");
     let mine =
         ["sync.rs", "../core/build.rs", "../src/edit.rs", "../src/protocol.rs"].map(Path::new);
-    // One that is not there would count as changed, each time.
+    // A file that is not there would count as changed, each time.
     for path in mine.into_iter().chain([core.as_path()]).filter(|path| path.exists()) {
         println!("cargo:rerun-if-changed={}", path.display());
     }

@@ -1,6 +1,6 @@
-//! Changes of source text: a piece that occurs exactly once is replaced.
+//! Changes of source text: an edit replaces a piece that occurs exactly once.
 //!
-//! Pieces are compared without the white space at the ends of lines, so that a row of the table is indented as the
+//! The comparison takes no notice of white space at the ends of lines, so that a row of the table is indented as the
 //! table is.
 
 use std::{collections::BTreeMap, fs, io, path::Path};
@@ -24,7 +24,7 @@ pub fn sources(dir: &Path) -> io::Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
-/// Makes all of them, one after the other.
+/// Makes all edits, one after the other.
 pub fn apply(files: &mut BTreeMap<String, String>, edits: &[Edit]) -> Result<(), String> {
     for (file, before, after) in edits {
         let Some(text) = files.get_mut(*file) else { return Err(format!("there is no {file}")) };

@@ -1,20 +1,20 @@
 //! The models of `fpu-core`: loom's, the explorer, and the seeded faults that both must notice.
 //!
-//! What runs here is a copy of the core's source, made when this is built (`core/build.rs`), so that no line of the
-//! core is there for a test. A seeded fault is a row of `src/protocol.rs`: a few edits of that copy. The build makes
-//! them if `FPU_FAULT` names the fault.
+//! What runs here is a copy of the core's source, which the build makes (`core/build.rs`), so that no line of the core
+//! is there for a test. A seeded fault is a row of `src/protocol.rs`: a few edits of that copy. The build makes these
+//! edits if `FPU_FAULT` names the fault.
 //!
 //! ```text
 //! cargo run --release -p fpu-models --bin faults                  every fault, each in a build of its own
 //! FPU_FAULT=ReturnSkipsMark cargo test --release -p fpu-models    one of them, to see what fails
 //! ```
 //!
-//! There are two copies, in two packages with one build script. `fpu-core-loom` has loom's words in the place of
+//! There are two copies, in two packages with one build script. `fpu-core-loom` has loom's atomics in the place of
 //! `sync.rs`, for [`model`]; `fpu-core-copy` has the core's own, for [`explore`]. One package with a feature would not
-//! do: within one build a package has all the features that anybody asks for. With `--cfg` for the one of them
-//! everything would be built twice, and what is built without the flag could not run both.
+//! do: within one build a package has all the features that any dependent asks for. With a `--cfg` for one of them,
+//! cargo would build everything twice, and no build could run both.
 //!
-//! Nothing else of the repository is built in, so that a fault costs about a second.
+//! This crate uses nothing else of the repository, so that a fault costs about a second.
 #![deny(missing_docs)]
 
 pub mod edit;

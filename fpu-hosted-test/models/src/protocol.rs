@@ -1,34 +1,37 @@
-// The faults of the protocol: what each takes away; the model that must catch it, the invariant that it breaks, what
-// the violation must be called, the fewest preemptions that lead to it; what the explorer makes of it; and the edits,
-// each of a piece that its file in `fpu-core/src` has exactly once. Where no model notices a fault, the reason stands
-// in brackets, and no count of preemptions; then the explorer must call the violation what the row says.
+// The faults of the protocol. A row has: what the fault takes away; the model that must catch the fault; the invariant
+// that it breaks; what the violation must be called; the fewest preemptions that lead to the violation; what the
+// explorer makes of the fault; and the edits, each of a piece that its file in `fpu-core/src` has exactly once. Where no
+// model notices a fault, a reason stands in brackets, and no count of preemptions. Then the explorer must call the
+// violation what the row says.
 protocol! {
     PrepareSkipsSave, "the save on switching out" => switch::SWITCH, "I1", "stale registers", 0, At(2),
         "protocol/steps.rs": "unsafe { save(context, cpu, saved) };" => "context.word.publish(saved);";
-    PrepareForgetsMemory, "the mark after it" => switch::SWITCH, "I1", "unsaved state", 0, At(2),
+    PrepareForgetsMemory, "the mark after the save on switching out" => switch::SWITCH, "I1", "unsaved state", 0, At(2),
         "protocol/steps.rs":
          "unsafe { save(context, cpu, saved) };" =>
          "unsafe { cpu.backend().save(context.area) };";
-    PrepareMarksBeforeSave, "its order: marks first" => wrong::IN, "I1", "Causality violation", 0, At(2),
+    PrepareMarksBeforeSave, "the order of the save on switching out and its mark" => wrong::IN, "I1", "Causality violation", 0, At(2),
         "protocol/steps.rs":
          "unsafe { save(context, cpu, saved) };" =>
          "context.word.publish(saved);
          unsafe { save(context, cpu, saved) };";
-    PrepareMarkRelaxed, "the release of the mark" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+    PrepareMarkRelaxed, "the release of the mark on switching out" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/steps.rs":
          "unsafe { save(context, cpu, saved) };" =>
          "unsafe { cpu.backend().save(context.area) };
          context.word.mark_live(Stamp::from_bits(saved.bits()));";
     PrepareIgnoresElsewhere, "the comparison before a save" => wrong::LOST, "I1", "not reported", 0, At(1),
         "protocol/steps.rs": "if !w.is_live_under(Stamp::of(cpu)) {" => "if false {";
-    ReturnLoadRelaxed, "the acquire of a task's word" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+    ReturnLoadRelaxed, "the acquire fence before a restore" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
+        "protocol/word.rs": "fence(Ordering::Acquire);" => "";
+    OpenLoadRelaxed, "the acquire of a task's word whose image is read" => wrong::STOPS, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/word.rs": "self.0.load(Ordering::Acquire)" => "self.0.load(Ordering::Relaxed)";
     ReturnIgnoresElsewhere, "the refusal of a task live elsewhere" => wrong::ELSEWHERE, "I1", "stale registers", 0, At(1),
         "protocol/steps.rs":
          "Place::Elsewhere => Err(compared.refusal(cpu)),
          Place::Memory => {" =>
          "Place::Elsewhere | Place::Memory => {";
-    ReturnTrustsStale, "the count from the comparison: any stamp of this CPU will do" => switch::ALTERNATE, "I2", "another task's residue", 0, At(1),
+    ReturnTrustsStale, "the count from the comparison: any stamp of this CPU matches" => switch::ALTERNATE, "I2", "another task's residue", 0, At(1),
         "protocol/word.rs": "MEMORY => Place::Both," => "differ if differ & ID_MASK == 0 => Place::Both,";
     ReturnSkipsMark, "the mark that registers are the only copy" => switch::BOUNCE, "I1", "stale registers", 0, At(3),
         "protocol/steps.rs":
@@ -37,12 +40,12 @@ protocol! {
          "OnEntry::Mark(_) => {";
     ReturnClaimsBeforeRestore, "the order of restore and claim" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
-         "OnEntry::Load(live) => {" =>
-         "OnEntry::Load(live) => {
+         "OnEntry::Load { live, moved } => {" =>
+         "OnEntry::Load { live, moved } => {
          context.word.mark_live(live);";
     ReturnReusesStamp, "the new stamp for a load" => switch::ALTERNATE, "I2", "another task's residue", 0, At(2),
         "protocol/steps.rs": "let fresh = current.next();" => "let fresh = current;";
-    ReturnClaimsAfterFailure, "the error path: claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(1),
+    ReturnClaimsAfterFailure, "the error path: a load that failed claims the registers" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
          "unsafe { load(context, cpu, live) }?;" =>
          "if let Err(why) = unsafe { load(context, cpu, live) } {
@@ -57,14 +60,14 @@ protocol! {
          "unsafe { load(context, cpu, live) }?;" =>
          "unsafe { load(context, cpu, live) }?;
          unsafe { crate::witness::CpuWords::set_resident(cpu.words(), live.bits()) };";
-    SwitchEntersFirst, "the order of a switch: the next is loaded before the one before it is saved" => inside::SWITCH, "I1", "unsaved state lost", 0, At(2),
+    SwitchEntersFirst, "the order of a switch: the next task is loaded before the previous one is saved" => inside::SWITCH, "I1", "unsaved state lost", 0, At(2),
         "switch.rs":
          "if let Some(prev) = prev.filter(|prev| !stays(prev)) {" =>
          "if let Some(next) = next {
          steps::enter(next, cpu, drop).map_err(SwitchError::Next)?;
          }
          if let Some(prev) = prev.filter(|prev| !stays(prev)) {";
-    SwitchInTrustsEarlier, "the comparison in a second call: any stamp of this CPU will do" => inside::RETURN, "I3, I11", "kernel residue", 0, At(2),
+    SwitchInTrustsEarlier, "the comparison in a second call: any stamp of this CPU matches" => inside::RETURN, "I3, I11", "kernel residue", 0, At(2),
         "switch.rs":
          "steps::enter(self.context(), cpu, drop)" =>
          "if (self.word.load().bits() ^ crate::witness::CpuWords::resident(cpu.words())) & 0x7FFE == 0 {
@@ -73,7 +76,7 @@ protocol! {
          steps::enter(self.context(), cpu, drop)";
     AdoptKeepsStamp, "the new stamp of registers that are adopted" => inside::ADOPT, "I2", "another task's residue", 0, At(3),
         "switch.rs": "closed.end_claims();" => "";
-    AdoptSkipsMark, "the mark that they are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
+    AdoptSkipsMark, "the mark that adopted registers are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),
         "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
@@ -86,12 +89,12 @@ protocol! {
          unsafe { self.closed.cpu().backend().section_end(self.units) };";
     SectionForgetsEnd, "the end of a section" => [SCENARIO], "I5", "the end of a section is not told", At(1),
         "section.rs": "unsafe { self.closed.cpu().backend().section_end(self.units) };" => "";
-    SectionMarksBeforeSave, "the order of that save and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
+    SectionMarksBeforeSave, "the order of the save before a section and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
         "section.rs":
          "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>
          "task.word.publish(word.saved());
          unsafe { steps::save(task, closed.cpu(), word.saved()) };";
-    SectionMarkRelaxed, "the release of that mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, Not(ORDERING),
+    SectionMarkRelaxed, "the release of the mark after the save before a section" => wrong::IN_SECTION, "I1", "Causality violation", 0, Not(ORDERING),
         "section.rs":
          "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>
          "unsafe { closed.cpu().backend().save(task.area) };
@@ -116,9 +119,9 @@ protocol! {
         "protocol/closed.rs": "_ => return Err(Error::Busy)," => "_ => {}",
         "protocol/closed.rs":
          "if found.left_closed() {
-         // An interrupt" =>
+         // An interrupt has just begun a section or session and forgotten the guard. The CPU" =>
          "if false {
-         // An interrupt";
+         // An interrupt has just begun a section or session and forgotten the guard. The CPU";
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0, At(1),
         "section.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
@@ -131,15 +134,15 @@ protocol! {
          "let found = shut(cpu, by)?;" =>
          "let found = Stamp::of(cpu);
          shut(cpu, by)?;";
-    CloseKeepsWordOpen, "the closing of the word behind the gate" => wrong::INSIDE, "I5", "not reported", 0, At(1),
+    CloseKeepsWordOpen, "the closing of the word after the gate" => wrong::INSIDE, "I5", "not reported", 0, At(1),
         "protocol/closed.rs": "found.closed().set(cpu);" => "";
     PersistentTrustsStale, "the comparison before a persistent run" => section::PERSISTENT, "I2, I11", "residue", 0, At(1),
         "section.rs": "if let Place::Both = closed.place(persistent.word.load()) {" => "if true {";
-    GuestSkipsSave, "the save after it" => section::PERSISTENT, "I1", "stale registers", 0, At(1),
+    GuestSkipsSave, "the save after a persistent run" => section::PERSISTENT, "I1", "stale registers", 0, At(1),
         "section.rs":
          "unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };" =>
          "persistent.word.publish(Word::both(closed.stamp()));";
-    PersistentKeepsStamp, "the new stamp for its load" => section::PERSISTENT, "I2", "another task's residue", 0, At(2),
+    PersistentKeepsStamp, "the new stamp for the load before a persistent run" => section::PERSISTENT, "I2", "another task's residue", 0, At(2),
         "section.rs":
          "} else {
          closed.end_claims();" =>
@@ -149,7 +152,7 @@ protocol! {
         "section.rs":
          "unsafe { steps::load(persistent, closed.cpu(), closed.stamp()) }?;" =>
          "unsafe { closed.cpu().backend().restore(persistent.area) }.map_err(Error::RestoreFailed)?;";
-    PersistentMarkRelaxed, "the release of the mark after it" => wrong::IN_PERSISTENT, "I1", "Causality violation", 0, Not(ORDERING),
+    PersistentMarkRelaxed, "the release of the mark after a persistent run" => wrong::IN_PERSISTENT, "I1", "Causality violation", 0, Not(ORDERING),
         "section.rs":
          "unsafe { steps::save(persistent, closed.cpu(), Word::both(closed.stamp())) };" =>
          "unsafe { closed.cpu().backend().save(persistent.area) };
@@ -274,10 +277,10 @@ protocol! {
          if found.none_left() {";
     OfflineTrustsForgotten, "the refusal to go offline where a guard was forgotten" => power::OFFLINE_FORGOTTEN, "I2, I5", "residue", 0, At(2),
         "protocol/closed.rs":
-         "if found.left_closed() {
-         // As for a guard" =>
-         "if false {
-         // As for a guard";
+         "let found = shut(cpu, gate::SESSION)?;
+         if found.left_closed() {" =>
+         "let found = shut(cpu, gate::SESSION)?;
+         if false {";
     ResumeKeepsStamp, "the invalidation at resume" => power::RESUME, "I2", "undefined registers", 0, At(2),
         "protocol/closed.rs": "open(cpu, found.next());" => "open(cpu, found);";
     ForkSkipsSave, "the save before a fork" => lifetime::FORK, "I13", "stale registers", 0, At(2),
@@ -286,9 +289,9 @@ protocol! {
          "let state = self.open(cpu)?;
          child.word.mark_nowhere();
          unsafe { state.cpu().backend().copy_for_child(self.base(), child.base()) };";
-    ForkCopiesClaim, "the child's being nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(2),
+    ForkCopiesClaim, "the mark that the child is nowhere" => lifetime::FORK, "I2, I13", "stale registers", 0, At(2),
         "session/open.rs": "child.word.mark_nowhere();" => "child.word.publish(task.word.load());";
-    ForkKeepsChildClaim, "the invalidation of a child's earlier life" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
+    ForkKeepsChildClaim, "the invalidation of what a child's context held before" => lifetime::RECYCLED, "I2, I13", "stale registers", 3, At(3),
         "session/open.rs": "child.word.mark_nowhere();" => "";
     NewSkipsInitial, "the initial image of a new context" => lifetime::REUSE, "I8, I11", "residue", 0, At(2),
         "task.rs": "unsafe { backend.write_initial(task.base()) };" => "";
@@ -316,12 +319,12 @@ protocol! {
          "let fresh = if current.is_open() { current.next().open() } else { current.next() };";
     VerifySkipsSave, "the save before registers are compared with memory" => verify::RIGHT, "no false alarm", "false alarm", 0, At(2),
         "verify.rs": "unsafe { backend.save(registers) };" => "",
-        "verify.rs": "registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());" => "";
-    VerifyKeepsClaim, "the invalidation after they disagree" => verify::BROKEN, "I1, I11", "kernel residue", 0, At(2),
+        "verify.rs": "registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), need);" => "";
+    VerifyKeepsClaim, "the invalidation after registers and memory disagree" => verify::BROKEN, "I1, I11", "kernel residue", 0, At(2),
         "verify.rs": "drop(state.make_memory_valid_write());" => "";
     IdleKeepsClaim, "the invalidation after an idle CPU gave up registers" => idle::BETWEEN, "I1, I2", "torn state", 0, At(1),
         "cpu.rs": "closed.end_claims();" => "";
-    IdleReopensEarly, "the order: the CPU is open again before they are given up" => idle::INTERRUPT, "I2, I3", "torn state", 0, At(1),
+    IdleReopensEarly, "the order: the CPU is open again before the registers are given up" => idle::INTERRUPT, "I2, I3", "torn state", 0, At(1),
         "cpu.rs":
          "unsafe { closed.cpu().backend().release() };
          let cpu = closed.into_cpu();" =>
@@ -355,15 +358,15 @@ protocol! {
          "let keeps_awake = unsafe { self.backend().keeps_awake() };
          let mut closed = Closed::new(self, gate::SESSION)?;
          if !keeps_awake {";
-    IdleReleasesNothing, "the giving up itself" => [COST], "idle", "the wrong answer before a sleep", At(1),
+    IdleReleasesNothing, "the release of the registers by an idle CPU" => [COST], "idle", "the wrong answer before a sleep", At(1),
         "cpu.rs": "unsafe { closed.cpu().backend().release() };" => "";
     InvalidateStaysClosed, "the reopening after an invalidation" => power::RESUME, "liveness", "Busy", 0, At(1),
         "protocol/closed.rs": "open(cpu, found.next());" => "found.next().closed().set(cpu);";
-    OpenRefusesWhileClosed, "the reopening before a session's refusal is told apart" => wrong::ELSEWHERE, "I1", "not reported: session", 0, At(1),
+    OpenRefusesWhileClosed, "the reopening before the error of a refused session is chosen" => wrong::ELSEWHERE, "I1", "not reported: session", 0, At(1),
         "session/open.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
          "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
-    SectionRefusesWhileClosed, "the reopening before a section's refusal is told apart" => wrong::ELSEWHERE, "I1", "not reported: section", 0, At(1),
+    SectionRefusesWhileClosed, "the reopening before the error of a refused section is chosen" => wrong::ELSEWHERE, "I1", "not reported: section", 0, At(1),
         "section.rs":
          "Place::Elsewhere => return Err(closed.refuse(word))," =>
          "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
@@ -371,7 +374,7 @@ protocol! {
         "protocol/word.rs": "_ if w == cpu.resident() => 4," => "";
     PersistentIgnoresNmi, "the refusal of a persistent run in an NMI, ahead of all others" => section::NMI, "I5", "wrong error: in an NMI", 0, At(2),
         "section.rs": "if self.level() == Level::Nmi {" => "if false {";
-    OfflineLeavesGate, "the gate's saying that a CPU is offline" => power::OFFLINE, "liveness", "Busy", 0, At(1),
+    OfflineLeavesGate, "the gate of a CPU that is offline" => power::OFFLINE, "liveness", "Busy", 0, At(1),
         "protocol/closed.rs":
          "compiler_fence(Ordering::SeqCst);
          set_gate(cpu, gate::OFFLINE);" =>
@@ -384,12 +387,12 @@ protocol! {
          "set_gate(cpu, gate::OPEN);
          compiler_fence(Ordering::SeqCst);
          stamp.set(cpu);";
-    ReturnNeverSkips, "the restore that is left out" => switch::BOUNCE, "no restore without need", "restore not skipped", 0, At(3),
+    ReturnNeverSkips, "the skip of a restore on return" => switch::BOUNCE, "no restore without need", "restore not skipped", 0, At(3),
         "protocol/steps.rs": "Place::Both => Ok(OnEntry::Mark(current))," => "",
         "protocol/steps.rs": "Place::Memory => {" => "Place::Both | Place::Memory => {";
-    PersistentNeverSkips, "the restore that is left out before a persistent run" => [COST], "no restore without need", "registers are loaded that hold it already", At(2),
+    PersistentNeverSkips, "the skip of a restore before a persistent run" => [COST], "no restore without need", "registers are loaded that hold it already", At(2),
         "section.rs": "if let Place::Both = closed.place(persistent.word.load()) {" => "if false {";
-    SectionSavesAgain, "the save that is left out where memory is valid" => [COST], "no save without need", "an image is saved that is valid already", At(3),
+    SectionSavesAgain, "the skip of a save where memory is valid" => [COST], "no save without need", "an image is saved that is valid already", At(3),
         "section.rs": "Place::Registers => {" => "Place::Registers | Place::Both => {",
         "section.rs": "Place::Both | Place::Memory => {}" => "Place::Memory => {}";
     LoadKeepsNoClaim, "the claim after a session's load" => section::SESSION, "no restore without need", "loaded twice", 0, At(1),
@@ -406,13 +409,13 @@ protocol! {
          "unsafe { closed.cpu().backend().write_initial(self.base()) };" =>
          "unsafe { closed.cpu().backend().write_initial(self.base()) };
          self.word.mark_nowhere();";
-    LastStampTaken, "one of the stamps kept back" => [SCENARIO], "I2", "a stamp goes back", At(5),
+    LastStampTaken, "one of the stamps of the reserve" => [SCENARIO], "I2", "a stamp goes back", At(5),
         "protocol/cpu_word.rs": "0u64.wrapping_sub(3 * STEP)" => "0u64.wrapping_sub(2 * STEP)";
     OfflineTakesNoStep, "the stamp taken by going offline" => [SCENARIO], "I2", "a stamp goes back", At(5),
         "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()";
-    OnlineTakesNoStep, "the stamp taken by coming back" => [SCENARIO], "I2", "wrong contents", At(4),
+    OnlineTakesNoStep, "the stamp taken by coming online" => [SCENARIO], "I2", "wrong contents", At(4),
         "protocol/cpu_word.rs": "back.another()" => "Ok(back)";
-    OfflineAndBackTakeNoStep, "both" => power::OFFLINE, "I2", "undefined registers", 0, At(2),
+    OfflineAndBackTakeNoStep, "the stamps taken by going offline and by coming online" => power::OFFLINE, "I2", "undefined registers", 0, At(2),
         "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()",
         "protocol/cpu_word.rs": "back.another()" => "Ok(back)";
     ClaimEndRelaxed, "the release of the end of a claim" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
@@ -427,13 +430,13 @@ protocol! {
          }
 
          fn";
-    OtherClaimEndRelaxed, "the same of another CPU's claim" => wrong::IN_MEMORY_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+    OtherClaimEndRelaxed, "the release of the end of another CPU's claim" => wrong::IN_MEMORY_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
         "session/typed.rs":
          "if self.word().load() != Word::NOWHERE {
          self.drop_claim();" =>
          "if self.word().load() != Word::NOWHERE {
          self.word().mark_nowhere();";
-    StoppedMarkRelaxed, "the same before a debugger writes" => wrong::IN_STOPPED_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
+    StoppedMarkRelaxed, "the release of the end of a claim before a debugger writes" => wrong::IN_STOPPED_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
         "stopped.rs": "self.task.word.publish(Word::NOWHERE);" => "self.task.word.mark_nowhere();";
     LoadBesideMarkRelaxed, "the release of the mark after a session's load" => wrong::IN_WRITE, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/steps.rs":

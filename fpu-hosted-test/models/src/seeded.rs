@@ -2,39 +2,39 @@
 
 use crate::explore::Bounds;
 
-/// What the explorer makes of one.
+/// What the explorer makes of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A violation, so many moves from the beginning.
     At(usize),
-    /// Nothing, because of this.
+    /// Nothing, for this reason.
     Not(&'static str),
 }
 
-/// One operation runs at a time there, so that every store is seen in order.
+/// The explorer runs one operation at a time, so that every CPU sees every store in order.
 pub const ORDERING: &str = "ordering";
 
-/// Why no model notices one: contents are right, only later than need be, or at a price.
+/// Why no model notices a fault: contents are right, only later than need be, or at a price.
 pub const COST: &str = "a cost";
-/// A call is refused, as it must be, with the wrong error.
+/// The core refuses a call, as it must, with the wrong error.
 pub const REASON: &str = "a refusal's reason";
-/// What the core tells its observer of.
+/// The core tells its observer of an event too early.
 pub const EVENT: &str = "an event";
 /// The models' scenarios do not come to it.
 pub const SCENARIO: &str = "no scenario";
 
-/// Within these the fault of that name shows, at the last of the moves.
+/// Within these bounds the fault of that name shows, at the last of the moves.
 #[must_use]
 pub fn bounds(name: &str, seen: Seen) -> Bounds {
     let depth = Some(match seen {
         Seen::At(depth) => depth,
-        // What it cannot see differs in nothing that it could: a part of the search will do.
+        // The explorer cannot see the fault, so a part of the search is enough.
         Seen::Not(_) => 3,
     });
     match name {
-        // It shows where the stamps run out, and there one CPU is enough.
+        // The fault shows where the stamps run out, and there one CPU is enough.
         "CounterWraps" => Bounds { cpus: 1, stamps: Some(1), depth, ..Bounds::SUITE },
-        // Put right before the operation ends, so that only another CPU sees it.
+        // The operation puts the fault right before it ends, so that only another CPU sees the fault.
         "PrepareMarksBeforeSave"
         | "SectionMarksBeforeSave"
         | "SaveMarksFirst"
@@ -45,7 +45,7 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         "LastStampTaken" | "OnlineTakesNoStep" | "OnlineRefusedStaysClosed" => {
             Bounds { cpus: 1, tasks: 1, stamps: Some(6), depth, ..Bounds::SUITE }
         }
-        // A claim on the CPU without a stamp left must be tried for a task that is live on another.
+        // The task that claims the CPU without a stamp left must be live on another CPU.
         "OfflineTakesNoStep" => Bounds {
             tasks: 1,
             interrupts: false,

@@ -1,5 +1,5 @@
-//! Each seeded fault of a backend or a kernel must be caught by the model that the table names, and called what it
-//! is. Those of the protocol are builds of their own (`src/bin/faults.rs`); here their edits are tried on the text.
+//! The model that the table names must catch each seeded fault of a backend or a kernel, and call it what it is. The
+//! faults of the protocol are builds of their own (`src/bin/faults.rs`); here the tests try their edits on the text.
 
 use fpu_models::{
     edit,
@@ -50,7 +50,7 @@ fn kernel_faults_are_caught() {
     all_caught(EMBEDDER);
 }
 
-/// Each piece of text that a fault of the protocol replaces is in the core, once.
+/// The core has each piece of text that a fault of the protocol replaces, once.
 #[test]
 fn every_edit_finds_its_text() {
     let core = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fpu-core/src");
@@ -76,7 +76,7 @@ fn a_text_that_is_not_there_once_is_named() {
     assert_eq!(files["a.rs"], "one();\n2\n1");
 }
 
-/// A model that catches nothing shows nothing, and one that no test runs less.
+/// A model that catches no fault shows nothing, and neither does a model that no test runs.
 #[test]
 fn every_model_is_run_and_catches_something() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
@@ -97,7 +97,7 @@ fn every_model_is_run_and_catches_something() {
     }
 }
 
-/// The theory statement counts the explorer's finds as the rows do.
+/// `docs/theory.md` counts the faults that the explorer finds as the rows do.
 #[test]
 fn the_theory_counts_the_same() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/theory.md");
@@ -105,7 +105,7 @@ fn the_theory_counts_the_same() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let wanted = table::explored();
     assert!(words(&text).contains(&wanted), "docs/theory.md, section 11, should say: {wanted}");
-    // It says why for all of them.
+    // The page gives one reason for all faults that the explorer misses.
     let ordering = |row: &Row| !matches!(row.edits, Some((Seen::Not(why), _)) if why != ORDERING);
     assert!(PROTOCOL.iter().all(ordering), "the explorer misses a fault for another reason");
 }

@@ -1,4 +1,4 @@
-//! Changed in memory where another CPU's registers still claim the task, in every interleaving.
+//! Sessions that change a task in memory while another CPU's registers still claim that task, in every interleaving.
 
 use fpu_models::model::{check, migrate};
 

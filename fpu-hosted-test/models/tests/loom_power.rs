@@ -1,4 +1,4 @@
-//! CPUs that come and go, restores that fail, and the forms for assembly, in every interleaving.
+//! CPUs that go online and offline, restores that fail, and the forms for assembly, in every interleaving.
 
 use fpu_models::model::{check, power, restore};
 

@@ -5,7 +5,7 @@
 
 use fpu_core::verify::*;
 use fpu_core::*;
-use fpu_x86::{Components, Plan, PlanCell};
+use fpu_x86::{Components, Pkru, Plan, PlanCell, ProtectionKeys, Selectors, TaskPkru};
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -58,6 +58,44 @@ pub extern "C" fn nostd_session(task: &Task, words: &CpuFpu, plan: &Plan) -> boo
     session.switch_return().is_ok()
 }
 
+/// A signal is delivered, its frame copied by `copy`, which says whether it could.
+#[no_mangle]
+pub extern "C" fn nostd_deliver(
+    task: &Task,
+    words: &CpuFpu,
+    plan: &Plan,
+    buffer: &mut [u8; 16384],
+    copy: extern "C" fn(*const u8, usize) -> bool,
+) -> bool {
+    let (mut cpu, format) = (IrqOff { words, plan }, plan.user_format());
+    let copy = |part: &[u8]| if copy(part.as_ptr(), part.len()) { Ok(()) } else { Err(()) };
+    let Ok(state) = task.open(&mut cpu) else { return false };
+    let wide = format.deliver(state.make_memory_valid_read(), Some(1), buffer, copy);
+    let Ok(saved) = task.open_saved(&mut cpu) else { return false };
+    let none = Selectors::default();
+    wide.is_ok() && format.deliver_32(saved, none, None, buffer, copy).is_ok()
+}
+
+/// A handler returns, and a debugger writes the same bytes.
+#[no_mangle]
+pub extern "C" fn nostd_sigreturn(
+    task: &Task,
+    words: &CpuFpu,
+    plan: &Plan,
+    buffer: &mut [u8; 16384],
+    copy: extern "C" fn(usize, *mut u8, usize) -> bool,
+) -> bool {
+    let (mut cpu, format) = (IrqOff { words, plan }, plan.user_format());
+    let copy =
+        |at, to: &mut [u8]| if copy(at, to.as_mut_ptr(), to.len()) { Ok(()) } else { Err(()) };
+    let Ok(state) = task.open(&mut cpu) else { return false };
+    let wide = format.sigreturn(state.make_memory_valid_read(), buffer, copy);
+    let Ok(saved) = task.open_saved(&mut cpu) else { return false };
+    let narrow = format.sigreturn_32(saved, buffer, copy);
+    let Ok(saved) = task.open_saved(&mut cpu) else { return false };
+    wide.is_ok() && narrow.is_ok() && format.set_xstate(saved, buffer).is_ok()
+}
+
 #[no_mangle]
 pub extern "C" fn nostd_verify(
     task: &Task,
@@ -107,6 +145,16 @@ pub unsafe extern "C" fn nostd_new(plan: &Plan, base: core::ptr::NonNull<u8>, le
 #[no_mangle]
 pub extern "C" fn nostd_begin(task: &Task, words: &CpuFpu, plan: &Plan) -> u64 {
     task.begin_user(&mut IrqOff { words, plan }).map_or(0, |pending| pending.steps().live)
+}
+
+static KEYS: ProtectionKeys = ProtectionKeys::new();
+
+#[no_mangle]
+pub extern "C" fn nostd_rights(prev: &TaskPkru, next: &TaskPkru, code: extern "C" fn()) -> bool {
+    KEYS.switch(Some(prev), Some(next));
+    KEYS.with_rights(next, Pkru::INITIAL, || code());
+    let delivered = KEYS.deliver(next, |interrupted| interrupted.map(Pkru::bits).ok_or(()));
+    delivered.is_ok() && KEYS.current(next) == Some(Pkru::LINUX_DEFAULT)
 }
 
 #[no_mangle]

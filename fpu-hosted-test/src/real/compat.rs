@@ -109,7 +109,7 @@ global_asm!(
 
 extern "C" {
     #[link_name = "fpu_real_compat"]
-    fn call_32(target: *mut c_void);
+    pub(super) fn call_32(target: *mut c_void);
     #[link_name = "fpu_real_compat_code"]
     static CODE: u8;
     #[link_name = "fpu_real_compat_end"]
@@ -117,7 +117,7 @@ extern "C" {
 }
 
 /// The memory, the number of a 32-bit system call and its arguments.
-type Target = [u64; 6];
+pub(super) type Target = [u64; 6];
 
 /// Numbers of 32-bit Linux.
 const RT_SIGACTION: u64 = 174;
@@ -205,6 +205,13 @@ impl Compat {
                 child > 0 && waited == child && status == 0
             }
         }
+    }
+
+    /// What [`call_32`] is to be told so that a thread sends itself a signal out of 32-bit code. The memory is the
+    /// child's too after a fork.
+    pub(super) fn raise(&self, thread: libc::pid_t, signal: i32) -> Target {
+        let thread = thread as u64;
+        [self.base as u64, TGKILL, thread, thread, signal as u64, 0]
     }
 
     fn put(&mut self, at: usize, bytes: &[u8]) {

@@ -13,6 +13,7 @@ const HEADER: usize = 512;
 const LARGEST: usize = 16384;
 
 /// Memory for an image of any plan.
+#[derive(Clone, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub(super) struct Memory([u8; LARGEST]);
 
@@ -27,6 +28,9 @@ impl Memory {
     }
     pub(super) fn base(&mut self) -> NonNull<u8> {
         NonNull::from(&mut self.0).cast()
+    }
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
     }
 }
 

@@ -1,9 +1,8 @@
 //! Random signal frames: good ones, of smaller and larger machines, and damaged ones.
 
-use fpu_core::RawFpu;
 use fpu_x86::{Components, Plan};
 
-use super::{foreign::Memory, random_image, registers_of, Classes};
+use super::random_image;
 use crate::random::Random;
 
 const MAGIC1: u32 = 0x4650_5853;
@@ -91,51 +90,4 @@ pub fn random_frame(plan: &Plan, words: &mut Random, frame: &mut Vec<u8>) {
 fn pkru_place(plan: &Plan) -> Option<(usize, usize)> {
     let described = plan.cpuid_info().described(9)?;
     Some((described.offset as usize, described.size as usize))
-}
-
-/// What the fuzzer does with an input: it is the FPU part of a frame, of a 64-bit program and of a 32-bit one, for each
-/// plan. What is taken goes into a task's image, out into a frame and in again, with the same registers. Returns how often
-/// it is taken.
-///
-/// ```
-/// use fpu_hosted_test::real::fuzz_frame;
-/// use fpu_x86::{Components, Plan};
-/// let plan = Plan::detect_user(Components::all())?;
-/// assert_eq!(fuzz_frame(&[plan], &[1, 2, 3]), 0);
-/// # Ok::<(), fpu_x86::PlanError>(())
-/// ```
-///
-/// # Panics
-///
-/// If the registers are not the same, or what was written is not taken.
-#[allow(clippy::must_use_candidate)] // a count, for statistics: what is wrong panics
-pub fn fuzz_frame(plans: &[Plan], bytes: &[u8]) -> usize {
-    let classes = Classes::BASE.with(Classes::AVX).with(Classes::AVX512);
-    let classes = classes.with(Classes::WIDE_MASKS);
-    let mut taken = 0;
-    for plan in plans {
-        let format = plan.user_format();
-        for narrow in [false, true] {
-            let mut private = bytes.to_vec();
-            let read = match narrow {
-                true => format.read_frame_32(&mut private),
-                false => format.read_frame(&mut private),
-            };
-            let Ok(frame) = read else { continue };
-            taken += 1;
-            let mut area = Memory::initial(plan);
-            // SAFETY: C9, C11: the area is ours and holds an image.
-            let mut task = unsafe { plan.image_mut(area.base()) };
-            task.replace_with(frame.valid()).expect("validated with this plan");
-            let image = task.as_image();
-            let registers = registers_of(&frame.valid().image(), classes);
-            assert_eq!(registers.first_difference(&registers_of(&image, classes)), None);
-            let mut out = vec![0xEE; format.frame_len()];
-            format.write_frame(&image, frame.pkru(), &mut out).expect("the plan's own image");
-            let again = format.read_frame(&mut out).expect("the plan's own frame");
-            let again = registers_of(&again.valid().image(), classes);
-            assert_eq!(registers.first_difference(&again), None);
-        }
-    }
-    taken
 }

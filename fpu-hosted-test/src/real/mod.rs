@@ -28,13 +28,19 @@ pub use asm::{
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod compat;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod dumped;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod fault;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod foreign;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod frames;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod fuzz;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod harness;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod havoc;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod mutate;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -46,14 +52,18 @@ mod signal;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub use {
     compat::Compat,
+    dumped::{Dumped, THREADS},
     fault::serve_fixups,
     foreign::{decode, fuzz_foreign, settled, ForeignBench},
-    frames::{fuzz_frame, random_frame, LARGEST_FRAME},
+    frames::{random_frame, LARGEST_FRAME},
+    fuzz::{variant, Entry, Subject},
     harness::{RealHarness, Seen},
+    havoc::fuzz_input,
     mutate::random_image,
     probe::{keeps_x87_pointers, refuses, refuses_reserved_mxcsr, ANY_MXCSR, NO_POINTERS},
-    ptrace::{Tracee, NT_PRFPREG, NT_X86_XSTATE},
+    ptrace::{Tracee, NT_PRFPREG, NT_PRXFPREG, NT_X86_XSTATE},
     signal::{
-        deliver, frames_are_linuxs, registers_of, set_registers, Delivered, Edit, FrameBuffer, ROOM,
+        deliver, fate, frame_extent, frames_are_linuxs, registers_of, set_registers, Delivered,
+        Edit, FrameBuffer, Nested, ROOM,
     },
 };

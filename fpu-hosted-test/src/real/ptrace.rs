@@ -2,12 +2,19 @@
 
 use std::{ffi::c_void, io, mem, ptr};
 
-use super::{run_between, signal::raise, RegFile};
+use super::{
+    compat::{call_32, Compat},
+    run_between,
+    signal::raise,
+    RegFile,
+};
 
 /// The type of the FXSAVE registers.
 pub const NT_PRFPREG: i32 = 2;
 /// The type of all of XSAVE's.
 pub const NT_X86_XSTATE: i32 = 0x202;
+/// The type of the FXSAVE registers of a 32-bit program, of which [`NT_PRFPREG`] are FSAVE's.
+pub const NT_PRXFPREG: i32 = 0x46E6_2B7F;
 
 /// What the two processes share.
 #[repr(C)]
@@ -43,6 +50,19 @@ impl Tracee {
     ///
     /// The system lets no process be traced: the reason for a skip.
     pub fn start(load: &RegFile) -> Result<Self, String> {
+        Self::begin(load, None)
+    }
+
+    /// The same in 32-bit code, so that its register sets are those of a 32-bit program.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_32(load: &RegFile, compat: &Compat) -> Result<Self, String> {
+        Self::begin(load, Some(compat))
+    }
+
+    fn begin(load: &RegFile, compat: Option<&Compat>) -> Result<Self, String> {
         let (access, kind) =
             (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: new memory.
@@ -58,7 +78,7 @@ impl Tracee {
         match unsafe { libc::fork() } {
             -1 => last("fork"),
             // SAFETY: the shared memory is the child's as well.
-            0 => unsafe { run(shared) },
+            0 => unsafe { run(shared, compat) },
             child => {
                 let mut tracee = Self { child, shared };
                 tracee.wait().map(|()| tracee)
@@ -141,19 +161,25 @@ impl Drop for Tracee {
 }
 
 /// The child.
-unsafe fn run(shared: *mut Shared) -> ! {
+unsafe fn run(shared: *mut Shared, compat: Option<&Compat>) -> ! {
     // SAFETY: system calls of the child's own.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::ptrace(libc::PTRACE_TRACEME, 0, 0usize, 0usize) != 0 {
             libc::_exit(1);
         }
-        let this = libc::getpid() as u64;
-        let mut target = [this, this, libc::SIGSTOP as u64];
+        let this = libc::getpid();
+        let mut target = [this as u64, this as u64, libc::SIGSTOP as u64];
         loop {
             let (load, dump) = (&(*shared).load, &mut (*shared).dump);
-            // The parent reads and writes only while this process stands still, within `raise`.
-            run_between(load, raise, ptr::addr_of_mut!(target).cast(), dump);
+            // The parent reads and writes only while this process stands still, within the call.
+            match compat {
+                None => run_between(load, raise, ptr::addr_of_mut!(target).cast(), dump),
+                Some(compat) => {
+                    let mut target = compat.raise(this, libc::SIGSTOP);
+                    run_between(load, call_32, ptr::addr_of_mut!(target).cast(), dump);
+                }
+            }
         }
     }
 }

@@ -58,8 +58,23 @@ pub enum Edit<'a> {
     InPlace(&'a [u8]),
     /// Lets the return read these instead.
     Elsewhere(&'a FrameBuffer),
-    /// Takes another signal, with these registers, on the other stack.
-    Nested(&'a RegFile, &'a mut Option<Delivered>),
+    /// The same, so many bytes further, where the frame's alignment is lost.
+    Misaligned(&'a FrameBuffer, usize),
+    /// Takes another signal before it does something else.
+    Nested(Box<Nested<'a>>, Box<Edit<'a>>),
+}
+
+/// A signal that is taken in a handler.
+#[derive(Debug)]
+pub struct Nested<'a> {
+    /// With these registers.
+    pub load: &'a RegFile,
+    /// On the other stack.
+    pub on_other_stack: bool,
+    /// What its handler does.
+    pub edit: Edit<'a>,
+    /// What was seen.
+    pub seen: &'a mut Option<Delivered>,
 }
 
 /// A signal that was delivered and returned from.
@@ -69,6 +84,8 @@ pub struct Delivered {
     pub frame: Vec<u8>,
     /// It lay on the alternative stack.
     pub on_other_stack: bool,
+    /// Address of the whole frame, of which that is a part.
+    pub lowest: usize,
     /// The kernel refused what it was to read.
     pub refused: bool,
     /// The registers after the return; of no meaning if it was refused.
@@ -81,8 +98,16 @@ struct Exchange<'a> {
     edit: Edit<'a>,
     frame: Vec<u8>,
     on_other_stack: bool,
+    lowest: usize,
     returning: bool,
     refused: bool,
+}
+
+impl<'a> Exchange<'a> {
+    fn new(edit: Edit<'a>, frame: Vec<u8>) -> Self {
+        let (on_other_stack, returning, refused) = (false, false, false);
+        Self { edit, frame, on_other_stack, lowest: 0, returning, refused }
+    }
 }
 
 thread_local! {
@@ -104,18 +129,24 @@ fn install() {
             // SAFETY: both handlers have the form that SA_SIGINFO asks for.
             assert_eq!(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) }, 0);
         };
-        action(SIGNALS[0], on_signal as *const () as usize, 0);
-        action(SIGNALS[1], on_signal as *const () as usize, libc::SA_ONSTACK);
+        let nested = libc::SA_NODEFER;
+        action(SIGNALS[0], on_signal as *const () as usize, nested);
+        action(SIGNALS[1], on_signal as *const () as usize, nested | libc::SA_ONSTACK);
         action(libc::SIGSEGV, on_refusal as *const () as usize, 0);
     });
     if OTHER_STACK.get() == 0 {
         // Each thread's own, and as long-lived as the process.
-        let stack = Box::leak(vec![0u8; STACK].into_boxed_slice());
-        let stack = libc::stack_t { ss_sp: stack.as_mut_ptr().cast(), ss_flags: 0, ss_size: STACK };
-        // SAFETY: memory that stays.
-        assert_eq!(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) }, 0);
-        OTHER_STACK.set(stack.ss_sp as usize);
+        OTHER_STACK.set(Box::leak(vec![0u8; STACK].into_boxed_slice()).as_mut_ptr() as usize);
+        end_other_stack(STACK);
     }
+}
+
+/// Lets the other stack end after so many bytes.
+fn end_other_stack(len: usize) {
+    let stack =
+        libc::stack_t { ss_sp: OTHER_STACK.get() as *mut c_void, ss_flags: 0, ss_size: len };
+    // SAFETY: memory that stays.
+    assert_eq!(unsafe { libc::sigaltstack(&stack, ptr::null_mut()) }, 0);
 }
 
 fn word(frame: *const u8, at: usize) -> u32 {
@@ -132,19 +163,31 @@ unsafe extern "C" fn on_signal(_: c_int, _: *mut libc::siginfo_t, context: *mut 
     let frame = machine.fpregs.cast::<u8>();
     let len = if word(frame, 464) == MAGIC1 { word(frame, 468) as usize } else { 512 };
     let len = len.min(ROOM);
+    // The return address is in front of the context.
+    exchange.lowest = context as usize - 8;
     // SAFETY: the kernel wrote that much there.
     exchange.frame.extend_from_slice(unsafe { std::slice::from_raw_parts(frame, len) });
     let stack = OTHER_STACK.get();
     exchange.on_other_stack = (stack..stack + STACK).contains(&(frame as usize));
-    match &mut exchange.edit {
-        Edit::Keep => {}
+    if let Edit::Nested(..) = exchange.edit {
+        let Edit::Nested(nested, then) = mem::replace(&mut exchange.edit, Edit::Keep) else {
+            return;
+        };
+        *nested.seen = Some(deliver(nested.load, nested.on_other_stack, nested.edit));
+        exchange.edit = *then;
+    }
+    match &exchange.edit {
+        Edit::Keep | Edit::Nested(..) => {}
         Edit::InPlace(bytes) => {
             assert!(bytes.len() <= len);
             // SAFETY: within the frame, which no other code looks at now.
             unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), frame, bytes.len()) };
         }
         Edit::Elsewhere(buffer) => machine.fpregs = ptr::from_ref(*buffer).cast_mut().cast(),
-        Edit::Nested(load, seen) => **seen = Some(deliver(load, true, Edit::Keep)),
+        Edit::Misaligned(buffer, bytes) => {
+            let place = ptr::from_ref(*buffer).cast_mut().cast::<u8>();
+            machine.fpregs = place.wrapping_add(*bytes).cast();
+        }
     }
     exchange.returning = true;
 }
@@ -216,37 +259,99 @@ fn pkru() -> Option<u32> {
 #[must_use]
 pub fn deliver(load: &RegFile, on_other_stack: bool, edit: Edit<'_>) -> Delivered {
     install();
-    let mut exchange = Exchange {
-        edit,
-        frame: Vec::with_capacity(ROOM),
-        on_other_stack: false,
-        returning: false,
-        refused: false,
-    };
+    let mut exchange = Exchange::new(edit, Vec::with_capacity(ROOM));
     let mut after = load.clone();
-    // SAFETY: of this process and thread.
-    let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
-    let signal = SIGNALS[usize::from(on_other_stack)];
-    let mut target: Target = [process as u64, thread as u64, signal as u64];
-    let outer = EXCHANGE.replace(ptr::addr_of_mut!(exchange).cast());
-    // SAFETY: C31: classes of this CPU. C33: a system call, and integers only.
-    unsafe { run_between(load, raise, ptr::addr_of_mut!(target).cast(), &mut after) };
-    EXCHANGE.set(outer);
+    exchange.run(load, on_other_stack, &mut after);
     assert!(exchange.returning, "the signal has not come");
-    let Exchange { frame, on_other_stack, refused, .. } = exchange;
-    Delivered { frame, on_other_stack, refused, after, pkru: pkru() }
+    let Exchange { frame, on_other_stack, lowest, refused, .. } = exchange;
+    Delivered { frame, on_other_stack, lowest, refused, after, pkru: pkru() }
+}
+
+impl Exchange<'_> {
+    fn run(&mut self, load: &RegFile, on_other_stack: bool, after: &mut RegFile) {
+        // SAFETY: of this process and thread.
+        let (process, thread) = unsafe { (libc::getpid(), libc::gettid()) };
+        let signal = SIGNALS[usize::from(on_other_stack)];
+        let mut target: Target = [process as u64, thread as u64, signal as u64];
+        let outer = EXCHANGE.replace(ptr::from_mut(self).cast());
+        // SAFETY: C31: classes of this CPU. C33: a system call, and integers only.
+        unsafe { run_between(load, raise, ptr::addr_of_mut!(target).cast(), after) };
+        EXCHANGE.set(outer);
+    }
+}
+
+/// How many bytes of an alternative stack a signal's frame takes, from the stack's end, which lies `short` bytes before a
+/// multiple of 4096.
+///
+/// ```
+/// use fpu_hosted_test::real::{frame_extent, frames_are_linuxs, Classes, RegFile};
+/// if frames_are_linuxs().is_ok() {
+///     assert!(frame_extent(&RegFile::pattern(1, Classes::detect()), 5) >= 512 + 440);
+/// }
+/// ```
+///
+/// # Panics
+///
+/// If the frame does not lie on that stack.
+#[must_use]
+pub fn frame_extent(load: &RegFile, short: usize) -> usize {
+    install();
+    let base = OTHER_STACK.get();
+    let end = (base + STACK) / 4096 * 4096 - short;
+    end_other_stack(end - base);
+    let delivered = deliver(load, true, Edit::Keep);
+    end_other_stack(STACK);
+    assert!(delivered.on_other_stack);
+    end - delivered.lowest
+}
+
+/// What becomes of a process without a handler for SIGSEGV that returns through this frame: its wait status.
+///
+/// ```
+/// use fpu_hosted_test::real::{fate, frames_are_linuxs, Classes, FrameBuffer, RegFile};
+/// if frames_are_linuxs().is_ok() {
+///     let mut frame = FrameBuffer::of(&[0; 512]);
+///     let load = RegFile::pattern(1, Classes::detect());
+///     assert_eq!(fate(&load, &frame), Ok(0));
+///     frame.0[27] = 0x80; // a bit that MXCSR does not have
+///     assert_eq!(fate(&load, &frame), Ok(libc::SIGSEGV));
+/// }
+/// ```
+///
+/// # Errors
+///
+/// There is no other process.
+pub fn fate(load: &RegFile, frame: &FrameBuffer) -> Result<c_int, &'static str> {
+    install();
+    let mut exchange = Exchange::new(Edit::Elsewhere(frame), Vec::with_capacity(ROOM));
+    let mut after = load.clone();
+    // SAFETY: the child does only what is safe after fork.
+    match unsafe { libc::fork() } {
+        -1 => Err("no other process"),
+        // SAFETY: `signal`, `setrlimit` and `_exit` are safe after fork; the handler has room for the frame.
+        0 => unsafe {
+            libc::signal(libc::SIGSEGV, libc::SIG_DFL);
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            libc::setrlimit(libc::RLIMIT_CORE, &none);
+            exchange.run(load, false, &mut after);
+            libc::_exit(0)
+        },
+        child => {
+            let mut status = 0;
+            // SAFETY: our child; the status is a local.
+            match unsafe { libc::waitpid(child, &mut status, 0) } == child {
+                true => Ok(status),
+                false => Err("the other process has gone"),
+            }
+        }
+    }
 }
 
 /// Runs something whose frame the kernel may refuse. Did it?
 pub(super) fn with_exchange(run: impl FnOnce()) -> bool {
     install();
-    let mut exchange = Exchange {
-        edit: Edit::Keep,
-        frame: Vec::new(),
-        on_other_stack: false,
-        returning: true,
-        refused: false,
-    };
+    let mut exchange = Exchange::new(Edit::Keep, Vec::new());
+    exchange.returning = true;
     let outer = EXCHANGE.replace(ptr::addr_of_mut!(exchange).cast());
     run();
     EXCHANGE.set(outer);
@@ -255,7 +360,7 @@ pub(super) fn with_exchange(run: impl FnOnce()) -> bool {
 
 /// What was seen of it.
 pub(super) fn finish(frame: Vec<u8>, refused: bool, after: RegFile) -> Delivered {
-    Delivered { frame, on_other_stack: false, refused, after, pkru: pkru() }
+    Delivered { frame, on_other_stack: false, lowest: 0, refused, after, pkru: pkru() }
 }
 
 /// The registers of an image, as a file of these classes.

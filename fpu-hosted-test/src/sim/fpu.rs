@@ -44,6 +44,7 @@ pub struct SimFpu {
     /// The units of a beginning without an end, or of an end without a beginning.
     pub(super) section: Cell<Option<KernelUnits>>,
     calls: Cell<usize>,
+    fetched: Cell<usize>,
     pub(super) line: Rc<Line>,
 }
 
@@ -67,6 +68,7 @@ impl SimFpu {
             broken: Cell::new(false),
             section: Cell::new(None),
             calls: Cell::new(0),
+            fetched: Cell::new(0),
             line: Rc::default(),
         }
     }
@@ -123,6 +125,20 @@ impl SimFpu {
     /// Vector code: every register changes.
     pub fn scribble(&self, seed: u64) {
         self.load(&Registers::pattern(!seed, ALL));
+    }
+    /// The area that was fetched last, by its address; asking forgets it.
+    ///
+    /// ```
+    /// use fpu_core::RawFpu;
+    /// use fpu_hosted_test::sim::SimFpu;
+    /// let (fpu, area) = (SimFpu::new(), 0u64);
+    /// fpu.prefetch(std::ptr::NonNull::from(&area).cast());
+    /// assert_eq!(fpu.take_fetched(), Some(std::ptr::from_ref(&area) as usize));
+    /// assert_eq!(fpu.take_fetched(), None);
+    /// ```
+    #[must_use]
+    pub fn take_fetched(&self) -> Option<usize> {
+        Some(self.fetched.take()).filter(|address| *address != 0)
     }
     /// The `nth` restore from now (1: the next) fails half way.
     pub fn fail_restore(&self, nth: u64) {
@@ -217,6 +233,9 @@ unsafe impl RawFpu for SimFpu {
         ALL
     }
 
+    fn prefetch(&self, area: NonNull<u8>) {
+        self.fetched.set(area.as_ptr() as usize);
+    }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         self.line.step();
         let zero_control = self.is(Flaw::InitialZeroControl);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    duties, imports,
+    duties, imports, museum,
     run::{Cmd, Outcome, Suite},
 };
 
@@ -61,6 +61,7 @@ pub fn check(suite: &Suite) -> Outcome {
     wrong.extend(links(suite, &files));
     wrong.extend(duties::check(suite, &files));
     wrong.extend(imports::check(&suite.root));
+    wrong.extend(museum::check(&suite.root, &files));
     if wrong.is_empty() {
         Outcome::Passed { count: 1, note: format!("{} files\n", files.len()) }
     } else {

@@ -30,10 +30,16 @@ const CORE: [&[&str]; 3] = [
     ],
 ];
 
-/// Crates of several files. Not the models and not the kernel that boots: there CPUs, tasks and the interrupts that
-/// strike them call each other.
-const CRATES: [&str; 5] =
-    ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-hosted-test/suite", "examples"];
+/// Crates of several files, except the kernel that boots: there CPUs, tasks and the interrupts that strike them call each
+/// other.
+const CRATES: [&str; 6] = [
+    "fpu-core",
+    "fpu-x86",
+    "fpu-hosted-test",
+    "fpu-hosted-test/models",
+    "fpu-hosted-test/suite",
+    "examples",
+];
 
 type Files = BTreeMap<String, String>;
 

@@ -14,6 +14,7 @@ mod habits;
 mod hygiene;
 mod imports;
 mod libtest;
+mod museum;
 mod nostd;
 mod object;
 mod package;

@@ -27,12 +27,12 @@ fn bare_metal() -> bool {
 pub fn abouts() -> (&'static str, &'static str) {
     if bare_metal() {
         (
-            "a small kernel's static library, for x86_64-unknown-none: nothing of std or alloc",
+            "a small kernel's static library, for x86_64-unknown-none: nothing of std or alloc, no panic",
             "the same library: no vector register outside of the backend's instructions",
         )
     } else {
         (
-            "a small kernel's static library, #![no_std] for the host: nothing of std or alloc",
+            "a small kernel's static library, #![no_std] for the host: nothing of std or alloc, no panic",
             "the same for the host without SSE: no vector register outside of the backend's instructions",
         )
     }
@@ -67,20 +67,21 @@ fn build(suite: &Suite, directory: &str, rustflags: &str) -> Result<PathBuf, Str
     Ok(library.join("release/libfpu_nostd.a"))
 }
 
-/// Nothing of `std` or `alloc`, and nothing undefined but what every kernel has.
+/// Nothing of `std` or `alloc`, no panic, and nothing undefined but what every kernel has.
 pub fn symbols(suite: &Suite) -> Outcome {
     let Some(nm) = suite.tool(&["nm", "llvm-nm"]) else {
         return Outcome::Skipped("no nm or llvm-nm: install the package binutils".into());
     };
     match build(suite, "nostd", "") {
-        Ok(library) => symbols_of(&nm, &library),
+        Ok(library) => symbols_of(&nm, &library, true),
         Err(why) => Outcome::Failed(why),
     }
 }
 
-fn symbols_of(nm: &str, library: &Path) -> Outcome {
+/// Panics are what this compiler leaves of them; an older one may leave more.
+fn symbols_of(nm: &str, library: &Path, panics: bool) -> Outcome {
     let listed = Cmd::new(nm).args(&["-P", &library.to_string_lossy()]).ok();
-    match listed.and_then(|text| foreign(&text)) {
+    match listed.and_then(|text| foreign(&text, panics)) {
         Err(why) => Outcome::Failed(why),
         Ok(found) if found.is_empty() => Outcome::one(),
         Ok(found) => {
@@ -157,7 +158,7 @@ pub fn on_bare_metal(suite: &Suite) -> Outcome {
         Err(why) => return Outcome::Failed(why),
         Ok(library) => library,
     };
-    for outcome in [symbols_of(&nm, &library), vectors_of(&objdump, &library)] {
+    for outcome in [symbols_of(&nm, &library, false), vectors_of(&objdump, &library)] {
         if !matches!(outcome, Outcome::Passed { .. }) {
             return outcome;
         }
@@ -191,11 +192,11 @@ pub fn conformance(suite: &Suite) -> Outcome {
     Outcome::of(build.env("CARGO_TARGET_DIR", suite.target.join("nostd-conformance")).ok())
 }
 
-/// Symbols of `std` and `alloc`, and those that our code needs and nothing in the library defines. (The
-/// toolchain's own members, of which a linker takes what is needed, are incomplete by themselves.)
-fn foreign(nm: &str) -> Result<BTreeSet<String>, String> {
+/// Symbols of `std` and `alloc`, those of panics that our code has or needs, and those that it needs and nothing in the
+/// library defines. (The toolchain's own members, of which a linker takes what is needed, are incomplete by themselves.)
+fn foreign(nm: &str, panics: bool) -> Result<BTreeSet<String>, String> {
     let (mut defined, mut needed) = (BTreeSet::new(), BTreeSet::new());
-    let mut ours = false;
+    let (mut found, mut ours) = (BTreeSet::new(), false);
     for line in nm.lines() {
         if let Some((_, member)) = line.strip_suffix("]:").and_then(|l| l.split_once('[')) {
             ours = member.starts_with("fpu_nostd");
@@ -205,6 +206,9 @@ fn foreign(nm: &str) -> Result<BTreeSet<String>, String> {
         let (Some(name), Some(kind)) = (words.next(), words.next()) else { continue };
         if kind.len() != 1 {
             continue;
+        }
+        if panics && ours && name.contains("4core9panicking") {
+            found.insert(name.to_owned());
         }
         if kind != "U" {
             defined.insert(name.to_owned());
@@ -220,7 +224,7 @@ fn foreign(nm: &str) -> Result<BTreeSet<String>, String> {
             .iter()
             .any(|part| name.contains(part))
     };
-    let mut found: BTreeSet<String> = defined.iter().filter(hosted).cloned().collect();
+    found.extend(defined.iter().filter(hosted).cloned());
     let left = needed.difference(&defined);
     found.extend(
         left.filter(|n| !SUPPLIED.contains(&n.as_str()) && *n != "_GLOBAL_OFFSET_TABLE_").cloned(),
@@ -235,10 +239,14 @@ mod tests {
     #[test]
     fn what_a_kernel_has_not_is_named() {
         let clean = "lib.a[mulvti3.o]:\n__udivti3 U\nlib.a[fpu_nostd-1.o]:\nnostd_switch T 0 10\nmemcpy U\nhelper U\nhelper T 10 5\n";
-        assert!(foreign(clean).unwrap().is_empty());
+        assert!(foreign(clean, true).unwrap().is_empty());
         let dirty = format!("{clean}write U\n_ZN3std2io5stdio6_print17h00E T 0 1\n");
-        let found: Vec<_> = foreign(&dirty).unwrap().into_iter().collect();
+        let found: Vec<_> = foreign(&dirty, true).unwrap().into_iter().collect();
         assert_eq!(found, ["_ZN3std2io5stdio6_print17h00E", "write"]);
-        assert!(foreign("memcpy U\n").is_err());
+        let panic = "_ZN4core9panicking5panic17h00E";
+        let panics = format!("lib.a[core-1.o]:\n{panic} T 0 1\n{clean}{panic} U\n");
+        assert_eq!(foreign(&panics, true).unwrap().len(), 1);
+        assert!(foreign(&panics, false).unwrap().is_empty());
+        assert!(foreign("memcpy U\n", true).is_err());
     }
 }

@@ -1,15 +1,36 @@
-//! Signal frames through the readers of 64-bit and 32-bit ones, for the plan of every rung that the machine offers.
+//! Signal frames, register sets and images through every way in: for the plan of each rung that the machine offers, and
+//! for one recorded CPU's, which the input chooses.
 #![no_main]
 
-use std::sync::OnceLock;
+use std::cell::RefCell;
 
-use fpu_hosted_test::real::{fuzz_frame, ForeignBench};
-use fpu_x86::Plan;
+use fpu_hosted_test::real::{Entry, Subject};
 
-static PLANS: OnceLock<Vec<Plan>> = OnceLock::new();
+#[path = "../../../fpu-hosted-test/tests/support/recorded.rs"]
+mod recorded;
+
+thread_local! {
+    static OWN: RefCell<Vec<Subject>> = RefCell::new(Subject::of_this_cpu());
+    static RECORDED: RefCell<Vec<Subject>> = RefCell::new({
+        let plans = recorded::plans();
+        let others = plans.iter().cycle().skip(7);
+        plans.iter().zip(others).map(|((_, plan), (_, it))| Subject::new(plan.clone(), it.clone())).collect()
+    });
+}
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let plans = PLANS
-        .get_or_init(|| ForeignBench::all().iter().map(|bench| bench.plan().clone()).collect());
-    fuzz_frame(plans, bytes);
+    let all = |subject: &mut Subject| {
+        for entry in Entry::ALL {
+            let _answer = subject.check(entry, bytes);
+        }
+    };
+    OWN.with(|own| own.borrow_mut().iter_mut().for_each(all));
+    RECORDED.with(|recorded| {
+        let mut recorded = recorded.borrow_mut();
+        let sum = bytes
+            .iter()
+            .fold(bytes.len(), |sum, byte| sum.wrapping_mul(31).wrapping_add((*byte).into()));
+        let chosen = sum % recorded.len();
+        all(&mut recorded[chosen]);
+    });
 });

@@ -23,7 +23,7 @@ const INHERITED: Components = Components::from_bits_retain(u64::MAX)
 // SAFETY: B1, B13: a save to an area is that of the plan for the room that the area names, whose places `with` computed; an
 // area of `area_len` bytes names the least, as `write_initial` and `copy_for_child` leave it. B2: the components without
 // room are initial while the registers are that area's, because IA32_XFD disables them (B15; of a program, rest stays
-// initial by C44). B3: a restore is of all components of the full plan, those without a place in the image to their initial
+// initial by C46). B3: a restore is of all components of the full plan, those without a place in the image to their initial
 // state. B4: what WRMSR or the restore refuses is returned. B5: no image without room for a component has its bit of
 // XSTATE_BV, and IA32_XFD is clear before one with room is restored. B6: no wait, no allocation; the copy of IA32_XFD is the
 // CPU's own. B7: that of `Plan`.
@@ -47,6 +47,11 @@ unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
     }
     fn area_align(&self) -> usize {
         layout::ALIGN
+    }
+
+    #[inline]
+    fn prefetch(&self, area: NonNull<u8>) {
+        self.base.prefetch(area);
     }
 
     unsafe fn write_initial(&self, area: NonNull<u8>) {
@@ -109,7 +114,7 @@ unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
 
 // SAFETY: B13: the room is in bytes that no save writes, and `save`, `restore` and the views go by it. B14: `import` takes
 // every component of `from`, absent ones as initial, or refuses before it writes. B15: a restore and `adopt` write IA32_XFD
-// before the registers are the area's; in a program no code uses what is on demand (C44).
+// before the registers are the area's; in a program no code uses what is on demand (C46).
 unsafe impl<X: XfdCopy> GrowFpu for DynamicPlan<X> {
     type Room = Room;
 

@@ -104,7 +104,7 @@ impl<X: XfdCopy> DynamicPlan<X> {
     ///
     /// # Safety
     ///
-    /// * **C44** code that runs with the registers of a context without room for them leaves these components in their initial
+    /// * **C46** code that runs with the registers of a context without room for them leaves these components in their initial
     ///   state; the system lets the program use them.
     ///
     /// # Errors

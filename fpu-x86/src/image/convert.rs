@@ -1,6 +1,6 @@
 //! Whole images from one format to another, and into a task's image.
 
-use super::{extended::Where, read::Image, write::ImageMut};
+use super::{extended::Where, initial::write_initial, read::Image, write::ImageMut};
 use crate::{
     components::{extended, one, Components},
     error::ImageError,
@@ -21,7 +21,16 @@ struct Target<'a> {
     places: Where<'a>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// A save area of a plan.
+    fn of(plan: &'a Plan, bytes: &'a mut [u8]) -> Self {
+        let places = match plan.format() {
+            Format::Legacy => Where::Nowhere,
+            _ => Where::At(&plan.layout),
+        };
+        Self { bytes, format: plan.format(), set: plan.components(), places }
+    }
+
     /// Can it take these components? Nothing is written.
     fn check(&self, from: &Image<'_>, only: Components) -> Result<(), ImageError> {
         let present = from.present().intersection(only);
@@ -165,6 +174,60 @@ impl Image<'_> {
         self.export(out, places.len(), Format::Compacted, set, Where::At(&places))
     }
 
+    /// Writes the same state as a save area of another plan has it, in that plan's own format, and returns the number of
+    /// bytes: its [`area_len`](Plan::area_len). For a task, a guest or a checkpoint that goes to another machine, whose plan
+    /// is made from its words ([`Plan::for_kernel`], [`Plan::for_user`]), and for a kernel that changes its plan.
+    ///
+    /// The other machine takes the bytes by [`ForeignImage`](crate::ForeignImage) with the rules
+    /// [`compacted`](crate::ForeignRules::compacted), which asks whether the task may use tiles, and takes no supervisor
+    /// components; those go along here.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::TooShort`]; as for [`ImageMut::copy_from`], what `there` cannot hold: [`ImageError::NotManaged`],
+    /// [`ImageError::OtherSize`], [`ImageError::ReservedMxcsr`]. `out` is unchanged.
+    ///
+    /// ```
+    /// use fpu_core::{Area, RawFpu, SaveArea};
+    /// use fpu_x86::{Components, ForeignImage, ForeignLayout, ForeignRules, Plan, SaveInstruction};
+    /// let here = Plan::detect_user(Components::all())?;
+    /// let area = Area::<16384>::new();
+    /// // SAFETY: C9, C11: the area is our own, large enough, and holds an image from the first line on.
+    /// let mut image = unsafe {
+    ///     here.write_initial(area.base());
+    ///     here.image_mut(area.base())
+    /// };
+    /// image.set_xmm(3, [7; 16])?;
+    /// // Another machine.
+    /// # let there = here.clone();
+    /// # #[cfg(any())]
+    /// let there = Plan::for_user(its_words, its_mxcsr_mask, Components::all())?;
+    /// let mut bytes = vec![0; there.area_len()];
+    /// image.as_image().to_plan(&there, &mut bytes)?;
+    /// // There:
+    /// let layout = ForeignLayout::of(&there);
+    /// let rules = ForeignRules::new().compacted().layout(&layout);
+    /// let valid = ForeignImage::in_private(&mut bytes).validate_by(&rules, &there)?;
+    /// assert_eq!(valid.image().xmm(3), Some([7; 16]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "convert")]
+    #[doc(alias = "migrate")]
+    pub fn to_plan(&self, there: &Plan, out: &mut [u8]) -> Result<usize, ImageError> {
+        let need = there.area_len();
+        let bytes = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
+        let bits = self.mxcsr() & !there.mxcsr_mask();
+        if bits != 0 {
+            return Err(ImageError::ReservedMxcsr { bits });
+        }
+        let mut target = Target::of(there, bytes);
+        target.check(self, EVERY)?;
+        target.bytes.fill(0);
+        write_initial(target.bytes, there);
+        target.take(self, EVERY);
+        Ok(need)
+    }
+
     /// Writes x87 and SSE as FXSAVE64 does, absent ones as their initial values, and returns which
     /// present components did not fit.
     #[doc(alias = "FXSAVE")]
@@ -223,8 +286,7 @@ impl ImageMut<'_> {
         if bits != 0 {
             return Err(ImageError::ReservedMxcsr { bits });
         }
-        let (format, set, places) = (plan.format(), plan.components(), Where::At(&plan.layout));
-        let mut target = Target { bytes: self.bytes, format, set, places };
+        let mut target = Target::of(plan, self.bytes);
         target.check(from, wanted)?;
         target.take(from, taken);
         Ok(())

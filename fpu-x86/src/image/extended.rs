@@ -76,11 +76,12 @@ impl Plan {
         standard_len(self, self.user_components())
     }
 
-    /// Bytes of the standard format of all that XCR0 enables, with the header: a private buffer of this many suffices
-    /// for a [`ForeignImage`](crate::ForeignImage) of this machine's.
+    /// Bytes of the standard format of all that XCR0 enables, and of PKRU where a kernel's tasks have it, with the
+    /// header: a private buffer of this many suffices for a [`ForeignImage`](crate::ForeignImage) of this machine's.
     #[must_use]
     pub fn foreign_len(&self) -> usize {
-        standard_len(self, self.xcr0())
+        let rights = if self.carries_pkru() { Components::PKRU } else { Components::empty() };
+        standard_len(self, self.xcr0().union(rights))
     }
 
     /// PKRU's place in the standard format, if XCR0 enables it.

@@ -65,6 +65,26 @@ impl ForeignLayout {
         self.standard(component.number()?)
     }
 
+    /// The same in the compacted format of a set, supervisor components included. Where this layout lacks a component,
+    /// its registers fix the size, if they do.
+    ///
+    /// ```
+    /// use fpu_x86::{Components, ForeignLayout};
+    /// let zen2 = ForeignLayout::told_by(Components::from_bits_retain(0x207), 896).ok_or("not told")?;
+    /// let set = Components::LEGACY | Components::AVX | Components::AVX512;
+    /// assert_eq!(zen2.place_compacted(set, Components::OPMASK), Some((832, 64)));
+    /// assert_eq!(zen2.place_compacted(set, Components::PKRU), None, "it is not in the set");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn place_compacted(
+        &self,
+        set: Components,
+        component: Components,
+    ) -> Option<(usize, usize)> {
+        Origin::Elsewhere(self).packed(set, component.number()?)
+    }
+
     pub(crate) fn standard(&self, number: u32) -> Option<(usize, usize)> {
         let described = self.described(number).filter(|it| !it.supervisor)?;
         Some((described.offset as usize, described.size as usize))
@@ -117,6 +137,21 @@ const AMD: ForeignLayout = ForeignLayout::EMPTY
     .with(9, 2432, 8);
 const ZEN2: ForeignLayout = ForeignLayout::EMPTY.with(2, 576, 256).with(9, 832, 64);
 
+/// Supervisor components have a place in the compacted format only. Each has the same size, and no alignment, on all CPUs that
+/// have it and are recorded.
+fn supervisors(number: u32) -> Option<Described> {
+    let size = match number {
+        8 => 128,
+        10 | 13 | 16 => 8,
+        11 => 16,
+        12 => 24,
+        14 => 48,
+        15 => 808,
+        _ => return None,
+    };
+    Some(Described { size, offset: 0, supervisor: true, align: false, xfd: false })
+}
+
 /// The one known layout in which this set has exactly this length.
 fn exactly(xcr0: Components, len: usize) -> Option<&'static ForeignLayout> {
     let mut found = KNOWN.iter().filter(|layout| layout.standard_len(xcr0) == Some(len));
@@ -148,7 +183,8 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// In the compacted format of a set. Where this machine lacks a component, its registers fix the size.
+    /// In the compacted format of a set. Where this machine lacks a component, its registers fix the size, and those of
+    /// supervisor state are the same everywhere.
     pub(crate) fn packed(self, set: Components, number: u32) -> Option<(usize, usize)> {
         let mut end = EXTENDED as usize;
         for at in extended(set).take_while(|at| *at <= number) {
@@ -156,7 +192,8 @@ impl<'a> Origin<'a> {
                 Self::Here(plan) => plan.cpuid_info().described(at),
                 Self::Elsewhere(layout) => layout.described(at),
             }
-            .or_else(|| INTEL.described(at))?;
+            .or_else(|| INTEL.described(at))
+            .or_else(|| supervisors(at))?;
             let start = if align { end.checked_next_multiple_of(64)? } else { end };
             end = start.checked_add(size as usize)?;
             if at == number {

@@ -61,6 +61,19 @@ impl<'p> UserFormat<'p> {
     ///
     /// As for [`read_frame`](Self::read_frame), with offsets that begin behind FSAVE's image.
     pub fn read_frame_32(self, private: &'p mut [u8]) -> Result<SignalFrame<'p>, ForeignError> {
+        self.read_frame_32_by(&ForeignRules::new(), private)
+    }
+
+    /// The same by other rules, as [`read_frame_by`](Self::read_frame_by).
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_frame_32`](Self::read_frame_32).
+    pub fn read_frame_32_by(
+        self,
+        rules: &ForeignRules<'p>,
+        private: &'p mut [u8],
+    ) -> Result<SignalFrame<'p>, ForeignError> {
         let len = private.len();
         let Some(front) = array::<FSAVE>(private, 0).filter(|_| len >= FRONT + HEADER) else {
             return Err(ForeignError::Truncated { len, need: FRONT + HEADER });
@@ -72,6 +85,6 @@ impl<'p> UserFormat<'p> {
             let done = put(rest, 0, &legacy);
             debug_assert!(done.is_ok(), "its length has been looked at");
         }
-        self.read(&ForeignRules::new(), Way::Copied, rest)
+        self.read(rules, Way::Copied, rest)
     }
 }

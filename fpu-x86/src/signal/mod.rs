@@ -179,7 +179,7 @@ impl<'p> UserFormat<'p> {
     #[doc(alias = "AT_MINSIGSTKSZ")]
     #[must_use]
     pub fn min_signal_stack(&self, other: usize) -> usize {
-        (self.frame_len() + 63).saturating_add(other).saturating_add(15) & !15
+        (self.frame_len() + 63 + 15).saturating_add(other).saturating_add(15) & !15
     }
 
     /// Writes a frame's FPU part, and returns its length, [`frame_len`](Self::frame_len). All of it is written, and

@@ -1,5 +1,7 @@
 //! Delivery and return, from every state that a task can be in, with a copy that fails at every byte: all or nothing.
 
+#[path = "deliver_nested.rs"]
+mod nested;
 #[path = "deliver_wrong.rs"]
 mod wrong;
 
@@ -7,7 +9,7 @@ use std::{boxed::Box, format, println, string::String, vec, vec::Vec};
 
 use super::*;
 use crate::{
-    fields::{set, u64_at, MXCSR, XSTATE_BV},
+    fields::{set, u64_at, MXCSR, XMM, XSTATE_BV},
     image::{write_initial, Image, ImageMut},
     plan::Plan,
     regset::tests::{random_area, some},
@@ -15,6 +17,7 @@ use crate::{
     tests::{
         sample::{self, Random},
         simulated::{supervisor, Cpu, Soft, Task, Vector},
+        words,
     },
 };
 use fpu_core::{session::ReadSession, SwitchSteps};
@@ -429,4 +432,53 @@ fn the_copy_fails_at_every_byte() {
         }
     }
     println!("{done} bytes");
+}
+
+/// Tiles need a permission, in a frame and out of it; without one nothing happens to the task that has them all the same.
+#[test]
+fn tiles_are_delivered_and_returned_with_permission_only() {
+    let plan = words::tiles().plan().unwrap();
+    let without = plan.user_format().without_pkru();
+    // SAFETY: C24: no register is restored but simulated ones.
+    let with = unsafe { without.with_tiles() };
+    let mut before = random_area(&plan, Components::LEGACY | Components::AMX, &mut Random(44));
+    let (config, len) = plan.place(Components::TILECFG).unwrap();
+    before[config..config + len].fill(0);
+    (before[config], before[config + 16], before[config + 48]) = (1, 64, 16);
+    for place in PLACES {
+        let world = World::new(&plan, Kernel::SoftFloat);
+        world.place(place, &before);
+        let (mut user, mut buffer) = (Vec::new(), vec![0; 16384]);
+        let mut deliver = |format: UserFormat<'_>| {
+            world.with(0, |opened| match opened {
+                Opener::Soft(it) => format.deliver(it, None, &mut buffer, |part| {
+                    user = part.to_vec();
+                    Ok::<(), ()>(())
+                }),
+                Opener::Vector(_) => unreachable!("it is a soft-float kernel"),
+            })
+        };
+        let tiles = ImageError::NotManaged { component: Components::TILEDATA };
+        assert_eq!(deliver(without), Err(DeliverError::Image(tiles)));
+        compare(&plan, &world.enter(0, &world.task), &before, "no permission").unwrap();
+        assert_eq!(deliver(with), Ok(with.frame_len()));
+        let start = world.enter(0, &world.task);
+        compare(&plan, &start, &handlers(&plan, &before), "the handler").unwrap();
+
+        let mut sigreturn = |format: UserFormat<'_>| {
+            world.with(0, |opened| match opened {
+                Opener::Soft(it) => format.sigreturn(it, &mut buffer, |at, bytes| {
+                    bytes.copy_from_slice(&user[at..at + bytes.len()]);
+                    Ok::<(), ()>(())
+                }),
+                Opener::Vector(_) => unreachable!("it is a soft-float kernel"),
+            })
+        };
+        let bits = Components::TILEDATA.bits();
+        let refused = SigreturnError::Refused(ForeignError::NotPermitted { bits });
+        assert_eq!(sigreturn(without), Err(refused));
+        compare(&plan, &world.enter(0, &world.task), &start, "refused").unwrap();
+        assert!(sigreturn(with).is_ok());
+        compare(&plan, &world.enter(0, &world.task), &before, "returned").unwrap();
+    }
 }

@@ -1,7 +1,6 @@
 //! Delivery and return done wrong: the tests of the right one can fail.
 
 use super::*;
-use crate::fields::XMM;
 
 /// Kernels that do it in another way, each wrong.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -72,7 +72,7 @@ pub(super) type Dynamic = DynamicPlan<Cpu>;
 type Memory = Area<16384>;
 
 fn of_program(plan: &Plan, on_demand: Components) -> Dynamic {
-    // SAFETY: C44: nothing runs.
+    // SAFETY: C46: nothing runs.
     unsafe { DynamicPlan::for_program(plan.clone(), on_demand, Cpu::new()) }.unwrap()
 }
 /// A kernel's, with tiles on demand.
@@ -162,7 +162,7 @@ fn what_a_program_keeps_on_demand_must_be_its_plans() {
     let plan = &plans()[0];
     for wrong in [Components::X87, Components::SSE | TILES, Components::APX, Components::CET_U] {
         let missing = wrong.difference(plan.components().difference(Components::LEGACY));
-        // SAFETY: C44: nothing runs.
+        // SAFETY: C46: nothing runs.
         let refused = unsafe { DynamicPlan::for_program(plan.clone(), wrong, Cpu::new()) };
         assert_eq!(refused.err(), Some(PlanError::NotEnumerated(missing)));
     }

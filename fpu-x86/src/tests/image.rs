@@ -337,3 +337,15 @@ fn supervisor_state_survives_foreign_images() {
     let why = ImageMut::new(&mut area, &plan).write(Components::CET_U, 0, &[1]);
     assert_eq!(why, Err(ImageError::NotWritable { component: Components::CET_U }));
 }
+
+/// A kernel switches PKRU by itself, and what its tasks show has it all the same.
+#[test]
+fn what_a_task_shows_fits_the_buffer_for_foreign_images() {
+    let mut larger = 0;
+    for (name, plan) in crate::tests::corpus::plans() {
+        let (shown, room) = (plan.user_format().xstate_len(), plan.foreign_len());
+        assert!(shown <= room, "{name}: {shown} bytes, room for {room}");
+        larger += usize::from(plan.is_for_kernel() && shown > plan.standard_len());
+    }
+    assert!(larger > 10, "{larger}");
+}

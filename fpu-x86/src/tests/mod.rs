@@ -8,7 +8,9 @@ pub(crate) mod corpus;
 #[cfg(fpu_instructions)]
 mod literal;
 mod oddities;
+mod pairs;
 mod random;
+mod refusals;
 pub(crate) mod sample;
 pub(crate) mod simulated;
 mod spoilt;

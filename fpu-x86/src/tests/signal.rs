@@ -197,6 +197,15 @@ fn frames_of_smaller_and_larger_machines_say_where_their_end_is() {
     let read = plan.user_format().read_frame_by(&rules, &mut out).unwrap();
     assert_eq!(read.valid().beyond().bits(), bits);
     assert_eq!(read.pkru(), None);
+
+    let mut out = vec![0; large.user_format().frame_len_32()];
+    let image = Image::new(&area, &large);
+    large.user_format().write_frame_32(&image, Selectors::default(), Some(9), &mut out).unwrap();
+    let refused = plan.user_format().read_frame_32(&mut out.clone()).map(drop);
+    assert_eq!(refused, Err(ForeignError::NotEnabled { bits }));
+    let read = plan.user_format().read_frame_32_by(&rules, &mut out).unwrap();
+    assert_eq!(read.valid().beyond().bits(), bits);
+    assert_eq!(read.valid().image().xmm(3), image.xmm(3));
 }
 
 #[test]
@@ -284,7 +293,7 @@ fn a_frame_has_tiles_with_permission_only() {
     // SAFETY: C24: nothing is restored.
     let with = unsafe { format.with_tiles() };
     assert_eq!((format.frame_len(), with.frame_len()), (2820, 11012));
-    assert_eq!((format.min_signal_stack(755 + FRONT), with.min_signal_stack(0)), (3760, 11088));
+    assert_eq!((format.min_signal_stack(736 + FRONT), with.min_signal_stack(0)), (3760, 11104));
     let mut area = vec![0; plan.area_len()];
     write_initial(&mut area, &plan);
     area[514] |= 4;
@@ -322,6 +331,25 @@ fn a_frame_without_rights_has_the_initial_ones() {
     let refused = without.write_frame(&Image::new(&area, &plan), Some(1), &mut out);
     assert_eq!(refused, Err(ImageError::NotManaged { component: Components::PKRU }));
     assert_eq!(without.read_frame(&mut out).unwrap().pkru(), None);
+}
+
+/// The FPU's part at a multiple of 64, the whole below it at a multiple of 16, and as Linux has it 8 less.
+#[test]
+fn the_least_signal_stack_has_room_wherever_it_ends() {
+    for (name, plan) in corpus::plans() {
+        let format = plan.user_format();
+        for other in (0..1024).step_by(8) {
+            let least = format.min_signal_stack(other);
+            let taken = |end: usize| {
+                let part = (end - format.frame_len()) & !63;
+                end - (((part - other) & !15) - 8)
+            };
+            let most = (65_536..65_600).map(taken).max().unwrap();
+            assert!((most..most + 32).contains(&least), "{name}: {least}, and {other}: {most}");
+            assert_eq!(least % 16, 0, "{name}");
+        }
+        assert!(format.min_signal_stack(usize::MAX) > usize::MAX - 16, "{name}");
+    }
 }
 
 /// Bytes of any kind: an answer, and no more of them looked at than there are.

@@ -1,5 +1,5 @@
 //! `fpu-core`, copied by `build.rs`: the same text, or with the edits of the fault that `FPU_FAULT` names.
-// What the text should be like is asked where it stands.
+// The lints ask of the text in `fpu-core` itself.
 #![allow(warnings)]
 
 include!(concat!(env!("OUT_DIR"), "/src/lib.rs"));

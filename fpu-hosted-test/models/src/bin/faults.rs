@@ -4,7 +4,7 @@
 //! cargo run --release -p fpu-models --bin faults -- [NAME...]
 //! ```
 //!
-//! Prints what libtest would, a test for each fault; the first is the control, a build without any.
+//! Prints what libtest would, a test for each fault. The first is the control, a build without a fault.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +27,7 @@ use fpu_models::{
     seeded::{bounds, Seen},
 };
 
-/// Builds the one that has a fault, or none, and runs it.
+/// The argument of the build that has one fault, or none.
 const ONE: &str = "--one";
 const CONTROL: &str = "no_fault";
 
@@ -69,8 +69,8 @@ fn main() -> ExitCode {
 fn run_all<'n>(wanted: &[&'n str]) -> Vec<(&'n str, String)> {
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
-    // Each worker has a directory to build in, where the copies take turns. More than a few would build more of loom
-    // than of them.
+    // Each worker has a directory to build in, where the copies take turns. With more workers the builds of loom would
+    // take more time than those of the copies.
     let workers = thread::available_parallelism().map_or(1, usize::from).min(4);
     thread::scope(|scope| {
         for worker in 0..workers {
@@ -121,7 +121,7 @@ fn build_and_run(name: &str, worker: usize) -> Result<String, String> {
         return Ok(text(&output.stdout));
     }
     let (said, complaint) = (text(&output.stdout), text(&output.stderr));
-    // What runs says what is wrong.
+    // A fault that was built says what is wrong.
     Err(if said.is_empty() {
         format!("the copy does not build:\n{complaint}")
     } else {
@@ -129,7 +129,7 @@ fn build_and_run(name: &str, worker: usize) -> Result<String, String> {
     })
 }
 
-/// The fault that is built in: both must find it, and say what the table says.
+/// The fault of this build: the model and the explorer must find it, and say what the table says.
 fn one() -> ExitCode {
     let name = fpu_core_loom::FAULT;
     let Some(row) = PROTOCOL.iter().find(|row| row.name == name) else { return control() };
@@ -157,7 +157,7 @@ fn modelled(row: &Row, model: &'static Model, preemptions: usize, wrong: &mut Ve
     }
 }
 
-/// Where no model is named, none finds it without a preemption: one that did would have to be named.
+/// Where the row names no model, none finds the fault without a preemption. The row would have to name one that did.
 fn unnoticed(row: &Row) -> Vec<String> {
     let notices = |model: &&&'static Model| violation(model, Some(row.fault), 0);
     let found = MODELS.iter().filter_map(|model| Some((model, notices(&model)?)));
@@ -173,7 +173,7 @@ fn explored(row: &Row) -> Option<String> {
     let said = found.violation.map(|violation| (found.depth, violation.what));
     println!("by the explorer, in {} states: {said:?}", found.states);
     match (seen, said) {
-        // Where a model is named, the row has the model's words.
+        // Where the row names a model, it has the model's words.
         (Seen::At(depth), Some((at, what)))
             if at == depth && (row.model().is_some() || what.contains(row.message)) =>
         {

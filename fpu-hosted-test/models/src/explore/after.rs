@@ -1,5 +1,5 @@
-//! What an operation must have come to, beyond the state that it leaves being a right one: it opens what it closed,
-//! refuses on a CPU that is not open, moves no contents without need, and leaves alone what it has only looked at.
+//! What an operation must have come to, apart from a right state: it opens what it closed, refuses on a CPU that is not
+//! open, moves no contents without need, and leaves alone what it has only looked at.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -10,35 +10,15 @@ use fpu_core::{
 
 use super::{
     backend::Cpu,
-    line::Irq,
     machine::Machine,
-    ops::{Does, Form, Move, Of, Op},
-    state::{ContextState, CpuState, State},
-    words::{number, Claim, MEMORY, NOWHERE, RESERVE},
+    ops::{Does, Form, Irq, Move, Of, Op},
+    state::{CpuState, State},
+    words::{number, GATE_OFFLINE, GATE_OPEN, MEMORY, NOWHERE, RESERVE},
 };
 
-/// The gates of a CPU that is not online, and of one that is open.
-const GATES: [u64; 2] = [0, 1];
-
-impl CpuState {
-    pub(super) fn is_open(&self) -> bool {
-        self.gate == GATES[1] && self.open
-    }
-}
-
-impl ContextState {
-    /// Do the registers of an open CPU hold it?
-    fn held(&self, by: usize) -> bool {
-        matches!(self.claim, Claim::On { cpu, ahead: 0, .. } if cpu == by)
-    }
-    fn saved(&self) -> bool {
-        !matches!(self.claim, Claim::On { memory: false, .. } | Claim::Lost { .. })
-    }
-}
-
 impl Machine {
-    /// Complains if words, registers and memory do not agree with what the core tells of a context.
-    pub(super) fn observed(&self, cpu: &Cpu, event: Event) {
+    /// Reports words, registers and memory that do not agree with what the core tells of a context.
+    pub(super) fn told(&self, cpu: &Cpu, event: Event) {
         if !self.line.calm() {
             return;
         }
@@ -49,11 +29,11 @@ impl Machine {
             }
             let (word, expected) = (Self::word(&context).load(Relaxed), slot.expected.get());
             let (memory, registers) = (Self::memory(&context), cpu.registers.holds.get());
-            // A plan tells of the load when it has saved too.
+            // The core tells of a plan's load when the plan has saved too.
             let op = self.in_use.get().map(|(_, op)| op);
             let guest = matches!(op, Some(Op::GuestSteps(..)));
             let trip = guest || matches!(op, Some(Op::Enter(Form::RoundTrip, _)));
-            let here = guest || number(word) == number(cpu.words.fpu.resident());
+            let here = guest || number(word) == number(cpu.words.resident());
             let right = match event.kind {
                 EventKind::Saved | EventKind::Unloaded => word & MEMORY != 0 && memory == expected,
                 EventKind::Restored | EventKind::Skipped => registers == expected,
@@ -67,7 +47,7 @@ impl Machine {
         }
     }
 
-    /// Complains if the operation did not come to what it must.
+    /// Reports what the operation did not come to.
     pub(super) fn check_after(&self, step: Move, before: &State, done: Result<(), Error>) {
         let after = self.state();
         if self.cpus.iter().any(|cpu| cpu.registers.section.take().is_some()) {
@@ -86,7 +66,7 @@ impl Machine {
         }
     }
 
-    /// Whoever closes a CPU opens it, and a CPU comes and goes only when it is told to.
+    /// Code that closes a CPU opens it, and a CPU goes offline and online only where the kernel says so.
     fn check_gate(
         &self,
         step: Move,
@@ -102,13 +82,13 @@ impl Machine {
         let own = (usize::from(step.cpu) == c && done.is_ok()).then_some(step.op);
         let does = |ops: &[Op]| [own, by_other].iter().flatten().any(|op| ops.contains(op));
         let comes = does(&[Op::Online, Op::OnlineAnew]);
-        let stays = is.gate == GATES[1] && (is.open || is.left <= RESERVE);
-        let gone = is.gate == GATES[0] && !is.open;
+        let stays = is.gate == GATE_OPEN && (is.open || is.left <= RESERVE);
+        let gone = is.gate == GATE_OFFLINE && !is.open;
         let irq = usize::from(step.cpu) == c && step.irq.is_some_and(|(_, irq)| irq.is_lifecycle());
-        let right = if irq && (was.gate == GATES[0] || was.is_open()) {
+        let right = if irq && (was.gate == GATE_OFFLINE || was.is_open()) {
             stays || gone
-        } else if was.gate == GATES[0] {
-            is.gate == GATES[0] && own != Some(Op::Online) || comes && is.is_open()
+        } else if was.gate == GATE_OFFLINE {
+            is.gate == GATE_OFFLINE && own != Some(Op::Online) || comes && is.is_open()
         } else if was.is_open() {
             stays && own != Some(Op::Offline) || does(&[Op::Offline]) && gone
         } else {
@@ -119,11 +99,11 @@ impl Machine {
         }
     }
 
-    /// Claims that were to end do.
+    /// An operation that was to end the claims has ended them.
     fn check_claims(&self, step: Move, before: &State, after: &State, done: Result<(), Error>) {
         let cpu = usize::from(step.cpu);
         let ends = match step.op {
-            // No stamp is left, and the claim ends all the same.
+            // Where no stamp is left, the claim ends all the same.
             Op::Invalidate(_) | Op::Resume => matches!(done, Ok(()) | Err(Error::Exhausted)),
             Op::Section | Op::WithSection | Op::SectionSteps(true) => done.is_ok(),
             Op::GuestSteps(..) => done.is_ok(),
@@ -135,7 +115,7 @@ impl Machine {
         }
     }
 
-    /// What was there already is not moved again, and what was asked for is there.
+    /// The operation has moved nothing that was there already, and what it was to move is there.
     fn check_needs(&self, step: Move, before: &State, after: &State) {
         let cpu = usize::from(step.cpu);
         let open = before.cpus[cpu].is_open();
@@ -170,7 +150,7 @@ impl Machine {
             Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch => true,
             Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
             Op::Resume | Op::DropPendingUser => true,
-            // It can go where no stamp is left.
+            // A CPU can go offline where no stamp is left.
             Op::Offline => before.cpus[cpu].left > RESERVE,
             _ => false,
         };
@@ -178,7 +158,7 @@ impl Machine {
             complain("not refused on a CPU that is not open");
         }
         let loads = match step.op {
-            // What memory holds is loaded in any case.
+            // These steps load what memory holds in any case.
             Op::Enter(Form::Switch, _) => !saved,
             Op::Enter(..) | Op::Switch(_) | Op::DropPendingUser | Op::Persistent(..) => true,
             Op::Session(_, does) => does == Does::Loads,
@@ -240,7 +220,7 @@ impl Machine {
         }
     }
 
-    /// Registers that were adopted are claimed, and are the only copy; nothing is moved for it.
+    /// Registers that were adopted are claimed, and are the only copy. The core moves nothing for that.
     fn check_adopted(&self, live: bool) {
         let moved = self
             .cpus

@@ -1,8 +1,7 @@
-//! The symbolic backend: registers and images hold one symbol each.
+//! The simulated CPUs: registers that hold a symbol, the core's words, and what a kernel proves about them.
 //!
-//! A symbol stands for the whole contents. A save that something interrupts, or a restore, leaves a symbol that
-//! nobody expects, as torn registers would. An image has a symbol and, behind it, whether it is present: an image of
-//! the initial state is absent, over whatever bytes were there (the initial optimisation).
+//! A save or a restore that something interrupts leaves a symbol that no context expects, as torn registers would. A
+//! CPU knows the line of its machine, where each of its accesses is a step; it knows no other CPU and no context.
 
 use core::ptr::NonNull;
 use std::cell::Cell;
@@ -12,26 +11,15 @@ use fpu_core::{
     CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, StepsFpu, TheBackend,
 };
 
-use super::{line::Line, words::goes_back};
+use super::{
+    image::{
+        get, has_room, move_to, put, set_room, Area, ImageMut, Symbol, DEFAULTS, INITIAL, TORN,
+    },
+    line::Line,
+    words::{goes_back, GATE_OPEN, OPEN},
+};
 
-/// The contents of registers or of an image.
-pub(super) type Symbol = u32;
-/// The initial state.
-pub(super) const INITIAL: Symbol = 1;
-/// What kernel code finds in the registers at the beginning of a section.
-pub(super) const DEFAULTS: Symbol = 2;
-/// What kernel code leaves there.
-pub(super) const KERNEL: Symbol = 3;
-/// Neither one thing nor the other: torn, undefined, lost.
-pub(super) const TORN: Symbol = 4;
-/// The gate of a CPU that is open.
-const GATE_OPEN: u64 = 1;
-/// The first that a context can have.
-pub(super) const FIRST: Symbol = 16;
-
-/// Memory for one image.
-pub(super) type Area = fpu_core::Area<8>;
-/// A context over it.
+/// A context over memory for one image.
 pub(super) type Context = fpu_core::TaskFpu<Symbolic, Area>;
 
 /// One CPU's registers.
@@ -40,16 +28,20 @@ pub(super) struct Symbolic {
     pub(super) holds: Cell<Symbol>,
     /// XRSTOR_INFO: the address of the last restore, while nothing has changed the registers since.
     pub(super) unmodified: Cell<usize>,
-    /// Counts changes, so that a save or restore sees one that comes in between.
+    /// Counts changes, so that a save or a restore notices one that comes in between.
     changes: Cell<u32>,
+    /// The next restore fails.
     pub(super) fails: Cell<bool>,
     /// IA32_XFD: are the registers disabled that only some areas have room for?
     pub(super) disables: Cell<bool>,
-    /// With what a section began that has not ended.
+    /// The units with which a section began that has not ended.
     pub(super) section: Cell<Option<KernelUnits>>,
-    /// Saves and restores of the operation.
+    /// Saves of the operation.
     pub(super) saves: Cell<u16>,
+    /// Restores of the operation.
     pub(super) restores: Cell<u16>,
+    /// The CPU's words: the end of a section must come while the CPU is closed.
+    words: &'static CpuFpu,
 }
 
 impl Symbolic {
@@ -58,18 +50,18 @@ impl Symbolic {
         // SAFETY: K1: the layout is the same constants for every value.
         unsafe { TheBackend::from_ref(self) }
     }
-    pub(super) fn new(line: &'static Line) -> Self {
-        let cell = Cell::new;
+    fn new(line: &'static Line, words: &'static CpuFpu) -> Self {
         Self {
             line,
-            holds: cell(TORN),
+            holds: Cell::new(TORN),
             unmodified: Cell::new(0),
-            changes: cell(0),
+            changes: Cell::new(0),
             fails: Cell::new(false),
             disables: Cell::new(true),
             section: Cell::new(None),
             saves: Cell::new(0),
             restores: Cell::new(0),
+            words,
         }
     }
     /// Code changes the registers.
@@ -80,91 +72,9 @@ impl Symbolic {
     }
 }
 
-/// The two halves of an image: its bytes, and whether they count.
-#[repr(C)]
-struct Image {
-    bytes: Symbol,
-    present: u16,
-    /// The area has more room than the least.
-    room: u16,
-}
-
-/// # Safety
-///
-/// Valid area (C9).
-pub(super) unsafe fn has_room(area: NonNull<u8>) -> bool {
-    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
-    unsafe { area.cast::<Image>().as_ref() }.room != 0
-}
-/// # Safety
-///
-/// Valid area (C9).
-pub(super) unsafe fn set_room(area: NonNull<u8>, room: bool) {
-    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
-    unsafe { area.cast::<Image>().as_mut() }.room = u16::from(room);
-}
-/// What one image holds into another area, over old bytes.
-///
-/// # Safety
-///
-/// Valid area (C9) of both.
-pub(super) unsafe fn move_to(from: NonNull<u8>, to: NonNull<u8>, room: bool) {
-    // SAFETY: the caller's valid area (C9) of both.
-    unsafe {
-        put_over_old_bytes(to, get(from));
-        set_room(to, room);
-    }
-}
-
-/// # Safety
-///
-/// Valid area (C9).
-pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
-    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
-    match unsafe { area.cast::<Image>().as_ptr().read() } {
-        Image { present: 0, .. } => INITIAL,
-        Image { bytes, .. } => bytes,
-    }
-}
-/// What is initial is left out, and the old bytes stay.
-///
-/// # Safety
-///
-/// Valid area (C9).
-pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
-    // SAFETY: as for `get`.
-    let image = unsafe { area.cast::<Image>().as_mut() };
-    image.present = u16::from(symbol != INITIAL);
-    if symbol != INITIAL {
-        image.bytes = symbol;
-    }
-}
-/// An image with that symbol, and another context's bytes where it is absent.
-///
-/// # Safety
-///
-/// Valid area (C9).
-pub(super) unsafe fn put_over_old_bytes(area: NonNull<u8>, symbol: Symbol) {
-    // SAFETY: the caller's valid area (C9), twice.
-    unsafe {
-        put(area, TORN);
-        put(area, symbol);
-    }
-}
-
-/// A view of an image through which it is written.
-pub(super) struct ImageMut<'a>(NonNull<u8>, std::marker::PhantomData<&'a mut Symbol>);
-
-impl ImageMut<'_> {
-    pub(super) fn set(&mut self, symbol: Symbol) {
-        // SAFETY: valid area (C9) and no other writer (C11), by the caller of `image_mut`, while the view lives.
-        unsafe { put(self.0, symbol) }
-    }
-}
-
-// SAFETY: B1: constants; an image is 8 bytes. B2, B3: the symbol is all there is, and absent means initial. B4: a failed restore says
-// so and reads only. B5: only `fails` makes one fail. B6: cells. B7: a save is left out only if nothing has
-// changed the registers since they were loaded from that very address.
+// SAFETY: B1: constants; an image is 8 bytes. B2, B3: the symbol is all there is, and absent means initial. B4: a failed
+// restore says so and reads only. B5: only `fails` makes one fail. B6: cells. B7: `save` leaves a save out only if nothing
+// has changed the registers since they were loaded from that very address.
 unsafe impl RawFpu for Symbolic {
     type Image<'a> = Symbol;
     type ImageMut<'a> = ImageMut<'a>;
@@ -230,9 +140,7 @@ unsafe impl RawFpu for Symbolic {
     }
     unsafe fn section_end(&self, units: KernelUnits) {
         self.line.step();
-        let cpus = self.line.machine().into_iter().flat_map(|machine| &machine.cpus);
-        let own = cpus.into_iter().find(|cpu| std::ptr::eq(&cpu.registers, self));
-        let open = own.is_some_and(|cpu| cpu.words.fpu.gate() == GATE_OPEN);
+        let open = self.words.gate() == GATE_OPEN;
         if open || self.section.take() != Some(units) {
             self.line.report(|| String::from("the end of a section is told late, or of another"));
         }
@@ -250,7 +158,8 @@ unsafe impl RawFpu for Symbolic {
         unsafe { get(area) }
     }
     unsafe fn image_mut(&self, area: NonNull<u8>) -> ImageMut<'_> {
-        ImageMut(area, std::marker::PhantomData)
+        // SAFETY: the caller's valid area (C9) and no other writer (C11).
+        unsafe { ImageMut::of(area) }
     }
 }
 
@@ -267,8 +176,8 @@ unsafe impl CompareFpu for Symbolic {
         same.then_some(()).ok_or(Difference { component: 0, offset: 0 })
     }
 }
-// SAFETY: B11: what is not initial is taken to have such registers. B12: that no task can hold what is left is more
-// than the duty asks for; code that trusts the registers then is found out.
+// SAFETY: B11: contents that are not initial count as such registers. B12: `release` leaves what no task can hold, which is
+// more than the duty asks for; the search then finds code that trusts the registers.
 unsafe impl IdleFpu for Symbolic {
     unsafe fn keeps_awake(&self) -> bool {
         self.line.step();
@@ -281,51 +190,65 @@ unsafe impl IdleFpu for Symbolic {
     }
 }
 
-/// The core's own per-CPU words; every access is a step.
-pub(super) struct Words {
-    pub(super) fpu: CpuFpu,
-    pub(super) line: &'static Line,
+/// One CPU.
+pub(super) struct Cpu {
+    /// Its place among the machine's CPUs.
+    pub(super) at: usize,
+    /// The core's own per-CPU words, for the search, whose accesses are no steps.
+    pub(super) words: &'static CpuFpu,
+    pub(super) registers: Symbolic,
+    pub(super) current: Cell<Option<usize>>,
     /// What the registers held when an operation last opened the CPU; an interrupt's sections do not count.
     pub(super) opened: Cell<Option<Symbol>>,
 }
 
-// SAFETY: K13, K14: those of `CpuFpu`.
-unsafe impl CpuWords for Words {
-    fn resident(&self) -> u64 {
-        self.line.step();
-        self.fpu.resident()
+impl Cpu {
+    /// Its words live as long as the program runs, as the line does.
+    pub(super) fn new(at: usize, line: &'static Line) -> Self {
+        let words: &'static CpuFpu = Box::leak(Box::default());
+        let registers = Symbolic::new(line, words);
+        Self { at, words, registers, current: Cell::new(None), opened: Cell::new(None) }
     }
-    unsafe fn set_resident(&self, word: u64) {
-        self.line.step();
-        let old = self.fpu.resident();
-        // What lets an old stamp count as "never again".
-        if goes_back(old, word) {
-            self.line.report(|| format!("a stamp goes back: {old:#x} becomes {word:#x}"));
-        }
-        // SAFETY: the caller's.
-        unsafe { self.fpu.set_resident(word) }
+    /// Can code use its registers?
+    pub(super) fn is_open(&self) -> bool {
+        self.words.gate() == GATE_OPEN && self.words.resident() & OPEN != 0
     }
-    fn gate(&self) -> u64 {
-        self.line.step();
-        self.fpu.gate()
-    }
-    unsafe fn set_gate(&self, word: u64) {
-        self.line.step();
-        if word == GATE_OPEN && !self.line.in_interrupt() {
-            let cpus = self.line.machine().into_iter().flat_map(|machine| &machine.cpus);
-            let own = cpus.into_iter().find(|cpu| std::ptr::eq(&cpu.words, self));
-            self.opened.set(own.map(|cpu| cpu.registers.holds.get()));
-        }
-        // SAFETY: the caller's.
-        unsafe { self.fpu.set_gate(word) }
+    /// What a refusal must leave alone: both words, and the registers.
+    pub(super) fn found(&self) -> (u64, u64, Symbol) {
+        (self.words.resident(), self.words.gate(), self.registers.holds.get())
     }
 }
 
-/// One CPU.
-pub(super) struct Cpu {
-    pub(super) words: Words,
-    pub(super) registers: Symbolic,
-    pub(super) current: Cell<Option<usize>>,
+// SAFETY: K13, K14: those of `CpuFpu`, which keeps the words. Every access is a step.
+unsafe impl CpuWords for Cpu {
+    fn resident(&self) -> u64 {
+        self.registers.line.step();
+        self.words.resident()
+    }
+    unsafe fn set_resident(&self, word: u64) {
+        let line = self.registers.line;
+        line.step();
+        let old = self.words.resident();
+        // The search takes an old stamp for one that matches nothing any more.
+        if goes_back(old, word) {
+            line.report(|| format!("a stamp goes back: {old:#x} becomes {word:#x}"));
+        }
+        // SAFETY: the caller's.
+        unsafe { self.words.set_resident(word) }
+    }
+    fn gate(&self) -> u64 {
+        self.registers.line.step();
+        self.words.gate()
+    }
+    unsafe fn set_gate(&self, word: u64) {
+        let line = self.registers.line;
+        line.step();
+        if word == GATE_OPEN && !line.in_interrupt() {
+            self.opened.set(Some(self.registers.holds.get()));
+        }
+        // SAFETY: the caller's.
+        unsafe { self.words.set_gate(word) }
+    }
 }
 
 /// Preemption is off.
@@ -335,37 +258,32 @@ pub(super) struct Off<'c>(Pin<'c>, bool);
 
 impl<'c> Off<'c> {
     pub(super) fn new(cpu: &'c Cpu) -> Self {
-        Self(Pin(cpu, Level::Task), cpu.words.line.mask())
+        Self(Pin(cpu, Level::Task), cpu.registers.line.mask())
     }
 }
 impl Drop for Off<'_> {
     fn drop(&mut self) {
-        self.0 .0.words.line.unmask(self.1);
+        self.0 .0.registers.line.unmask(self.1);
     }
 }
 
 fpu_core::witness! {
     // SAFETY: K2: one thread plays all CPUs, one operation at a time. K3: the CPU's own. K4: nothing to enable. K5:
     // the search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. K6: the
-    // level is where the interrupt says it runs. K7: it looks only. K9: symbols change only where an
-    // operation of the search says so.
+    // level is where the interrupt says it runs. K7: the machine only looks. K9: symbols change only where an operation
+    // of the search says so.
     unsafe impl Pinned + SoftFloat for Pin<'_> {
         backend: Symbolic = |cpu| cpu.0.registers.the_backend(),
-        words: Words = |cpu| &cpu.0.words,
+        words: Cpu = |cpu| cpu.0,
         level: |cpu| cpu.1,
-        observe: |cpu, event| {
-            cpu.0.words.line.step();
-            if let Some(machine) = cpu.0.words.line.machine() {
-                machine.observed(cpu.0, event);
-            }
-        },
+        observe: |cpu, event| cpu.0.registers.line.tell(cpu.0.at, event),
     }
 }
 fpu_core::witness! {
     // SAFETY: K2-K7, K9: those of `Pin`. K8: the line is masked while the value lives.
     unsafe impl Pinned + Exclusive + SoftFloat for Off<'_> {
         backend: Symbolic = |cpu| cpu.0.backend(),
-        words: Words = |cpu| cpu.0.words(),
+        words: Cpu = |cpu| cpu.0.words(),
         observe: |cpu, event| cpu.0.observe(event),
     }
 }
@@ -386,10 +304,10 @@ mod tests {
     use super::*;
     use fpu_core::SaveArea;
 
-    /// A save leaves out what is initial; the old bytes stay, and no context finds them.
+    /// A save leaves out what is initial: the old bytes stay, and no context finds them.
     #[test]
     fn an_initial_image_is_absent_over_old_bytes() {
-        let cpu = Symbolic::new(Box::leak(Box::default()));
+        let cpu = Cpu::new(0, Box::leak(Box::default())).registers;
         let area = Area::new();
         // SAFETY: C9: an area of 8 bytes of our own. C10: symbols.
         unsafe {

@@ -1,4 +1,4 @@
-//! What must hold in every state, and whom a state must refuse.
+//! What must hold in every state, and what the core must refuse there.
 
 use fpu_core::{
     verify::{Scratch, VerifyError},
@@ -7,30 +7,28 @@ use fpu_core::{
 };
 
 use super::{
-    backend::{Area, Cpu, Off, Pin, Proof},
+    backend::{Cpu, Off, Pin, Proof},
     calls::Call,
+    image::Area,
     machine::Machine,
+    ops::Op,
     state::State,
-    words::{self, left, Claim, OPEN, RESERVE},
+    words::{left, number, Claim, GATE_OFFLINE, PLENTY, RESERVE},
 };
 
-/// The gate of a CPU that is open.
-const GATE_OPEN: u64 = 1;
-
 impl Machine {
-    /// What is wrong with the state that the machine is in, if anything.
+    /// Reports what is wrong with the state that the machine is in.
     pub(super) fn check(&self, state: &State) {
         for (c, cpu) in self.cpus.iter().enumerate() {
-            let open = state.cpus[c].gate == GATE_OPEN && state.cpus[c].open;
-            let claims = |claim| matches!(claim, Claim::On { cpu, ahead: 0, .. } if cpu == c);
-            let claimants = state.contexts.iter().filter(|context| claims(context.claim));
+            let open = state.cpus[c].is_open();
+            let claimants = state.contexts.iter().filter(|context| context.held(c));
             if claimants.count() > 1 {
                 self.line.report(|| format!("two claims on the registers of CPU {c}"));
             }
             for (which, slot) in self.slots.iter().enumerate() {
                 self.call(Call::RegistersValid);
                 let valid = slot.fpu.borrow().registers_valid(&Pin(cpu, Level::Task));
-                if valid != (open && claims(state.contexts[which].claim)) {
+                if valid != (open && state.contexts[which].held(c)) {
                     self.line.report(|| format!("registers_valid of context {which}: {valid}"));
                 }
             }
@@ -59,7 +57,7 @@ impl Machine {
                 self.line.report(|| format!("unsaved state lost: context {which}"));
             }
             Claim::On { cpu, ahead, memory } => {
-                let open = state.cpus[cpu].gate == GATE_OPEN && state.cpus[cpu].open;
+                let open = state.cpus[cpu].is_open();
                 if memory {
                     self.judge(which, context.memory, "its image, with a claim on registers");
                 } else if state.cpus[cpu].current != Some(which) {
@@ -82,7 +80,7 @@ impl Machine {
         }
     }
 
-    /// A context that is live on one CPU is refused by every other, and nothing changes.
+    /// Every other CPU refuses a context that is live on one, and changes nothing.
     pub(super) fn elsewhere(&self, live: usize, which: usize) {
         let before = self.state();
         for cpu in self.cpus.iter().enumerate().filter(|(c, _)| *c != live).map(|(_, cpu)| cpu) {
@@ -92,8 +90,8 @@ impl Machine {
         }
         let context = self.slots[which].fpu.borrow();
         let told = Some(context.context());
-        let number = words::number(self.cpus[live].words.fpu.resident());
-        for cpu in self.cpus.iter().enumerate().filter(|(c, _)| *c != live).map(|(_, cpu)| cpu) {
+        let number = number(self.cpus[live].words.resident());
+        for cpu in self.cpus.iter().filter(|cpu| cpu.at != live) {
             let mut pin = Pin(cpu, Level::Task);
             let (mut off, units) = (Off::new(cpu), KernelUnits::ALL);
             let tried = [
@@ -110,13 +108,12 @@ impl Machine {
                 ("run_guest", pin.run_guest(context.context(), None, || ())),
             ];
             for (name, result) in tried {
-                let (word, gate) = (cpu.words.fpu.resident(), cpu.words.fpu.gate());
-                let open = gate == GATE_OPEN && word & OPEN != 0;
+                let offline = cpu.words.gate() == GATE_OFFLINE;
                 let right = match result {
                     Err(Error::LiveElsewhere { cpu }) => cpu == number,
-                    Err(Error::Busy) => !open && gate != 0,
-                    Err(Error::CpuOffline) => gate == 0,
-                    Err(Error::Exhausted) => left(word) <= RESERVE,
+                    Err(Error::Busy) => !cpu.is_open() && !offline,
+                    Err(Error::CpuOffline) => offline,
+                    Err(Error::Exhausted) => left(cpu.words.resident()) <= RESERVE,
                     _ => false,
                 };
                 if !right {
@@ -136,7 +133,17 @@ impl Machine {
         }
     }
 
-    /// A context that is live here and that nobody tells of as the current one is not taken for a persistent one.
+    /// The same while an operation of this CPU has the context live, unless something strikes that operation.
+    pub(super) fn refused_by_others(&self, which: usize) {
+        if self.line.calm() {
+            let was = self.line.mask();
+            self.elsewhere(self.line.cpu(), which);
+            self.line.unmask(was);
+        }
+    }
+
+    /// The core takes no context that is live here for a persistent one, where the caller does not say that it is
+    /// current.
     fn live_here(&self, cpu: usize, which: usize) {
         let before = self.state();
         let context = self.slots[which].fpu.borrow();
@@ -148,9 +155,9 @@ impl Machine {
             ("guest's steps", PendingGuest::begin(&mut pin, told, None).map(drop)),
             ("switch", SwitchSteps::begin(&mut Off::new(cpu), None, Some(told)).map(drop)),
         ] {
-            // Where no stamp is left, the CPU is not closed to find out.
+            // Where no stamp is left, the core does not close the CPU to find out.
             let few = ["open_saved", "guest's steps"].contains(&name)
-                && left(cpu.words.fpu.resident()) <= RESERVE;
+                && left(cpu.words.resident()) <= RESERVE;
             let right = result == Err(Error::LiveHere) || few && result == Err(Error::Exhausted);
             if !right || self.state() != before {
                 self.line.report(|| {
@@ -160,10 +167,10 @@ impl Machine {
         }
     }
 
-    /// Inside a section everything is refused, and nothing changes.
+    /// Inside a section the core refuses everything, and changes nothing.
     pub(super) fn refused_inside(&self, cpu: &Cpu) {
         let was = self.line.mask();
-        let before = (cpu.words.fpu.resident(), cpu.words.fpu.gate(), cpu.registers.holds.get());
+        let before = cpu.found();
         let mut pin = Pin(cpu, Level::Task);
         let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
         let mut tried = vec![
@@ -194,7 +201,7 @@ impl Machine {
                 tried.push(("verify_registers", verified.map_err(refused)));
                 self.call(Call::ScratchIntoArea);
                 if scratch.into_area().len() != 8 {
-                    self.line.report(|| String::from("another area comes back"));
+                    self.line.report(|| String::from("the area is another one"));
                 }
             }
         }
@@ -207,10 +214,28 @@ impl Machine {
         if unsafe { pin.fpu_online(cpu.registers.line.cpu() as u32) } != Err(Error::CpuOnline) {
             self.line.report(|| String::from("not refused inside a section: fpu_online"));
         }
-        let after = (cpu.words.fpu.resident(), cpu.words.fpu.gate(), cpu.registers.holds.get());
-        if after != before {
+        if cpu.found() != before {
             self.line.report(|| String::from("a refusal inside a section has changed something"));
         }
         self.line.unmask(was);
+    }
+
+    /// May the core refuse a right kernel with that error, on a CPU that had that gate and those stamps left?
+    pub(super) fn rightly_refused(
+        &self,
+        op: Op,
+        gate: u64,
+        open: bool,
+        left: u8,
+        why: Error,
+    ) -> bool {
+        match why {
+            Error::CpuOffline => gate == GATE_OFFLINE,
+            Error::Busy => gate != GATE_OFFLINE && !open || self.forgot.get(),
+            Error::RestoreFailed(_) => op.fails(),
+            // Some operations take a few stamps, and so does an interrupt.
+            Error::Exhausted => left < PLENTY && op != Op::OnlineAnew,
+            _ => false,
+        }
     }
 }

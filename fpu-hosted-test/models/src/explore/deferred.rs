@@ -1,21 +1,29 @@
 //! Switches, sections and guests by their steps, executed as assembly does.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::{
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use fpu_core::{
     Error, KernelUnits, Level, PendingGuest, PendingSection, Pinned, RawFpu, SwitchSteps,
 };
 
 use super::{
-    apply::area,
     backend::{Context, Cpu, Off, Pin},
     calls::Call,
-    machine::{Machine, User},
-    ops::Of,
+    machine::Machine,
+    ops::User,
 };
 
+/// The area that steps name.
+pub(super) fn area(base: *mut u8) -> NonNull<u8> {
+    let Some(area) = NonNull::new(base) else { unreachable!("steps have an area") };
+    area
+}
+
 impl Machine {
-    /// Whoever leaves is saved, and whoever comes is loaded, where that is due.
+    /// Saves the task that leaves and loads the task that comes, where that is due.
     pub(super) fn switch_steps(
         &self,
         off: &mut Off<'_>,
@@ -46,9 +54,9 @@ impl Machine {
         steps.done(off, restored)
     }
 
-    /// From the current task to another, which runs in user mode.
+    /// Switches from the current task to another, which runs in user mode.
     pub(super) fn switch_to(&self, cpu: &Cpu, which: usize, user: User) -> Result<(), Error> {
-        let prev = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
+        let prev = self.current(cpu);
         let next = self.slots[which].fpu.borrow();
         let switched = self.switch_steps(&mut Off::new(cpu), prev.as_deref(), Some(&next));
         if let Ok(()) | Err(Error::RestoreFailed(_)) = switched {
@@ -59,15 +67,15 @@ impl Machine {
         Ok(())
     }
 
-    /// Planned and not executed.
+    /// Decides the steps of that switch, and executes none.
     pub(super) fn drop_switch(&self, cpu: &Cpu, which: usize) -> Result<(), Error> {
-        let prev = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
+        let prev = self.current(cpu);
         let next = self.slots[which].fpu.borrow();
-        let prev = prev.as_ref().map(|task| task.context());
+        let prev = prev.as_deref().map(Context::context);
         SwitchSteps::begin(&mut Off::new(cpu), prev, Some(next.context())).map(drop)
     }
 
-    /// A fork out of memory.
+    /// Forks out of memory.
     pub(super) fn fork_saved(&self, cpu: &Cpu, child: usize) -> Result<(), Error> {
         self.with_current(cpu, |which, task| {
             let (mut pin, child) = (Pin(cpu, Level::Task), &self.slots[child]);
@@ -80,10 +88,10 @@ impl Machine {
         })
     }
 
-    /// A section, or only its plan.
+    /// A section by its steps, which are executed if so.
     pub(super) fn section_steps(&self, cpu: &Cpu, executed: bool) -> Result<(), Error> {
-        let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
-        let told = current.as_ref().map(|task| task.context());
+        let current = self.current(cpu);
+        let told = current.as_deref().map(Context::context);
         let mut pin = Pin(cpu, Level::Task);
         self.call(Call::SectionBegin);
         let pending = PendingSection::begin(&mut pin, told, KernelUnits::ALL)?;
@@ -105,12 +113,16 @@ impl Machine {
         Ok(())
     }
 
-    /// A guest's run, or only its plan.
-    pub(super) fn guest_steps(&self, cpu: &Cpu, of: Of, user: Option<User>) -> Result<(), Error> {
-        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
+    /// A guest's run by its steps, which are executed if user code runs.
+    pub(super) fn guest_steps(
+        &self,
+        cpu: &Cpu,
+        which: usize,
+        user: Option<User>,
+    ) -> Result<(), Error> {
         let guest = self.slots[which].fpu.borrow();
-        let current = cpu.current.get().map(|task| self.slots[task].fpu.borrow());
-        let told = current.as_ref().map(|task| task.context());
+        let current = self.current(cpu);
+        let told = current.as_deref().map(Context::context);
         let mut pin = Pin(cpu, Level::Task);
         self.call(Call::GuestBegin);
         let pending = PendingGuest::begin(&mut pin, guest.context(), told)?;
@@ -134,11 +146,7 @@ impl Machine {
         }
         commit(steps.word, steps.live);
         self.runs(cpu, which, user, "a guest's run by steps");
-        if self.line.calm() {
-            let was = self.line.mask();
-            self.elsewhere(self.line.cpu(), which);
-            self.line.unmask(was);
-        }
+        self.refused_by_others(which);
         self.line.step();
         // SAFETY: C9: the guest's area. C10: a save changes no symbol.
         unsafe { cpu.registers.save(area(steps.area)) };

@@ -10,15 +10,14 @@ use fpu_core::{
 };
 
 use super::{
-    backend::{has_room, move_to, Area, Cpu, Pin, Symbolic, INITIAL},
+    backend::{Cpu, Pin, Symbolic},
     calls::Call,
+    image::{has_room, move_to, Area, INITIAL},
     machine::Machine,
-    ops::Of,
+    ops::Irq,
+    words::GATE_OPEN,
 };
 use core::ptr::NonNull;
-
-/// The gate of a CPU that is open.
-const GATE_OPEN: u64 = 1;
 
 // SAFETY: B13: every image has 8 bytes. B14: the symbol is all there is. B15: a restore and `adopt` note what the area has
 // room for.
@@ -59,13 +58,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn replace(&self, cpu: &Cpu, of: Of, room: bool) -> Result<(), Error> {
-        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
-        self.replace_of(cpu, which, room)
-    }
-
     /// Of the context that is current here, or held by nobody else.
-    pub(super) fn replace_of(&self, cpu: &Cpu, which: usize, room: bool) -> Result<(), Error> {
+    pub(super) fn replace(&self, cpu: &Cpu, which: usize, room: bool) -> Result<(), Error> {
         let slot = &self.slots[which];
         let mut context = slot.fpu.borrow_mut();
         let mut pin = Pin(cpu, Level::Task);
@@ -93,10 +87,15 @@ impl Machine {
         }
     }
 
+    /// Is the context of the task that is current there held exclusively?
+    pub(super) fn is_held(&self, cpu: &Cpu) -> bool {
+        cpu.current.get().is_some_and(|task| self.slots[task].fpu.try_borrow().is_err())
+    }
     /// An interrupt whose handler cannot name the current context, because it is held exclusively: it does without. On a
-    /// CPU that is closed it is refused in any case.
-    pub(super) fn locked_out(&self, cpu: &Cpu, level: Level) {
-        if cpu.words.fpu.gate() == GATE_OPEN && level != Level::Nmi {
+    /// CPU that is closed the core refuses it in any case.
+    pub(super) fn locked_out(&self, cpu: &Cpu, irq: Irq) {
+        let level = if irq == Irq::Nmi { Level::Nmi } else { Level::HardIrq };
+        if cpu.words.gate() == GATE_OPEN && level != Level::Nmi {
             return;
         }
         let refused = Pin(cpu, level).with_kernel_fpu(None, KernelUnits::ALL, || ());

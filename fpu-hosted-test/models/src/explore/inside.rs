@@ -3,27 +3,33 @@
 use fpu_core::{switch, Error, TaskFpu};
 
 use super::{
-    backend::{Context, Cpu, Off, DEFAULTS, KERNEL, TORN},
+    backend::{Context, Cpu, Off},
     calls::Call,
-    machine::{Machine, User},
-    ops::Move,
+    image::{Symbol, DEFAULTS, KERNEL, TORN},
+    machine::Machine,
+    ops::{Move, User},
 };
 
+/// Contents that no context expects have no name.
+fn has_name(contents: Symbol) -> bool {
+    ![TORN, KERNEL, DEFAULTS].contains(&contents)
+}
+
 impl Machine {
-    /// C38: what was last restored from this context's area, and not changed since, is in memory now. Contents that nobody
-    /// expects have no names, so whether memory has them cannot be asked. Registers that are unchanged since a restore
-    /// from another area are left out: a save to this one takes no notice of that address, and the states would double.
+    /// C38: if the registers are unchanged since a restore from this context's area, memory holds them now. Of contents
+    /// without a name the search cannot say whether memory holds them. The search leaves out registers that are
+    /// unchanged since a restore from another area: a save to this area takes no notice of that address, and the states
+    /// would double.
     pub(super) fn can_adopt(&self, cpu: &Cpu, which: usize) -> bool {
         let (context, holds) = (self.slots[which].fpu.borrow(), cpu.registers.holds.get());
         let area = Self::area(&context).as_ptr() as usize;
-        let named = ![TORN, KERNEL, DEFAULTS].contains(&holds);
         match cpu.registers.unmodified.get() {
             0 => true,
-            from => from == area && named && Self::memory(&context) == holds,
+            from => from == area && has_name(holds) && Self::memory(&context) == holds,
         }
     }
 
-    /// The registers as they are become the current task's state, and it goes on in them.
+    /// The registers as they are become the current task's state, and the task keeps running in them.
     pub(super) fn adopt(
         &self,
         cpu: &Cpu,
@@ -35,13 +41,13 @@ impl Machine {
         expected.set(cpu.registers.holds.get());
         self.call(Call::Adopt);
         let mut off = Off::new(cpu);
-        // SAFETY: C37: what was live here is this context's own, if anything. C38: asked before.
+        // SAFETY: C37: what was live here is this context's own, if anything. C38: `can_adopt`.
         if let Err(why) = unsafe { task.adopt(&mut off) } {
             expected.set(was);
             return Err(why);
         }
-        if [TORN, KERNEL, DEFAULTS].contains(&expected.get()) {
-            // Contents without a name get one; nothing is changed.
+        if !has_name(expected.get()) {
+            // The contents get a name, and stay as they are.
             expected.set(self.fresh());
             cpu.registers.holds.set(expected.get());
         }
@@ -59,7 +65,7 @@ impl Machine {
 
     /// From the current task, if there is one, to the next, in one call.
     pub(super) fn switch(&self, cpu: &Cpu, next: usize, user: User) -> Result<(), Error> {
-        let prev = cpu.current.get().map(|prev| self.slots[prev].fpu.borrow());
+        let prev = self.current(cpu);
         let mut off = Off::new(cpu);
         self.switch_between(prev.as_deref(), Some(&self.slots[next].fpu.borrow()), &mut off)?;
         cpu.current.set(Some(next));

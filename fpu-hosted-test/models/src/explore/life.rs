@@ -5,26 +5,27 @@ use std::mem;
 use fpu_core::{CpuLifecycle, CpuWords, Error, IdleFpu, Level, TaskFpu};
 
 use super::{
-    backend::{Area, Cpu, Pin, Proof, INITIAL, TORN},
+    backend::{Cpu, Pin, Proof},
     calls::Call,
+    image::{Area, INITIAL, TORN},
     machine::{context, Machine},
-    ops::{Move, Op},
-    words::number,
+    ops::Op,
+    words::{number, GATE_OFFLINE},
 };
 
 impl Machine {
-    pub(super) fn lifecycle(&self, cpu: &Cpu, step: Move) -> Result<(), Error> {
+    pub(super) fn lifecycle(&self, cpu: &Cpu, op: Op) -> Result<(), Error> {
         let mut pin = Pin(cpu, Level::Task);
         let lost = || cpu.registers.change(TORN);
-        match step.op {
+        match op {
             Op::Idle => {
                 self.call(Call::Idle);
                 // SAFETY: C10: symbols.
                 let awake = unsafe { cpu.registers.keeps_awake() };
-                cpu.words.opened.set(None);
+                cpu.opened.set(None);
                 let given_up = pin.fpu_idle()?;
-                // An interrupt that came before the CPU was closed, or after, was free to use the registers.
-                let left = cpu.words.opened.get();
+                // An interrupt before the core closed the CPU, or after it opened the CPU, was free to use the registers.
+                let left = cpu.opened.get();
                 let right = if given_up { TORN } else { INITIAL };
                 if left != Some(right) || given_up != awake && !self.line.delivered() {
                     self.line.report(|| String::from("the wrong answer before a sleep"));
@@ -47,19 +48,20 @@ impl Machine {
                 self.call(Call::Offline);
                 pin.fpu_offline()?;
                 // Unless an interrupt has brought it online.
-                if cpu.words.fpu.gate() == 0 {
+                if cpu.words.gate() == GATE_OFFLINE {
                     lost();
                 }
             }
             _ => {
                 self.call(Call::Online);
-                let own = number(cpu.words.fpu.resident());
-                let number = if step.op == Op::Online { own } else { self.number() };
+                let own = number(cpu.words.resident());
+                let number = if op == Op::Online { own } else { self.number() };
                 // What sets up a CPU, before it comes online, disables them.
-                if cpu.words.fpu.gate() == 0 {
+                if cpu.words.gate() == GATE_OFFLINE {
                     cpu.registers.disables.set(true);
                 }
-                // SAFETY: K15: a CPU has a number to itself, and takes none up that it gave up. K16: its words are kept.
+                // SAFETY: K15: a CPU has a number to itself, and none takes up a number that was given up. K16: its words
+                // are kept.
                 unsafe { pin.fpu_online(number)? };
             }
         }
@@ -67,8 +69,7 @@ impl Machine {
     }
 
     pub(super) fn stopped(&self, which: usize, writes: bool) -> Result<(), Error> {
-        let slot = &self.slots[which];
-        let task = slot.fpu.borrow();
+        let task = self.slots[which].fpu.borrow();
         let mut proof = Proof(&self.cpus[0].registers, &task);
         self.call(Call::Stopped);
         let stopped = task.stopped(&mut proof)?;
@@ -80,14 +81,12 @@ impl Machine {
             self.call(Call::StoppedMutImage);
             self.judge(which, writable.image(), "a stopped task's image, before it is written");
             self.call(Call::StoppedImageMut);
-            let new = self.fresh();
-            writable.image_mut().set(new);
-            slot.expected.set(new);
+            self.writes(which, writable.image_mut());
         }
         Ok(())
     }
 
-    /// The context ends, and a new one is made in its memory.
+    /// The context ends, and a new one begins in its memory.
     pub(super) fn exit(&self, which: usize) {
         let (slot, backend) = (&self.slots[which], &self.cpus[0].registers);
         let mut place = slot.fpu.borrow_mut();

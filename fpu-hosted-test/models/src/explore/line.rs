@@ -1,61 +1,35 @@
-//! Steps, the interrupt that comes at one of them, and what was found to be wrong.
+//! Steps, the interrupt that comes at one of them, and the first thing that is wrong.
 
 use std::cell::{Cell, RefCell};
 
-use super::{
-    machine::Machine,
-    ops::{Move, Op},
-};
+use fpu_core::observe::Event;
 
-/// What comes at a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Irq {
-    /// A section.
-    Section,
-    /// A section and then the guest, so that stamps are issued to others.
-    SectionThenGuest,
-    /// A session of the guest that is loaded three times and never ended.
-    Forgets,
-    /// Brings an offline CPU online; then a section and the guest.
-    Online,
-    /// Takes the CPU offline, where no task is current.
-    Offline,
-    /// Non-maskable, at every step: everything it tries is refused.
-    Nmi,
-    /// No interrupt: another CPU's operation, from its beginning to its end.
-    Other {
-        /// The other CPU.
-        cpu: u8,
-        /// What it does.
-        op: Op,
-        /// With that context.
-        context: u8,
-    },
-    /// No interrupt: at every step, another CPU's attempt to take what is in use.
-    Attempt,
-}
+use super::ops::Irq;
 
-impl Irq {
-    /// Can it be that the CPU is offline, or online, that was not?
-    pub(super) fn is_lifecycle(self) -> bool {
-        matches!(self, Irq::Online | Irq::Offline)
-    }
-    /// Does it come from another CPU, so that interrupts off do not keep it away?
-    pub(super) fn is_from_another(self) -> bool {
-        matches!(self, Irq::Other { .. } | Irq::Attempt)
-    }
+/// The machine whose steps a line counts, as the line knows it.
+///
+/// Every part of the machine holds the line, so the machine is built above it. At a step, however, the line must call the
+/// machine: the step is where the interrupt comes. Hence the line calls through this trait.
+pub(super) trait Around {
+    /// What comes at a step strikes an operation that this CPU is carrying out.
+    fn struck(&self, cpu: usize, by: Irq);
+    /// What other CPUs could find in memory, as one number; `None` while the machine cannot say.
+    fn seen_by_others(&self) -> Option<u64>;
+    /// The core tells of an event on this CPU.
+    fn observed(&self, cpu: usize, event: Event);
 }
 
 /// One machine's steps. Every access to a CPU's words and every part of a backend's step is one.
 #[derive(Default)]
 pub(super) struct Line {
-    machine: Cell<Option<&'static Machine>>,
+    around: Cell<Option<&'static dyn Around>>,
     cpu: Cell<usize>,
     due: Cell<Option<(u16, Irq)>>,
     now: Cell<u16>,
     all: Cell<u16>,
-    /// Steps before which memory has changed, noted where it is asked for, and what memory held.
+    /// Steps before which memory has changed, if a search asked for them.
     changes: RefCell<Option<Vec<u16>>>,
+    /// What memory held at the step before.
     memory: Cell<u64>,
     masked: Cell<bool>,
     inside: Cell<bool>,
@@ -64,10 +38,10 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn belongs_to(&self, machine: &'static Machine) {
-        self.machine.set(Some(machine));
+    pub(super) fn belongs_to(&self, machine: &'static dyn Around) {
+        self.around.set(Some(machine));
     }
-    /// Before an operation on that CPU.
+    /// Begins an operation on that CPU.
     pub(super) fn arm(&self, cpu: usize, due: Option<(u16, Irq)>) {
         self.cpu.set(cpu);
         self.due.set(due);
@@ -86,7 +60,7 @@ impl Line {
     pub(super) fn alone(&self) -> bool {
         !self.due.get().is_some_and(|(_, irq)| irq.is_from_another())
     }
-    /// Nothing more is interrupted.
+    /// From now on nothing comes.
     pub(super) fn disarm(&self) {
         self.due.set(None);
     }
@@ -97,7 +71,7 @@ impl Line {
     pub(super) fn steps(&self) -> u16 {
         self.now.get()
     }
-    /// From now on the steps at which another CPU would find other memory than at the step before are noted.
+    /// From now on the line notes the steps at which another CPU would find other memory than at the step before.
     pub(super) fn note_changes(&self) {
         *self.changes.borrow_mut() = Some(Vec::new());
         self.memory.set(0);
@@ -115,10 +89,6 @@ impl Line {
     pub(super) fn in_interrupt(&self) -> bool {
         self.inside.get() && self.alone()
     }
-    /// The machine.
-    pub(super) fn machine(&self) -> Option<&'static Machine> {
-        self.machine.get()
-    }
     pub(super) fn delivered(&self) -> bool {
         self.delivered.get()
     }
@@ -128,7 +98,7 @@ impl Line {
     pub(super) fn unmask(&self, was: bool) {
         self.masked.set(was);
     }
-    /// Notes a violation; the first one counts.
+    /// Notes a violation. Only the first one counts.
     pub(super) fn report(&self, what: impl FnOnce() -> String) {
         let mut wrong = self.wrong.borrow_mut();
         if wrong.is_none() {
@@ -138,14 +108,20 @@ impl Line {
     pub(super) fn take_wrong(&self) -> Option<String> {
         self.wrong.borrow_mut().take()
     }
+    /// Passes on what the core tells, which is a step too.
+    pub(super) fn tell(&self, cpu: usize, event: Event) {
+        self.step();
+        if let Some(machine) = self.around.get() {
+            machine.observed(cpu, event);
+        }
+    }
     #[inline]
     pub(super) fn step(&self) {
         if self.inside.get() {
             return;
         }
         self.all.set(self.all.get() + 1);
-        if let (Some(changes), Some(machine)) =
-            (&mut *self.changes.borrow_mut(), self.machine.get())
+        if let (Some(changes), Some(machine)) = (&mut *self.changes.borrow_mut(), self.around.get())
         {
             let now = machine.seen_by_others();
             if now.is_none() || now != Some(self.memory.replace(now.unwrap_or(0))) {
@@ -176,16 +152,10 @@ impl Line {
     }
     #[cold]
     fn deliver(&self, irq: Irq) {
-        if let Some(machine) = self.machine.get() {
+        if let Some(machine) = self.around.get() {
             self.inside.set(true);
             self.delivered.set(true);
-            match irq {
-                Irq::Other { cpu, op, context } => {
-                    machine.meanwhile(Move { cpu, op, context, irq: None });
-                }
-                Irq::Attempt => machine.attempted(self.cpu.get()),
-                _ => machine.interrupted(self.cpu.get(), irq),
-            }
+            machine.struck(self.cpu.get(), irq);
             self.inside.set(false);
         }
     }

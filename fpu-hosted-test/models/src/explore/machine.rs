@@ -1,23 +1,23 @@
 //! The machine: CPUs, contexts, and what each context must hold.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::cell::{Cell, RefCell};
+use core::{ptr::NonNull, sync::atomic::AtomicU64, sync::atomic::Ordering::Relaxed};
+use std::cell::{Cell, Ref, RefCell};
 
 use fpu_core::{
-    raw::TaskWord, session::TaskState, verify::Scratch, CpuLifecycle, CpuWords, Error, KernelFpu,
-    KernelUnits, Level, NewError, SaveArea, TaskFpu,
+    raw::TaskWord, verify::Scratch, CpuWords, Error, NewError, RawFpu, SaveArea, TaskFpu,
 };
 
 use super::{
-    backend::{
-        get, has_room, put_over_old_bytes, set_room, Area, Context, Cpu, Pin, Symbol, Symbolic,
-        Words, DEFAULTS, FIRST, INITIAL, KERNEL, TORN,
-    },
+    backend::{Context, Cpu, Symbolic},
     calls::{Call, Called},
-    line::{Irq, Line},
-    ops::Op,
-    state::{ContextState, CpuState, State},
-    words::{left, number, resident, Claim, GONE, PLENTY, RESERVE},
+    image::{
+        get, has_room, put_over_old_bytes, set_room, Area, ImageMut, Symbol, DEFAULTS, FIRST,
+        INITIAL, KERNEL, TORN,
+    },
+    line::Line,
+    ops::{Of, Op, User},
+    state::{ContextState, CpuState, State, CPUS},
+    words::{left, resident, Claim, GATE_OFFLINE, GONE, MEMORY, OPEN, PLENTY, RESERVE},
 };
 
 /// A context and what it must hold.
@@ -35,37 +35,21 @@ pub(super) struct Machine {
     pub(super) scratch: Vec<RefCell<Scratch<Symbolic, Area>>>,
     pub(super) called: Called,
     fresh: Cell<Symbol>,
-    /// CPU numbers taken after the first of each.
+    /// How many CPU numbers were taken after the first of each CPU.
     numbers: Cell<u32>,
     /// The interrupted operation uses the guest, so the interrupt must not (K5).
     pub(super) guest_in_use: Cell<bool>,
-    /// What the operation uses that another CPU might try to take.
+    /// The context that the operation uses, and the operation: another CPU might try to take that context.
     pub(super) in_use: Cell<Option<(usize, Op)>>,
-    /// An interrupt has forgotten a session here.
+    /// An interrupt has forgotten a session.
     pub(super) forgot: Cell<bool>,
 }
 
-/// Who looks, and whether user code there changes anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum User {
-    /// It only looks, so that a save can be left out.
-    Looks,
-    /// It computes something new.
-    Writes,
-    /// It brings its registers to their initial state, so that a save leaves them out.
-    Clears,
-}
-
 impl Machine {
-    /// For as long as the program runs, so that its parts can know one another.
+    /// Makes one that lives as long as the program runs, so that its parts can refer to each other.
     pub(super) fn new(cpus: usize, tasks: usize) -> &'static Self {
         let line: &'static Line = Box::leak(Box::default());
-        let cpu = |_| Cpu {
-            words: Words { fpu: fpu_core::CpuFpu::new(), line, opened: Cell::new(None) },
-            registers: Symbolic::new(line),
-            current: Cell::new(None),
-        };
-        let cpus: Vec<_> = (0..cpus).map(cpu).collect();
+        let cpus: Vec<_> = (0..cpus).map(|at| Cpu::new(at, line)).collect();
         let slot = |_| Slot {
             fpu: RefCell::new(context(&cpus[0].registers, Area::new())),
             expected: Cell::new(INITIAL),
@@ -110,37 +94,71 @@ impl Machine {
         unsafe { AtomicU64::from_ptr(word) }
     }
     /// Where a context's image is.
-    pub(super) fn area(context: &Context) -> core::ptr::NonNull<u8> {
+    pub(super) fn area(context: &Context) -> NonNull<u8> {
         let word_and_area = std::ptr::from_ref(context).cast::<u8>().cast_mut();
         // The area is inline, the only other field, and aligned to 64: the last 64 bytes.
         let at = size_of::<Context>() - size_of::<Area>();
-        core::ptr::NonNull::new(word_and_area.wrapping_add(at)).expect("not null")
-    }
-    /// A CPU number that none has had.
-    pub(super) fn number(&self) -> u32 {
-        self.numbers.set(self.numbers.get() + 1);
-        self.cpus.len() as u32 + self.numbers.get()
-    }
-    /// Each CPU has so few stamps left, beyond the reserve.
-    pub(super) fn leave(&self, stamps: u8) {
-        let few = (stamps + RESERVE).min(PLENTY - 1);
-        for (c, cpu) in self.cpus.iter().enumerate() {
-            // SAFETY: the word that so many loads would leave.
-            unsafe { cpu.words.fpu.set_resident(resident(c, true, few)) };
-        }
-    }
-    /// Nothing is live in this CPU's registers that would be lost with them: nobody is current, or who is has
-    /// been saved.
-    pub(super) fn free(&self, cpu: &Cpu) -> bool {
-        let saved = |task: usize| {
-            let word = Self::word(&self.slots[task].fpu.borrow()).load(Relaxed);
-            word & super::words::MEMORY != 0
-        };
-        cpu.current.get().map_or(true, saved)
+        NonNull::new(word_and_area.wrapping_add(at)).expect("not null")
     }
     pub(super) fn memory(context: &Context) -> Symbol {
         // SAFETY: C9: the context's own area; nothing else runs.
         unsafe { get(Self::area(context)) }
+    }
+    /// A CPU number that no CPU has had.
+    pub(super) fn number(&self) -> u32 {
+        self.numbers.set(self.numbers.get() + 1);
+        self.cpus.len() as u32 + self.numbers.get()
+    }
+    /// Leaves each CPU so few stamps, beyond the reserve.
+    pub(super) fn leave(&self, stamps: u8) {
+        let few = (stamps + RESERVE).min(PLENTY - 1);
+        for (c, cpu) in self.cpus.iter().enumerate() {
+            // SAFETY: the word that so many loads would leave.
+            unsafe { cpu.words.set_resident(resident(c, true, few)) };
+        }
+    }
+
+    /// The context that an operation is about, if there is one.
+    pub(super) fn which(&self, cpu: &Cpu, of: Of) -> Option<usize> {
+        match of {
+            Of::Current => cpu.current.get(),
+            Of::Guest => Some(self.guest()),
+        }
+    }
+    /// The context that an operation is about, which a right kernel carries out only if there is one.
+    pub(super) fn about(&self, cpu: &Cpu, of: Of) -> usize {
+        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
+        which
+    }
+    /// The context of the task that is current there.
+    pub(super) fn current(&self, cpu: &Cpu) -> Option<Ref<'_, Context>> {
+        cpu.current.get().map(|task| self.slots[task].fpu.borrow())
+    }
+    pub(super) fn with_current<T>(
+        &self,
+        cpu: &Cpu,
+        run: impl FnOnce(usize, &Context) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let which = self.about(cpu, Of::Current);
+        run(which, &self.slots[which].fpu.borrow())
+    }
+    pub(super) fn current_nowhere(&self, context: usize) -> bool {
+        self.cpus.iter().all(|cpu| cpu.current.get() != Some(context))
+    }
+    fn word_of(&self, context: usize) -> u64 {
+        Self::word(&self.slots[context].fpu.borrow()).load(Relaxed)
+    }
+    /// Do this CPU's registers hold this context, as the words say?
+    pub(super) fn held(&self, cpu: &Cpu, context: usize) -> bool {
+        self.word_of(context) & !MEMORY == cpu.words.resident()
+    }
+    /// Does memory hold this context, as its word says?
+    pub(super) fn saved(&self, context: usize) -> bool {
+        self.word_of(context) & MEMORY != 0
+    }
+    /// Would nothing be lost with this CPU's registers: no task is current, or the current task has been saved?
+    pub(super) fn free(&self, cpu: &Cpu) -> bool {
+        cpu.current.get().map_or(true, |task| self.saved(task))
     }
 
     pub(super) fn room(context: &Context) -> bool {
@@ -150,13 +168,14 @@ impl Machine {
 
     /// Puts the machine into a state.
     pub(super) fn load(&self, state: &State) {
-        let mut residents = [0; super::state::CPUS];
+        let mut residents = [0; CPUS];
         for (c, (cpu, to)) in self.cpus.iter().zip(&state.cpus).enumerate() {
-            residents[c] = resident(c, to.open, to.left) | if to.gate == 0 { GONE } else { 0 };
+            residents[c] =
+                resident(c, to.open, to.left) | if to.gate == GATE_OFFLINE { GONE } else { 0 };
             // SAFETY: words that this crate would have left in that state.
             unsafe {
-                cpu.words.fpu.set_resident(residents[c]);
-                cpu.words.fpu.set_gate(to.gate);
+                cpu.words.set_resident(residents[c]);
+                cpu.words.set_gate(to.gate);
             }
             cpu.registers.change(to.holds);
             if let Some(slot) = to.from {
@@ -183,17 +202,17 @@ impl Machine {
         self.forgot.set(false);
     }
 
-    /// The state it is in.
+    /// The state that the machine is in.
     pub(super) fn state(&self) -> State {
         let mut state = State::EMPTY;
-        let mut residents = [0; super::state::CPUS];
+        let mut residents = [0; CPUS];
         for (c, (cpu, to)) in self.cpus.iter().zip(&mut state.cpus).enumerate() {
-            residents[c] = cpu.words.fpu.resident();
+            residents[c] = cpu.words.resident();
             let at = cpu.registers.unmodified.get();
             let from = |slot: &Slot| Self::area(&slot.fpu.borrow()).as_ptr() as usize == at;
             *to = CpuState {
-                gate: cpu.words.fpu.gate(),
-                open: residents[c] & super::words::OPEN != 0,
+                gate: cpu.words.gate(),
+                open: residents[c] & OPEN != 0,
                 holds: cpu.registers.holds.get(),
                 from: if at == 0 { None } else { self.slots.iter().position(from) },
                 current: cpu.current.get(),
@@ -213,7 +232,7 @@ impl Machine {
         state
     }
 
-    /// Complains if a context does not find what it must.
+    /// Reports contents that are not what a context must find.
     pub(super) fn judge(&self, context: usize, found: Symbol, place: &str) {
         let expected = self.slots[context].expected.get();
         if found == expected {
@@ -231,6 +250,12 @@ impl Machine {
             };
             format!("wrong contents: context {context} in {place}: {what}")
         });
+    }
+    /// Kernel code writes a context's image.
+    pub(super) fn writes(&self, context: usize, mut image: ImageMut<'_>) {
+        let new = self.fresh();
+        image.set(new);
+        self.slots[context].expected.set(new);
     }
     /// User code of a context runs on a CPU.
     pub(super) fn runs(&self, cpu: &Cpu, context: usize, user: User, place: &str) {
@@ -257,94 +282,10 @@ impl Machine {
         }
     }
 
-    /// An interrupt on a CPU.
-    pub(super) fn interrupted(&self, at: usize, irq: Irq) {
-        let cpu = &self.cpus[at];
-        let level = if irq == Irq::Nmi { Level::Nmi } else { Level::HardIrq };
-        let mut pin = Pin(cpu, level);
-        let current = match cpu.current.get().map(|task| self.slots[task].fpu.try_borrow()) {
-            None => None,
-            Some(Ok(current)) => Some(current),
-            Some(Err(_)) => return self.locked_out(cpu, level),
-        };
-        let told = current.as_ref().map(|task| task.context());
-        let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
-        let refused = |why: Error| {
-            let few = why == Error::Exhausted && left(cpu.words.fpu.resident()) < PLENTY;
-            if !few && !matches!(why, Error::Busy | Error::CpuOffline) {
-                self.line.report(|| format!("wrong error: in an interrupt: {why:?}"));
-            }
-        };
-        if irq == Irq::Nmi {
-            let seen = || {
-                let word = current.as_ref().map(|task| Self::word(task).load(Relaxed));
-                (cpu.words.fpu.resident(), cpu.words.fpu.gate(), cpu.registers.holds.get(), word)
-            };
-            let before = seen();
-            let refused = [
-                pin.with_kernel_fpu(told, KernelUnits::ALL, || ()),
-                pin.fpu_offline(),
-                pin.fpu_resume(),
-                pin.fpu_idle().map(drop),
-                // SAFETY: K15, K16: refused.
-                unsafe { pin.fpu_online(at as u32) },
-            ];
-            let opened = guest.as_ref().map_or(Err(Error::Nmi), |g| g.open(&mut pin).map(drop));
-            let reset = guest.as_ref().map_or(Err(Error::Nmi), |g| g.reset(&mut pin));
-            let ran = current
-                .as_ref()
-                .or(guest.as_ref())
-                .map_or(Err(Error::Nmi), |it| pin.run_guest(it.context(), None, || ()));
-            let all = refused.into_iter().chain([opened, reset, ran]);
-            if all.into_iter().any(|result| result != Err(Error::Nmi)) || seen() != before {
-                self.line.report(|| String::from("a non-maskable interrupt was not refused"));
-            }
-            return;
-        }
-        if irq == Irq::Forgets {
-            // Loading it would overwrite a task that is live here, which is a mistake of another kind.
-            let Some(guest) = guest.filter(|_| self.free(cpu)) else { return };
-            let mut state = match guest.open(&mut pin) {
-                Ok(state) => state,
-                Err(why) => return refused(why),
-            };
-            for _ in 0..3 {
-                match state.make_memory_valid_write().make_registers_valid() {
-                    Ok(both) => state = TaskState::Both(both),
-                    Err(why) => return refused(why),
-                }
-            }
-            std::mem::forget(state);
-            return self.forgot.set(true);
-        }
-        if irq == Irq::Offline {
-            return match pin.fpu_offline() {
-                Ok(()) => cpu.registers.change(TORN),
-                Err(why) => refused(why),
-            };
-        }
-        if irq == Irq::Online {
-            if cpu.words.fpu.gate() != 0 {
-                return;
-            }
-            cpu.registers.disables.set(true);
-            // SAFETY: K15: the CPU keeps its number to itself. K16: its words are kept.
-            if let Err(why) = unsafe { pin.fpu_online(number(cpu.words.fpu.resident())) } {
-                return refused(why);
-            }
-        }
-        match pin.kernel_fpu(told, KernelUnits::ALL) {
-            Ok(section) => {
-                self.computes(cpu);
-                drop(section);
-            }
-            Err(why) => refused(why),
-        }
-        if let (Irq::SectionThenGuest | Irq::Online, Some(guest)) = (irq, guest) {
-            let run = || self.runs(cpu, self.guest(), User::Writes, "a run in an interrupt");
-            if let Err(why) = pin.run_guest(guest.context(), told, run) {
-                refused(why);
-            }
+    /// Reports a plan that names other components than the backend's.
+    pub(super) fn mask(&self, mask: u64) {
+        if mask != self.cpus[0].registers.plan_word() {
+            self.line.report(|| format!("a plan with the mask {mask:#x}"));
         }
     }
 }

@@ -1,11 +1,6 @@
 //! What a kernel can do, as data, so that a trace can be printed and played again.
 
-use super::{
-    line::Irq,
-    machine::User::{self, Clears, Looks, Writes},
-    state::Order,
-    Bounds,
-};
+use super::state::Order;
 
 /// Which context an operation is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +10,18 @@ pub enum Of {
     /// The guest.
     Guest,
 }
-use Of::{Current, Guest};
+use Of::Guest;
+
+/// What user code does to its registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// User code only looks, so that the backend can leave out a save.
+    Looks,
+    /// User code computes something new.
+    Writes,
+    /// User code brings its registers to their initial state, so that a save leaves them out.
+    Clears,
+}
 
 /// How a task is switched out, or in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +30,19 @@ pub enum Form {
     Call,
     /// A plan, executed.
     Plan,
-    /// A plan that takes the task out and back in.
+    /// A plan that restores a task, lets it run, and saves it.
     RoundTrip,
     /// The raw layer.
     Raw,
     /// A session.
     Session,
-    /// `switch` with nobody on the other side; then, where the task goes on, `switch_in`.
+    /// `switch` from or to no task; then, where the task resumes, `switch_in`.
     Inside,
     /// The steps of a switch, executed.
     Switch,
 }
 
-/// What is done with an open session before it is dropped.
+/// What kernel code does with an open session before it drops the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
     /// Nothing.
@@ -47,7 +53,7 @@ pub enum Does {
     Writes,
     /// Reads it, then writes it.
     ReadsThenWrites,
-    /// Takes what would let it write, and writes nothing.
+    /// Ends the claims so that it could write, and writes nothing.
     WritesNothing,
     /// Drops the claim of state 2a.
     Invalidates,
@@ -63,76 +69,76 @@ pub enum Does {
     LoadsThenWrites,
 }
 
-/// An operation on one CPU, about one task.
+/// An operation on one CPU, about one context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     /// A task becomes current.
     Become,
-    /// It does, and runs in user mode.
+    /// A task becomes current and runs in user mode.
     Takes,
-    /// The current task is switched out.
+    /// The kernel switches the current task out.
     Out(Form),
-    /// The same, decided and not executed.
+    /// The core decides the steps of the switch-out, and the kernel executes none.
     DropPendingSave,
     /// The current task enters and leaves user mode.
     Enter(Form, User),
-    /// It does not: the restore fails.
+    /// The current task does not enter user mode: the restore fails.
     EnterFails(Form),
-    /// A plan for it is dropped.
+    /// The core decides the steps to user mode, and the kernel executes none.
     DropPendingUser,
     /// A session.
     Session(Of, Does),
-    /// A session of a task that is current nowhere, by whoever holds its context exclusively.
+    /// A session of a task that is current nowhere, by kernel code that holds its context exclusively.
     Held(Does),
-    /// The registers, as they are, become the current task's, which goes on in them.
+    /// The registers, as they are, become the current task's, which keeps running in them.
     Adopt(User),
-    /// From the current task, if there is one, to the next in one call.
+    /// One call switches from the current task, if there is one, to the next.
     Switch(User),
-    /// The next does not run: the restore fails.
+    /// The next task does not run: the restore fails.
     SwitchFails,
     /// A session on what memory holds, without an instruction.
     Saved(Of, Does),
-    /// Its area is replaced, by one with more room or with the least.
+    /// The context gets another area, with more room or with the least.
     Replace(Of, bool),
-    /// So is that of a task that is current nowhere, by whoever holds its context exclusively.
+    /// So does that of a task that is current nowhere, by whoever holds its context exclusively.
     HeldReplace(bool),
     /// A kernel FPU section.
     Section,
-    /// The same by closure.
+    /// A kernel FPU section by closure.
     WithSection,
-    /// A section whose save is executed; or it is only decided.
+    /// The core decides the steps of a section, and the kernel executes them if so.
     SectionSteps(bool),
-    /// A guest runs by steps that are executed.
+    /// A guest runs by steps that the kernel executes.
     GuestSteps(Of, User),
-    /// It does not: the restore fails.
+    /// The guest does not run by steps: the restore fails.
     GuestStepsFail,
-    /// A run of it is decided and not executed.
+    /// The core decides the steps of a guest's run, and the kernel executes none.
     DropGuest(Of),
     /// A persistent context runs.
     Persistent(Of, User),
-    /// It does not: the restore fails.
+    /// The persistent context does not run: the restore fails.
     PersistentFails,
     /// The current task forks into another context.
     Fork,
-    /// It does so out of memory, without an instruction.
+    /// The current task forks out of memory, without an instruction.
     ForkSaved,
     /// The steps of one switch from the current task to another, which enters and leaves user mode.
     SwitchTo(User),
-    /// The same, except that the restore fails.
+    /// The steps of one switch, whose restore fails.
     SwitchToFails,
-    /// The same, decided and not executed.
+    /// The core decides the steps of one switch, and the kernel executes none.
     DropSwitch,
     /// The current task, or the guest, goes back to the initial state.
     Reset(Of),
-    /// The registers are compared with memory.
+    /// The core compares the registers with memory.
     Verify(Of),
-    /// Kernel code has changed registers that are claimed; the comparison finds it.
+    /// Kernel code changes registers that are claimed; the comparison finds the change.
     Finds(Of),
     /// The idle loop.
     Idle,
-    /// The claims end; registers are overwritten if so.
+    /// The kernel ends the claims, and overwrites the registers if so.
     Invalidate(bool),
-    /// The power was gone.
+    /// The CPU resumes after its power was gone.
     Resume,
     /// The CPU goes offline and loses its registers.
     Offline,
@@ -140,13 +146,13 @@ pub enum Op {
     Online,
     /// The CPU goes online under a number that no CPU has had, because its own is used up.
     OnlineAnew,
-    /// A stopped task, or the guest, is read.
+    /// A debugger reads a stopped task, or the guest.
     StoppedRead,
-    /// It is written.
+    /// A debugger writes a stopped task, or the guest.
     StoppedWrite,
-    /// A task that is current nowhere, or the guest, ends; its memory is another's.
+    /// A task that is current nowhere, or the guest, ends, and a new one gets its memory.
     Exit,
-    /// The current task ends.
+    /// The current task ends, and a new one gets its memory.
     ExitCurrent,
     /// A task's context changes places in memory with the guest's.
     Swap,
@@ -155,7 +161,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Can an interrupt come? What is done with interrupts off, or without the core, has no steps.
+    /// Can an interrupt come? An operation with interrupts off, or without the core, has no step for one.
     pub(super) fn interruptible(self) -> bool {
         matches!(
             self,
@@ -194,7 +200,7 @@ impl Op {
             _ => false,
         }
     }
-    /// Is what is refused at its end not all that it did?
+    /// Can it have done a part before the core refuses the rest?
     pub(super) fn in_parts(self) -> bool {
         matches!(
             self,
@@ -207,11 +213,11 @@ impl Op {
                 | Op::Resume
         )
     }
-    /// Are the registers overwritten by something that is not the core?
+    /// Does something other than the core overwrite the registers?
     pub(super) fn overwrites(self) -> bool {
         matches!(self, Op::Invalidate(true) | Op::Resume)
     }
-    /// Is it about the CPU that does it, and what is current there?
+    /// Is it about the CPU that carries it out, and the task that is current there?
     pub(super) fn about_cpu(self) -> bool {
         !matches!(self, Op::StoppedRead | Op::StoppedWrite | Op::Exit | Op::Swap)
     }
@@ -240,111 +246,44 @@ impl Op {
                 | Op::Finds(Guest)
         )
     }
-    /// All of them, each with whether it is about every CPU and about every context.
-    pub(super) fn all(bounds: Bounds) -> Vec<(Self, bool, bool)> {
-        let mut all = vec![(Op::Become, true, true)];
-        let mut add = |op| all.push((op, true, false));
-        let forms = [Form::Call, Form::Plan, Form::Raw, Form::Session, Form::Inside, Form::Switch];
-        for form in forms {
-            add(Op::Out(form));
-            add(Op::EnterFails(form));
-            for user in [Looks, Writes, Clears] {
-                add(Op::Enter(form, user));
-            }
-        }
-        for user in [Looks, Writes, Clears] {
-            add(Op::Enter(Form::RoundTrip, user));
-            add(Op::Persistent(Guest, user));
-            add(Op::Persistent(Current, user));
-            add(Op::Adopt(user));
-            add(Op::GuestSteps(Guest, user));
-            add(Op::GuestSteps(Current, user));
-        }
-        for of in [Current, Guest] {
-            for does in [
-                Does::Nothing,
-                Does::Reads,
-                Does::Writes,
-                Does::ReadsThenWrites,
-                Does::WritesNothing,
-                Does::Invalidates,
-                Does::Loads,
-                Does::LoadFails,
-                Does::WritesThenLoads,
-                Does::WritesThenLoadFails,
-                Does::LoadsThenWrites,
-            ] {
-                add(Op::Session(of, does));
-            }
-            for does in [Does::Nothing, Does::Reads, Does::Writes, Does::ReadsThenWrites] {
-                add(Op::Saved(of, does));
-            }
-            add(Op::Replace(of, false));
-            if bounds.grows {
-                add(Op::Replace(of, true));
-            }
-            add(Op::Reset(of));
-            add(Op::Verify(of));
-            add(Op::Finds(of));
-        }
-        for op in [
-            Op::DropPendingSave,
-            Op::DropPendingUser,
-            Op::SectionSteps(true),
-            Op::SectionSteps(false),
-            Op::GuestStepsFail,
-            Op::DropGuest(Guest),
-            Op::DropGuest(Current),
-            Op::Section,
-            Op::WithSection,
-            Op::PersistentFails,
-            Op::Idle,
-            Op::Invalidate(false),
-            Op::Invalidate(true),
-            Op::Resume,
-            Op::Offline,
-            Op::Online,
-            Op::ExitCurrent,
-        ] {
-            add(op);
-        }
-        for op in [Op::Fork, Op::ForkSaved, Op::SwitchFails, Op::DropSwitch] {
-            all.push((op, true, true));
-        }
-        // From one task to another.
-        let another = bounds.tasks > 1;
-        if another {
-            all.push((Op::SwitchToFails, true, true));
-        }
-        for user in [Looks, Writes, Clears] {
-            all.push((Op::Switch(user), true, true));
-            if another {
-                all.push((Op::SwitchTo(user), true, true));
-            }
-        }
-        for does in [Does::Reads, Does::Writes, Does::ReadsThenWrites, Does::WritesNothing] {
-            all.push((Op::Held(does), true, true));
-        }
-        all.push((Op::HeldReplace(false), true, true));
-        if bounds.grows {
-            all.push((Op::HeldReplace(true), true, true));
-        }
-        for op in [Op::StoppedRead, Op::StoppedWrite, Op::Exit] {
-            all.push((op, false, true));
-        }
-        if bounds.stamps.is_some() {
-            all.push((Op::OnlineAnew, true, false));
-        }
-        if bounds.others {
-            all.push((Op::Takes, true, true));
-        }
-        if bounds.moves {
-            all.push((Op::Swap, false, true));
-        }
-        if bounds.wrong_kernel {
-            all.push((Op::Clobber, true, false));
-        }
-        all
+}
+
+/// What comes at a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Irq {
+    /// A section.
+    Section,
+    /// A section and then the guest, so that the core issues stamps to others.
+    SectionThenGuest,
+    /// Opens a session of the guest, loads it three times, and never ends it.
+    Forgets,
+    /// Brings an offline CPU online; then a section and the guest.
+    Online,
+    /// Takes the CPU offline, where no task is current.
+    Offline,
+    /// Comes at every step, non-maskable: the core refuses everything that it tries.
+    Nmi,
+    /// No interrupt: another CPU carries out an operation, from its beginning to its end.
+    Other {
+        /// The other CPU.
+        cpu: u8,
+        /// What it does.
+        op: Op,
+        /// With that context.
+        context: u8,
+    },
+    /// No interrupt: at every step, another CPU attempts to take what is in use.
+    Attempt,
+}
+
+impl Irq {
+    /// Can it take the CPU offline, or bring it online?
+    pub(super) fn is_lifecycle(self) -> bool {
+        matches!(self, Irq::Online | Irq::Offline)
+    }
+    /// Does it come from another CPU, which masked interrupts do not keep away?
+    pub(super) fn is_from_another(self) -> bool {
+        matches!(self, Irq::Other { .. } | Irq::Attempt)
     }
 }
 
@@ -369,8 +308,8 @@ impl Move {
     pub const fn interrupted(self, step: u16, irq: Irq) -> Self {
         Self { irq: Some((step, irq)), ..self }
     }
-    /// While another CPU carries out a whole operation at this step of it, counted from 1, those with interrupts off
-    /// included.
+    /// While another CPU carries out a whole operation at this step of it, counted from 1. Here steps with interrupts
+    /// off count too.
     #[must_use]
     pub const fn meanwhile(self, step: u16, other: Self) -> Self {
         let Self { cpu, op, context, .. } = other;

@@ -1,4 +1,4 @@
-//! Another CPU's whole operation at a step of one, and another CPU's attempt to take what is in use.
+//! Another CPU's whole operation at a step of this CPU's, and another CPU's attempt to take what is in use.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -7,12 +7,9 @@ use fpu_core::{CpuWords, Error};
 use super::{
     backend::{Cpu, Off},
     machine::Machine,
-    ops::{Form, Move, Of, Op},
-    words::{left, MEMORY, OPEN, PLENTY},
+    ops::{Move, Of, Op},
+    words::{left, MEMORY, PLENTY},
 };
-
-/// The gate of a CPU that is not online, and of one that is open.
-const GATES: [u64; 2] = [0, 1];
 
 impl Machine {
     /// The contexts that an operation uses, one bit each.
@@ -30,14 +27,14 @@ impl Machine {
         used
     }
 
-    /// Could another CPU carry this out while the first is on its way? Each uses what the other does not (K5, K10).
+    /// Could another CPU carry out the other operation during the first? Each uses what the other does not (K5, K10).
     pub(super) fn apart(&self, first: Move, other: Move) -> bool {
         let cpus = first.cpu != other.cpu || !first.op.about_cpu() || !other.op.about_cpu();
         cpus && self.uses(first) & self.uses(other) == 0
     }
 
-    /// What other CPUs could find in memory, as one number; `None` while that cannot be asked.
-    pub(super) fn seen_by_others(&self) -> Option<u64> {
+    /// What other CPUs could find in memory, as one number; `None` while a context is borrowed exclusively.
+    pub(super) fn seen(&self) -> Option<u64> {
         let mut seen = 1u64;
         for slot in &self.slots {
             let context = slot.fpu.try_borrow().ok()?;
@@ -48,59 +45,42 @@ impl Machine {
         Some(seen)
     }
 
-    /// Another CPU carries out a whole operation at a step of one.
+    /// Another CPU carries out a whole operation.
     pub(super) fn meanwhile(&self, step: Move) {
         let cpu = &self.cpus[usize::from(step.cpu)];
-        let found = (cpu.words.fpu.gate(), cpu.words.fpu.resident());
+        let (gate, open, left) = (cpu.words.gate(), cpu.is_open(), left(cpu.words.resident()));
         let in_use = self.guest_in_use.get();
         let done = self.apply(step);
         self.guest_in_use.set(in_use);
         if let Err(why) = done {
-            let open = found.0 == GATES[1] && found.1 & OPEN != 0;
-            if !self.rightly_refused(step.op, found.0, open, left(found.1), why) {
+            if !self.rightly_refused(step.op, gate, open, left, why) {
                 self.line.report(|| format!("refused on another CPU: {why:?}"));
             }
         }
     }
 
-    /// May a right kernel be refused so, on a CPU that was found so?
-    pub(super) fn rightly_refused(
-        &self,
-        op: Op,
-        gate: u64,
-        open: bool,
-        left: u8,
-        why: Error,
-    ) -> bool {
-        match why {
-            Error::CpuOffline => gate == GATES[0],
-            Error::Busy => gate != GATES[0] && !open || self.forgot.get(),
-            Error::RestoreFailed(_) => op.fails(),
-            // Some take a few stamps, and so does an interrupt.
-            Error::Exhausted => left < PLENTY && op != Op::OnlineAnew,
-            _ => false,
-        }
-    }
-
-    /// Code that makes memory differ from some CPU's registers ends that CPU's claim first: what other CPUs claim, an
-    /// image shows at every step too.
+    /// Code that makes memory differ from some CPU's registers ends that CPU's claim first. So at every step, too, an
+    /// image shows what the registers of other CPUs claim.
     fn claims_of_others_hold(&self, at: usize) {
         for (which, slot) in self.slots.iter().enumerate() {
             let Ok(context) = slot.fpu.try_borrow() else { continue };
             let word = Self::word(&context).load(Relaxed);
-            for (c, cpu) in self.cpus.iter().enumerate().filter(|(c, _)| *c != at) {
-                let claimed = cpu.words.fpu.resident() | MEMORY == word;
+            for cpu in self.cpus.iter().filter(|cpu| cpu.at != at) {
+                let claimed = cpu.words.resident() | MEMORY == word;
                 if claimed && cpu.registers.holds.get() != Self::memory(&context) {
                     self.line.report(|| {
-                        format!("written while CPU {c} claims what was there: context {which}")
+                        format!(
+                            "written while CPU {} claims what was there: context {which}",
+                            cpu.at
+                        )
                     });
                 }
             }
         }
     }
 
-    /// Another CPU tries to take what this one is using, which breaks K5. It is told so, or loads what is right.
-    /// Afterwards all is as it was.
+    /// Another CPU tries to take what this CPU is using, which breaks K5. The core refuses, or the other CPU loads what is
+    /// right. Then the machine puts back what the attempt has changed.
     pub(super) fn attempted(&self, at: usize) {
         self.claims_of_others_hold(at);
         let Some((which, op)) = self.in_use.get() else { return };
@@ -108,14 +88,11 @@ impl Machine {
             // On the way to the initial state, or to that of the registers, there are two right answers.
             return;
         }
-        let can = |cpu: &&Cpu| {
-            let word = cpu.words.fpu.resident();
-            cpu.words.fpu.gate() == GATES[1] && word & OPEN != 0 && left(word) == PLENTY
-        };
-        let mut others = self.cpus.iter().enumerate().filter(|(c, _)| *c != at).map(|(_, cpu)| cpu);
-        let Some(cpu) = others.find(can) else { return };
+        let can =
+            |cpu: &&Cpu| cpu.at != at && cpu.is_open() && left(cpu.words.resident()) == PLENTY;
+        let Some(cpu) = self.cpus.iter().find(can) else { return };
         let Ok(context) = self.slots[which].fpu.try_borrow() else { return };
-        let (word, resident) = (Self::word(&context).load(Relaxed), cpu.words.fpu.resident());
+        let (word, resident) = (Self::word(&context).load(Relaxed), cpu.words.resident());
         let (holds, from) = (cpu.registers.holds.get(), cpu.registers.unmodified.get());
         match context.switch_return(&mut Off::new(cpu)).map(drop) {
             Ok(()) => self.judge(which, cpu.registers.holds.get(), "a CPU that took it in between"),
@@ -126,10 +103,10 @@ impl Machine {
         cpu.registers.unmodified.set(from);
         Self::word(&context).store(word, Relaxed);
         // SAFETY: the word that was there.
-        unsafe { cpu.words.fpu.set_resident(resident) };
+        unsafe { cpu.words.set_resident(resident) };
     }
 
-    /// Notes what an operation uses that another CPU might try to take.
+    /// Notes the context that an operation uses, which another CPU might try to take.
     pub(super) fn note_in_use(&self, step: Move) {
         let cpu = &self.cpus[usize::from(step.cpu)];
         let which = match step.op {
@@ -138,17 +115,5 @@ impl Machine {
             _ => None,
         };
         self.in_use.set(which.map(|which| (which, step.op)));
-    }
-
-    /// A task becomes current and runs, as one operation.
-    pub(super) fn takes(&self, cpu: &Cpu, context: usize) -> Result<(), Error> {
-        cpu.current.set(Some(context));
-        let user = super::User::Writes;
-        let went =
-            self.with_current(cpu, |which, task| self.enter(cpu, which, task, Form::Call, user));
-        if went.is_err() {
-            cpu.current.set(None);
-        }
-        went
     }
 }

@@ -9,15 +9,13 @@ use fpu_core::{CpuLifecycle, CpuWords, Error, Level};
 
 use super::{
     backend::Pin,
-    line::Irq,
+    bounds::Bounds,
+    found::{Found, Violation},
     machine::Machine,
-    ops::{Move, Op},
+    ops::{on, Irq, Move, Op},
     state::{Order, Packed, State},
-    words, Bounds, Found, Violation,
+    words::{number, GATE_OFFLINE},
 };
-
-/// The gate of a CPU that is open.
-const GATE_OPEN: u64 = 1;
 
 #[derive(Default)]
 struct Mix(u64);
@@ -47,7 +45,7 @@ struct Came {
     wrong: Option<String>,
 }
 
-pub(super) struct Search {
+struct Search {
     machine: &'static Machine,
     bounds: Bounds,
     orders: Vec<Order>,
@@ -55,7 +53,7 @@ pub(super) struct Search {
     irqs: Vec<Irq>,
     known: HashMap<Packed, u32, BuildHasherDefault<Mix>>,
     states: Vec<Packed>,
-    /// How each state was first come to.
+    /// The state before each state, and the move that first led from there.
     links: Vec<(u32, Move)>,
     operations: u64,
     applied: Vec<Op>,
@@ -64,24 +62,13 @@ pub(super) struct Search {
 }
 
 impl Search {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        let machine = started(bounds);
-        let mut irqs = Vec::new();
-        if bounds.interrupts {
-            irqs.extend([Irq::Section, Irq::SectionThenGuest]);
-        }
-        if bounds.lifecycle {
-            irqs.extend([Irq::Online, Irq::Offline]);
-        }
-        if bounds.forgotten {
-            irqs.push(Irq::Forgets);
-        }
+    fn new(bounds: Bounds) -> Self {
         Self {
-            machine,
+            machine: started(bounds),
             bounds,
             orders: Order::all(bounds.cpus, bounds.tasks),
-            moves: moves(bounds),
-            irqs,
+            moves: bounds.moves(),
+            irqs: bounds.irqs(),
             known: HashMap::default(),
             states: Vec::new(),
             links: Vec::new(),
@@ -91,12 +78,12 @@ impl Search {
         }
     }
 
-    /// Goes on until nothing new comes, something is wrong, or the depth is reached.
-    pub(super) fn run(mut self) -> Found {
+    /// Searches until no state is new, something is wrong, or the depth is reached.
+    fn run(mut self) -> Found {
         let (root, _) = self.pack(&self.machine.state());
         self.known.insert(root, 0);
         self.states.push(root);
-        self.links.push((0, super::on(0, Op::Become, 0)));
+        self.links.push((0, on(0, Op::Become, 0)));
         let (mut depth, mut level_ends, mut violation) = (0, 1, None);
         let mut next = 0;
         let mut closed = true;
@@ -108,7 +95,7 @@ impl Search {
                     break;
                 }
             }
-            violation = self.all_from(next);
+            violation = self.all_from(next).err();
             next += 1;
         }
         Found {
@@ -124,12 +111,12 @@ impl Search {
     }
 
     fn never_applied(&self) -> Vec<String> {
-        let all = Op::all(self.bounds);
-        let never = all.iter().filter(|(op, ..)| !self.applied.contains(op));
-        never.map(|(op, ..)| format!("{op:?}")).collect()
+        let all = self.bounds.operations();
+        let never = all.iter().filter(|op| !self.applied.contains(op));
+        never.map(|op| format!("{op:?}")).collect()
     }
 
-    fn all_from(&mut self, index: usize) -> Option<Violation> {
+    fn all_from(&mut self, index: usize) -> Result<(), Violation> {
         let from = self.states[index];
         let state = self.unpack(from);
         self.machine.load(&state);
@@ -140,22 +127,12 @@ impl Search {
             if !self.applied.contains(&step.op) {
                 self.applied.push(step.op);
             }
-            let (steps, wrong) = self.go(index, &state, step);
-            if wrong.is_some() {
-                return wrong;
-            }
-            let nmi = Move { irq: Some((1, Irq::Nmi)), ..step };
+            let steps = self.go(index, &state, step)?;
             if self.bounds.interrupts {
-                let wrong = self.go(index, &state, nmi).1;
-                if wrong.is_some() {
-                    return wrong;
-                }
+                self.go(index, &state, step.interrupted(1, Irq::Nmi))?;
             }
             if self.bounds.others {
-                let wrong = self.with_others(index, &state, step, &kinds);
-                if wrong.is_some() {
-                    return wrong;
-                }
+                self.with_others(index, &state, step, &kinds)?;
             }
             if !step.op.interruptible() {
                 continue;
@@ -169,20 +146,17 @@ impl Search {
                     continue;
                 }
                 for at in 1..=steps {
-                    let wrong = self.go(index, &state, step.interrupted(at, irq)).1;
-                    if wrong.is_some() {
-                        return wrong;
-                    }
+                    self.go(index, &state, step.interrupted(at, irq))?;
                 }
             }
         }
-        None
+        Ok(())
     }
 
     /// Moves by what they come to: another CPU sees nothing else of them.
     fn kinds(&self, state: &State, allowed: &[Move]) -> Vec<Vec<Move>> {
         let mut kinds: Vec<(_, Vec<Move>)> = Vec::new();
-        let (cpus, contexts) = (self.bounds.cpus, self.bounds.tasks + 1);
+        let (cpus, contexts) = (self.bounds.cpus, self.bounds.contexts());
         for &step in allowed {
             self.machine.load(state);
             carry_out(self.machine, step);
@@ -196,7 +170,7 @@ impl Search {
         kinds.into_iter().map(|(_, moves)| moves).collect()
     }
 
-    /// A move with what other CPUs can do while it is on its way: of each kind one, in turn, wherever they would find
+    /// Carries out a move with what other CPUs can do meanwhile: one move of each kind, in turn, wherever they would find
     /// other memory than before.
     fn with_others(
         &mut self,
@@ -204,17 +178,14 @@ impl Search {
         state: &State,
         step: Move,
         kinds: &[Vec<Move>],
-    ) -> Option<Violation> {
+    ) -> Result<(), Violation> {
         self.machine.line.note_changes();
         self.try_move(state, step);
         let steps = self.machine.line.take_changes();
         if steps.is_empty() {
-            return None;
+            return Ok(());
         }
-        let wrong = self.go(index, state, step.interrupted(1, Irq::Attempt)).1;
-        if wrong.is_some() {
-            return wrong;
-        }
+        self.go(index, state, step.interrupted(1, Irq::Attempt))?;
         for kind in kinds {
             self.machine.load(state);
             let apart: Vec<_> =
@@ -225,17 +196,14 @@ impl Search {
             for &at in &steps {
                 self.turn = self.turn.wrapping_add(1);
                 let other = *apart[self.turn % apart.len()];
-                let wrong = self.go(index, state, step.meanwhile(at, other)).1;
-                if wrong.is_some() {
-                    return wrong;
-                }
+                self.go(index, state, step.meanwhile(at, other))?;
             }
         }
-        None
+        Ok(())
     }
 
-    /// One move from a state: its steps, and what was wrong.
-    fn go(&mut self, index: usize, state: &State, step: Move) -> (u16, Option<Violation>) {
+    /// Carries out one move from a state. Returns the steps at which an interrupt could come.
+    fn go(&mut self, index: usize, state: &State, step: Move) -> Result<u16, Violation> {
         self.operations += 1;
         let mut came = self.try_move(state, step);
         if came.wrong.is_none() && !self.known.contains_key(&came.to) {
@@ -246,7 +214,7 @@ impl Search {
                 self.links.push((index as u32, step));
             }
         }
-        (came.steps, came.wrong.map(|what| self.violation(index, step, what)))
+        came.wrong.map_or(Ok(came.steps), |what| Err(self.violation(index, step, what)))
     }
 
     fn try_move(&self, state: &State, step: Move) -> Came {
@@ -263,13 +231,13 @@ impl Search {
     }
 
     fn pack(&self, state: &State) -> (Packed, Order) {
-        state.pack(&self.orders, self.bounds.cpus, self.bounds.tasks + 1)
+        state.pack(&self.orders, self.bounds.cpus, self.bounds.contexts())
     }
     fn unpack(&self, packed: Packed) -> State {
-        State::unpack(packed, self.bounds.cpus, self.bounds.tasks + 1)
+        State::unpack(packed, self.bounds.cpus, self.bounds.contexts())
     }
 
-    /// The way there, under the names that CPUs and tasks had at the beginning.
+    /// The trace that leads there, under the names that CPUs and tasks had at the beginning.
     fn violation(&self, index: usize, last: Move, what: String) -> Violation {
         let mut way = vec![last];
         let mut at = index;
@@ -295,12 +263,12 @@ impl Search {
 fn started(bounds: Bounds) -> &'static Machine {
     let machine = Machine::new(bounds.cpus, bounds.tasks);
     machine.line.arm(0, None);
-    for (number, cpu) in machine.cpus.iter().enumerate() {
+    for (at, cpu) in machine.cpus.iter().enumerate() {
         // SAFETY: K15: each has its own number. K16: the words are new.
-        let online = unsafe { Pin(cpu, Level::Task).fpu_online(number as u32) };
+        let online = unsafe { Pin(cpu, Level::Task).fpu_online(at as u32) };
         debug_assert_eq!(online, Ok(()));
-        // The states that follow take it from here that each CPU's word has its number.
-        debug_assert_eq!(words::number(cpu.words.fpu.resident()), number as u32);
+        // The states that follow rely on it that each CPU's word has its number.
+        debug_assert_eq!(number(cpu.words.resident()), at as u32);
     }
     if let Some(stamps) = bounds.stamps {
         machine.leave(stamps);
@@ -308,22 +276,10 @@ fn started(bounds: Bounds) -> &'static Machine {
     machine
 }
 
-fn moves(bounds: Bounds) -> Vec<Move> {
-    let mut moves = Vec::new();
-    for (op, every_cpu, every_context) in Op::all(bounds) {
-        let cpus = if every_cpu { bounds.cpus } else { 1 };
-        let contexts = if every_context { bounds.tasks + 1 } else { 1 };
-        for cpu in 0..cpus {
-            moves.extend((0..contexts).map(|context| super::on(cpu as u8, op, context as u8)));
-        }
-    }
-    moves
-}
-
 /// Could an interrupt of this operation find the CPU offline, or online without a current task?
 fn could_come(irq: Irq, step: Move, state: &State) -> bool {
     let cpu = &state.cpus[usize::from(step.cpu)];
-    let offline = cpu.gate == 0;
+    let offline = cpu.gate == GATE_OFFLINE;
     match irq {
         Irq::Online => offline || step.op == Op::Offline,
         _ => {
@@ -333,7 +289,7 @@ fn could_come(irq: Irq, step: Move, state: &State) -> bool {
     }
 }
 
-/// One move; what was wrong with it.
+/// Carries out one move. Returns what was wrong with it.
 fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     let before = machine.state();
     machine.note_in_use(step);
@@ -347,13 +303,13 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     machine.check_after(step, &before, done);
     if let Err(why) = done {
         let cpu = before.cpus[usize::from(step.cpu)];
-        let open = cpu.gate == GATE_OPEN && cpu.open;
         let by_irq = match step.irq {
             Some((_, Irq::Online)) => why == Error::CpuOnline,
             Some((_, Irq::Offline)) => why == Error::CpuOffline,
             _ => false,
         };
-        if !by_irq && !machine.rightly_refused(step.op, cpu.gate, open, cpu.left, why) {
+        let rightly = machine.rightly_refused(step.op, cpu.gate, cpu.is_open(), cpu.left, why);
+        if !by_irq && !rightly {
             machine.line.report(|| format!("refused: {why:?}"));
         }
         let interrupted = step.irq.is_some_and(|(_, irq)| irq != Irq::Nmi);
@@ -373,7 +329,13 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     machine.line.take_wrong()
 }
 
-/// Plays a trace on one machine of so many CPUs, tasks and stamps from its beginning, nothing renumbered.
+/// Visits every state that a right kernel can bring the core into.
+#[must_use]
+pub fn explore(bounds: Bounds) -> Found {
+    Search::new(bounds).run()
+}
+
+/// Plays a trace on one machine of so many CPUs, tasks and stamps from the beginning, without renumbering.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Sessions, dropped at each stage.
+//! Sessions that end at each of their stages.
 
 use fpu_core::{
     session::{ReadSession, TaskState},
@@ -6,20 +6,18 @@ use fpu_core::{
 };
 
 use super::{
-    backend::{Cpu, ImageMut, Pin, Symbol},
+    backend::{Cpu, Pin},
     calls::Call,
+    image::{ImageMut, Symbol},
     machine::Machine,
     ops::{Does, Of},
-    words::MEMORY,
 };
-use core::sync::atomic::Ordering::Relaxed;
 
 impl Machine {
     pub(super) fn allows_session(&self, cpu: &Cpu, of: Of, does: Does) -> bool {
         let Some(which) = self.which(cpu, of) else { return false };
-        let word = Self::word(&self.slots[which].fpu.borrow()).load(Relaxed);
-        let held = word & !MEMORY == fpu_core::CpuWords::resident(&cpu.words.fpu);
-        // What is loaded overwrites a task that is live here: who loads the guest has saved it.
+        let held = self.held(cpu, which);
+        // A load overwrites a task that is live here: kernel code that loads the guest has saved that task.
         let loads = of == Of::Current || self.free(cpu);
         match does {
             Does::Nothing
@@ -27,31 +25,23 @@ impl Machine {
             | Does::Writes
             | Does::ReadsThenWrites
             | Does::WritesNothing => true,
-            Does::Invalidates => held && word & MEMORY != 0,
+            Does::Invalidates => held && self.saved(which),
             Does::Loads | Does::WritesThenLoads | Does::WritesThenLoadFails => loads,
-            Does::LoadFails => loads && !held,
-            Does::LoadsThenWrites => loads && !held,
+            Does::LoadFails | Does::LoadsThenWrites => loads && !held,
         }
     }
 
-    pub(super) fn session(&self, cpu: &Cpu, of: Of, does: Does) -> Result<(), Error> {
-        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
-        self.session_of(cpu, which, does)
-    }
-
-    /// Of the context that is current here, or held by nobody else.
-    pub(super) fn session_of(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
-        let (slot, mut pin) = (&self.slots[which], Pin(cpu, Level::Task));
-        let context = slot.fpu.borrow();
+    /// Opens a session of the context that is current here, or that the caller holds exclusively.
+    pub(super) fn session(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
+        let mut pin = Pin(cpu, Level::Task);
+        let context = self.slots[which].fpu.borrow();
         self.call(Call::Open);
         let state = context.open(&mut pin)?;
         self.line.step();
         self.named(&state);
         let reads = |image: Symbol| self.judge(which, image, "a session's image");
-        let writes = |mut image: ImageMut<'_>| {
-            let new = self.fresh();
-            image.set(new);
-            slot.expected.set(new);
+        let writes = |image: ImageMut<'_>| {
+            self.writes(which, image);
             self.line.step();
         };
         match does {
@@ -122,7 +112,7 @@ impl Machine {
                 drop(both);
             }
             Does::LoadsThenWrites => {
-                // A section in an interrupt may have come before.
+                // Unless an interrupt's section came before.
                 let TaskState::MemoryOnly(session) = state else { return Ok(()) };
                 let both = session.make_registers_valid()?;
                 self.line.step();
@@ -133,11 +123,10 @@ impl Machine {
         Ok(())
     }
 
-    /// On what memory holds; nothing is executed.
-    pub(super) fn saved_session(&self, cpu: &Cpu, of: Of, does: Does) -> Result<(), Error> {
-        let Some(which) = self.which(cpu, of) else { unreachable!("asked before") };
-        let (slot, mut pin) = (&self.slots[which], Pin(cpu, Level::Task));
-        let context = slot.fpu.borrow();
+    /// Opens a session on what memory holds, without an instruction.
+    pub(super) fn saved_session(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
+        let mut pin = Pin(cpu, Level::Task);
+        let context = self.slots[which].fpu.borrow();
         self.call(Call::OpenSaved);
         let session = context.open_saved(&mut pin)?;
         self.line.step();
@@ -147,9 +136,7 @@ impl Machine {
         if matches!(does, Does::Writes | Does::ReadsThenWrites) {
             let mut session = session.make_memory_valid_write();
             self.line.step();
-            let new = self.fresh();
-            session.image_mut().set(new);
-            slot.expected.set(new);
+            self.writes(which, session.image_mut());
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! A state of the machine as one number, the same for all states that go on alike.
+//! A state of the machine as one number, the same for all states from which the core behaves alike.
 
 use super::{
-    backend::{Symbol, FIRST, INITIAL, TORN},
-    words::{Claim, FAR, PLENTY},
+    image::{Symbol, FIRST, INITIAL, TORN},
+    words::{Claim, FAR, GATE_OPEN, PLENTY},
 };
 
-/// The most CPUs a state has room for.
+/// The most CPUs that a state has room for.
 pub(super) const CPUS: usize = 3;
 /// The most contexts.
 pub(super) const CONTEXTS: usize = 4;
@@ -19,10 +19,17 @@ pub(super) struct CpuState {
     /// The slot of the last restore, while the registers are unmodified since.
     pub(super) from: Option<usize>,
     pub(super) current: Option<usize>,
-    /// Stamps.
+    /// How many stamps are left.
     pub(super) left: u8,
     pub(super) disables: bool,
 }
+impl CpuState {
+    /// Can code use its registers?
+    pub(super) fn is_open(&self) -> bool {
+        self.gate == GATE_OPEN && self.open
+    }
+}
+
 /// A context as it is found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct ContextState {
@@ -31,6 +38,18 @@ pub(super) struct ContextState {
     pub(super) expected: Symbol,
     pub(super) room: bool,
 }
+
+impl ContextState {
+    /// Do the registers of that CPU hold it, if the CPU is open?
+    pub(super) fn held(&self, by: usize) -> bool {
+        matches!(self.claim, Claim::On { cpu, ahead: 0, .. } if cpu == by)
+    }
+    /// Is memory valid?
+    pub(super) fn saved(&self) -> bool {
+        !matches!(self.claim, Claim::On { memory: false, .. } | Claim::Lost { .. })
+    }
+}
+
 /// The machine as it is found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct State {
@@ -47,14 +66,14 @@ pub(super) struct Order {
 
 impl Order {
     pub(super) const SAME: Self = Self { cpus: [0, 1, 2], contexts: [0, 1, 2, 3] };
-    /// The place that it had before `self`, if it is where `later` has it.
+    /// The order that `later` makes of this one.
     pub(super) fn then(self, later: Self) -> Self {
         Self {
             cpus: later.cpus.map(|place| self.cpus[usize::from(place)]),
             contexts: later.contexts.map(|place| self.contexts[usize::from(place)]),
         }
     }
-    /// All that leave alone what must not move: CPUs change places, and tasks do.
+    /// Every order of the CPUs among themselves, with every order of the tasks; the guest keeps its place.
     pub(super) fn all(cpus: usize, tasks: usize) -> Vec<Self> {
         let mut all = Vec::new();
         for c in permutations(cpus) {
@@ -106,7 +125,7 @@ impl Unpack {
 }
 
 impl State {
-    /// The smallest number that any order of CPUs and tasks gives, and that order.
+    /// The smallest number that one of the orders gives, and that order.
     pub(super) fn pack(&self, orders: &[Order], cpus: usize, contexts: usize) -> (Packed, Order) {
         let mut best = (Packed::MAX, Order::SAME);
         for &order in orders {
@@ -271,7 +290,7 @@ mod tests {
         other.cpus[0].holds = 77;
         let (a, order) = state.pack(&orders, 3, 3);
         assert_eq!(a, other.pack(&orders, 3, 3).0);
-        // And the order says where everything was.
+        // The order says where everything was.
         let seen = State::unpack(a, 3, 3);
         let at = seen.cpus.iter().position(|cpu| cpu.current.is_some()).unwrap();
         assert_eq!(order.cpus[at], 2);

@@ -1,4 +1,4 @@
-//! What the two words say, as docs/theory.md has it: read from outside, so that a state can be put together.
+//! What the core's words say, as docs/theory.md has it: read from outside, so that the search can put a state together.
 
 /// One stamp.
 const STEP: u64 = 1 << 15;
@@ -9,16 +9,20 @@ pub(super) const GONE: u64 = 1;
 /// Memory is valid.
 pub(super) const MEMORY: u64 = 1;
 const ID_MASK: u64 = (STEP - 1) & !MEMORY;
-/// Memory is valid, of a CPU that cannot be.
+/// Memory is valid, and the number is that of no CPU.
 pub(super) const NOWHERE: u64 = ID_MASK | MEMORY;
 /// The count of a CPU that has plenty of stamps left, all its earlier ones being past.
 const NOW: u64 = 64;
 /// The count that carries out of the word.
 const END: u64 = 1 << 48;
-/// So many stamps left, or more, are not told apart.
+/// The search does not distinguish so many stamps left from more.
 pub(super) const PLENTY: u8 = 15;
-/// With so many left, or fewer, nothing but the hot path takes one.
+/// With so many left, or fewer, only the hot path takes one.
 pub(super) const RESERVE: u8 = 3;
+/// The gate of a CPU that is not online.
+pub(super) const GATE_OFFLINE: u64 = 0;
+/// The gate of a CPU that is open.
+pub(super) const GATE_OPEN: u64 = 1;
 
 /// The count of stamps in a word.
 fn count(word: u64) -> u64 {
@@ -44,8 +48,8 @@ pub(super) fn left(resident: u64) -> u8 {
 fn same_number(one: u64, other: u64) -> bool {
     (one ^ other) & ID_MASK == 0
 }
-/// Could a stamp be issued again if a CPU's word changes so? Not under another number, and not from a word that is
-/// closed for ever because the stamps are used up.
+/// Could the core issue a stamp again after a CPU's word has changed so? Not under another number, and not from a word
+/// that is closed for ever because its stamps are used up.
 pub(super) fn goes_back(old: u64, new: u64) -> bool {
     let used_up = new & OPEN == 0 && left(new) <= RESERVE;
     same_number(old, new) && count(new) < count(old) && !used_up
@@ -54,9 +58,9 @@ pub(super) fn goes_back(old: u64, new: u64) -> bool {
 /// What a context's word says, with the stamps renumbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// Memory is valid and no registers will ever match again.
+    /// Memory is valid, and no registers will ever match again.
     Nowhere,
-    /// Of that CPU, so many stamps ahead of the CPU's own: 0 is a claim that stands.
+    /// That CPU's registers are claimed, by a stamp so far ahead of the CPU's own: a claim with 0 stands.
     On {
         /// The CPU.
         cpu: usize,
@@ -72,14 +76,14 @@ pub(super) enum Claim {
     },
 }
 
-/// More is not told apart.
+/// The search does not distinguish a stamp so far ahead from one farther ahead.
 pub(super) const FAR: u8 = 14;
 
 impl Claim {
-    /// Of a word, given each CPU's.
+    /// The claim of a context's word, given each CPU's word.
     pub(super) fn of(word: u64, residents: &[u64]) -> Self {
         let Some(cpu) = residents.iter().position(|&resident| same_number(word, resident)) else {
-            // Of a number that was given up, or of none.
+            // Its number was given up, or is that of no CPU.
             return if word & MEMORY != 0 { Self::Nowhere } else { Self::Lost { cpu: 0 } };
         };
         let memory = word & MEMORY != 0;
@@ -89,7 +93,7 @@ impl Claim {
             None => Self::Lost { cpu },
         }
     }
-    /// As a word again, given each CPU's.
+    /// The claim as a context's word again, given each CPU's word.
     pub(super) fn word(self, residents: &[u64]) -> u64 {
         match self {
             Self::Nowhere => NOWHERE,
@@ -111,7 +115,7 @@ mod tests {
     use core::sync::atomic::Ordering::Relaxed;
     use fpu_core::{CpuLifecycle, CpuWords, Level};
 
-    /// The core's own words are read as what they are.
+    /// This file reads the words that the core writes as what they are.
     #[test]
     fn the_words_are_read_as_the_core_writes_them() {
         let machine = Machine::new(1, 0);
@@ -119,7 +123,7 @@ mod tests {
         // SAFETY: K15, K16: the only CPU, its words new.
         unsafe { Pin(cpu, Level::Task).fpu_online(0) }.unwrap();
         let word = || Machine::word(&task).load(Relaxed);
-        let claim = || Claim::of(word(), &[cpu.words.fpu.resident()]);
+        let claim = || Claim::of(word(), &[cpu.words.resident()]);
         let here = |memory| Claim::On { cpu: 0, ahead: 0, memory };
         assert_eq!((word(), claim()), (NOWHERE, Claim::Nowhere));
         drop(task.switch_return(&mut Off::new(cpu)).unwrap());

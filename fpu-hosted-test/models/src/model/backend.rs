@@ -18,11 +18,11 @@ use super::{
     irq::tick,
 };
 
-/// One image. Loom reports any access that is not ordered with another one's write.
+/// One image. Loom reports an access that is not ordered with another thread's write.
 #[derive(Debug)]
 pub struct Image {
     low: UnsafeCell<u64>,
-    /// Left as it was by a save that finds the component initial, as the init optimisation does.
+    /// A save that finds the component initial leaves this as it was, as the initial optimisation does.
     high: UnsafeCell<u64>,
     high_present: UnsafeCell<bool>,
     /// It has more room than the least. No loom's atomic, so that no model explores more because of it.
@@ -40,7 +40,7 @@ impl Image {
             room: AtomicBool::new(false),
         }
     }
-    /// What it says.
+    /// What the image says.
     #[must_use]
     pub fn get(&self) -> Regs {
         let low = read(&self.low);
@@ -91,7 +91,7 @@ unsafe impl SaveArea for Image {
     }
 }
 
-/// An image to be changed.
+/// A view of an image through which code writes it.
 #[derive(Debug)]
 pub struct ImageMut<'a>(&'a Image);
 
@@ -119,7 +119,7 @@ impl ImageMut<'_> {
 #[derive(Debug)]
 pub struct Registers {
     now: Cell<Regs>,
-    /// The area they were loaded from, while nothing has changed them since (B7).
+    /// The area of the last restore, while nothing has changed the registers since (B7).
     unmodified: Cell<Option<NonNull<u8>>>,
     will_fail: Cell<bool>,
     /// IA32_XFD: are the registers disabled that only some areas have room for?
@@ -185,9 +185,8 @@ unsafe fn image_at<'a>(area: NonNull<u8>) -> &'a Image {
 
 // SAFETY: B1: the length and alignment of `Image`. B2, B3: both parts are moved. B4: a failed restore
 // says so, and reads only. B5: only `fail_next` makes one fail. B6: loom's checks panic, which is what
-// the models are for. B7: a save is left out only
-// if nothing has changed the registers since they were loaded from that very area. The seeded faults break
-// these on purpose.
+// the models are for. B7: `save` leaves a save out only if nothing has changed the registers since they were
+// loaded from that very area. The seeded faults break these on purpose.
 unsafe impl RawFpu for Registers {
     type Image<'a> = &'a Image;
     type ImageMut<'a> = ImageMut<'a>;
@@ -210,7 +209,7 @@ unsafe impl RawFpu for Registers {
     unsafe fn save(&self, area: NonNull<u8>) {
         tick();
         if self.unmodified.get() == Some(area) {
-            return; // the modified optimisation
+            return; // The modified optimisation.
         }
         // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };

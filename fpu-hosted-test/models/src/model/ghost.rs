@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// that can be in its initial state, and is then absent from an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Regs {
-    /// The part every image has.
+    /// The part that every image has.
     pub low: u64,
     /// The part that is 0 in the initial state.
     pub high: u64,
@@ -27,7 +27,7 @@ pub const INITIAL: u64 = 0;
 pub const KERNEL_DEFAULTS: u64 = value(Author::Kernel, 0, 0);
 /// What kernel code computes with.
 pub const KERNEL_DATA: u64 = value(Author::Kernel, 0, 2);
-/// What is left after a failed restore, or by a power cycle.
+/// What a failed restore or a power cycle leaves.
 pub const UNDEFINED: u64 = value(Author::Undefined, 0, 0);
 
 const fn value(author: Author, holder: u64, serial: u64) -> u64 {
@@ -48,7 +48,7 @@ impl Regs {
     }
 }
 
-/// What a task's registers must hold when it runs next. Known to the model only: relaxed atomics of
+/// What a task's registers must hold when it runs next. Only the model knows it: relaxed atomics of
 /// `std`, which loom neither orders nor explores.
 #[derive(Debug)]
 pub struct Ghost {
@@ -58,24 +58,24 @@ pub struct Ghost {
 }
 
 impl Ghost {
-    /// Of a fresh task: the initial state.
+    /// A fresh task must hold the initial state.
     #[must_use]
     pub fn new(id: u64) -> Self {
         Self { id, expected: AtomicU64::new(INITIAL), serial: AtomicU64::new(0) }
     }
-    /// The value it must hold.
+    /// The value that the task must hold.
     pub fn expected(&self) -> u64 {
         self.expected.load(Relaxed)
     }
-    /// From now on it must hold another one.
+    /// From now on the task must hold another value.
     pub fn expect(&self, value: u64) {
         self.expected.store(value, Relaxed);
     }
-    /// How many values it has had since it was fresh.
+    /// How many values the task has had since it was fresh.
     pub fn serial(&self) -> u64 {
         self.serial.load(Relaxed)
     }
-    /// Was the last one written by a debugger?
+    /// Did a debugger write the last value?
     pub fn written_by_tracer(&self) -> bool {
         author(self.expected()) == Author::Tracer as u64
     }
@@ -93,7 +93,7 @@ impl Ghost {
         self.next(Author::Tracer)
     }
 
-    /// Panics with the name of what was violated if `found` is not what the task must hold.
+    /// If `found` is not what the task must hold, panics with the name of what was violated.
     pub fn judge(&self, found: Regs, place: &str) {
         let expected = self.expected();
         if found == Regs::of(expected) {

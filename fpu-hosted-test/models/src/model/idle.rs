@@ -2,7 +2,7 @@
 
 use fpu_core_loom::{CpuLifecycle, Error, KernelFpu, Level};
 
-use super::{arm, cover, must, on_cpus, witness::Pin, Cpu, Machine, Model};
+use super::{cover, must, told, Cpu, Model};
 
 /// The idle loop, before it lets the core sleep.
 fn idles(cpu: &Cpu) {
@@ -13,70 +13,55 @@ fn idles(cpu: &Cpu) {
     }
 }
 
-/// No CPU claims what is given up, here or on the CPU where the task resumes; where nothing is,
-/// the claim survives (I1, I2).
-pub const BETWEEN: Model = Model {
-    name: "idle_between_tasks",
-    guards: "I1 I2",
-    bound: None,
-    interrupts: false,
-    floor: 1600,
-    covers: &["given up", "nothing to give up", "restore skipped", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            let slot = &machine.slots[0];
-            for _ in 0..3 {
-                let Some(task) = slot.take() else { continue };
-                cpu.run(&task);
-                cpu.leave(&task);
-                idles(cpu);
-                cpu.run(&task);
-                cpu.hand_over(task, slot);
-                idles(cpu);
-            }
-        });
-    },
-};
-
-/// An interrupt that loads a context (a virtual CPU's), wherever it comes: nothing is given up under a claim
-/// as young as that (I2, I3).
-pub const INTERRUPT: Model = Model {
-    name: "idle_interrupted_at_every_step",
-    guards: "I2 I3",
-    bound: None,
-    interrupts: true,
-    floor: 1300,
-    covers: &["given up", "interrupt ran the guest", "interrupt refused", "migrated"],
-    body: || {
-        // Slot 0: a task. Slot 1: the guest.
-        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
-            let [slot, guests] = &machine.slots[..] else { return };
-            if cpu.number == 1 {
-                cpu.turn(slot);
-                return;
-            }
-            let Some(task) = slot.take() else { return };
-            guest_interrupts(cpu);
+/// No CPU claims registers that an idle CPU gave up, here or on the CPU where the task resumes. Where the idle CPU
+/// gives up nothing, the claim survives (I1, I2).
+pub const BETWEEN: Model = Model::new("idle_between_tasks", "I1 I2")
+    .explores(1600)
+    .comes_to(&["given up", "nothing to give up", "restore skipped", "migrated"])
+    .on_cpus(2, 1, |cpu, machine| {
+        let slot = &machine.slots[0];
+        for _ in 0..3 {
+            let Some(task) = slot.take() else { continue };
+            cpu.run_once(&task);
+            idles(cpu);
             cpu.run(&task);
-            cpu.run(&task);
-            arm(cpu, guest_interrupts);
             cpu.hand_over(task, slot);
             idles(cpu);
-            idles(cpu);
-            guest_interrupts(cpu);
+        }
+    });
+
+/// An interrupt loads a context (a virtual CPU's), wherever it comes: the idle CPU gives up nothing under the new
+/// claim (I2, I3).
+pub const INTERRUPT: Model = Model::new("idle_interrupted_at_every_step", "I2 I3")
+    .interrupted()
+    .explores(1300)
+    .comes_to(&["given up", "interrupt ran the guest", "interrupt refused", "migrated"])
+    // Slot 0: a task. Slot 1: the guest.
+    .on_cpus(2, 2, |cpu, machine| {
+        let [slot, guests] = &machine.slots[..] else { return };
+        if cpu.number == 1 {
             cpu.turn(slot);
-            assert!(guests.take().is_some());
-        });
-    },
-};
+            return;
+        }
+        let Some(task) = slot.take() else { return };
+        guest_interrupts(cpu);
+        cpu.run(&task);
+        cpu.run(&task);
+        cpu.arm(guest_interrupts);
+        cpu.hand_over(task, slot);
+        idles(cpu);
+        idles(cpu);
+        guest_interrupts(cpu);
+        cpu.turn(slot);
+        assert!(guests.take().is_some());
+    });
 
 fn guest_interrupts(cpu: &Cpu) {
     let guests = &cpu.machine().slots[1];
     let Some(guest) = guests.take() else { return };
     let current = cpu.current();
-    let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
-    let told = current.as_ref().map(|task| task.fpu.context());
-    match pin.run_guest(guest.fpu.context(), told, || cpu.user(&guest)) {
+    let mut pin = cpu.pinned_at(Level::HardIrq);
+    match pin.run_guest(guest.fpu.context(), told(current.as_ref()), || cpu.user(&guest)) {
         Ok(()) => cover("interrupt ran the guest"),
         Err(Error::Busy) => cover("interrupt refused"),
         Err(why) => panic!("wrong error: an interrupt's guest was refused with {why:?}"),

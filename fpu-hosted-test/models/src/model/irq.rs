@@ -1,9 +1,9 @@
-//! Interrupts: loom has none, so they are calls, made at one step after the other.
+//! Interrupts: loom has none, so the models call a handler, at one step after the other.
 //!
 //! A step is an access to a CPU's word, to a task's word, or to registers and an image. What lies
 //! between two steps touches nothing that an interrupt touches, so that an interrupt there is the same
-//! as one at the next step. [`Model`](super::Model)s with `interrupts` run once for each step, until a run
-//! ends before its step comes.
+//! as one at the next step. A model with interrupts runs once for each step, until a run ends before its
+//! step comes.
 
 use loom::thread::{self, ThreadId};
 use std::{
@@ -12,14 +12,21 @@ use std::{
     thread_local,
 };
 
-use super::Cpu;
+/// An interrupt that is to come, as the steps know it.
+///
+/// Registers, words and the kernel's code make the steps, so they are built above this file. At the step,
+/// however, the kernel's handler must run on its CPU. Hence [`tick`] calls the interrupt through this trait.
+pub(super) trait Pending {
+    /// Does its CPU take it now?
+    fn can_come(&self) -> bool;
+    /// Its CPU runs the handler.
+    fn comes(&self);
+}
 
 #[derive(Clone)]
 struct Armed {
-    cpu: Rc<Cpu>,
     on: ThreadId,
-    handler: fn(&Cpu),
-    maskable: bool,
+    pending: Rc<dyn Pending>,
 }
 
 thread_local! {
@@ -29,16 +36,16 @@ thread_local! {
     static DELIVERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The step at which the runs to come are interrupted.
+/// The runs that follow are interrupted at this step.
 pub(super) fn set_step(at: u32) {
     AT.set(at);
     DELIVERED.set(false);
 }
-/// Did any run since then get that far?
+/// Has any run since then got that far?
 pub(super) fn delivered() -> bool {
     DELIVERED.get()
 }
-/// Nobody is interrupted any more.
+/// From now on no interrupt comes.
 pub(super) fn disarm() {
     let armed = ARMED.with(|a| a.borrow_mut().take());
     drop(armed);
@@ -48,34 +55,23 @@ pub(super) fn abandon() {
     std::mem::forget(ARMED.with(|a| a.borrow_mut().take()));
 }
 
-/// From here on, this CPU (the loom thread that calls) takes the interrupt.
-pub fn arm(cpu: &Rc<Cpu>, handler: fn(&Cpu)) {
-    arm_with(cpu, handler, true);
-}
-/// The same for one that cannot be masked.
-pub fn arm_nmi(cpu: &Rc<Cpu>, handler: fn(&Cpu)) {
-    arm_with(cpu, handler, false);
-}
-fn arm_with(cpu: &Rc<Cpu>, handler: fn(&Cpu), maskable: bool) {
+/// From now on the loom thread that calls takes this interrupt.
+pub(super) fn arm(pending: Rc<dyn Pending>) {
     SEEN.set(0);
-    let armed = Armed { cpu: Rc::clone(cpu), on: thread::current().id(), handler, maskable };
-    ARMED.with(|a| *a.borrow_mut() = Some(armed));
+    ARMED.with(|a| *a.borrow_mut() = Some(Armed { on: thread::current().id(), pending }));
     fpu_core_loom::at_each_access(tick);
 }
 
-/// One step of whichever CPU runs now.
+/// One step of the CPU that runs now.
 pub(super) fn tick() {
     let Some(armed) = ARMED.with(|a| a.borrow().clone()) else { return };
-    if armed.on != thread::current().id() || armed.cpu.in_interrupt() {
-        return;
-    }
-    if armed.maskable && armed.cpu.masked() {
+    if armed.on != thread::current().id() || !armed.pending.can_come() {
         return;
     }
     let seen = SEEN.get();
     SEEN.set(seen + 1);
     if seen == AT.get() {
         DELIVERED.set(true);
-        armed.cpu.interrupted(armed.handler);
+        armed.pending.comes();
     }
 }

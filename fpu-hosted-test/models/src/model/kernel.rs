@@ -1,256 +1,34 @@
-//! The models' kernel: CPUs with ghost registers, tasks, and the hand-over between CPUs.
+//! What the models' kernel does on a CPU: switches, sections, interrupts, and the power.
 
 use fpu_core_loom::{
-    observe::Counters, CpuFpu, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits,
-    Level, TaskFpu,
+    session::ReadSession, CpuLifecycle, CpuWords, Error, FpuRef, KernelFpu, KernelUnits, Level,
 };
-use loom::sync::atomic::{AtomicPtr, Ordering};
-use std::{
-    cell::{Cell, RefCell},
-    ptr::null_mut,
-    rc::Rc,
-    sync::{atomic::AtomicU32, Arc},
-};
+use std::{rc::Rc, sync::Arc};
 
 use super::{
-    backend::{Image, Registers},
-    explore::cover,
+    backend::Registers,
+    cover::cover,
+    cpu::{Cpu, Pin},
     fault::{forgets, Embedder},
-    ghost::{Ghost, Regs, KERNEL_DATA, KERNEL_DEFAULTS, UNDEFINED},
+    ghost::{Regs, INITIAL, KERNEL_DATA, KERNEL_DEFAULTS, UNDEFINED},
     irq::tick,
-    witness::{IrqOff, Pin},
+    machine::{told, Machine, Slot, Task},
 };
-
-/// A task: its context, and what its registers must hold.
-#[derive(Debug)]
-pub struct Task {
-    /// What it must hold.
-    pub ghost: Ghost,
-    /// The context under test.
-    pub fpu: TaskFpu<Registers, Image>,
-    last_cpu: AtomicU32,
-}
-
-/// No CPU yet.
-const NONE: u32 = u32::MAX;
-
-impl Task {
-    /// A fresh one, over memory with old bytes in it.
-    #[must_use]
-    pub fn new(id: u64) -> Self {
-        Self { ghost: Ghost::new(id), fpu: context(Image::new()), last_cpu: AtomicU32::new(NONE) }
-    }
-    /// Exit, and the same memory for another task: the same addresses throughout.
-    pub fn reuse(&mut self, id: u64) {
-        if !forgets(Embedder::RecyclesContext) {
-            let old = std::mem::replace(&mut self.fpu, context(Image::new()));
-            self.fpu = context(old.into_area());
-        }
-        self.ghost = Ghost::new(id);
-        self.last_cpu = AtomicU32::new(NONE);
-    }
-    /// Where it ran last.
-    pub fn last_cpu(&self) -> u32 {
-        self.last_cpu.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-fn context(area: Image) -> TaskFpu<Registers, Image> {
-    match TaskFpu::new(Registers::new().the_backend(), area) {
-        Ok(fpu) => fpu,
-        Err(why) => panic!("{why}"),
-    }
-}
-
-/// A place in a run queue. The CPU that takes the task out runs, stops or reaps it.
-#[derive(Debug)]
-pub struct Slot(AtomicPtr<Task>);
-
-impl Slot {
-    /// Empty.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(AtomicPtr::new(null_mut()))
-    }
-    /// The task, if no CPU has taken it.
-    #[must_use]
-    pub fn take(&self) -> Option<Arc<Task>> {
-        let relaxed = forgets(Embedder::RelaxedHandOver);
-        let order = if relaxed { Ordering::Relaxed } else { Ordering::Acquire };
-        let task = self.0.swap(null_mut(), order);
-        // SAFETY: not null, so it comes from `into_raw` in `put`, and the swap gives it to one taker.
-        (!task.is_null()).then(|| unsafe { Arc::from_raw(task) })
-    }
-    /// Lets others have it.
-    pub fn put(&self, task: Arc<Task>) {
-        let relaxed = forgets(Embedder::RelaxedHandOver);
-        let order = if relaxed { Ordering::Relaxed } else { Ordering::Release };
-        self.0.store(Arc::into_raw(task).cast_mut(), order);
-    }
-}
-
-impl Default for Slot {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Slot {
-    /// Loom cannot be asked while a caught violation unwinds: the task leaks then.
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            drop(self.take());
-        }
-    }
-}
-
-/// A CPU's words.
-#[derive(Debug, Default)]
-pub struct Words(pub CpuFpu);
-
-// SAFETY: K13, K14: those of `CpuFpu`. While a caught violation unwinds, when loom cannot be asked, nothing
-// is stored; nothing is compared either.
-unsafe impl CpuWords for Words {
-    fn resident(&self) -> u64 {
-        self.0.resident()
-    }
-    unsafe fn set_resident(&self, word: u64) {
-        if !std::thread::panicking() {
-            // SAFETY: the caller's.
-            unsafe { self.0.set_resident(word) }
-        }
-    }
-    fn gate(&self) -> u64 {
-        self.0.gate()
-    }
-    unsafe fn set_gate(&self, word: u64) {
-        if !std::thread::panicking() {
-            // SAFETY: the caller's.
-            unsafe { self.0.set_gate(word) }
-        }
-    }
-}
-
-/// What the CPUs share.
-#[derive(Debug)]
-pub struct Machine {
-    words: Vec<Words>,
-    /// The run queue.
-    pub slots: Vec<Slot>,
-    /// For kernels that reach a task without taking it, which is wrong.
-    pub tasks: Vec<Arc<Task>>,
-}
-
-impl Machine {
-    /// So many CPUs, and so many tasks waiting.
-    #[must_use]
-    pub fn new(cpus: u32, tasks: u64) -> Arc<Self> {
-        Self::build(cpus, tasks, |_| {})
-    }
-    /// The same, and the tasks can be reached without being taken.
-    #[must_use]
-    pub fn with_shared_tasks(cpus: u32, tasks: u64) -> Arc<Self> {
-        let mut shared = Vec::new();
-        let mut machine = Self::build(cpus, tasks, |task| shared.push(Arc::clone(task)));
-        if let Some(machine) = Arc::get_mut(&mut machine) {
-            machine.tasks = shared;
-        }
-        machine
-    }
-    fn build(cpus: u32, tasks: u64, mut each: impl FnMut(&Arc<Task>)) -> Arc<Self> {
-        let words = (0..cpus).map(|_| Words::default()).collect();
-        let slot = |id| {
-            let (slot, task) = (Slot::new(), Arc::new(Task::new(id)));
-            each(&task);
-            slot.put(task);
-            slot
-        };
-        let slots = (1..=tasks).map(slot).collect();
-        Arc::new(Self { words, slots, tasks: Vec::new() })
-    }
-}
-
-/// One CPU: used by the loom thread that plays it.
-#[derive(Debug)]
-pub struct Cpu {
-    /// Its number.
-    pub number: u32,
-    /// Its registers.
-    pub registers: Registers,
-    /// What the core told.
-    pub counters: Counters,
-    machine: Arc<Machine>,
-    current: RefCell<Option<Arc<Task>>>,
-    masked: Cell<bool>,
-    in_interrupt: Cell<bool>,
-    in_section: Cell<bool>,
-    going_offline: Cell<bool>,
-    users_only_look: Cell<bool>,
-}
 
 impl Cpu {
     /// Brings one online.
     #[must_use]
     pub fn online(machine: &Arc<Machine>, number: u32) -> Rc<Self> {
-        let cpu = Self {
-            number,
-            registers: Registers::new(),
-            counters: Counters::new(),
-            machine: Arc::clone(machine),
-            current: RefCell::new(None),
-            masked: Cell::new(false),
-            in_interrupt: Cell::new(false),
-            in_section: Cell::new(false),
-            going_offline: Cell::new(true),
-            users_only_look: Cell::new(false),
-        };
+        let cpu = Self::offline(machine, number);
         cpu.power_on();
         Rc::new(cpu)
-    }
-    /// Its words.
-    pub fn words(&self) -> &Words {
-        &self.machine.words[self.number as usize]
-    }
-    /// What it shares with the others.
-    pub fn machine(&self) -> &Machine {
-        &self.machine
-    }
-    /// The task it runs.
-    pub fn current(&self) -> Option<Arc<Task>> {
-        self.current.borrow().clone()
-    }
-    /// Makes a task the one it runs.
-    pub fn set_current(&self, task: Option<&Arc<Task>>) {
-        let task = task.map(Arc::clone);
-        *self.current.borrow_mut() = task;
     }
     /// Has the kernel taken it offline?
     pub fn is_offline(&self) -> bool {
         self.going_offline.get()
     }
-    pub(super) fn masked(&self) -> bool {
-        self.masked.get()
-    }
-    pub(super) fn set_masked(&self, masked: bool) {
-        self.masked.set(masked);
-    }
-    pub(super) fn in_interrupt(&self) -> bool {
-        self.in_interrupt.get()
-    }
 
-    /// Preemption off.
-    pub fn pinned(&self) -> Pin<'_> {
-        Pin { cpu: self, words: self.words(), level: Level::Task }
-    }
-    /// Interrupts off.
-    pub fn irq_off(&self) -> IrqOff<'_> {
-        let was = self.masked.replace(!forgets(Embedder::InterruptsOnInSwitch));
-        let stale = forgets(Embedder::StaleToken) && self.number == 1;
-        let words = if stale { &self.machine.words[0] } else { self.words() };
-        IrqOff { pin: Pin { cpu: self, words, level: Level::Task }, was }
-    }
-
-    /// User mode: the registers must be the task's; its code changes them, as a rule.
+    /// User mode: the registers must be the task's. As a rule its code changes them.
     pub fn user(&self, task: &Task) {
         task.ghost.judge(self.registers.get(), "user mode");
         if self.registers.disables() == task.fpu.room(&self.pinned()) {
@@ -259,16 +37,15 @@ impl Cpu {
         if !self.users_only_look.get() {
             self.registers.fill(task.ghost.user_writes());
         }
-        let last = task.last_cpu.swap(self.number, std::sync::atomic::Ordering::Relaxed);
-        if last != NONE && last != self.number {
+        if task.runs_on(self.number) {
             cover("migrated");
         }
     }
-    /// From now on user code here changes nothing, so that a save can be left out (B7).
+    /// From now on user code here only looks, so that the backend can leave out a save (B7).
     pub fn users_only_look(&self, so: bool) {
         self.users_only_look.set(so);
     }
-    /// Switches a task in and goes to user mode and back into the kernel.
+    /// Switches a task in, which enters user mode and leaves it.
     ///
     /// # Errors
     ///
@@ -280,7 +57,7 @@ impl Cpu {
             let mut token = self.irq_off();
             match task.fpu.switch_return(&mut token) {
                 Err(why) if !forgets(Embedder::IgnoresReturnError) => return Err(why),
-                // The decision is older than its use.
+                // The kernel uses the core's answer too late.
                 Ok(_) if forgets(Embedder::ClobbersAfterReturn) => {}
                 _ => {
                     if self.going_offline.get() {
@@ -300,7 +77,7 @@ impl Cpu {
         self.user(task);
         Ok(())
     }
-    /// The same where nothing can go wrong.
+    /// The same where the core must not refuse.
     pub fn run(&self, task: &Arc<Task>) {
         must(self.enter(task), "return to user mode");
     }
@@ -314,12 +91,17 @@ impl Cpu {
         }
         self.set_current(None);
     }
+    /// Switches a task in, and out again after user mode.
+    pub fn run_once(&self, task: &Arc<Task>) {
+        self.run(task);
+        self.leave(task);
+    }
     /// Switches from one task to the next.
     pub fn switch(&self, from: &Arc<Task>, to: &Arc<Task>) {
         self.leave(if forgets(Embedder::PreparesNext) { to } else { from });
         self.run(to);
     }
-    /// Switches a task out and lets others have it.
+    /// Switches a task out and puts it where other CPUs can take it.
     pub fn hand_over(&self, task: Arc<Task>, slot: &Slot) {
         if forgets(Embedder::HandsOverBeforePrepare) {
             slot.put(Arc::clone(&task));
@@ -328,31 +110,50 @@ impl Cpu {
         self.leave(&task);
         slot.put(task);
     }
-    /// A turn of the scheduler: takes the slot's task, if it is there, and runs it once.
+    /// A turn of the scheduler: takes the slot's task, if no other CPU has taken it, and runs it once.
     pub fn turn(&self, slot: &Slot) -> bool {
         let Some(task) = slot.take() else { return false };
         self.run(&task);
         self.hand_over(task, slot);
         true
     }
+    /// So many turns, one after the other.
+    pub fn turns<const N: usize>(&self, slots: [&Slot; N]) {
+        for slot in slots {
+            self.turn(slot);
+        }
+    }
+    /// The current task forks into another context.
+    pub fn fork(&self, parent: &Task, child: &mut Task) {
+        must(parent.fpu.fork_into(&mut self.pinned(), &mut child.fpu), "fork");
+        child.ghost.expect(parent.ghost.expected());
+    }
+    /// The task begins anew, by exec.
+    pub fn exec(&self, task: &Task) {
+        if !forgets(Embedder::NoReset) {
+            must(task.fpu.reset(&mut self.pinned()), "exec");
+            cover("reset with the state in registers");
+        }
+        task.ghost.expect(INITIAL);
+    }
 
     /// A kernel FPU section in task context.
     pub fn section(&self) {
         let current = self.current();
         let other = forgets(Embedder::SectionToldOther).then(|| Task::new(9));
-        let told = match &other {
+        let current = match &other {
             Some(other) => Some(other.fpu.context()),
             None if forgets(Embedder::SectionToldNobody) => None,
-            None => current.as_ref().map(|t| t.fpu.context()),
+            None => told(current.as_ref()),
         };
-        must(self.section_at(Level::Task, told), "kernel section");
+        must(self.section_at(Level::Task, current), "kernel section");
     }
     fn section_at(
         &self,
         level: Level,
         current: Option<FpuRef<'_, Registers>>,
     ) -> Result<(), Error> {
-        let mut pin = Pin { cpu: self, words: self.words(), level };
+        let mut pin = self.pinned_at(level);
         let section = pin.kernel_fpu(current, KernelUnits::ALL)?;
         self.computes();
         drop(section);
@@ -374,32 +175,27 @@ impl Cpu {
         }
         self.in_section.set(false);
     }
-    pub(super) fn interrupted(&self, handler: fn(&Self)) {
-        self.in_interrupt.set(true);
-        handler(self);
-        self.in_interrupt.set(false);
-    }
     /// An interrupt handler that uses vector code if it may.
     pub fn irq(&self) {
         let current = self.current();
-        match self.section_at(Level::HardIrq, current.as_ref().map(|t| t.fpu.context())) {
+        match self.section_at(Level::HardIrq, told(current.as_ref())) {
             Ok(()) => cover("interrupt ran a section"),
             Err(Error::Busy) => cover("interrupt refused"),
             Err(Error::CpuOffline) if self.going_offline.get() => cover("interrupt refused"),
             Err(why) => panic!("wrong error: an interrupt's section was refused with {why:?}"),
         }
     }
-    /// A non-maskable interrupt that tries the same, and everything else.
+    /// A non-maskable interrupt that tries a section, and every other call.
     pub fn nmi(&self) {
         let current = self.current();
         let said = forgets(Embedder::NmiSaidToBeIrq);
         let level = if said { Level::HardIrq } else { Level::Nmi };
-        match self.section_at(level, current.as_ref().map(|t| t.fpu.context())) {
+        match self.section_at(level, told(current.as_ref())) {
             Err(Error::Nmi) => cover("NMI refused"),
             _ if said => return,
             other => panic!("wrong error: an NMI's section ended in {other:?}"),
         }
-        let mut pin = Pin { cpu: self, words: self.words(), level };
+        let mut pin = self.pinned_at(level);
         let refused = |result| assert_eq!(result, Err(Error::Nmi), "wrong error: in an NMI");
         refused(pin.fpu_offline());
         refused(pin.fpu_resume());
@@ -410,7 +206,7 @@ impl Cpu {
         }
     }
 
-    /// Takes it offline and cuts the power: the registers are lost, the words are not.
+    /// Takes it offline and cuts the power: the registers are lost, and the words are kept.
     pub fn power_off(&self) {
         if forgets(Embedder::OfflineNotCalled) {
             return self.registers.fill(UNDEFINED);
@@ -443,7 +239,7 @@ impl Cpu {
     }
 }
 
-/// The value, or the violation that the error means where none was due.
+/// The value. Where the core must not refuse, an error is the violation that it names.
 pub fn must<T>(result: Result<T, Error>, what: &str) -> T {
     match result {
         Ok(value) => value,
@@ -453,4 +249,11 @@ pub fn must<T>(result: Result<T, Error>, what: &str) -> T {
         }
         Err(why) => panic!("refused: {what}: {why:?}"),
     }
+}
+
+/// Opens a session of a task and reads the image, which must hold what the task's registers held last.
+pub fn read<'s, 'c>(task: &'s Task, pin: &'s mut Pin<'c>) -> ReadSession<'s, Pin<'c>> {
+    let session = must(task.fpu.open(pin), "session").make_memory_valid_read();
+    task.ghost.judge(session.image().get(), "a session's image");
+    session
 }

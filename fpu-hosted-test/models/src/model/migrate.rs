@@ -1,47 +1,42 @@
-//! A task that another CPU's registers still claim, changed in memory where it has not been in user mode.
+//! Sessions that change a task in memory while another CPU's registers still claim that task.
 
 use std::rc::Rc;
 
-use super::{backend::ImageMut, cover, ghost::Regs, must, on_cpus, Cpu, Machine, Model, Task};
-
-/// What a session writes after the task has come from another CPU is what runs next, on that other CPU
-/// too, whose registers still hold the old state (I1, no lost write).
-pub const WRITE: Model = Model {
-    name: "session_write_after_migration",
-    guards: "I1, no lost write",
-    bound: None,
-    interrupts: false,
-    floor: 500,
-    covers: &["written where it was in memory only", "went on where it was claimed"],
-    body: || on_cpus(&Machine::new(2, 1), 2, |cpu, machine| scene(cpu, machine, writes)),
+use super::{
+    backend::ImageMut, cover, ghost::Regs, must, read, scenario::Code, Cpu, Machine, Model, Proof,
+    Task,
 };
 
-/// The same where the whole state is replaced (I1, I8, no lost write).
-pub const REPLACE: Model = Model {
-    name: "session_replace_after_migration",
-    guards: "I1 I8, no lost write",
-    bound: None,
-    interrupts: false,
-    floor: 500,
-    covers: &["written where it was in memory only", "went on where it was claimed"],
-    body: || on_cpus(&Machine::new(2, 1), 2, |cpu, machine| scene(cpu, machine, replaces)),
-};
+/// A task that has come from another CPU runs next with what a session writes then, even on that other CPU,
+/// whose registers still hold the old state (I1, no lost write).
+pub const WRITE: Model =
+    migrates("session_write_after_migration", "I1, no lost write", |cpu, machine| {
+        scene(cpu, machine, writes)
+    });
 
-/// The same where another image is copied, one that has an absent component over old bytes (I1, I8, I13,
+/// The same where the session replaces the whole state (I1, I8, no lost write).
+pub const REPLACE: Model =
+    migrates("session_replace_after_migration", "I1 I8, no lost write", |cpu, machine| {
+        scene(cpu, machine, replaces)
+    });
+
+/// The same where the session copies an image that has an absent component over old bytes (I1, I8, I13,
 /// no lost write).
-pub const COPY: Model = Model {
-    name: "session_copy_after_migration",
-    guards: "I1 I8 I13, no lost write",
-    bound: None,
-    interrupts: false,
-    floor: 500,
-    covers: &["written where it was in memory only", "went on where it was claimed"],
-    body: || on_cpus(&Machine::new(2, 1), 2, |cpu, machine| scene(cpu, machine, copies)),
-};
+pub const COPY: Model =
+    migrates("session_copy_after_migration", "I1 I8 I13, no lost write", |cpu, machine| {
+        scene(cpu, machine, copies)
+    });
+
+const fn migrates(name: &'static str, guards: &'static str, code: Code) -> Model {
+    Model::new(name, guards)
+        .explores(500)
+        .comes_to(&["written where it was in memory only", "went on where it was claimed"])
+        .on_cpus(2, 1, code)
+}
 
 type Change = fn(&Cpu, &Task, &mut ImageMut<'_>);
 
-/// CPU 0 runs the task, twice at most in a row; CPU 1 has it become current, writes, and lets it go again.
+/// CPU 0 runs the task, three times at most. CPU 1 makes the task current, writes, and switches it out again.
 fn scene(cpu: &Rc<Cpu>, machine: &Machine, change: Change) {
     let slot = &machine.slots[0];
     if cpu.number == 0 {
@@ -65,8 +60,7 @@ fn scene(cpu: &Rc<Cpu>, machine: &Machine, change: Change) {
 
 fn written(cpu: &Cpu, task: &Task, change: Change) {
     let mut pin = cpu.pinned();
-    let session = must(task.fpu.open(&mut pin), "session").make_memory_valid_read();
-    task.ghost.judge(session.image().get(), "a session's image");
+    let session = read(task, &mut pin);
     if task.last_cpu() == 0 {
         cover("written where it was in memory only");
     }
@@ -87,7 +81,7 @@ fn copies(cpu: &Cpu, task: &Task, image: &mut ImageMut<'_>) {
     while Regs::of(wrote).high != 0 {
         wrote = task.ghost.tracer_writes();
     }
-    let mut proof = super::Proof(cpu, &model);
+    let mut proof = Proof(cpu, &model);
     let mut other = must(model.fpu.stopped(&mut proof), "stopped").make_memory_valid_write();
     other.image_mut().write(wrote + 1);
     other.image_mut().write(wrote);

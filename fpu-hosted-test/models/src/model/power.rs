@@ -1,49 +1,37 @@
-//! CPUs that come, go, sleep, and use up their stamps.
+//! CPUs that go online and offline, sleep, and use up their stamps.
 
 use fpu_core_loom::{
     session::TaskState, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits, Level,
 };
-use std::sync::Arc;
 
-use super::{
-    arm, cover, ghost::UNDEFINED, must, on_cpus, witness::Pin, Cpu, Machine, Model, Slot, Task,
-};
+use super::{cover, ghost::UNDEFINED, must, Cpu, Machine, Model, Slot};
 
 /// No claim on a CPU's registers survives offline, whichever task runs there next (I2, I10).
-pub const OFFLINE: Model = Model {
-    name: "offline_online_and_back",
-    guards: "I2 I10",
-    bound: None,
-    interrupts: false,
-    floor: 4500,
-    covers: &["back on a CPU that was offline", "refused while offline", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
-            let [first, second] = &machine.slots[..] else { return };
-            if cpu.number == 1 {
-                cpu.turn(first);
-                cpu.turn(first);
-                return;
+pub const OFFLINE: Model = Model::new("offline_online_and_back", "I2 I10")
+    .explores(4500)
+    .comes_to(&["back on a CPU that was offline", "refused while offline", "migrated"])
+    .on_cpus(2, 2, |cpu, machine| {
+        let [first, second] = &machine.slots[..] else { return };
+        if cpu.number == 1 {
+            return cpu.turns([first; 2]);
+        }
+        // First with another task in between, then straight to the task in the registers.
+        for order in [[second, first], [first, second]] {
+            let was_here = cpu.turn(first);
+            cpu.power_off();
+            for slot in order {
+                refused_while_offline(cpu, slot);
             }
-            // Once with another task first, once straight back to the one in the registers.
-            for order in [[second, first], [first, second]] {
-                let was_here = cpu.turn(first);
-                cpu.power_off();
-                for slot in order {
-                    refused_while_offline(cpu, slot);
-                }
-                cpu.power_on();
-                for slot in order {
-                    if cpu.turn(slot) && was_here {
-                        cover("back on a CPU that was offline");
-                    }
+            cpu.power_on();
+            for slot in order {
+                if cpu.turn(slot) && was_here {
+                    cover("back on a CPU that was offline");
                 }
             }
-        });
-    },
-};
+        }
+    });
 
-/// Neither a task that is new here nor one that was in the registers gets in.
+/// The core refuses a task that is new here, and a task that was in the registers.
 fn refused_while_offline(cpu: &Cpu, slot: &Slot) {
     let Some(task) = slot.take() else { return };
     if cpu.is_offline() {
@@ -57,39 +45,27 @@ fn refused_while_offline(cpu: &Cpu, slot: &Slot) {
 }
 
 /// No claim survives suspend (I2).
-pub const RESUME: Model = Model {
-    name: "resume",
-    guards: "I2",
-    bound: None,
-    interrupts: false,
-    floor: 1000,
-    covers: &["slept with a task in the registers", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            let slot = &machine.slots[0];
-            for _ in 0..2 {
-                if cpu.turn(slot) {
-                    cover("slept with a task in the registers");
-                }
-                cpu.suspend();
+pub const RESUME: Model = Model::new("resume", "I2")
+    .explores(1000)
+    .comes_to(&["slept with a task in the registers", "migrated"])
+    .on_cpus(2, 1, |cpu, machine| {
+        let slot = &machine.slots[0];
+        for _ in 0..2 {
+            if cpu.turn(slot) {
+                cover("slept with a task in the registers");
             }
-            cpu.turn(slot);
-        });
-    },
-};
+            cpu.suspend();
+        }
+        cpu.turn(slot);
+    });
 
-/// When a CPU number's stamps are used up, loading is refused and no stamp is issued twice; what is in
-/// the registers can still be saved, and a new number makes the CPU usable (I2, liveness).
+/// When a CPU number's stamps are used up, the core refuses to load, and issues no stamp twice. It can still save
+/// what the registers hold, and a new number makes the CPU usable (I2, liveness).
 ///
 /// One CPU: there is nothing to interleave.
-pub const EXHAUSTED: Model = Model {
-    name: "stamps_run_out",
-    guards: "I2, liveness",
-    bound: None,
-    interrupts: false,
-    floor: 1,
-    covers: &["refused: exhausted", "usable again"],
-    body: || {
+pub const EXHAUSTED: Model = Model::new("stamps_run_out", "I2, liveness")
+    .comes_to(&["refused: exhausted", "usable again"])
+    .plays(|| {
         let machine = Machine::new(2, 4);
         let cpu = Cpu::online(&machine, 0);
         let tasks: Vec<_> = machine.slots.iter().filter_map(|slot| slot.take()).collect();
@@ -101,8 +77,7 @@ pub const EXHAUSTED: Model = Model {
         let number = words.resident() & 0x7fff;
         // SAFETY: the word that so many loads would leave.
         unsafe { words.set_resident(0u64.wrapping_sub(2 << 15) | number) };
-        cpu.run(last);
-        cpu.leave(last);
+        cpu.run_once(last);
         let told = Some(last.fpu.context());
         let section = cpu.pinned().with_kernel_fpu(told, KernelUnits::ALL, || ());
         let session = last.fpu.open(&mut cpu.pinned()).map(drop);
@@ -127,34 +102,26 @@ pub const EXHAUSTED: Model = Model {
         // SAFETY: K15: number 1 has no other CPU here. K16: it had no words before.
         must(unsafe { cpu.pinned().fpu_online(1) }, "coming online");
         for task in [old, last, next] {
-            cpu.run(task);
-            cpu.leave(task);
+            cpu.run_once(task);
         }
         cover("usable again");
-    },
-};
+    });
 
-/// An interrupt that runs a section and then a virtual CPU, at each step of going offline: the stamp under
-/// which the virtual CPU was loaded is not issued again when the CPU is online again (I2).
-pub const OFFLINE_INTERRUPTED: Model = Model {
-    name: "offline_interrupted_at_every_step",
-    guards: "I2",
-    bound: None,
-    interrupts: true,
-    floor: 10,
-    covers: &["interrupt ran the guest", "interrupt refused"],
-    body: || {
-        on_cpus(&Machine::new(2, 3), 1, |cpu, machine| {
-            arm(cpu, section_and_guest);
-            must(cpu.pinned().fpu_offline(), "going offline");
-            back_among_others(cpu, machine);
-        });
-    },
-};
+/// An interrupt runs a section and then a virtual CPU, at each step of going offline. When the CPU is online again,
+/// the core does not issue again the stamp under which it loaded the virtual CPU (I2).
+pub const OFFLINE_INTERRUPTED: Model = Model::new("offline_interrupted_at_every_step", "I2")
+    .interrupted()
+    .explores(10)
+    .comes_to(&["interrupt ran the guest", "interrupt refused"])
+    .on_cpus(1, 3, |cpu, machine| {
+        cpu.arm(section_and_guest);
+        must(cpu.pinned().fpu_offline(), "going offline");
+        back_among_others(cpu, machine);
+    });
 
 fn section_and_guest(cpu: &Cpu) {
     let Some(guest) = cpu.machine().slots[0].take() else { return };
-    let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
+    let mut pin = cpu.pinned_at(Level::HardIrq);
     let section = pin.with_kernel_fpu(None, KernelUnits::ALL, || ());
     match pin.run_guest(guest.fpu.context(), None, || cpu.user(&guest)) {
         Ok(()) => {
@@ -167,37 +134,31 @@ fn section_and_guest(cpu: &Cpu) {
     cpu.machine().slots[0].put(guest);
 }
 
-/// An interrupt that opens a session, loads it three times, and forgets it, at each step of going offline:
-/// the CPU stays as it is and refuses (I2, I5).
-pub const OFFLINE_FORGOTTEN: Model = Model {
-    name: "offline_where_a_session_was_forgotten",
-    guards: "I2 I5",
-    bound: None,
-    interrupts: true,
-    floor: 10,
-    covers: &["refused: forgotten", "went offline"],
-    body: || {
-        on_cpus(&Machine::new(2, 3), 1, |cpu, machine| {
-            arm(cpu, forgets_session);
-            match cpu.pinned().fpu_offline() {
-                Err(Error::Busy) => {
-                    cover("refused: forgotten");
-                    let again = cpu.pinned().fpu_offline();
-                    assert_eq!(again, Err(Error::Busy), "not reported: a forgotten session");
-                }
-                other => {
-                    must(other, "going offline");
-                    cover("went offline");
-                    back_among_others(cpu, machine);
-                }
+/// An interrupt opens a session, loads it three times, and forgets it, at each step of going offline: the CPU stays
+/// as it is and refuses (I2, I5).
+pub const OFFLINE_FORGOTTEN: Model = Model::new("offline_where_a_session_was_forgotten", "I2 I5")
+    .interrupted()
+    .explores(10)
+    .comes_to(&["refused: forgotten", "went offline"])
+    .on_cpus(1, 3, |cpu, machine| {
+        cpu.arm(forgets_session);
+        match cpu.pinned().fpu_offline() {
+            Err(Error::Busy) => {
+                cover("refused: forgotten");
+                let again = cpu.pinned().fpu_offline();
+                assert_eq!(again, Err(Error::Busy), "not reported: a forgotten session");
             }
-        });
-    },
-};
+            other => {
+                must(other, "going offline");
+                cover("went offline");
+                back_among_others(cpu, machine);
+            }
+        }
+    });
 
 fn forgets_session(cpu: &Cpu) {
     let Some(guest) = cpu.machine().slots[0].take() else { return };
-    let mut pin = Pin { cpu, words: cpu.words(), level: Level::HardIrq };
+    let mut pin = cpu.pinned_at(Level::HardIrq);
     if let Ok(mut state) = guest.fpu.open(&mut pin) {
         for _ in 0..3 {
             let loaded = state.make_memory_valid_write().make_registers_valid();
@@ -208,23 +169,20 @@ fn forgets_session(cpu: &Cpu) {
     cpu.machine().slots[0].put(guest);
 }
 
-/// The power was cut and is back; two tasks in turn, and the guest of slot 0 wherever it seems loaded.
+/// The CPU comes online after its power was cut, and runs two tasks in turn, and the guest of slot 0 wherever it seems
+/// loaded.
 fn back_among_others(cpu: &Cpu, machine: &Machine) {
     let [guest, first, second] = &machine.slots[..] else { return };
     cpu.registers.fill(UNDEFINED);
     cpu.power_on();
-    let run = |task: &Arc<Task>| {
-        cpu.run(task);
-        cpu.leave(task);
-    };
     let Some(guest) = guest.take() else { return };
     for slot in [first, second, first, second] {
         if guest.fpu.registers_valid(&cpu.pinned()) {
-            run(&guest);
+            cpu.run_once(&guest);
         }
         let Some(task) = slot.take() else { continue };
-        run(&task);
+        cpu.run_once(&task);
         slot.put(task);
     }
-    run(&guest);
+    cpu.run_once(&guest);
 }

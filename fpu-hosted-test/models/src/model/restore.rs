@@ -1,4 +1,4 @@
-//! Restores that fail, and the steps and raw forms, where assembly does the steps.
+//! Restores that fail, and the steps and raw forms, whose steps assembly executes.
 
 use fpu_core_loom::{
     raw, Error, KernelUnits, PendingGuest, PendingSection, RawFpu, RestoreFault, SwitchSteps,
@@ -9,45 +9,34 @@ use super::{
     cover,
     fault::{forgets, Embedder},
     ghost::KERNEL_DATA,
-    must, on_cpus, Cpu, Machine, Model, Slot, Task,
+    must, told, Cpu, Model, Proof, Slot, Task,
 };
 
-/// After a failed restore the registers are unowned: not the task's whose image it was, and not the one's
-/// that was in them before; both can run again (I4).
-pub const FAILED: Model = Model {
-    name: "failed_restore",
-    guards: "I4",
-    bound: None,
-    interrupts: false,
-    floor: 2200,
-    covers: &["restore failed", "another task after the failure", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
-            let [first, second] = &machine.slots[..] else { return };
-            if cpu.number == 1 {
-                for slot in [second, first, second, first] {
-                    cpu.turn(slot);
-                }
-                return;
-            }
-            let Some(victim) = second.take() else { return };
+/// After a failed restore the registers are unowned: they belong neither to the task whose image failed nor to the
+/// task that they held before. Both can run again (I4).
+pub const FAILED: Model = Model::new("failed_restore", "I4")
+    .explores(2200)
+    .comes_to(&["restore failed", "another task after the failure", "migrated"])
+    .on_cpus(2, 2, |cpu, machine| {
+        let [first, second] = &machine.slots[..] else { return };
+        if cpu.number == 1 {
+            return cpu.turns([second, first, second, first]);
+        }
+        let Some(victim) = second.take() else { return };
+        fails(cpu, &victim);
+        cpu.run(&victim); // retried at once
+        cpu.leave(&victim);
+        if let Some(other) = first.take() {
+            cpu.run_once(&other);
             fails(cpu, &victim);
-            cpu.run(&victim); // retried at once
-            cpu.leave(&victim);
-            if let Some(other) = first.take() {
-                cpu.run(&other);
-                cpu.leave(&other);
-                fails(cpu, &victim);
-                cover("another task after the failure");
-                cpu.run(&other); // still in state 2a by its own word
-                cpu.hand_over(other, first);
-            }
-            cpu.run(&victim);
-            cpu.hand_over(victim, second);
-            cpu.turn(first);
-        });
-    },
-};
+            cover("another task after the failure");
+            cpu.run(&other); // still in state 2a by its own word
+            cpu.hand_over(other, first);
+        }
+        cpu.run(&victim);
+        cpu.hand_over(victim, second);
+        cpu.turn(first);
+    });
 
 fn fails(cpu: &Cpu, task: &Arc<Task>) {
     cpu.registers.fail_next();
@@ -59,35 +48,28 @@ fn fails(cpu: &Cpu, task: &Arc<Task>) {
 }
 
 /// The same claims as for the two calls hold when assembly executes the steps (I1, I3, I4).
-pub const USER_STEPS: Model = Model {
-    name: "steps_form",
-    guards: "I1 I3 I4",
-    bound: None,
-    interrupts: false,
-    floor: 850,
-    covers: &["steps without restore", "migrated", "restore of the steps failed"],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            let slot = &machine.slots[0];
-            if cpu.number == 1 {
-                for _ in 0..3 {
-                    turn_by_steps(cpu, slot);
-                }
-                return;
+pub const USER_STEPS: Model = Model::new("steps_form", "I1 I3 I4")
+    .explores(850)
+    .comes_to(&["steps without restore", "migrated", "restore of the steps failed"])
+    .on_cpus(2, 1, |cpu, machine| {
+        let slot = &machine.slots[0];
+        if cpu.number == 1 {
+            for _ in 0..3 {
+                turn_by_steps(cpu, slot);
             }
-            let Some(task) = slot.take() else { return };
-            cpu.registers.fail_next();
-            user_by_steps(cpu, &task);
-            user_by_steps(cpu, &task);
-            out_by_steps(cpu, &task);
-            user_by_steps(cpu, &task);
-            out_by_steps(cpu, &task);
-            slot.put(task);
-            turn_by_steps(cpu, slot);
-            turn_by_steps(cpu, slot);
-        });
-    },
-};
+            return;
+        }
+        let Some(task) = slot.take() else { return };
+        cpu.registers.fail_next();
+        user_by_steps(cpu, &task);
+        user_by_steps(cpu, &task);
+        out_by_steps(cpu, &task);
+        user_by_steps(cpu, &task);
+        out_by_steps(cpu, &task);
+        slot.put(task);
+        turn_by_steps(cpu, slot);
+        turn_by_steps(cpu, slot);
+    });
 
 fn turn_by_steps(cpu: &Rc<Cpu>, slot: &Slot) {
     let Some(task) = slot.take() else { return };
@@ -139,45 +121,37 @@ fn task_area(area: *mut u8) -> NonNull<u8> {
     NonNull::new(area).unwrap_or_else(|| panic!("steps without area"))
 }
 
-/// They hold when assembly executes the steps of a switch from one task to another (I1, I3, I11).
-pub const STEPS: Model = Model {
-    name: "switch_steps",
-    guards: "I1 I3 I11",
-    bound: None,
-    interrupts: false,
-    floor: 80,
-    covers: &["a switch to itself", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 2), 2, |cpu, machine| {
-            let [mut first, mut second] = [0, 1].map(|slot| &machine.slots[slot]);
-            if cpu.number == 1 {
-                std::mem::swap(&mut first, &mut second);
-            }
-            let Some(task) = first.take() else { return };
-            by_steps(cpu, None, Some(&task));
+/// The claims hold when assembly executes the steps of a switch from one task to another (I1, I3, I11).
+pub const STEPS: Model = Model::new("switch_steps", "I1 I3 I11")
+    .explores(80)
+    .comes_to(&["a switch to itself", "migrated"])
+    .on_cpus(2, 2, |cpu, machine| {
+        let [mut first, mut second] = [0, 1].map(|slot| &machine.slots[slot]);
+        if cpu.number == 1 {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let Some(task) = first.take() else { return };
+        by_steps(cpu, None, Some(&task));
+        cpu.user(&task);
+        let Some(other) = second.take() else {
+            by_steps(cpu, Some(&task), Some(&task));
+            cover("a switch to itself");
             cpu.user(&task);
-            let Some(other) = second.take() else {
-                by_steps(cpu, Some(&task), Some(&task));
-                cover("a switch to itself");
-                cpu.user(&task);
-                by_steps(cpu, Some(&task), None);
-                return first.put(task);
-            };
-            by_steps(cpu, Some(&task), Some(&other));
-            cpu.user(&other);
-            by_steps(cpu, Some(&other), None);
-            // It is not what the registers hold.
-            cpu.run(&task);
-            cpu.hand_over(task, second);
-            first.put(other);
-        });
-    },
-};
+            by_steps(cpu, Some(&task), None);
+            return first.put(task);
+        };
+        by_steps(cpu, Some(&task), Some(&other));
+        cpu.user(&other);
+        by_steps(cpu, Some(&other), None);
+        // It is not what the registers hold.
+        cpu.run(&task);
+        cpu.hand_over(task, second);
+        first.put(other);
+    });
 
 fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     let mut token = cpu.irq_off();
-    let (from, to) = (prev.map(|task| task.fpu.context()), next.map(|task| task.fpu.context()));
-    let steps = must(SwitchSteps::begin(&mut token, from, to), "steps of a switch");
+    let steps = must(SwitchSteps::begin(&mut token, told(prev), told(next)), "steps of a switch");
     if forgets(Embedder::SwitchSavesLate) {
         cpu.registers.fill(KERNEL_DATA);
     }
@@ -202,40 +176,33 @@ fn by_steps(cpu: &Rc<Cpu>, prev: Option<&Arc<Task>>, next: Option<&Arc<Task>>) {
     must(steps.done(&token, Ok(())), "a switch");
 }
 
-/// Sections and guests by their steps take the registers, and leave nobody a claim on them (I1, I5, I11).
-pub const SECTION_STEPS: Model = Model {
-    name: "section_and_guest_steps",
-    guards: "I1 I5 I11",
-    bound: None,
-    interrupts: false,
-    floor: 12,
-    covers: &["migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            let guest = Arc::new(Task::new(8));
-            let Some(task) = machine.slots[0].take() else { return };
-            cpu.run(&task);
-            section_by_steps(cpu, Some(&task));
-            cpu.run(&task);
-            for _ in 0..2 {
-                guest_by_steps(cpu, &guest, Some(&task));
-            }
-            cpu.run(&task);
-            // In state 2a, and current no more.
-            cpu.leave(&task);
-            section_by_steps(cpu, None);
-            cpu.run(&task);
-            cpu.leave(&task);
-            guest_by_steps(cpu, &guest, None);
-            cpu.run(&task);
-            cpu.hand_over(task, &machine.slots[0]);
-        });
-    },
-};
+/// Sections and guests by their steps take the registers, and leave them unowned (I1, I5, I11).
+pub const SECTION_STEPS: Model = Model::new("section_and_guest_steps", "I1 I5 I11")
+    .explores(12)
+    .comes_to(&["migrated"])
+    .on_cpus(2, 1, |cpu, machine| {
+        let guest = Arc::new(Task::new(8));
+        let Some(task) = machine.slots[0].take() else { return };
+        cpu.run(&task);
+        section_by_steps(cpu, Some(&task));
+        cpu.run(&task);
+        for _ in 0..2 {
+            guest_by_steps(cpu, &guest, Some(&task));
+        }
+        cpu.run(&task);
+        // The task is in state 2a, and is not current any more.
+        cpu.leave(&task);
+        section_by_steps(cpu, None);
+        cpu.run_once(&task);
+        guest_by_steps(cpu, &guest, None);
+        cpu.run(&task);
+        cpu.hand_over(task, &machine.slots[0]);
+    });
 
 fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
-    let (mut pin, told) = (cpu.pinned(), current.map(|task| task.fpu.context()));
-    let pending = must(PendingSection::begin(&mut pin, told, KernelUnits::ALL), "section's steps");
+    let mut pin = cpu.pinned();
+    let pending =
+        must(PendingSection::begin(&mut pin, told(current), KernelUnits::ALL), "section's steps");
     match pending.steps() {
         Some(steps) if !forgets(Embedder::SectionForgetsSave) => {
             // SAFETY: C9: the task's area. C10: this thread is the CPU.
@@ -250,8 +217,9 @@ fn section_by_steps(cpu: &Rc<Cpu>, current: Option<&Arc<Task>>) {
 }
 
 fn guest_by_steps(cpu: &Rc<Cpu>, guest: &Arc<Task>, host: Option<&Arc<Task>>) {
-    let (mut pin, told) = (cpu.pinned(), host.map(|task| task.fpu.context()));
-    let pending = must(PendingGuest::begin(&mut pin, guest.fpu.context(), told), "guest's steps");
+    let mut pin = cpu.pinned();
+    let pending =
+        must(PendingGuest::begin(&mut pin, guest.fpu.context(), told(host)), "guest's steps");
     let steps = *pending.steps();
     if let (Some(area), Some(host)) = (NonNull::new(steps.host_save_to), host) {
         if !forgets(Embedder::GuestForgetsHost) {
@@ -273,51 +241,44 @@ fn guest_by_steps(cpu: &Rc<Cpu>, guest: &Arc<Task>, host: Option<&Arc<Task>>) {
 }
 
 /// The same claims hold when assembly works on the two words itself (I1, I2).
-pub const RAW: Model = Model {
-    name: "raw_layer",
-    guards: "I1 I2",
-    bound: None,
-    interrupts: false,
-    floor: 1000,
-    covers: &["marked", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            for _ in 0..3 {
-                let Some(task) = machine.slots[0].take() else { continue };
-                let (word, words) = (word_of(&task), &cpu.words().0);
-                let area = area_of(cpu, &task);
-                for _ in 0..2 {
-                    // SAFETY: C16: the task is taken and this thread is the CPU. C17, C18: obeyed below.
-                    match unsafe { raw::switch_return(word, words) } {
-                        raw::MARKED => cover("marked"),
-                        raw::RESTORE => {
-                            // SAFETY: C9: the task's own area. C10: this thread is the CPU.
-                            let restored = unsafe { cpu.registers.restore(area) };
-                            assert_eq!(restored, Ok(()));
-                            // SAFETY: C17: restored just now.
-                            unsafe { raw::restored(word, words) };
-                        }
-                        code => assert_eq!(code, raw::NOTHING, "refused"),
+pub const RAW: Model = Model::new("raw_layer", "I1 I2")
+    .explores(1000)
+    .comes_to(&["marked", "migrated"])
+    .on_cpus(2, 1, |cpu, machine| {
+        for _ in 0..3 {
+            let Some(task) = machine.slots[0].take() else { continue };
+            let (word, words) = (word_of(&task), &cpu.words().0);
+            let area = area_of(cpu, &task);
+            for _ in 0..2 {
+                // SAFETY: C16: the task is taken and this thread is the CPU. C17, C18: obeyed below.
+                match unsafe { raw::switch_return(word, words) } {
+                    raw::MARKED => cover("marked"),
+                    raw::RESTORE => {
+                        // SAFETY: C9: the task's own area. C10: this thread is the CPU.
+                        let restored = unsafe { cpu.registers.restore(area) };
+                        assert_eq!(restored, Ok(()));
+                        // SAFETY: C17: restored just now.
+                        unsafe { raw::restored(word, words) };
                     }
-                    cpu.user(&task);
-                    // SAFETY: as for the return.
-                    match unsafe { raw::switch_out(word, words) } {
-                        raw::SAVE => {
-                            // SAFETY: as for the restore.
-                            unsafe { cpu.registers.save(area) };
-                            if !forgets(Embedder::RawForgetsCommit) {
-                                // SAFETY: C17: saved just now.
-                                unsafe { raw::saved(word) };
-                            }
-                        }
-                        code => panic!("unsaved state lost: switch_out says {code}"),
-                    }
+                    code => assert_eq!(code, raw::NOTHING, "refused"),
                 }
-                machine.slots[0].put(task);
+                cpu.user(&task);
+                // SAFETY: as for the return.
+                match unsafe { raw::switch_out(word, words) } {
+                    raw::SAVE => {
+                        // SAFETY: as for the restore.
+                        unsafe { cpu.registers.save(area) };
+                        if !forgets(Embedder::RawForgetsCommit) {
+                            // SAFETY: C17: saved just now.
+                            unsafe { raw::saved(word) };
+                        }
+                    }
+                    code => panic!("unsaved state lost: switch_out says {code}"),
+                }
             }
-        });
-    },
-};
+            machine.slots[0].put(task);
+        }
+    });
 
 /// Switches a live task out as assembly does.
 pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
@@ -339,9 +300,9 @@ pub(super) fn out_by_raw(cpu: &Rc<Cpu>, task: &Task) {
 fn word_of(task: &Task) -> *const raw::TaskWord {
     std::ptr::addr_of!(task.fpu).cast()
 }
-/// Where its image is; asked while it is in memory.
+/// Where the task's image is. The task must be in memory.
 fn area_of(cpu: &Cpu, task: &Task) -> NonNull<u8> {
-    let mut proof = super::Proof(cpu, task);
+    let mut proof = Proof(cpu, task);
     match task.fpu.stopped(&mut proof) {
         Ok(stopped) => NonNull::from(stopped.image()).cast(),
         Err(why) => panic!("unsaved state elsewhere: {why:?}"),

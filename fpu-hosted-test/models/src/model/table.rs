@@ -22,22 +22,22 @@ pub struct Row {
     pub fault: Seeded,
     /// What it takes away.
     pub removes: &'static str,
-    /// Who must catch it.
+    /// What must catch it.
     pub by: By,
     /// The invariant of the design that it breaks.
     pub breaks: &'static str,
     /// What the violation must be called.
     pub message: &'static str,
-    /// What the explorer makes of it, and the edits of the core, of a fault of the protocol.
+    /// For a fault of the protocol: what the explorer makes of it, and the edits of the core.
     pub edits: Option<(Seen, &'static [Edit])>,
 }
 
-/// Who must catch a fault.
+/// What must catch a fault.
 #[derive(Clone, Copy, Debug)]
 pub enum By {
-    /// This model; the fewest preemptions that lead to the violation.
+    /// This model, which needs at least so many preemptions to come to the violation.
     Model(&'static Model, usize),
-    /// The explorer alone, because of this.
+    /// The explorer alone, for this reason.
     Explorer(&'static str),
 }
 
@@ -113,20 +113,20 @@ rows! { BACKEND, Backend(Backend):
 
 rows! { EMBEDDER, Embedder(Embedder):
     NoPrepare, "`switch_prepare` on the way out" => switch::SWITCH, "I1", "unsaved state", 0;
-    PreparesNext, "it for the right task" => switch::ALTERNATE, "I1", "unsaved state", 0;
+    PreparesNext, "`switch_prepare` for the right task" => switch::ALTERNATE, "I1", "unsaved state", 0;
     HandsOverBeforePrepare, "K5: the order of save and hand-over" => switch::SWITCH, "I1", "unsaved state elsewhere", 0;
     RelaxedHandOver, "K5: release and acquire of the run queue" => switch::SWITCH, "I1", "Causality violation", 0;
     NoReturn, "`switch_return`" => switch::SWITCH, "I1", "another task's residue", 0;
-    IgnoresReturnError, "the stop after its error" => restore::FAILED, "I4", "undefined registers", 0;
-    ClobbersAfterReturn, "the use of its answer at once: a section comes between" => switch::SWITCH, "I3", "kernel residue", 0;
-    StaleToken, "K2: the pin; the token is another CPU's" => switch::SWITCH, "I3", "stale registers", 0;
+    IgnoresReturnError, "the stop after an error of `switch_return`" => restore::FAILED, "I4", "undefined registers", 0;
+    ClobbersAfterReturn, "the use of the answer of `switch_return` at once: a section comes between" => switch::SWITCH, "I3", "kernel residue", 0;
+    StaleToken, "K2: the pin (the token is another CPU's)" => switch::SWITCH, "I3", "stale registers", 0;
     InterruptsOnInSwitch, "K8: interrupts off in a switch" => section::INTERRUPT, "I3", "unsaved state lost", 0;
     NmiSaidToBeIrq, "K6: the level of an NMI" => section::NMI, "I5", "unsaved state lost", 0;
     KernelUsesRegisters, "K9: soft-float code between two calls" => switch::BOUNCE, "I5, I11", "kernel residue", 0;
     SectionToldNobody, "the current task from a section's arguments" => section::TASK, "I1, I5", "unsaved state lost", 0;
-    SectionToldOther, "the right task from them" => section::TASK, "I1, I5", "unsaved state lost", 0;
+    SectionToldOther, "the right task from a section's arguments" => section::TASK, "I1, I5", "unsaved state lost", 0;
     WordsZeroed, "K13: words kept while offline" => power::OFFLINE, "I2", "another task's residue", 0;
-    SharedCpuNumber, "K15: one number for each CPU; the third has the first one's" => switch::THREE_CPUS, "I2", "another task's residue", 1;
+    SharedCpuNumber, "K15: one number for each CPU (the third has the number of the first)" => switch::THREE_CPUS, "I2", "another task's residue", 1;
     OfflineNotCalled, "`fpu_offline`" => power::OFFLINE, "I2, I10", "undefined registers", 0;
     ResumeNotCalled, "`fpu_resume`" => power::RESUME, "I2", "undefined registers", 0;
     StoppedWhileRunning, "K10: the stop" => stopped::READ, "I1", "Causality violation", 0;
@@ -134,10 +134,10 @@ rows! { EMBEDDER, Embedder(Embedder):
     NoReset, "`reset` at exec" => lifetime::EXEC, "I13", "residue", 0;
     VectorCodeAfterSteps, "C13: registers unchanged from the steps to user mode" => restore::USER_STEPS, "I3", "kernel residue", 0;
     CommitsWithoutRestore, "C12: the restore of the steps" => restore::USER_STEPS, "I1", "stale registers", 0;
-    CommitsAfterFailure, "C12: its success" => restore::USER_STEPS, "I4", "undefined registers", 0;
+    CommitsAfterFailure, "C12: the success of the restore of the steps" => restore::USER_STEPS, "I4", "undefined registers", 0;
     SavesLate, "C15: the save before other code" => restore::USER_STEPS, "I3", "kernel residue", 0;
     SwitchForgetsSave, "C39: the save of a switch's steps" => restore::STEPS, "I1", "stale registers", 0;
-    SwitchForgetsCommit, "C39: the commit of that save" => restore::STEPS, "I1", "unsaved state", 0;
+    SwitchForgetsCommit, "C39: the commit of the save of a switch's steps" => restore::STEPS, "I1", "unsaved state", 0;
     SwitchForgetsRestore, "C39: the restore of a switch's steps" => restore::STEPS, "I1, I11", "residue", 0;
     SwitchSavesLate, "C40: the save before other code" => restore::STEPS, "I3", "kernel residue", 0;
     SectionForgetsSave, "C42: the save of a section's steps" => restore::SECTION_STEPS, "I1", "stale registers", 0;
@@ -146,7 +146,7 @@ rows! { EMBEDDER, Embedder(Embedder):
     RawForgetsCommit, "C17: `saved` after the save" => restore::RAW, "I1", "unsaved state elsewhere", 0;
 }
 
-/// All models; each must catch at least one fault.
+/// All models. Each must catch at least one fault.
 pub const MODELS: &[&Model] = &[
     &switch::SWITCH,
     &switch::THREE_CPUS,
@@ -211,16 +211,17 @@ const INTRO: &str = "\
 # Seeded faults
 
 Each fault takes one step out of the protocol (`fpu-core`), out of a backend, or out of a kernel,
-and leaves everything else as it is. The named model must then fail, and name what was violated; without the fault the same model passes.
-Where \"caught by\" names no model, the explorer alone must find the fault, and name what was violated; the reason stands
-there. \"A cost\": contents stay right, and the fault costs a save, a restore or power. \"A refusal's reason\": a call is
-refused, as it must be, with the wrong error. \"An event\": the core tells its observer too early. \"No scenario\": no
-model comes to the order of calls that shows it. No model may notice such a fault without a preemption: a model that
-does must be named. A fault that neither catches is a missing model. That an event is told at all is not asked here:
-the tests of `sim_events` compare what each operation tells.
+and leaves everything else as it is. The named model must then fail, and name what was violated. Without the fault the same
+model passes. Where \"caught by\" names no model, the explorer alone must find the fault, and name what was violated; that
+column then has the reason. \"A cost\": contents stay right, and the fault costs a save, a restore or power. \"A refusal's
+reason\": the core refuses a call, as it must, with the wrong error. \"An event\": the core tells its observer too early.
+\"No scenario\": no model comes to the order of calls that shows the fault. No model may notice such a fault without a
+preemption: the row must name a model that does. A fault that neither a model nor the explorer catches is a missing model.
+Whether the core tells of an event at all is another question: the tests of `sim_events` compare what each operation tells.
 
-A fault of the protocol is an edit of the core's source: the models are built over a copy with the edit made, and must
-fail; a build without any is the control. Faults of a backend or a kernel are code of the models, switched at run time.
+A fault of the protocol is an edit of the core's source: the models are built over a copy with that edit, and must fail. A
+build without a fault is the control. Faults of a backend or a kernel are code of the models, which a test switches on at
+run time.
 
 ```text
 cargo run --release -p fpu-models --bin faults                        the protocol's, by name if names follow
@@ -228,19 +229,19 @@ cargo test --release -p fpu-models --test 'loom_*' --test faults      the models
 FPU_FAULT=NAME cargo test --release -p fpu-models --test 'loom_*'     how a fault looks
 ```
 
-`-- --nocapture` prints how many executions each model explores. An edit whose text is not in the core exactly once,
-a copy that does not build, and a fault that is not noticed are errors that name the fault. The models are in
+`-- --nocapture` prints how many executions each model explores. If the core does not have the text of an edit exactly once,
+a copy does not build, or neither a model nor the explorer notices a fault, the run fails and names the fault. The models are in
 `fpu-hosted-test/models`; the invariants (I1 to I13) are those of
 [theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
-interleaving that loom distinguishes; \"preemptions\" is the fewest that one execution needs to show
+interleaving that loom distinguishes. \"Preemptions\" is the fewest that one execution needs to show
 the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the
-explorer (`src/explore`) finds it, or why it cannot: \"ordering\" is weak memory, which only loom has. Each model must
-explore a number of executions at least, and come to its cases in some of them; the last table has both. This file is
-generated from `src/protocol.rs` and `src/model/table.rs`: `FPU_BLESS=1 cargo test -p fpu-models --test faults`
+explorer (`src/explore`) finds the fault, or why the explorer cannot: \"ordering\" is weak memory, which only loom has. Each
+model must explore a number of executions at least, and come to its cases in some of them; the last table has both. This
+file is generated from `src/protocol.rs` and `src/model/table.rs`: `FPU_BLESS=1 cargo test -p fpu-models --test faults`
 rewrites it.
 ";
 
-/// What the theory statement says of the explorer's part in the faults of the protocol.
+/// What `docs/theory.md` says of the explorer's part in the faults of the protocol.
 #[must_use]
 pub fn explored() -> String {
     let edits = PROTOCOL.iter().filter_map(|row| Some((row.name, row.edits?.0)));

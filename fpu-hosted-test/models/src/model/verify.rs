@@ -1,14 +1,13 @@
-//! Registers compared with memory: what is wrong is found, and what is right is never accused.
+//! Registers compared with memory: the core finds what is wrong, and raises no false alarm.
 
 use fpu_core_loom::verify::{Scratch, Verified, VerifyError};
 use std::sync::Arc;
 
 use super::{
-    arm,
     backend::Image,
     cover,
     ghost::{Regs, KERNEL_DATA},
-    must, on_cpus, Cpu, Machine, Model, Task,
+    must, Cpu, Model, Task,
 };
 
 fn verify(cpu: &Cpu, task: &Task) -> Result<Verified, VerifyError> {
@@ -31,81 +30,64 @@ fn in_order(cpu: &Cpu, task: &Task) {
     }
 }
 
-/// Where duties are kept no check fails, wherever an interrupt that uses vector code comes: before the CPU
-/// is closed it takes the claim away, and after that it is refused, so that no registers of its own are
-/// compared (I3, I5).
-pub const RIGHT: Model = Model {
-    name: "verified_before_every_return",
-    guards: "I3 I5, no false alarm",
-    bound: None,
-    interrupts: true,
-    floor: 2000,
-    covers: &[
+/// Where a kernel keeps its duties no check fails, wherever an interrupt that uses vector code comes. Before the
+/// core has closed the CPU, the interrupt ends the claim; after that the core refuses the interrupt. So the check
+/// never compares the interrupt's registers (I3, I5).
+pub const RIGHT: Model = Model::new("verified_before_every_return", "I3 I5, no false alarm")
+    .interrupted()
+    .explores(2000)
+    .comes_to(&[
         "agreed",
         "registers only",
         "memory only",
         "interrupt ran a section",
         "interrupt refused",
         "migrated",
-    ],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            let slot = &machine.slots[0];
-            for round in 0..2 {
-                let Some(task) = slot.take() else { continue };
-                if cpu.number == 0 && round == 0 {
-                    arm(cpu, Cpu::irq);
-                }
-                cpu.users_only_look(round == 1);
-                verified_run(cpu, &task);
-                in_order(cpu, &task);
-                cpu.leave(&task);
-                verified_run(cpu, &task);
-                cpu.hand_over(task, slot);
+    ])
+    .on_cpus(2, 1, |cpu, machine| {
+        let slot = &machine.slots[0];
+        for round in 0..2 {
+            let Some(task) = slot.take() else { continue };
+            if cpu.number == 0 && round == 0 {
+                cpu.arm(Cpu::irq);
             }
-        });
-    },
-};
+            cpu.users_only_look(round == 1);
+            verified_run(cpu, &task);
+            in_order(cpu, &task);
+            cpu.leave(&task);
+            verified_run(cpu, &task);
+            cpu.hand_over(task, slot);
+        }
+    });
 
 fn verified_run(cpu: &Cpu, task: &Arc<Task>) {
     in_order(cpu, task);
     cpu.run(task);
 }
 
-/// A kernel that writes registers behind the crate's back, all of them or one part, is found out, and what
-/// the task runs with is what was saved, here or on the other CPU (I1, I11).
-pub const BROKEN: Model = Model {
-    name: "wrong_kernel_found_by_verify",
-    guards: "I1 I11",
-    bound: None,
-    interrupts: false,
-    floor: 100,
-    covers: &["found", "memory only", "migrated"],
-    body: || {
-        on_cpus(&Machine::new(2, 1), 2, |cpu, machine| {
-            let slot = &machine.slots[0];
-            if cpu.number == 1 {
-                cpu.turn(slot);
-                cpu.turn(slot);
-                return;
+/// The core finds that a kernel has written registers outside a section, all of them or one part. The task runs with
+/// what was saved, here or on the other CPU (I1, I11).
+pub const BROKEN: Model = Model::new("wrong_kernel_found_by_verify", "I1 I11")
+    .explores(100)
+    .comes_to(&["found", "memory only", "migrated"])
+    .on_cpus(2, 1, |cpu, machine| {
+        let slot = &machine.slots[0];
+        if cpu.number == 1 {
+            return cpu.turns([slot; 2]);
+        }
+        for part in [Part::High, Part::All] {
+            let Some(task) = slot.take() else { continue };
+            in_order(cpu, &task);
+            cpu.run_once(&task);
+            scribbles(cpu, part);
+            match verify(cpu, &task) {
+                Err(VerifyError::Disagreement(_)) => cover("found"),
+                other => panic!("not found: registers that the kernel wrote: {other:?}"),
             }
-            for part in [Part::High, Part::All] {
-                let Some(task) = slot.take() else { continue };
-                in_order(cpu, &task);
-                cpu.run(&task);
-                cpu.leave(&task);
-                scribbles(cpu, part);
-                match verify(cpu, &task) {
-                    Err(VerifyError::Disagreement(_)) => cover("found"),
-                    other => panic!("not found: registers that the kernel wrote: {other:?}"),
-                }
-                cpu.run(&task);
-                cpu.leave(&task);
-                slot.put(task);
-            }
-        });
-    },
-};
+            cpu.run_once(&task);
+            slot.put(task);
+        }
+    });
 
 #[derive(Clone, Copy)]
 enum Part {

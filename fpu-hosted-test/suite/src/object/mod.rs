@@ -3,6 +3,7 @@
 mod disasm;
 pub mod kernel;
 mod quiet;
+mod rights;
 mod rules;
 mod tables;
 mod walk;
@@ -56,6 +57,9 @@ const PROBES: &[(&str, Rule)] = &[
 const CELL: &str = "probe_cell_";
 const REFERENCE: &str = "probe_real_";
 
+/// The switch of protection-key rights.
+const RIGHTS: &str = "probe_rights_switch";
+
 /// Code that moves registers on purpose: assembly of the demo and of the tests, and the demo's stand-in
 /// for a kernel's vector code inside a section.
 const ON_PURPOSE: &[&str] = &["fpu_demo_", "fpu_real_", "fpu_x86_", "clobber"];
@@ -64,7 +68,7 @@ const LEGEND: &str = "\
 Counted on a path: all but the final ret, the marked save or restore, and a lea or mov that only
 computes its operand. No path that returns has a lock, fence or call, and no path at all a panic; no whole
 function has a lock, fence or panic. Quiet functions, which the demo runs while registers hold tasks,
-touch no FPU register but by the backend's own instructions.
+touch no FPU register but by the backend's own instructions. With the rights, RDPKRU and WRPKRU are counted too.
 ";
 
 /// Builds and judges the probes, and the functions of the demo that must not touch the FPU.
@@ -89,6 +93,7 @@ pub fn check(suite: &Suite) -> Outcome {
     match resolved(&objdump, &probe) {
         Ok(functions) => {
             judge_all(&functions, PROBES, &mut lines);
+            lines.extend(rights::judge(&functions, RIGHTS));
             as_short_as_by_reference(&mut lines);
         }
         Err(why) => return Outcome::Failed(why),

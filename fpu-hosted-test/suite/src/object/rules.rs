@@ -14,6 +14,9 @@ fn gives_up(name: &str) -> bool {
 /// choice of the restore once more.
 const SCRUB: usize = 10;
 
+/// What asking for the lines of an image may cost more, one round of it: where the image ends, and the round.
+const FETCH: usize = 10;
+
 /// A line of the report.
 #[derive(Debug)]
 pub struct Line {
@@ -55,6 +58,8 @@ impl Allowed {
             Kind::Bookkeeping => Some(self.bookkeeping),
             Kind::Save | Kind::Restore => Some(self.around),
             Kind::Scrub => Some(self.around + SCRUB),
+            Kind::Fetch => Some(self.around + FETCH),
+            Kind::FetchScrub => Some(self.around + SCRUB + FETCH),
             Kind::Refused => None,
         }
     }
@@ -73,6 +78,8 @@ fn path_name(function: &str, kind: Kind) -> &'static str {
         Kind::Save => "save",
         Kind::Restore => "restore",
         Kind::Scrub => "scrub, restore",
+        Kind::Fetch => "fetch, restore",
+        Kind::FetchScrub => "fetch, scrub, restore",
         Kind::Refused => "refused",
     }
 }
@@ -103,7 +110,7 @@ pub fn is_panic(name: &str) -> bool {
 
 /// What no path that returns may hold. A call through a pointer has no name and is forbidden with the
 /// rest, unless any call is allowed.
-fn forbidden(insn: &Insn, call_ok: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+pub fn forbidden(insn: &Insn, call_ok: &dyn Fn(&str) -> bool) -> Option<&'static str> {
     if insn.is_locked() {
         return Some("a locked access");
     }

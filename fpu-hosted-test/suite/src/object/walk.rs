@@ -20,6 +20,10 @@ pub enum Kind {
     Restore,
     /// Restores, after the x87 pointers were overwritten: on CPUs whose restores leave them.
     Scrub,
+    /// Restores, after the lines of an image from another CPU were asked for.
+    Fetch,
+    /// Both.
+    FetchScrub,
     Refused,
 }
 
@@ -69,6 +73,8 @@ pub fn paths<'f>(
                         at = to;
                         continue;
                     }
+                    // Round again for the next line of an image: the path goes through once.
+                    Some(to) if to < at && is_fetch(&body[to]) => {}
                     Some(to) => open.push((to, taken.clone())),
                     None if insn.target_name().is_some_and(gives_up) => {
                         if insn.is_unconditional_jump() {
@@ -101,11 +107,18 @@ pub fn text(insn: &Insn) -> String {
 
 impl Path<'_> {
     pub fn kind(&self) -> Kind {
+        let fetches = self.insns.iter().any(|insn| is_fetch(insn));
         let has = |mark: Mark| self.insns.iter().any(|i| mark_of(i) == Some(mark));
         if self.end == End::Refused {
             Kind::Refused
         } else if has(Mark::Scrub) {
-            Kind::Scrub
+            if fetches {
+                Kind::FetchScrub
+            } else {
+                Kind::Scrub
+            }
+        } else if fetches {
+            Kind::Fetch
         } else if has(Mark::Restore) {
             Kind::Restore
         } else if has(Mark::Save) {
@@ -166,6 +179,11 @@ enum Mark {
     Save,
     Restore,
     Scrub,
+}
+
+/// Does it ask for a line of an image?
+fn is_fetch(insn: &Insn) -> bool {
+    insn.last_word() == "prefetcht0"
 }
 
 /// The instructions with which the probe marks its save and its restore, which no compiler emits by
@@ -233,6 +251,31 @@ mod tests {
                 (Kind::Refused, 14)
             ]
         );
+    }
+
+    /// A loop that asks for one line after the other is gone through once, and no other loop is let off.
+    #[test]
+    fn the_lines_of_an_image_are_asked_for_on_a_path_of_its_own() {
+        let fetch = |first| {
+            let lines = format!(
+                "1021:\ttest   cl,cl\n1022:\tje     1028 <probe+0x28>\n\
+                 1023:\t{first} BYTE PTR [rax]\n1024:\tadd    rax,0x40\n\
+                 1025:\tcmp    rax,rdx\n1026:\tjb     1023 <probe+0x23>\n\
+                 1028:\tprefetcht2 BYTE PTR [rax]\n1029:\tmov "
+            );
+            let (before, after) = RETURN.split_once("1021:").unwrap();
+            let (_, end) = after.split_once("1028:\tmov ").unwrap();
+            format!("{before}{lines}{end}").replace(
+                "je     1028 <probe+0x28>\n        1011",
+                "je     1029 <probe+0x29>\n        1011",
+            )
+        };
+        let found = walk(&fetch("prefetcht0")).unwrap();
+        assert!(
+            found.contains(&(Kind::Fetch, 18)) && found.contains(&(Kind::Restore, 14)),
+            "{found:?}"
+        );
+        assert!(walk(&fetch("clflush")).unwrap_err().contains("a loop"));
     }
 
     #[test]
