@@ -27,6 +27,7 @@ pub enum Fault {
     IgnoreFailure,
     ControlDrift,
     NoPkru,
+    LatePkru,
     NoTimer,
     NoResched,
     NoMigration,
@@ -62,7 +63,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -83,6 +84,7 @@ impl Fault {
         Self::IgnoreFailure,
         Self::ControlDrift,
         Self::NoPkru,
+        Self::LatePkru,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -121,6 +123,7 @@ impl Fault {
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
             Self::NoPkru => "no-pkru",
+            Self::LatePkru => "late-pkru",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -164,6 +167,7 @@ impl Fault {
             Self::IgnoreFailure => "user mode is entered although the restore failed",
             Self::ControlDrift => "something changes CR4 behind the plan",
             Self::NoPkru => "PKRU is not switched",
+            Self::LatePkru => "PKRU is switched on the way to user mode only",
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -195,7 +199,7 @@ impl Fault {
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::MaskedWorkers => &["too few refused sections in workers"],
-            Self::NoPkru => &["register pkru"],
+            Self::NoPkru | Self::LatePkru => &["register pkru", "an access with the wrong rights"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
             Self::Exception => &["in crash::undefined_instruction"],
@@ -209,7 +213,7 @@ impl Fault {
     #[must_use]
     pub const fn needs(self) -> Needs {
         match self {
-            Self::NoPkru => Needs::Pku,
+            Self::NoPkru | Self::LatePkru => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,

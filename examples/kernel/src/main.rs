@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`guest`], [`fork`], [`rights`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
 #![no_std]
 #![no_main]
 
@@ -26,6 +26,7 @@ mod params;
 mod power;
 mod refusal;
 mod regs;
+mod rights;
 mod sched;
 mod seeded;
 mod serial;
@@ -104,6 +105,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: no code needs the registers, and the CPU's word is not open.
     unsafe { hw::detect() };
     power::bring_up(cpu);
+    rights::detect();
 
     apic::mask_pic();
     apic::enable();

@@ -109,7 +109,9 @@ pub fn schedule(next: Next) {
             verdict::refused(prev, why);
         }
     }
-    if !seeded::on(Fault::NoPkru) {
+    if seeded::on(Fault::LatePkru) {
+        fpu::switch_rights(prev.pkru(), None);
+    } else if !seeded::on(Fault::NoPkru) {
         fpu::switch_rights(prev.pkru(), next.pkru());
     }
     if prev.is_user() {
@@ -164,6 +166,9 @@ pub fn return_to_user(frame: &mut Frame) -> ! {
         let Some(context) = task.fpu() else {
             verdict::fail(format_args!("task {} has no FPU context", task.slot));
         };
+        if seeded::on(Fault::LatePkru) {
+            fpu::switch_rights(None, task.pkru());
+        }
         torture::before_user(task, context);
         // SAFETY: interrupts are off, and stay so until user mode.
         let irqs_off = unsafe { IrqsOff::new() };

@@ -8,7 +8,7 @@ use crate::{
     faults::Fault,
     fork,
     fpu::{self, Fpu, PreemptOff},
-    hw,
+    hw, rights,
     sched::{self, Next},
     seeded,
     task::{Kind, Task},
@@ -55,15 +55,22 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             let rights = Pkru::from_bits(cpu.random() as u32 & !3);
             match task.pkru() {
                 Some(own) => {
-                    fpu::KEYS.with_rights(own, rights, || sched::schedule(Next::Any));
+                    fpu::KEYS.with_rights(own, rights, || {
+                        sched::schedule(Next::Any);
+                        rights::access(task, rights);
+                    });
                     if let Some(now) = fpu::KEYS.current(own) {
                         verdict::word(task, "pkru", block.pkru_want.into(), now.bits().into());
                     }
+                    rights::access(task, Pkru::from_bits(block.pkru_want));
                 }
                 None => sched::schedule(Next::Any),
             }
         }
-        SLEEP => sched::schedule(Next::Idle),
+        SLEEP => {
+            sched::schedule(Next::Idle);
+            rights::access(task, Pkru::from_bits(block.pkru_want));
+        }
         EXIT => {
             verdict::count_exit();
             // SAFETY: interrupts are off, and the current task exits.

@@ -13,7 +13,7 @@ use x86_64::{
 use crate::{
     apic,
     cpu::{this_cpu, PerCpu, USER_CS, USER_SS},
-    fpu, sched, torture, verdict,
+    fpu, rights, sched, torture, verdict,
 };
 
 global_asm!(
@@ -160,7 +160,8 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         }
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
-            if !torture::serves_fixup() || !fpu::fixed_up(frame) {
+            let served = torture::serves_fixup() && fpu::fixed_up(frame);
+            if !served && !rights::answered(frame) {
                 verdict::kernel_exception(frame);
             }
         }

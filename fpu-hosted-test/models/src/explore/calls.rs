@@ -20,6 +20,7 @@ calls! {
     Context "TaskFpu::context"
     IntoArea "TaskFpu::into_area"
     RegistersValid "TaskFpu::registers_valid"
+    Prefetch "TaskFpu::prefetch"
     Prepare "TaskFpu::switch_prepare"
     Return "TaskFpu::switch_return"
     SwitchIn "TaskFpu::switch_in"

@@ -94,6 +94,9 @@ impl Machine {
         for cpu in self.cpus.iter().filter(|cpu| cpu.at != live) {
             let mut pin = Pin(cpu, Level::Task);
             let (mut off, units) = (Off::new(cpu), KernelUnits::ALL);
+            // A hint, which the comparison with `before` below finds to be no more.
+            self.call(Call::Prefetch);
+            context.prefetch(&pin);
             let tried = [
                 ("switch_return", context.switch_return(&mut off).map(drop)),
                 ("switch_prepare", context.switch_prepare(&off)),
