@@ -9,7 +9,7 @@ use fpu_core::{
     Area, CpuFpu, CpuLifecycle, Error, RawFpu, RestoreFault, TaskFpu, TheBackend,
 };
 use fpu_hosted_test::{
-    conformance::Harness,
+    conformance::{self, Harness},
     real::{run_between, RealHarness, RegFile},
 };
 use fpu_x86::{Components, DynamicPlan, Plan, Room, SaveInstruction, XfdCopy};
@@ -17,6 +17,9 @@ use fpu_x86::{Components, DynamicPlan, Plan, Room, SaveInstruction, XfdCopy};
 #[path = "support/real.rs"]
 mod support;
 use support::*;
+#[path = "support/allocator.rs"]
+mod allocator;
+use allocator::allocations;
 
 /// What the kernel's IA32_XFD would be.
 #[derive(Debug, Default)]
@@ -99,6 +102,26 @@ fn casts(h: &RealHarness) -> Vec<(Components, u64)> {
     let mut casts: Vec<_> = sets.into_iter().map(of).filter(|(set, _)| !set.is_empty()).collect();
     casts.dedup();
     casts
+}
+
+/// It is a backend like any other, in the areas of its new contexts; the suite guards the bytes behind them.
+#[test]
+fn it_conforms() {
+    for harness in RealHarness::rungs().0 {
+        let rung = harness.fpu().save_instruction();
+        for (set, _) in casts(&harness) {
+            if rung == SaveInstruction::Fxsave {
+                continue;
+            }
+            let plan = harness.fpu().clone();
+            let dynamic = on_demand(&plan, set);
+            let harness = RealHarness::new(plan).counting(allocations);
+            let report = conformance::check(&mut harness.of_backend(dynamic, set));
+            println!("{rung:?}, {set:?} on demand: {report}");
+            assert!(report.passed(), "{report}");
+            assert_eq!(report.counts(), (report.checks.len(), 0, 0), "{report}");
+        }
+    }
 }
 
 /// A save writes what the area has room for, and no byte beyond, whatever is in use; a restore brings the rest to its
