@@ -294,8 +294,23 @@ impl UserFormat<'_> {
         buffer: &mut [u8],
         copy: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
     ) -> Result<Returned, SigreturnError<E>> {
+        self.sigreturn_32_by(&ForeignRules::new(), task, buffer, copy)
+    }
+
+    /// The same by other rules, as for [`read_frame_32_by`](Self::read_frame_32_by).
+    ///
+    /// # Errors
+    ///
+    /// As for [`sigreturn`](Self::sigreturn).
+    pub fn sigreturn_32_by<E>(
+        &self,
+        rules: &ForeignRules<'_>,
+        task: impl InMemory,
+        buffer: &mut [u8],
+        copy: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Returned, SigreturnError<E>> {
         let fetched = self.fetch(FRONT, buffer, copy)?;
-        take_in(task, self.read_frame_32(fetched))
+        take_in(task, self.read_frame_32_by(rules, fetched))
     }
 
     /// The bytes of a part that begins with `front` bytes of FSAVE's, in the buffer.
