@@ -127,6 +127,10 @@ unsafe impl RawFpu for Seeded {
     fn plan_word(&self) -> u64 {
         self.plan.plan_word()
     }
+    #[inline(always)]
+    fn prefetch(&self, area: NonNull<u8>) {
+        self.plan.prefetch(area);
+    }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: the caller's, as in all of these.
         unsafe {
@@ -156,7 +160,10 @@ unsafe impl RawFpu for Seeded {
             return unsafe { other.restore(area) };
         }
         // SAFETY: the caller's.
-        let answer = unsafe { self.plan.restore(area) };
+        let answer = unsafe {
+            self.keep_sse(area);
+            self.plan.restore(area)
+        };
         if on(Fault::IgnoreFailure) {
             return Ok(());
         }
