@@ -79,8 +79,8 @@ impl Plan {
         user(wanted, Components::empty())
     }
 
-    /// The same for programs that know that some components stay unused: a smaller area, and FXSAVE
-    /// on a CPU that has more.
+    /// The same for programs that know that some components stay unused: a smaller area, and, by
+    /// [`with_save_instruction`](Self::with_save_instruction), FXSAVE on a CPU that has more.
     ///
     /// # Safety
     ///
