@@ -50,15 +50,14 @@ impl Worker<'_> {
                     flags = record.flags.load(Ordering::Relaxed);
                 }
                 (Kind::Out, Some(slot)) => {
+                    let from = quiet_stamp();
                     if slot.saved_on_entry.load(Ordering::Relaxed) == 0 {
-                        let from = quiet_stamp();
                         // SAFETY: C27: the slot's area.
                         unsafe { save(slot.area(), mask, instructions.save) };
-                        let cycles = quiet_cycles(from, quiet_stamp());
-                        record.cycles.store(cycles, Ordering::Relaxed);
                         slot.saved_on_entry.store(1, Ordering::Relaxed);
                         flags |= SAVED;
                     }
+                    record.cycles.store(quiet_cycles(from, quiet_stamp()), Ordering::Relaxed);
                 }
                 (Kind::Section, slot) => {
                     let from = quiet_stamp();

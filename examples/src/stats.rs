@@ -153,11 +153,7 @@ pub fn read(ops: &[Op], records: &[Record], eager: bool) -> (Counts, Samples) {
             Kind::Guest => Piece::GuestRestore,
             _ => continue,
         };
-        // A kernel thread's section costs the eager kernel nothing, and a switch after a save on entry
-        // is one test of a flag that is not measured.
-        if !(eager && !has(SAVED) && matches!(piece, Piece::OutNothing | Piece::SectionNothing)) {
-            samples.add(piece, record.cycles.load(Ordering::Relaxed));
-        }
+        samples.add(piece, record.cycles.load(Ordering::Relaxed));
         let second = record.entry_cycles.load(Ordering::Relaxed);
         if op.kind == Kind::UserSave {
             samples.add(Piece::EntrySave, second);
