@@ -91,7 +91,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: Exclusive + Pinned<Backend = B>,
     {
         let mut closed = Closed::new(cpu, gate::SESSION)?;
-        // Whoever's state the registers held no longer matches; C37 says that it is saved.
+        // The context whose state the registers held no longer matches; by C37 its state is saved.
         closed.end_claims();
         self.word.mark_live(closed.stamp());
         self.tell(closed.cpu(), EventKind::Loaded);
