@@ -16,7 +16,8 @@ use core::{fmt, ptr::NonNull};
 /// The implementer promises:
 ///
 /// * **B1** [`area_len`](Self::area_len) and [`area_align`](Self::area_align) never change, the
-///   alignment is a power of two, and no method reads or writes outside that many bytes.
+///   alignment is a power of two, and no method reads or writes outside that many bytes; of an area that has been given
+///   more room, outside the bytes of that room ([`GrowFpu`](crate::grow::GrowFpu), B13).
 /// * **B2** [`save`](Self::save) writes every register that any task can hold (on x86: XCR0 | IA32_XSS)
 ///   and changes none.
 /// * **B3** [`restore`](Self::restore) sets every such register, those absent from the image to
@@ -92,6 +93,18 @@ pub unsafe trait RawFpu {
     #[must_use]
     fn area_len(&self) -> usize;
 
+    /// Bytes of this area that the backend uses: [`area_len`](Self::area_len), or more where it has given the area more
+    /// room ([`GrowFpu`](crate::grow::GrowFpu)).
+    ///
+    /// # Safety
+    ///
+    /// Valid area (C9) of [`write_initial`](Self::write_initial), reading only, and the area holds an image.
+    #[inline(always)]
+    unsafe fn image_len(&self, area: NonNull<u8>) -> usize {
+        let _ = area;
+        self.area_len()
+    }
+
     /// Alignment a save area must have, in bytes, a power of two (on x86: 64, for XSAVE).
     #[must_use]
     fn area_align(&self) -> usize;
@@ -141,6 +154,22 @@ pub unsafe trait RawFpu {
     /// Valid area (C9) and registers free (C10) as for [`save`](Self::save), reading only.
     #[doc(alias = "ex_handler_fprestore")]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
+
+    /// Tells the backend that the registers, as they are, become those of the context with this area
+    /// ([`TaskFpu::adopt`](crate::TaskFpu::adopt)), without a restore from the area. The default does nothing.
+    ///
+    /// # Errors
+    ///
+    /// The hardware refused; the registers are unowned.
+    ///
+    /// # Safety
+    ///
+    /// Valid area (C9) and registers free (C10) as for [`save`](Self::save), reading only.
+    #[inline(always)]
+    unsafe fn adopt(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        let _ = area;
+        Ok(())
+    }
 
     /// Begins a section: puts the control words that compiled kernel code expects into the registers, for the units
     /// asked for. On x86: FNINIT for x87, MXCSR = 0x1F80 for SIMD.
