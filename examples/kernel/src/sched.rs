@@ -104,6 +104,7 @@ pub fn schedule(next: Next) {
     }
     // SAFETY: interrupts are off until after the last use, which is before the switch of stacks.
     let irqs_off = unsafe { IrqsOff::new() };
+    fpu::picked(next.fpu(), &irqs_off);
     if !seeded::on(Fault::ForgetPrepare) {
         if let Err(why) = fpu::leave(prev.fpu(), &irqs_off) {
             verdict::refused(prev, why);
