@@ -173,7 +173,7 @@ impl UserFormat<'_> {
     /// [`open_saved`](fpu_core::TaskFpu::open_saved):
     ///
     /// ```
-    /// use fpu_core::{Exclusive, PendingSave, Pinned, SaveArea, TaskFpu};
+    /// use fpu_core::{Exclusive, PendingSave, Pinned, SaveArea, StepsFpu, TaskFpu};
     /// use fpu_x86::{DeliverError, UserFormat, XsaveImages};
     /// /// `save` executes the steps of a save, in assembly, and says that it has.
     /// fn deliver<C, A: SaveArea, E>(
@@ -182,7 +182,7 @@ impl UserFormat<'_> {
     /// ) -> Result<Result<usize, DeliverError<E>>, fpu_core::Error>
     /// where
     ///     C: Exclusive + Pinned,
-    ///     C::Backend: XsaveImages,
+    ///     C::Backend: StepsFpu + XsaveImages,
     /// {
     ///     // Nothing is due where the kernel's entry saves.
     ///     if let Some(pending) = task.begin_switch_out(cpu)? {
