@@ -48,7 +48,7 @@ impl HeapArea {
         Self::with_len(backend, backend.area_len())
     }
 
-    /// The same of so many bytes: for a context that is to have [more room](crate::TaskFpu::replace_area).
+    /// Zeroed memory of so many bytes, for a context that is to have [more room](crate::TaskFpu::replace_area).
     ///
     /// # Errors
     ///

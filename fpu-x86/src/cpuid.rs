@@ -225,7 +225,7 @@ impl CpuidInfo {
         Components::from_bits_retain(self.supervisor)
     }
 
-    /// The same facts with what XCR0 held when the words were read, which XGETBV with ECX = 0 tells: a plan
+    /// These facts with what XCR0 held when the words were read, which XGETBV with ECX = 0 tells: a plan
     /// for ring 3 is made from that.
     ///
     /// ```

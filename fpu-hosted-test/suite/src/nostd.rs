@@ -135,7 +135,7 @@ fn vectors_of(objdump: &str, library: &Path) -> Outcome {
     }
 }
 
-/// The same library for the kernel's own target, by whichever compiler can build for it: rustup's, or
+/// Checks that library for the kernel's own target, by whichever compiler can build for it: rustup's, or
 /// Debian's with the sources of `core`. Both checks are done on it.
 pub fn on_bare_metal(suite: &Suite) -> Outcome {
     let tools = (suite.tool(&["nm", "llvm-nm"]), suite.tool(&["objdump", "llvm-objdump"]));

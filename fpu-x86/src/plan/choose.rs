@@ -223,7 +223,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The same plan, if it has these components, which the kernel cannot do without, beyond x87 and SSE. A
+    /// This plan, if it has these components, which the kernel cannot do without, beyond x87 and SSE. A
     /// required component is not left out later either, when the plan is tried on the CPU.
     ///
     /// # Errors
@@ -324,7 +324,7 @@ impl Plan {
         cpu.offers(self.instruction)
     }
 
-    /// The same plan with another instruction, for tests and measurements.
+    /// This plan with another instruction, for tests and measurements.
     ///
     /// Images made with one instruction are not for another: make the plan before the first area.
     ///

@@ -88,7 +88,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The same plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
+    /// This plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
     /// restore leaves one of them to the next task:
     ///
     /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](CpuidInfo::keeps_x87_pointers) a plan
@@ -111,7 +111,7 @@ impl Plan {
         Self { restore_by: RestoreBy::Scrubbing, ..self }
     }
 
-    /// The same plan, of which some components are enabled without being [measured](Self::measure): for a kernel
+    /// This plan, of which some components are enabled without being [measured](Self::measure): for a kernel
     /// that knows better, and for emulators that have a component's registers and do not save them as processors
     /// do (Bochs 3.0 takes tiles in use for unused ones).
     ///
@@ -135,7 +135,7 @@ impl Plan {
         Self { trusted: components, ..self }
     }
 
-    /// The same plan, set up without trying whether a restore initialises MXCSR where an image in the compacted format
+    /// This plan, set up without trying whether a restore initialises MXCSR where an image in the compacted format
     /// has no SSE state: for a kernel that knows better, and for tests of the restores that do not
     /// [scrub](Self::scrubbing) on an emulator that keeps MXCSR. A plan that scrubs already goes on to do so.
     ///

@@ -61,7 +61,7 @@ impl Plan {
         unsafe { self.settle_here_from() }.map(drop)
     }
 
-    /// The same, and what the control registers held before.
+    /// As [`settle_on_this_cpu`](Self::settle_on_this_cpu). Returns also what the control registers held before.
     ///
     /// # Safety
     ///
@@ -94,7 +94,7 @@ impl Plan {
         unsafe { self.settle_from(cpu) }.map(drop)
     }
 
-    /// The same, and what the control registers held before.
+    /// As [`settle_given`](Self::settle_given). Returns also what the control registers held before.
     ///
     /// # Safety
     ///
