@@ -12,22 +12,22 @@ use std::{
 
 use super::{run_between, RegFile};
 
-/// How many threads it has.
+/// The number of threads.
 pub const THREADS: usize = 4;
 const STACK: usize = 1 << 16;
 
-/// One thread's.
+/// The memory of one thread.
 #[repr(C)]
 struct Thread {
     load: RegFile,
-    /// Never written: it does not come back.
+    /// Never written: the thread does not return.
     dump: RegFile,
     number: libc::pid_t,
     rest: Rest,
     stack: [[u64; 2]; STACK / 16],
 }
 
-/// What a thread does with its registers loaded: it counts itself, sends the signal if there is one, and waits.
+/// Runs in a thread with its registers loaded: counts the thread, sends the signal if there is one, and waits.
 #[repr(C)]
 struct Rest {
     ready: *const AtomicU32,
@@ -36,7 +36,7 @@ struct Rest {
     signal: u64,
 }
 
-/// What the threads and the parent share.
+/// The memory that the threads and the parent share.
 #[repr(C)]
 struct Shared {
     threads: [Thread; THREADS],
@@ -93,7 +93,7 @@ impl Dumped {
         }
     }
 
-    /// Its number.
+    /// The process's number.
     #[must_use]
     pub fn process(&self) -> u32 {
         self.child.unsigned_abs()
@@ -116,7 +116,7 @@ impl Dumped {
         }
     }
 
-    /// Ends it, so that the kernel dumps it. Returns whether it says that it did.
+    /// Ends the process, so that the kernel dumps it. Returns whether the kernel says that it dumped the process.
     #[must_use]
     pub fn abort(self) -> bool {
         let mut status = 0;
