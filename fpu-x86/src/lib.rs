@@ -55,11 +55,19 @@ mod ring0;
 #[cfg(fpu_instructions)]
 mod backend;
 
+#[cfg(fpu_instructions)]
+mod dynamic;
+
 #[cfg(test)]
 mod tests;
 
 pub use components::Components;
 pub use cpuid::{CpuidInfo, Described};
+#[cfg(fpu_instructions)]
+pub use dynamic::{
+    Answer, DynamicPlan, FirstUse, FirstUseError, PermissionError, Permissions, Room, Whose,
+    XfdCopy,
+};
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
 pub use exception::{FpError, Spurious};
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};

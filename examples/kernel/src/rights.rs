@@ -1,19 +1,22 @@
 //! User memory behind a protection key: the kernel's accesses to it succeed where the task's rights say so, and only there.
 
-use core::{
-    arch::{asm, global_asm},
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-};
+use core::arch::{asm, global_asm};
 
 use fpu_x86::{KeyRights, Pkru, ProtectionKey, TaskPkru};
 
-use crate::{boot::KEYED_PAGE, cpu::this_cpu, fpu::KEYS, task::Task, trap::Frame, verdict};
+use crate::{
+    boot::KEYED_PAGE,
+    counts::{self, count},
+    cpu::this_cpu,
+    entry::Frame,
+    fpu::KEYS,
+    hw,
+    task::Task,
+    verdict,
+};
 
 /// The key that `boot.s` gives to [`KEYED_PAGE`].
 const KEY: Option<ProtectionKey> = ProtectionKey::new(5);
-
-/// Accesses that the processor refused because of the key.
-pub static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 // Each begins with the access, which [`answered`] knows by its address.
 global_asm!(
@@ -39,9 +42,6 @@ extern "C" {
     fn rights_refused();
 }
 
-/// Does the processor (or its emulator) apply PKRU to the kernel's accesses?
-static APPLIES: AtomicBool = AtomicBool::new(false);
-
 /// Asks it, on the first CPU, when it has been brought up; interrupts are off.
 pub fn detect() {
     let Some(key) = KEY.filter(|_| KEYS.are_on()) else { return };
@@ -54,7 +54,7 @@ pub fn detect() {
     if register != none.bits() {
         verdict::fail(format_args!("a scope's PKRU is {register:#x} and should be {none}"));
     }
-    APPLIES.store(read == 0, Relaxed);
+    hw::set_keys_apply(read == 0);
 }
 
 /// PKRU.
@@ -65,11 +65,6 @@ fn register() -> u32 {
     value
 }
 
-/// Are accesses tried?
-pub fn applies() -> bool {
-    APPLIES.load(Relaxed)
-}
-
 /// A page fault of the kernel's: true if it was one of the accesses here, refused for its key.
 pub fn answered(frame: &mut Frame) -> bool {
     // The page is present, and the protection key refused (SDM vol. 3, 4.7).
@@ -77,7 +72,7 @@ pub fn answered(frame: &mut Frame) -> bool {
     let here = [rights_read, rights_write].map(|access| access as *const () as u64);
     let ours = frame.vector == 14 && frame.error & KEYED == KEYED && here.contains(&frame.rip);
     if ours {
-        REFUSED.fetch_add(1, Relaxed);
+        count(&counts::KEYED);
         frame.rip = rights_refused as *const () as u64;
     }
     ours
@@ -85,7 +80,7 @@ pub fn answered(frame: &mut Frame) -> bool {
 
 /// Accesses user memory for a task. `rights` are those that must count. Interrupts are off.
 pub fn access(task: &Task, rights: Pkru) {
-    let Some(key) = KEY.filter(|_| applies()) else { return };
+    let Some(key) = KEY.filter(|_| hw::keys_apply()) else { return };
     let due = match rights.rights(key) {
         KeyRights::All => (1, 1),
         KeyRights::ReadOnly => (1, 0),

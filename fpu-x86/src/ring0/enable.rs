@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(crate) const IA32_XFD: u32 = 0x1C4;
-const IA32_XFD_ERR: u32 = 0x1C5;
+pub(crate) const IA32_XFD_ERR: u32 = 0x1C5;
 pub(crate) const IA32_XSS: u32 = 0xDA0;
 
 /// Why a CPU was not set up. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before; the contents of the FPU's
