@@ -99,6 +99,14 @@ fn restores_error_pointers<R: CpuIdReader>(reader: &R) -> bool {
     reader.cpuid1(0x8000_0000).eax >= CAPACITY && reader.cpuid1(CAPACITY).ebx & 1 << 2 != 0
 }
 
+/// The family by CPUID.1:EAX, up to 0x10E, which does not fit the 8 bits that `raw_cpuid` adds up in (APM vol. 3, E.3.2).
+fn family(signature: u32) -> u32 {
+    match signature >> 8 & 0xF {
+        0xF => 0xF + (signature >> 20 & 0xFF),
+        base => base,
+    }
+}
+
 impl CpuidInfo {
     /// Reads CPUID through `reader`: the CPU itself (`raw_cpuid::CpuIdReaderNative`) or recorded
     /// words.
@@ -133,7 +141,8 @@ impl CpuidInfo {
             facts.osxsave = features.has_oxsave();
         }
         facts.keeps_x87_pointers = amd && !restores_error_pointers(&reader);
-        facts.xsaves_erratum = facts.xsave && amd && matches!(features.family_id(), 0x17 | 0x18);
+        let family = family(reader.cpuid1(1).eax);
+        facts.xsaves_erratum = facts.xsave && amd && matches!(family, 0x17 | 0x18);
         Ok(facts)
     }
 

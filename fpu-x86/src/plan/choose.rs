@@ -150,14 +150,18 @@ impl Plan {
             }
             taken |= component;
         }
-        let enabled = Components::from_bits_retain(self.xcr0);
-        for number in enabled.intersection(Components::PKRU).numbers() {
-            if let Err(word) = validate::check(number, &self.facts, taken) {
+        self.check_rights(self.xcr0());
+        Ok(())
+    }
+
+    /// PKRU's place, of which frames and regsets have 4 bytes: apart from the plan's components, or nowhere.
+    fn check_rights(&mut self, listed: Components) {
+        for number in listed.intersection(Components::PKRU).numbers() {
+            if let Err(word) = validate::check(number, &self.facts, self.components()) {
                 self.facts.forget(number);
                 self.quirks.leave_out(Components::PKRU, LeftOut::Word(word));
             }
         }
-        Ok(())
     }
 
     /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, every component that the machine has.
@@ -217,6 +221,7 @@ impl Plan {
             });
             plan.mask = usable.bits();
             plan.xcr0 = usable.user_part().bits();
+            plan.check_rights(plan.facts.supported_user());
             plan.note_supported_size();
         }
         plan.take_best_instruction(SaveInstruction::Xsaves)?;

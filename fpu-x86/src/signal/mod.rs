@@ -33,7 +33,7 @@ use crate::{
 
 const MAGIC2: u32 = 0x4650_5845;
 const MAGIC2_LEN: usize = 4;
-/// No known machine has an image of more bytes.
+/// No other known machine has an image of more bytes.
 const LARGEST: usize = 16384;
 
 /// How much of a frame counts.
@@ -157,6 +157,11 @@ impl<'p> UserFormat<'p> {
         self.components().difference(self.forbidden())
     }
 
+    /// The largest image that counts as one: that of a plan of odd words, which has written it, too.
+    fn largest(&self) -> usize {
+        LARGEST.max(self.standard_len(self.components()))
+    }
+
     /// Bytes of a frame's FPU part, which begins at a multiple of 64.
     #[must_use]
     pub fn frame_len(&self) -> usize {
@@ -259,7 +264,7 @@ impl<'p> UserFormat<'p> {
     #[must_use]
     pub fn frame_bytes(&self, legacy: &[u8; HEADER], most: usize) -> usize {
         let said = software(legacy).map_or(0, |words| words.xstate_size as usize);
-        if (EXTENDED as usize..=LARGEST).contains(&said) {
+        if (EXTENDED as usize..=self.largest()).contains(&said) {
             (said + MAGIC2_LEN).clamp(HEADER, most.max(HEADER))
         } else {
             HEADER
@@ -331,7 +336,7 @@ impl<'p> UserFormat<'p> {
             };
         };
         let (all, offset) = (u32_at(bytes, EXTENDED_SIZE), words.xstate_size as usize);
-        if !(EXTENDED as usize..=LARGEST).contains(&offset) {
+        if !(EXTENDED as usize..=self.largest()).contains(&offset) {
             return legacy(LegacyOnly::XstateSize { value: words.xstate_size });
         }
         if all < words.xstate_size {
