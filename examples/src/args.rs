@@ -6,24 +6,24 @@ use fpu_x86::SaveInstruction;
 
 use crate::{faults::Fault, options::Options};
 
-/// What was asked for.
+/// The options.
 #[derive(Debug)]
 pub struct Args {
-    /// For the patterns and the mix.
+    /// The seed of the patterns and the mix.
     pub seed: u64,
-    /// How often each script runs under each kernel.
+    /// The number of runs of each script under each kernel.
     pub runs: u64,
-    /// The instruction, if not the best.
+    /// The save instruction, if not the best.
     pub rung: Option<SaveInstruction>,
-    /// Where the timeline goes, if not to the default place.
+    /// The file of the timeline, if not the default one.
     pub svg: Option<PathBuf>,
-    /// One JSON document instead of the table.
+    /// Print one JSON document instead of the table.
     pub json: bool,
     /// The seeded fault.
     pub fault: Option<Fault>,
 }
 
-/// What to do.
+/// The action.
 #[derive(Debug)]
 pub enum Command {
     /// Run.

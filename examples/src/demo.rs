@@ -57,7 +57,7 @@ struct Results {
     end: Option<End>,
 }
 
-/// Why the demo fails.
+/// The reason why the demo fails.
 enum End {
     Mismatch(Box<Mismatch>, Kernel),
     Failure(String),
@@ -130,7 +130,7 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
     results
 }
 
-/// Runs the program; the exit code.
+/// Runs the program. Returns the exit code.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     // So that `demo | head` ends it quietly.
@@ -214,7 +214,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     }
 }
 
-/// Can a file be written there? One that does not exist yet does not exist afterwards.
+/// Tells whether a file can be written there. A file that does not exist yet does not exist afterwards.
 fn can_write(path: &Path) -> io::Result<()> {
     let new = !path.exists();
     OpenOptions::new().append(true).create(true).open(path)?;
@@ -230,7 +230,7 @@ fn write_out(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The last of the output; the exit code, which a reader who cannot be told must learn too.
+/// Writes the last of the output. Returns the exit code, which tells the end even where nothing can be written.
 fn finish(text: &str, code: u8) -> u8 {
     match write_out(text) {
         Ok(()) => code,

@@ -1,8 +1,8 @@
 //! The kernel to compare with: it saves a task whenever it leaves and loads it whenever it comes, and
 //! saves and loads around every section, and the host's registers and the guest's around every run of a
-//! guest. The same scripts, the same instructions, the same checks.
+//! guest. It runs the same scripts with the same instructions and checks.
 //!
-//! It is the cheapest of its kind: idle and kernel threads have no registers of their own, and a save
+//! The kernel is the cheapest of its kind: idle and kernel threads have no registers of their own, and a save
 //! done on entry is not repeated at the switch.
 
 use std::{
@@ -50,15 +50,14 @@ impl Worker<'_> {
                     flags = record.flags.load(Ordering::Relaxed);
                 }
                 (Kind::Out, Some(slot)) => {
+                    let from = quiet_stamp();
                     if slot.saved_on_entry.load(Ordering::Relaxed) == 0 {
-                        let from = quiet_stamp();
                         // SAFETY: C27: the slot's area.
                         unsafe { save(slot.area(), mask, instructions.save) };
-                        let cycles = quiet_cycles(from, quiet_stamp());
-                        record.cycles.store(cycles, Ordering::Relaxed);
                         slot.saved_on_entry.store(1, Ordering::Relaxed);
                         flags |= SAVED;
                     }
+                    record.cycles.store(quiet_cycles(from, quiet_stamp()), Ordering::Relaxed);
                 }
                 (Kind::Section, slot) => {
                     let from = quiet_stamp();

@@ -1,4 +1,4 @@
-//! What `--break` takes away from the kernel.
+//! The faults that `--break` seeds into the demo's kernel.
 
 /// A mistake that kernels make, seeded into the demo's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Fault {
         Self::Clobber,
     ];
 
-    /// Its name on the command line.
+    /// The fault's name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Fault {
         }
     }
 
-    /// What the kernel then does, in one line.
+    /// The kernel's behaviour with the fault, in one line.
     #[must_use]
     pub fn about(self) -> &'static str {
         match self {
@@ -74,7 +74,7 @@ impl Fault {
         }
     }
 
-    /// The one of that name.
+    /// The fault of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|fault| fault.name() == name)

@@ -1,4 +1,4 @@
-//! The same for programs: one JSON document.
+//! The results for programs, as one JSON document.
 
 use fpu_core::RawFpu;
 
@@ -88,7 +88,7 @@ fn mismatch(found: &Mismatch) -> String {
     )
 }
 
-/// How the run ended.
+/// The end of the run.
 #[derive(Debug, Default)]
 pub struct Ending<'a> {
     /// The seeded fault.

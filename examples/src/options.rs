@@ -1,4 +1,4 @@
-//! A command line, argument by argument: what the three programs read alike.
+//! Reads a command line, argument by argument, for all programs.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -105,7 +105,7 @@ impl<I: Iterator<Item = OsString>> Options<I> {
         Ok(value.into())
     }
 
-    /// The same where `-` is standard input or output.
+    /// The value, as a file's path, where `-` is standard input or output.
     ///
     /// # Errors
     ///
@@ -116,13 +116,13 @@ impl<I: Iterator<Item = OsString>> Options<I> {
         value.map(PathBuf::from).ok_or_else(|| format!("{} needs a file", self.name))
     }
 
-    /// What is wrong with a value of the option that was read last.
+    /// The error for a value of the option that was read last.
     #[must_use]
     pub fn wrong(&self, what: &str, value: &OsStr) -> String {
         format!("{}: {what}: {}", self.name, quoted(value))
     }
 
-    /// What is wrong with an argument that is none of the program's.
+    /// The error for an argument that the program does not know.
     #[must_use]
     pub fn unknown(&self, arg: &OsStr) -> String {
         format!("unknown argument: {} (--help lists them)", quoted(arg))

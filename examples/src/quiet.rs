@@ -24,13 +24,13 @@ use crate::{
 
 /// One CPU's part of a run.
 pub struct Worker<'w> {
-    /// Everything.
+    /// The data of the run.
     pub world: &'w World<'w>,
-    /// Which CPU this is.
+    /// The CPU's number.
     pub number: u8,
     /// The witness.
     pub cpu: ThisCpu<'w>,
-    /// Room for `call_preserving`.
+    /// Memory for `call_preserving`.
     pub scratch: RegFile,
     /// The trip being made: reused, so that its fields are stored one by one.
     pub trip: Trip,
@@ -38,11 +38,11 @@ pub struct Worker<'w> {
     pub steps: UserSteps,
     /// The seeded fault.
     pub fault: Option<Fault>,
-    /// Where a mismatch or refusal ended the run.
+    /// The operation at which a mismatch or refusal ended the run.
     pub failed_at: Option<usize>,
     /// The register's number, as `RegFile::register_of` takes it.
     pub register: u32,
-    /// What the library refused, if it did.
+    /// The library's refusal, if it refused.
     pub refused: Option<Error>,
 }
 
@@ -222,7 +222,7 @@ impl Worker<'_> {
                 if !FAULTY || self.fault != Some(Fault::NoHandover) {
                     return false;
                 }
-                // The seeded kernel knows better: it loads what memory holds.
+                // The seeded kernel overrides the refusal, and loads what memory holds.
                 let steps = &mut self.steps;
                 quiet_put(&mut steps.restore_from, slot.area().cast_const());
                 quiet_put(&mut steps.save_to, slot.area());
@@ -401,13 +401,13 @@ impl Worker<'_> {
 }
 
 impl Slot {
-    /// Is the state in registers only? Of a task whose turn it is.
+    /// Tells whether a task's state is in registers only. The caller has the task's turn.
     #[inline(always)]
     fn quiet_is_live(&self) -> bool {
         self.quiet_word() & 1 == 0
     }
 
-    /// The context's word. Of a task whose turn it is.
+    /// The word of a task's context. The caller has the task's turn.
     #[inline(always)]
     fn quiet_word(&self) -> u64 {
         let word = std::ptr::from_ref(self.fpu()).cast::<u64>();

@@ -12,7 +12,7 @@ use crate::{
     world::{HasTurn, Slot, ThisCpu},
 };
 
-/// What they work on.
+/// The data that these operations work on.
 pub struct Rare<'a, 'm> {
     /// The CPU.
     pub cpu: &'a mut ThisCpu<'m>,
@@ -24,7 +24,7 @@ pub struct Rare<'a, 'm> {
     pub op: &'a Op,
     /// The seeded fault.
     pub fault: Option<Fault>,
-    /// What was refused.
+    /// The refusal.
     pub refused: Option<Error>,
 }
 

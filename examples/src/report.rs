@@ -34,19 +34,19 @@ impl Side {
 /// One scenario's figures.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// Its name.
+    /// The scenario's name.
     pub name: &'static str,
-    /// Its name in JSON.
+    /// The scenario's name in JSON.
     pub id: &'static str,
     /// Switches, the same for both kernels.
     pub switches: u64,
     /// Migrations, the same for both.
     pub migrations: u64,
-    /// How often each kernel ran the script.
+    /// The number of runs of the script by each kernel.
     pub runs: u64,
     /// The kernel under test.
     pub deferred: Side,
-    /// The other.
+    /// The eager kernel.
     pub eager: Side,
 }
 
@@ -112,7 +112,7 @@ impl Style {
     pub fn of(columns: usize) -> Self {
         Self { colour: false, columns }
     }
-    /// Whether a table of this width has room.
+    /// Tells whether a table of this width has room.
     #[must_use]
     pub fn has(self, width: usize) -> bool {
         width <= self.columns
@@ -139,22 +139,22 @@ impl Style {
             text.to_owned()
         }
     }
-    /// For headings and totals.
+    /// The style of headings and totals.
     #[must_use]
     pub fn bold(self, text: &str) -> String {
         self.wrap("1", text)
     }
-    /// For what is less important.
+    /// The style of less important text.
     #[must_use]
     pub fn dim(self, text: &str) -> String {
         self.wrap("2", text)
     }
-    /// For what is well.
+    /// The style of good results.
     #[must_use]
     pub fn good(self, text: &str) -> String {
         self.wrap("32", text)
     }
-    /// For what is not.
+    /// The style of bad results.
     #[must_use]
     pub fn bad(self, text: &str) -> String {
         self.wrap("1;31", text)
@@ -170,7 +170,7 @@ pub fn cpu_name() -> String {
     name.trim().to_owned()
 }
 
-/// What the demo runs on, in two lines.
+/// The machine that the demo runs on, in two lines.
 #[must_use]
 pub fn heading(machine: &Machine, setup: &Setup, tasks: usize) -> String {
     let [first, second] = machine.cores;
@@ -207,7 +207,7 @@ fn line(row: &Row, overhead: u32) -> String {
     )
 }
 
-/// The same where the table is too wide: the figures of a row in a few lines below its name.
+/// A row where the table is too wide: its figures in a few lines below its name.
 fn record(row: &Row, overhead: u32, style: Style) -> String {
     let (deferred, eager) = (row.deferred.counts, row.eager.counts);
     let cycles = |side: &Side| side.per_switch(row.switches, overhead).to_string();
@@ -263,7 +263,7 @@ pub fn table(rows: &[Row], overhead: u32, style: Style) -> String {
     text + &rule + "\n" + &style.bold(&line(&Row::total(rows), overhead)) + "\n"
 }
 
-/// What the pieces cost, over all scenarios.
+/// The cost of the pieces, over all scenarios.
 #[must_use]
 pub fn pieces(rows: &[Row], overhead: u32) -> String {
     let total = Row::total(rows);

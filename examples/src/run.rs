@@ -1,4 +1,4 @@
-//! One script on two pinned threads, and the check of what came of it.
+//! Runs one script on two pinned threads, and checks the outcome.
 
 use std::{io, sync::atomic::Ordering};
 
@@ -51,7 +51,7 @@ impl Machine {
         let second = usable.next().unwrap_or(first);
         Ok(Self { words: Default::default(), cores: [first, second] })
     }
-    /// Do both workers share a core?
+    /// Tells whether both workers share a core.
     #[must_use]
     pub fn shared(&self) -> bool {
         self.cores[0] == self.cores[1]
@@ -70,7 +70,7 @@ fn pin(core: usize) -> io::Result<()> {
     }
 }
 
-/// Which kernel runs the script.
+/// The kernel that runs the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
     /// The one under test, with a seeded fault or none.
@@ -86,19 +86,19 @@ pub struct Mismatch {
     pub scenario: &'static str,
     /// The task's number.
     pub task: u8,
-    /// How many tasks had its memory before.
+    /// The number of tasks that had its memory before.
     pub generation: u32,
-    /// On which CPU.
+    /// The CPU.
     pub cpu: u8,
     /// The index of the operation in the script.
     pub step: usize,
     /// The register, what it had to hold, and what it held; `None` if the library refused first.
     pub register: Option<(RegisterName, u64, u64)>,
-    /// What the library refused.
+    /// The library's refusal.
     pub refused: Option<Error>,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
     /// Counts off the log.
@@ -247,12 +247,12 @@ fn explain(world: &World<'_>, scenario: &'static str, failure: &Failure) -> Mism
     }
 }
 
-/// Does the outcome agree with the script's own model, operation by operation, and with the library's
-/// counters; and did enough happen?
+/// Checks that the outcome agrees with the script's own model, operation by operation, and with the library's counters,
+/// and that enough happened.
 ///
 /// # Errors
 ///
-/// What does not agree, or what did not happen.
+/// The disagreement, or the event that did not happen often enough.
 pub fn verify(scenario: &Scenario, outcome: &Outcome) -> Result<(), String> {
     for (step, (op, flags)) in scenario.script.ops.iter().zip(&outcome.flags).enumerate() {
         for (what, bit, due) in [
@@ -290,8 +290,9 @@ pub fn verify(scenario: &Scenario, outcome: &Outcome) -> Result<(), String> {
     Ok(())
 }
 
-/// Did the eager kernel save and restore as often as one must: once per visit of a task to a CPU, and
-/// once per section and fork, and once per run of a guest for it and for its host? If it did more, the comparison would flatter.
+/// Checks that the eager kernel saved and restored as often as such a kernel must, and no more: once per visit of a
+/// task to a CPU, once per section and fork, and once per run of a guest for the guest and for its host. More would
+/// make the comparison unfair.
 ///
 /// # Errors
 ///

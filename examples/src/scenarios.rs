@@ -1,4 +1,4 @@
-//! The scripted scenarios, and what must have happened in each for it to count.
+//! The scripted scenarios, and the least that must happen in each.
 
 use fpu_hosted_test::Random;
 
@@ -6,15 +6,15 @@ use crate::script::{Builder, Kind, Script};
 
 /// A scenario.
 pub struct Scenario {
-    /// Its name in the table.
+    /// The scenario's name in the table.
     pub name: &'static str,
-    /// Its name in JSON.
+    /// The scenario's name in JSON.
     pub id: &'static str,
-    /// What happens, in one line.
+    /// The course of events, in one line.
     pub about: &'static str,
     /// The script.
     pub script: Script,
-    /// Fewest skipped restores that make it worth anything.
+    /// The fewest skipped restores for the scenario to count.
     pub least_skipped: u64,
     /// Fewest migrations.
     pub least_migrations: u64,
@@ -226,7 +226,7 @@ fn guests() -> Scenario {
             // handles itself; in between, the CPU idles.
             b.switch_to(cpu, host).user(cpu).guest(cpu, vcpu).guest(cpu, vcpu).guest(cpu, vcpu);
             b.idle(cpu).switch_to(cpu, host).guest(cpu, vcpu).guest(cpu, vcpu);
-            // Somebody comes between, and must be noticed.
+            // Another context uses the registers in between, and must be noticed.
             match round % 4 {
                 0 => b.kthread(cpu).section(cpu).switch_to(cpu, host),
                 1 => b.user(cpu),

@@ -1,17 +1,17 @@
-//! Scripts: what the CPUs do, as an array of small operations, and what must come of it.
+//! Scripts: the actions of the CPUs, as an array of small operations, and the results that they must have.
 //!
 //! The builder keeps a model of its own of whose state is where (owners and generations, not words
 //! and stamps) and writes into every operation what the kernel under test must do there: the counts
 //! are compared with it afterwards.
 
-/// What an operation does.
+/// The kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
     /// The task enters user mode, looks at its registers, changes them, and enters the kernel with them
     /// live.
     User,
-    /// The same, and kernel entry begins with the save.
+    /// As [`User`](Self::User), and kernel entry begins with the save.
     UserSave,
     /// The task is switched out.
     Out,
@@ -34,7 +34,7 @@ pub enum Kind {
     Guest,
 }
 
-/// What must happen to registers and memory in an operation.
+/// The saves and restores that an operation must do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Due {
     /// A restore.
@@ -50,24 +50,24 @@ pub struct Due {
 /// One operation of a script.
 #[derive(Clone, Copy, Debug)]
 pub struct Op {
-    /// What.
+    /// The kind.
     pub kind: Kind,
-    /// On which CPU.
+    /// The CPU.
     pub cpu: u8,
-    /// To which task.
+    /// The task.
     pub task: u8,
     /// The child of a fork, or the guest.
     pub other: u8,
-    /// Does the task run on another CPU next?
+    /// Whether the task runs on another CPU next.
     pub migrates: bool,
-    /// Is this the task's first user mode since it was switched in? Of a guest's run: has its host not
-    /// been in user mode since?
+    /// Whether this is the task's first user mode since it was switched in; of a guest's run, whether its host has not
+    /// been in user mode since.
     pub switched_in: bool,
-    /// How many operations on this task come before.
+    /// The number of operations on this task before this one.
     pub turn: u32,
-    /// The same for `other`.
+    /// The number of operations on `other` before this one.
     pub other_turn: u32,
-    /// What the kernel on `fpu-core` must do.
+    /// The saves and restores that the kernel on `fpu-core` must do.
     pub due: Due,
 }
 
@@ -159,7 +159,7 @@ impl Builder {
             _ => None,
         }
     }
-    /// Is the task current on some CPU?
+    /// Tells whether the task is current on some CPU.
     #[must_use]
     pub fn is_current(&self, task: u8) -> bool {
         self.current.contains(&Who::Task(task))
@@ -319,7 +319,7 @@ impl Builder {
         self.script.switches += 1;
         self
     }
-    /// Ends it: both CPUs switch to idle.
+    /// Ends the script: both CPUs switch to idle.
     #[must_use]
     pub fn finish(mut self) -> Script {
         self.idle(0);

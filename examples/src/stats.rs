@@ -7,7 +7,7 @@ use crate::{
     world::{Record, HOST_RESTORED, HOST_SAVED, RESTORED, SAVED, SKIPPED},
 };
 
-/// What a measured piece of kernel code did.
+/// The kinds of measured pieces of kernel code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Piece {
@@ -61,13 +61,13 @@ impl Samples {
     pub(crate) fn add(&mut self, piece: Piece, cycles: u32) {
         self.0[piece as usize].push(cycles);
     }
-    /// All of `other` too.
+    /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Self) {
         for (all, more) in self.0.iter_mut().zip(&other.0) {
             all.extend(more);
         }
     }
-    /// How many of a piece.
+    /// The number of samples of a piece.
     #[must_use]
     pub fn count(&self, piece: Piece) -> u64 {
         self.0[piece as usize].len() as u64
@@ -101,7 +101,7 @@ impl Samples {
     }
 }
 
-/// What a run of a script amounted to.
+/// The counts of a run of a script.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Returns to user mode and to guests, every register of each checked.
@@ -115,7 +115,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// These and those.
+    /// The sums of both.
     pub fn add(&mut self, other: Self) {
         self.returns += other.returns;
         self.saves += other.saves;
@@ -124,7 +124,7 @@ impl Counts {
     }
 }
 
-/// Is it a trip to user mode, or to a guest?
+/// Tells whether the piece is a trip to user mode, or to a guest.
 #[must_use]
 pub fn is_return(op: &Op) -> bool {
     matches!(op.kind, Kind::User | Kind::UserSave | Kind::Guest)
@@ -153,11 +153,7 @@ pub fn read(ops: &[Op], records: &[Record], eager: bool) -> (Counts, Samples) {
             Kind::Guest => Piece::GuestRestore,
             _ => continue,
         };
-        // A kernel thread's section costs the eager kernel nothing, and a switch after a save on entry
-        // is one test of a flag that is not measured.
-        if !(eager && !has(SAVED) && matches!(piece, Piece::OutNothing | Piece::SectionNothing)) {
-            samples.add(piece, record.cycles.load(Ordering::Relaxed));
-        }
+        samples.add(piece, record.cycles.load(Ordering::Relaxed));
         let second = record.entry_cycles.load(Ordering::Relaxed);
         if op.kind == Kind::UserSave {
             samples.add(Piece::EntrySave, second);

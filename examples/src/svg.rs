@@ -36,7 +36,7 @@ pub struct Panel {
 }
 
 impl Panel {
-    /// From what was logged; the counts are those of the kernel under test and of the eager one.
+    /// Makes the picture from the log; the counts are those of the kernel under test and of the eager one.
     #[must_use]
     pub fn new(scenario: &Scenario, flags: &[u32], counts: [Counts; 2]) -> Self {
         let timeline = Timeline::new(&scenario.script.ops, flags);

@@ -1,4 +1,4 @@
-//! Who was in which CPU's registers when: spans and marks, from a script and its log.
+//! The contents of each CPU's registers over time: spans and marks, from a script and its log.
 //!
 //! Time is steps, not cycles: an operation begins when its CPU and its task are free, so operations
 //! that could run at the same time stand above one another.
@@ -12,42 +12,42 @@ use crate::{
 /// Steps that one picture shows.
 pub const STEPS: f64 = 46.0;
 
-/// What a CPU's registers are, for a while.
+/// The contents of a CPU's registers, for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A task uses them.
     Live(u8),
-    /// They still hold a task that does not use them.
+    /// The registers still hold a task that does not use them.
     Resident(u8),
-    /// They hold an older state of a task.
+    /// The registers hold an older state of a task.
     Stale(u8),
     /// The kernel uses them.
     Section,
-    /// Nobody's.
+    /// Unowned.
     Nobody,
 }
 
 /// For a while, on one CPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
-    /// On which CPU.
+    /// The CPU.
     pub cpu: usize,
-    /// From when.
+    /// The beginning.
     pub from: f64,
-    /// To when.
+    /// The end.
     pub to: f64,
-    /// What.
+    /// The contents.
     pub content: Content,
 }
 
-/// What a CPU runs, for a while; labels of what is not a task.
+/// What a CPU runs, for a while, with a label where that is not a task.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Runs {
-    /// On which CPU.
+    /// The CPU.
     pub cpu: usize,
-    /// From when.
+    /// The beginning.
     pub from: f64,
-    /// To when.
+    /// The end.
     pub to: f64,
     /// Task, or `NO_TASK`.
     pub task: u8,
@@ -74,7 +74,7 @@ pub enum Mark {
     Fork(u8),
 }
 
-/// Everything to be drawn for a script's beginning.
+/// All marks to be drawn for a script's beginning.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     /// Of registers.

@@ -66,7 +66,7 @@ impl Trip {
     }
 }
 
-/// Which save and restore instructions the assembly executes.
+/// The save and restore instructions that the assembly executes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Instructions {
@@ -77,7 +77,7 @@ pub struct Instructions {
 }
 
 impl Instructions {
-    /// Those of a rung; `None` for those that user mode does not have (XSAVES).
+    /// The instructions of a rung; `None` for those that user mode does not have (XSAVES).
     #[must_use]
     pub fn of(rung: SaveInstruction) -> Option<Self> {
         match rung {

@@ -16,14 +16,14 @@ use crate::{scenarios::TASKS, script::Op, trip::Instructions};
 /// A task's context.
 pub type Fpu = TaskFpu<Plan, RawArea>;
 
-/// What the machine and the command line settle.
+/// The settings by the machine and the command line.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The backend.
     pub plan: Plan,
     /// The registers that are checked.
     pub classes: Classes,
-    /// For the patterns.
+    /// The seed of the patterns.
     pub seed: u64,
 }
 
@@ -31,22 +31,22 @@ pub struct Setup {
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// One task: its context, and what its registers held and will hold.
+/// One task: its context, and the contents of its registers, past and next.
 ///
-/// Between CPUs it is handed over by `turn`: the operation whose turn it is owns all of it.
+/// `turn` hands the task from one CPU to the other: the operation whose turn it is owns all of the task.
 pub struct Slot {
     fpu: UnsafeCell<MaybeUninit<Fpu>>,
     area: UnsafeCell<Vec<Line>>,
     /// What the task loaded last, and what it loads next, in turn.
     files: [UnsafeCell<RegFile>; 2],
     seen: UnsafeCell<RegFile>,
-    /// Which of the files is the next one.
+    /// The index of the next file.
     pub parity: AtomicU32,
     /// Trips to user mode, over all generations.
     pub trips: AtomicU32,
-    /// How many tasks have had this memory before.
+    /// The number of tasks that have had this memory before.
     pub generation: AtomicU32,
-    /// How many operations on this task are done.
+    /// The number of operations on this task that are done.
     pub turn: AtomicU32,
     /// For the eager kernel: the save was done on entry.
     pub saved_on_entry: AtomicU32,
@@ -93,19 +93,19 @@ impl Slot {
         // SAFETY: written in `new`, and again only by `begin`, whose caller owns the turn.
         unsafe { (*self.fpu.get()).assume_init_ref() }
     }
-    /// What the task's registers must hold when it enters user mode.
+    /// The contents that the task's registers must have when it enters user mode.
     #[inline(always)]
     #[must_use]
     pub fn expected(&self) -> *mut RegFile {
         self.files[(self.parity.load(Ordering::Relaxed) & 1 ^ 1) as usize].get()
     }
-    /// What it loads then.
+    /// The contents that the task then loads.
     #[inline(always)]
     #[must_use]
     pub fn next(&self) -> *mut RegFile {
         self.files[(self.parity.load(Ordering::Relaxed) & 1) as usize].get()
     }
-    /// What it saw.
+    /// The contents that the task saw.
     #[inline(always)]
     #[must_use]
     pub fn seen(&self) -> *mut RegFile {
@@ -152,7 +152,7 @@ impl Slot {
     }
 }
 
-/// What happened in one operation; written by scalar stores.
+/// The record of one operation; written by scalar stores.
 #[derive(Debug, Default)]
 pub struct Record {
     /// [`RESTORED`] and so on.
@@ -176,7 +176,7 @@ pub const HOST_SAVED: u32 = 16;
 /// It was restored after (eager only).
 pub const HOST_RESTORED: u32 = 32;
 
-/// Everything one run of one script needs.
+/// The data of one run of one script.
 pub struct World<'s> {
     /// The machine.
     pub setup: &'s Setup,
@@ -186,11 +186,11 @@ pub struct World<'s> {
     pub records: Vec<Record>,
     /// The tasks.
     pub slots: Vec<Slot>,
-    /// Not zero: a CPU has found a mismatch, everybody stops.
+    /// Not zero: a CPU has found a mismatch, and all CPUs stop.
     pub abort: AtomicU32,
     /// The instructions of the plan's rung.
     pub instructions: Instructions,
-    /// What sections load.
+    /// The registers that sections load.
     pub scribble: RegFile,
 }
 

@@ -251,6 +251,13 @@ fn an_error_names_line_and_column() {
         (Kind::Frame, "fcw 1\n\tfoo 7", "line 2, column 2: \"foo\" is no register"),
         (Kind::Frame, "fcw 1 2", "line 1, column 7: \"2\" behind the value"),
         (Kind::Frame, "é 1", "line 1, column 1: \"é\" is no register"),
+        // U+009B begins a sequence that a terminal obeys, as ESC [ does; U+202E turns text round.
+        (Kind::Frame, "\u{9b}2J\u{7f} 1", "line 1, column 1: \"\\u009b2J\\u007f\" is no register"),
+        (
+            Kind::Frame,
+            "fcw \u{202e}7",
+            "line 1, column 5: fcw: \"\\u202e7\" is no hexadecimal number",
+        ),
         (Kind::Frame, "fcw é", "line 1, column 5: fcw: \"é\" is no hexadecimal number"),
         (Kind::Frame, "fcw 0x", "line 1, column 5: fcw: \"0x\" is no hexadecimal number"),
         (Kind::Frame, "fcw ___", "line 1, column 5: fcw: \"___\" is no hexadecimal number"),

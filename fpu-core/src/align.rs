@@ -1,6 +1,6 @@
-//! What an [`Area`](crate::Area) can be aligned to.
+//! The alignments that an [`Area`](crate::Area) can have.
 
-/// An alignment in bytes, as a type: [`Area`](crate::Area)'s is one of those for which this is an [`Alignment`].
+/// An alignment in bytes, as a type. An [`Area`](crate::Area) takes one for which this type is an [`Alignment`].
 ///
 /// ```
 /// fn is_alignment<const N: usize>() where fpu_core::align::AlignTo<N>: fpu_core::align::Alignment {}
@@ -9,7 +9,7 @@
 #[derive(Debug)]
 pub enum AlignTo<const ALIGN: usize> {}
 
-/// The powers of two from 8 to 128.
+/// Implemented for the powers of two from 8 to 128.
 ///
 /// ```
 /// fn is_alignment<const N: usize>() where fpu_core::align::AlignTo<N>: fpu_core::align::Alignment {}
@@ -18,7 +18,7 @@ pub enum AlignTo<const ALIGN: usize> {}
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
-        message = "an `Area` cannot be aligned so",
+        message = "an `Area` cannot have this alignment",
         label = "not 8, 16, 32, 64 or 128",
         note = "`RawArea` takes memory of any alignment"
     )

@@ -31,23 +31,23 @@ use crate::align::{AlignTo, Alignment};
     )
 )]
 pub unsafe trait SaveArea {
-    /// The first byte.
+    /// Address of the first byte.
     #[must_use]
     fn base(&self) -> NonNull<u8>;
-    /// How many bytes.
+    /// Number of bytes.
     #[must_use]
     fn len(&self) -> usize;
-    /// What the first byte's address is a multiple of, wherever the value is moved. A power of two.
+    /// Alignment of the first byte, wherever the value is moved: a power of two.
     #[must_use]
     fn align(&self) -> usize;
-    /// Whether there are none.
+    /// Tells whether the memory has no bytes.
     #[must_use]
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// `N` bytes at a multiple of `ALIGN` (64 if not said), zeroed: put it inside the task, in a box, or in a static.
+/// `N` zeroed bytes at a multiple of `ALIGN` (64 by default), for a place inside the task, in a box, or in a static.
 ///
 /// ```
 /// use fpu_core::Area;

@@ -109,7 +109,7 @@ pub unsafe trait RawFpu {
     #[must_use]
     fn area_align(&self) -> usize;
 
-    /// A word handed to assembly with all [steps](crate::UserSteps), without meaning to the core. On x86: the
+    /// A word that all [steps](crate::UserSteps) pass to assembly. The core gives it no meaning. On x86: the
     /// requested-feature bitmap that XSAVE takes in EDX:EAX.
     #[doc(alias = "plan_mask")]
     #[must_use]
@@ -117,8 +117,8 @@ pub unsafe trait RawFpu {
         u64::MAX
     }
 
-    /// Asks for the memory of an area whose image is restored soon, and was written on another CPU: a hint to the caches.
-    /// It changes nothing, and never faults. Does nothing by default.
+    /// Prefetches the memory of an area whose image is restored soon and was written on another CPU. The call changes
+    /// nothing and never faults. The default does nothing.
     #[inline]
     fn prefetch(&self, area: NonNull<u8>) {
         let _ = area;
@@ -155,12 +155,12 @@ pub unsafe trait RawFpu {
     #[doc(alias = "ex_handler_fprestore")]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
 
-    /// The registers, as they are, become those of the context with this area ([`TaskFpu::adopt`](crate::TaskFpu::adopt)),
-    /// which no restore from it has said to the CPU. By default there is nothing to say.
+    /// Tells the backend that the registers, as they are, become those of the context with this area
+    /// ([`TaskFpu::adopt`](crate::TaskFpu::adopt)), without a restore from the area. The default does nothing.
     ///
     /// # Errors
     ///
-    /// The hardware refused; the registers are nobody's.
+    /// The hardware refused; the registers are unowned.
     ///
     /// # Safety
     ///
@@ -171,7 +171,7 @@ pub unsafe trait RawFpu {
         Ok(())
     }
 
-    /// A section begins: puts the control words that compiled kernel code expects into the registers, for the units
+    /// Begins a section: puts the control words that compiled kernel code expects into the registers, for the units
     /// asked for. On x86: FNINIT for x87, MXCSR = 0x1F80 for SIMD.
     ///
     /// # Safety
@@ -179,9 +179,9 @@ pub unsafe trait RawFpu {
     /// Registers free (C10) as for [`save`](Self::save), and no code needs what the registers hold.
     unsafe fn kernel_defaults(&self, units: KernelUnits);
 
-    /// The section ends that [`kernel_defaults`](Self::kernel_defaults) began with these units: turns off again what
+    /// Ends the section that [`kernel_defaults`](Self::kernel_defaults) began with these units: turns off again what
     /// the kernel's code must not leave on (on AArch64 streaming mode, by SMSTOP; on RISC-V `sstatus.FS`). Sections
-    /// are refused on this CPU until it returns. By default, and on x86, nothing.
+    /// are refused on this CPU until the call returns. The default, which x86 uses, does nothing.
     ///
     /// # Safety
     ///
@@ -220,8 +220,8 @@ pub unsafe trait RawFpu {
 }
 
 /// A backend that knows which registers keep a core from sleeping deeply, and gives them up. Only
-/// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) asks for it, and a kernel that does not
-/// call `fpu_idle` needs no such backend.
+/// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) needs this trait. A kernel without that call has no code
+/// of the trait.
 ///
 /// Some registers keep power on although no code uses them: with AMX tiles that are not in their
 /// initial state, a core does not reach its deepest idle states. After a switch to idle the tiles may
@@ -325,11 +325,10 @@ impl fmt::Display for RestoreFault {
 /// The kernel's one backend: the value with which contexts are made and registers moved.
 ///
 /// A context's area is checked once, when the context is made; the saves into it come later, through other values
-/// (a witness, a proof of being stopped). The two have to agree on its size and format. This type is
-/// that agreement, promised once, where the kernel stores its backend; [`TaskFpu::new`](crate::TaskFpu::new) and
-/// all that follows are safe then.
+/// (a witness, a proof of being stopped). All of them must use one size and format. With this type a kernel promises
+/// that once, where it stores its backend; [`TaskFpu::new`](crate::TaskFpu::new) and all that follows are safe then.
 ///
-/// It is the backend's value and nothing else ([`Deref`](core::ops::Deref) gives it), and can be a `static`.
+/// The type holds the backend's value and nothing else ([`Deref`](core::ops::Deref) gives it), and can be a `static`.
 ///
 /// ```
 /// use fpu_core::{RawFpu, TaskFpu, TheBackend};
@@ -346,7 +345,7 @@ impl fmt::Display for RestoreFault {
 pub struct TheBackend<B>(B);
 
 impl<B> TheBackend<B> {
-    /// Promises that this is the one.
+    /// Promises that `backend` is the kernel's one backend.
     ///
     /// # Safety
     ///
@@ -366,7 +365,7 @@ impl<B> TheBackend<B> {
         Self(backend)
     }
 
-    /// The same for a backend that is stored somewhere already.
+    /// Promises the same of a backend that is stored already.
     ///
     /// # Safety
     ///
@@ -396,7 +395,7 @@ impl<B> core::ops::Deref for TheBackend<B> {
     }
 }
 
-/// Which units a kernel FPU section wants with sane control words: some of 32, which the backend numbers and
+/// The units whose control words a kernel FPU section wants set to defaults: any of 32, which the backend numbers and
 /// names (`fpu_x86::units`).
 ///
 /// ```
@@ -412,12 +411,12 @@ impl<B> core::ops::Deref for TheBackend<B> {
 pub struct KernelUnits(u32);
 
 impl KernelUnits {
-    /// None: the section sets up what it needs by itself.
+    /// No unit: the section sets up what it needs by itself.
     pub const NONE: Self = Self(0);
-    /// All that the backend has.
+    /// All units of the backend.
     pub const ALL: Self = Self(u32::MAX);
 
-    /// The backend's unit of this number, below 32; no unit has a higher one.
+    /// The backend's unit of this number. From 32 on no unit has the number, and the result is [`NONE`](Self::NONE).
     ///
     /// ```
     /// use fpu_core::KernelUnits;
@@ -432,7 +431,7 @@ impl KernelUnits {
         }
     }
 
-    /// Are all of these units asked for?
+    /// Tells whether all of `units` are asked for.
     ///
     /// ```
     /// use fpu_core::KernelUnits;

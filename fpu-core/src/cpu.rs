@@ -38,7 +38,7 @@ impl CpuFpu {
     /// Offset in bytes of the gate.
     pub const GATE_OFFSET: usize = 8;
 
-    /// A CPU that was never online.
+    /// The state of a CPU that was never online.
     ///
     /// ```
     /// use fpu_core::{CpuFpu, CpuWords};
@@ -188,10 +188,10 @@ pub trait CpuLifecycle: Pinned {
         Ok(())
     }
 
-    /// On a CPU that stayed online: the registers have lost their contents; the control registers and the words have
-    /// not, as after an idle state that cuts the core's power. The kernel switched the
-    /// live task out before, because its registers cannot be saved any more. This call is the first
-    /// into this crate on this CPU after power-on, interrupts included (K9).
+    /// Ends the claim on registers that lost their contents while the CPU stayed online and kept its control registers
+    /// and its words, as after an idle state that cuts the core's power. The kernel switched the live task out before,
+    /// because its registers cannot be saved any more. This call is the first into this crate on this CPU after
+    /// power-on, interrupts included (K9).
     ///
     /// A suspend that takes the control registers too (S3) is [`fpu_offline`](Self::fpu_offline) before it, then the
     /// set-up of the control registers while the CPU's word is not open, then [`fpu_online`](Self::fpu_online) with the same
@@ -217,10 +217,9 @@ pub trait CpuLifecycle: Pinned {
         self.invalidate_registers()
     }
 
-    /// The idle loop, before it lets the core sleep: gives up registers that would keep it from its deepest
-    /// idle states (on x86: AMX tiles). Call it after the last task was switched out, and not before every short
-    /// pause: it closes and opens the CPU, asks the hardware, and may cost the task that comes back a
-    /// restore.
+    /// Gives up registers that would keep the core from its deepest idle states (on x86: AMX tiles). The idle loop
+    /// calls this before the core sleeps, after the last task was switched out, and not before every short pause: the
+    /// call closes and opens the CPU, asks the hardware, and may cost the task that resumes a restore.
     ///
     /// `Ok(true)`: there were such registers. These registers are in their initial state now, and the
     /// context that the CPU claimed is in memory only ([`Invalidated`](EventKind::Invalidated) is told).

@@ -228,7 +228,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 }
 
 impl<'t, C: Exclusive> PendingUser<'t, C> {
-    /// What the assembly executes.
+    /// Returns the steps that the assembly executes.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -310,7 +310,7 @@ impl<'t, C: Exclusive> PendingUser<'t, C> {
         self.tell([EventKind::Saved, EventKind::Unloaded]);
     }
 
-    /// The restore faulted; `live` was not stored. The registers are unowned.
+    /// Reports that the restore faulted and `live` was not stored. The registers are unowned.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -332,7 +332,7 @@ impl<'t, C: Exclusive> PendingUser<'t, C> {
 }
 
 impl<C: Exclusive> PendingSave<'_, C> {
-    /// What the assembly executes.
+    /// Returns the steps that the assembly executes.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

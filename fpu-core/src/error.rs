@@ -49,8 +49,8 @@ pub enum Error {
     /// The image could not be loaded. The registers are undefined and unowned; the image and its
     /// task are as before. End the task, or [reset](crate::TaskFpu::reset) it.
     RestoreFailed(RestoreFault),
-    /// This CPU has too few stamps of its number left: 2^48 there were, and sections and sessions leave the last few to
-    /// the hot path. No stamp is issued twice: take the CPU offline, and online again with a number that no
+    /// This CPU has too few stamps of its number left. A number has 2^48 stamps, and sections and sessions leave the
+    /// last few to the hot path. No stamp is issued twice: take the CPU offline, and online again with a number that no
     /// CPU has had. Tasks in its registers can be saved and switched out, and those that it holds can run on.
     Exhausted,
 }
@@ -67,7 +67,7 @@ impl fmt::Display for Error {
                 write!(f, "the task's state is live in the registers of CPU {cpu}")
             }
             Error::LiveHere => f.write_str("the context is live in this CPU's own registers"),
-            Error::NotStopped => f.write_str("the proof is not of this task's being stopped"),
+            Error::NotStopped => f.write_str("the proof is for another task"),
             Error::Lost => f.write_str("the registers were given away before the task was saved"),
             Error::RestoreFailed(fault) => write!(f, "restoring the image failed: {fault}"),
             Error::Exhausted => f.write_str("this CPU number has issued all its stamps"),
@@ -91,9 +91,9 @@ impl fmt::Display for Error {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SwitchError {
-    /// The task that leaves: it was not saved, and the next one was not looked at.
+    /// The task that leaves was refused: the call did not save it, and did not look at the next one.
     Prev(Error),
-    /// The task that comes: the one before it is switched out, and this one must not run.
+    /// The task that comes was refused: the task that leaves is switched out, and the next one must not run.
     Next(Error),
 }
 
@@ -187,13 +187,13 @@ impl core::error::Error for AreaError {}
 /// }
 /// ```
 pub struct NewError<A> {
-    /// What is wrong with it.
+    /// Why the area was refused.
     pub why: AreaError,
     /// The area, untouched.
     pub area: A,
 }
 
-// Whatever the area is: errors are printed, areas are not.
+// Prints the reason only, so the area need not be `Debug`.
 impl<A> fmt::Debug for NewError<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewError").field("why", &self.why).finish_non_exhaustive()

@@ -5,7 +5,7 @@
 //! by [`GrowFpu::move_image`]; saves and restores follow that. A new context, a child and a context that was
 //! [reset](TaskFpu::reset) have the least room, whatever memory they have.
 //!
-//! A kernel whose backend has no `GrowFpu` has no code of this.
+//! A kernel whose backend has no `GrowFpu` has no code of this module.
 
 use core::{fmt, mem, ptr::NonNull};
 
@@ -24,8 +24,8 @@ use crate::{
     witness::{Pinned, SoftFloat},
 };
 
-/// A backend whose areas differ in what they have room for. Only [`TaskFpu::replace_area`] and [`TaskFpu::room`] ask for
-/// it.
+/// A backend whose areas differ in what they have room for. Only [`TaskFpu::replace_area`] and [`TaskFpu::room`] need
+/// this trait.
 ///
 /// On x86: AMX tiles take 8 KiB, and few tasks use them. IA32_XFD disables them for the others, whose areas have no
 /// room for tiles.
@@ -126,7 +126,7 @@ pub unsafe trait GrowFpu: RawFpu {
     /// What an area can have room for.
     type Room: Copy + fmt::Debug + PartialEq;
 
-    /// Bytes that an area for this must have.
+    /// Bytes that an area for this room must have.
     fn room_len(&self, room: Self::Room) -> usize;
 
     /// What an area has room for.
@@ -218,13 +218,13 @@ impl core::error::Error for ReplaceRefusal {}
 /// }
 /// ```
 pub struct ReplaceError<A> {
-    /// What is wrong.
+    /// Why the area was refused.
     pub why: ReplaceRefusal,
     /// The new area. Its bytes may have been written.
     pub area: A,
 }
 
-// Whatever the area is: errors are printed, areas are not.
+// Prints the reason only, so the area need not be `Debug`.
 impl<A> fmt::Debug for ReplaceError<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplaceError").field("why", &self.why).finish_non_exhaustive()
@@ -262,17 +262,17 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         B: GrowFpu,
         C: Pinned<Backend = B>,
     {
-        // SAFETY: C9: checked in `new` or `replace_area`; it holds an image since then. Nobody writes what is read: the
-        // context is current here or held exclusively (K5), and a save does not write it (B13).
+        // SAFETY: C9: checked in `new` or `replace_area`; it holds an image since then. No code writes what is read:
+        // the context is current here or held exclusively (K5), and a save does not write it (B13).
         unsafe { cpu.backend().room(self.base()) }
     }
 
     /// Gives the context another area, with this room, and returns the one that it had. The state stays what it was.
     ///
-    /// The context is current here, or the caller holds it otherwise; `&mut` says that nobody else uses it meanwhile (K5). So an
-    /// interrupt must not name it: the handler of a fault that grows a context has interrupts off, or the context is
-    /// behind a lock that the handlers of interrupts only try. Sections of interrupts that name no context, or another one, are refused
-    /// with [`Error::Busy`] until the call returns.
+    /// The context is current here, or the caller holds it otherwise; `&mut` says that no other code uses it meanwhile
+    /// (K5). So an interrupt must not name the context: the handler of a fault that grows a context has interrupts off,
+    /// or the context is behind a lock that the handlers of interrupts only try. Sections of interrupts that name no
+    /// context, or another one, are refused with [`Error::Busy`] until the call returns.
     ///
     /// If the registers are the only copy, they are saved first, to the area that they came from. The registers' claim ends, on
     /// this CPU or another, before the area changes, and the next return to user mode loads the new one. So a CPU allows a
@@ -332,7 +332,8 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             Place::Elsewhere => return refused(closed.refuse(word), area),
         }
         // SAFETY: C9: the context's was checked in `new` or when it was given to it (B13), the new one just now; two
-        // values (K17, K18). This CPU is closed, so no save goes to the old one, and nobody else uses the context (K5).
+        // values (K17, K18). This CPU is closed, so no save goes to the old one, and no other code uses the context
+        // (K5).
         let moved = unsafe { closed.cpu().backend().move_image(self.base(), area.base(), room) };
         if moved.is_err() {
             return Err(ReplaceError { why: ReplaceRefusal::NoRoom, area });

@@ -5,7 +5,7 @@
 /// What kernels, backends and callers promise: each duty of unsafe code once.
 #[doc = include_str!("../docs/duties.md")]
 pub mod duties {}
-/// The words, in one sense each.
+/// The terms, each with its one meaning.
 #[doc = include_str!("../docs/glossary.md")]
 pub mod glossary {}
 /// Step by step through the integration of a kernel that boots.

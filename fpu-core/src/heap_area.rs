@@ -11,7 +11,7 @@ use crate::{
 
 /// Memory for one image, owned, allocated with the size and alignment that a backend asks for.
 ///
-/// An [`Area`](crate::Area) has to be as large as the largest machine wants; this is as large as this machine wants.
+/// An [`Area`](crate::Area) has the size that the largest machine needs; this has the size that this machine needs.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -35,7 +35,7 @@ impl HeapArea {
     ///
     /// # Errors
     ///
-    /// [`AreaError::OutOfMemory`]: the allocator has none. It does not abort.
+    /// [`AreaError::OutOfMemory`]: the allocator has no such memory. The call does not abort.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::the_backend;
@@ -48,7 +48,7 @@ impl HeapArea {
         Self::with_len(backend, backend.area_len())
     }
 
-    /// The same of so many bytes: for a context that is to have [more room](crate::TaskFpu::replace_area).
+    /// Zeroed memory of so many bytes, for a context that is to have [more room](crate::TaskFpu::replace_area).
     ///
     /// # Errors
     ///
@@ -90,7 +90,7 @@ unsafe impl Send for HeapArea {}
 unsafe impl Sync for HeapArea {}
 
 // SAFETY: K17: the allocation has this length and alignment, is zeroed, and stays where it is when the value is moved.
-// K18: nobody else knows its address.
+// K18: no other code knows its address.
 unsafe impl SaveArea for HeapArea {
     #[inline]
     fn base(&self) -> NonNull<u8> {

@@ -15,7 +15,7 @@ extern crate std;
 #[cfg(all(doc, not(doctest)))]
 pub mod guide;
 
-// What a kernel calls.
+// The calls of a kernel.
 mod cpu;
 mod deferred;
 pub mod grow;
@@ -27,10 +27,10 @@ mod switch;
 mod task;
 pub mod verify;
 
-// How it is done.
+// The protocol behind the calls.
 mod protocol;
 
-// What it is said in: what a kernel proves, what an architecture supplies, what is answered and told.
+// The types in between: what a kernel proves, what an architecture supplies, errors and events.
 pub mod align;
 mod area;
 mod backend;

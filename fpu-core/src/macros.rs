@@ -1,10 +1,10 @@
-//! Witnesses, each in one block.
+//! The macro that writes all impls of a witness in one block.
 
 /// Writes the impls of a kernel's witness types: [`Pinned`](crate::Pinned) with the promises that are added to it
 /// ([`Exclusive`](crate::Exclusive), [`SoftFloat`](crate::SoftFloat)), or [`Stopped`](crate::Stopped).
 ///
-/// It promises nothing: `unsafe` stands where it is used, once for all traits that are named there, and the comment
-/// above it argues their duties (K2 to K9; K10 to K12).
+/// The macro promises nothing: `unsafe` stands where it is used, once for all traits that are named there, and the
+/// comment above it argues their duties (K2 to K9; K10 to K12).
 ///
 /// | entry | of | |
 /// |---|---|---|

@@ -11,13 +11,13 @@ use crate::sync::{Count, Ordering};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// What.
+    /// What happened.
     pub kind: EventKind,
     /// The context: the address of its [`TaskFpu`](crate::TaskFpu), 0 for the CPU as a whole.
     pub context: usize,
 }
 
-/// What can happen.
+/// The kinds of events.
 ///
 /// | kind | Linux trace point |
 /// |---|---|
@@ -73,7 +73,7 @@ pub enum EventKind {
 ///   interrupts off or while other uses of this CPU's registers are refused, so it counts none of those.
 ///   The calls of [`CpuLifecycle`](crate::CpuLifecycle) tell [`Invalidated`](EventKind::Invalidated) after they have
 ///   opened the CPU again: one that an interrupt counts there may be lost.
-/// * Who reads on another CPU sees each counter as it was a moment ago, and the seven not at one moment.
+/// * A reader on another CPU sees recent values, and the seven need not be of one moment.
 ///
 /// ```
 /// use fpu_core::observe::{Counters, EventKind};

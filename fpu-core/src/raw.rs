@@ -79,7 +79,7 @@ fn code(why: Error) -> u32 {
     }
 }
 
-/// The task leaves this CPU: [`NOTHING`], [`SAVE`], or an error.
+/// Decides what is due when the task leaves this CPU: [`NOTHING`], [`SAVE`], or an error.
 ///
 /// # Safety
 ///
@@ -107,7 +107,7 @@ pub unsafe extern "C" fn switch_out(task: *const TaskWord, cpu: *const CpuFpu) -
     }
 }
 
-/// The save has been done.
+/// Records that the save has been done.
 ///
 /// # Safety
 ///
@@ -136,7 +136,7 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
     task.publish(task.load().saved());
 }
 
-/// The task enters user mode here: [`NOTHING`], [`MARKED`], [`RESTORE`], or an error.
+/// Decides what is due before the task enters user mode here: [`NOTHING`], [`MARKED`], [`RESTORE`], or an error.
 ///
 /// # Safety
 ///
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu
     }
 }
 
-/// The restore has been done, and did not fault.
+/// Records that the restore has been done, and did not fault.
 ///
 /// # Safety
 ///

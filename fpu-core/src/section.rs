@@ -42,8 +42,8 @@ use crate::{
 pub trait KernelFpu: Pinned {
     /// Begins a section that ends on drop. Input and output of the vector code have to go through
     /// memory, or [`black_box`](core::hint::black_box): the compiler does not know of sections, and may
-    /// move a computation on values alone out of a section. [`with_kernel_fpu`](Self::with_kernel_fpu)
-    /// does that for its closure and value.
+    /// move a computation on values alone out of a section. [`with_kernel_fpu`](Self::with_kernel_fpu) passes its
+    /// closure and value through `black_box`.
     ///
     /// `current` is the task this CPU runs or has interrupted,
     /// `None` for a task without a context (a kernel thread, idle).
@@ -228,7 +228,7 @@ fn begin<'c, C: SoftFloat>(
 #[must_use = "the section ends when this is dropped"]
 pub struct Section<'c, C: Pinned> {
     closed: Closed<'c, C>,
-    /// What the section began with.
+    /// The units with which the section began.
     units: KernelUnits,
     not_send: PhantomData<*mut ()>,
 }
@@ -246,7 +246,7 @@ impl<'c, C: Pinned> Section<'c, C> {
         let cpu = closed.cpu();
         cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
         // SAFETY: C10: pinned (K2), soft-float (K9) or section's save done (C42), this CPU is closed; the registers are
-        // nobody's: the current task is saved, and the stamp with which the CPU will reopen is no context's.
+        // unowned: the current task is saved, and the stamp with which the CPU will reopen is no context's.
         unsafe { cpu.backend().kernel_defaults(units) };
         Self { closed, units, not_send: PhantomData }
     }

@@ -10,8 +10,8 @@ use crate::{
     task::TaskFpu,
 };
 
-/// Proof that a task does not run and cannot be woken: what a debugger holds. It holds the task's context too,
-/// borrowed or owned: an address would go on to name whatever comes to lie there.
+/// Proof that a task does not run and cannot be woken, as a debugger holds it. The proof holds the task's context too,
+/// borrowed or owned, because another context could later have the same address.
 ///
 /// # Safety
 ///
@@ -34,7 +34,7 @@ use crate::{
 /// # use fpu_hosted_test::doc::{Backend, Task, the_backend};
 /// struct Traced<'t> { task: &'t Task }
 /// // SAFETY: K10: made only under the tracer's lock, after the task left its CPU. K11: one per tracer.
-/// // K12: a field that nobody changes.
+/// // K12: a field that no code changes.
 /// unsafe impl Stopped for Traced<'_> {
 ///     type Backend = Backend;
 ///     fn backend(&self) -> &TheBackend<Backend> { the_backend() }

@@ -92,7 +92,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         C: Exclusive + Pinned<Backend = B>,
     {
         let mut closed = Closed::new(cpu, gate::SESSION)?;
-        // Whoever's state the registers held no longer matches; C37 says that it is saved.
+        // The context whose state the registers held no longer matches; by C37 its state is saved.
         closed.end_claims();
         // SAFETY: C9: checked in `new`; current here (K5). C10: pinned (K2), this CPU is closed, and what is in the
         // registers is this context's (C37).

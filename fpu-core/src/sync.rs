@@ -3,5 +3,5 @@
 
 pub(crate) use core::sync::atomic::{compiler_fence, fence, AtomicU64, Ordering};
 
-/// Counts events, and decides nothing: the real one in the models too.
+/// Counts events and decides nothing, so the models keep the real type.
 pub(crate) use core::sync::atomic::AtomicU64 as Count;

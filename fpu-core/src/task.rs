@@ -100,7 +100,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         Ok(task)
     }
 
-    /// Where it is: what [`Event`](crate::observe::Event) calls its context.
+    /// The context's address, by which an [`Event`](crate::observe::Event) names the context.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -150,7 +150,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         self.area
     }
 
-    /// Do this CPU's registers hold this context's state (states 1 and 2a)?
+    /// Tells whether this CPU's registers hold this context's state (states 1 and 2a).
     ///
     /// One load and one comparison. The answer holds as long as `cpu` excludes sections.
     ///
@@ -170,7 +170,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         matches!(place, Place::Registers | Place::Both)
     }
 
-    /// Switching out: saves the registers if they are the only valid copy, and does not change the registers.
+    /// Switches the task out: saves the registers if they are the only valid copy, and does not change them.
     ///
     /// State 1 becomes 2a; states 2a and 2b stay. The kernel calls this for the task that leaves,
     /// while that task is still current. A kernel thread has no context and needs no call.
@@ -220,7 +220,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         }
     }
 
-    /// On the way to user mode: loads this task's registers, unless the CPU still holds them.
+    /// Loads this task's registers on the way to user mode, unless the CPU still holds them.
     ///
     /// There is no `switch_finish`: the words tell whether a load is due. The kernel's `enter_user`
     /// should take the value returned. While the value lives, no other call can use `cpu`, so no

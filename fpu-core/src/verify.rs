@@ -1,4 +1,4 @@
-//! A check that can be switched on: do the registers hold what they are claimed to hold?
+//! An optional check that the registers hold what they are claimed to hold.
 //!
 //! In state 2a the words say that registers and memory agree. The check saves the registers to other
 //! memory and compares the two images as *state*. So it finds broken duties that no type can see: kernel
@@ -84,7 +84,7 @@ use crate::{
     )
 )]
 pub unsafe trait CompareFpu: RawFpu {
-    /// Do two images hold the same state?
+    /// Compares the states that two images hold.
     ///
     /// # Errors
     ///

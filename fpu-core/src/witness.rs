@@ -46,7 +46,7 @@ pub unsafe trait CpuWords {
     /// The word that says which context the registers hold.
     #[must_use]
     fn resident(&self) -> u64;
-    /// Stores it.
+    /// Stores the word that says which context the registers hold.
     ///
     /// # Safety
     ///
@@ -55,7 +55,7 @@ pub unsafe trait CpuWords {
     /// The word that says whether a section or session is open.
     #[must_use]
     fn gate(&self) -> u64;
-    /// Stores it.
+    /// Stores the word that says whether a section or session is open.
     ///
     /// # Safety
     ///
@@ -79,7 +79,7 @@ pub unsafe trait CpuWords {
 ///   is one backend (K1) of [`TheBackend`].)
 /// * **K5** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
-///   now); or by whoever holds it exclusively: nobody else uses the context meanwhile, and its task neither runs nor
+///   now); or by whoever holds it exclusively: no other code uses the context meanwhile, and its task neither runs nor
 ///   is switched, except in the holder's own calls. `&mut TaskFpu` proves that, and so does the lock that gives it
 ///   out. Whatever passes a task from one CPU to the next, or the exclusive hold of it (a
 ///   run-queue lock), orders what the first did before what the second does. The crate reports the violations that it
@@ -127,7 +127,7 @@ pub unsafe trait Pinned {
     #[must_use]
     fn words(&self) -> &Self::Words;
 
-    /// Where the code runs. Every call except the hot path asks.
+    /// The level at which the code runs. Every call except the hot path asks for it.
     #[must_use]
     fn level(&self) -> Level {
         Level::Task

@@ -232,7 +232,7 @@ fn main() {
         probe_session_idle as *const () as usize,
         probe_rights_switch as *const () as usize,
     ];
-    // A cell that nobody can set would be known to hold nothing.
+    // A cell that no code can set would be known to hold nothing.
     if let Ok(plan) = fpu_x86::Plan::detect_user(fpu_x86::Components::all()) {
         // SAFETY: K1: never run.
         let _set = PLAN.set(unsafe { TheBackend::new(plan) });

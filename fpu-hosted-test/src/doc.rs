@@ -1,5 +1,4 @@
-//! What the documentation examples of `fpu-core` stand on: a kernel of a few lines over one
-//! simulated CPU per thread.
+//! The kernel of the documentation examples of `fpu-core`: a few lines over one simulated CPU per thread.
 //!
 //! ```
 //! use fpu_hosted_test::doc::*;
@@ -81,7 +80,7 @@ pub fn new_task() -> Task {
         Err(why) => unreachable!("{why}"),
     }
 }
-/// Both.
+/// A CPU that is online, and a task.
 #[must_use]
 pub fn cpu_and_task() -> (Cpu, Task) {
     (online_cpu(), new_task())
@@ -118,7 +117,7 @@ pub fn stop(task: &Task) -> SimStopped<'_> {
 }
 
 impl Cpu {
-    /// What has happened on this CPU.
+    /// The counts of events on this CPU.
     #[must_use]
     pub fn totals(&self) -> Totals {
         this_cpu().totals()
@@ -141,7 +140,7 @@ impl Cpu {
     pub fn set_tile0(&self, value: u64) {
         this_cpu().fpu().set_tile0(value);
     }
-    /// The next restore is refused.
+    /// Makes the next restore fail.
     pub fn fail_next_restore(&self) {
         this_cpu().fpu().fail_restore(1);
     }
@@ -157,7 +156,7 @@ fpu_core::witness! {
     }
 }
 
-/// What assembly does with the steps of a [`PendingUser`](fpu_core::PendingUser): out to user mode, where the
+/// Does what assembly does with the steps of a [`PendingUser`](fpu_core::PendingUser): out to user mode, where the
 /// task writes `avx0`, and back.
 ///
 /// # Errors
@@ -183,7 +182,7 @@ pub unsafe fn sim_round_trip(steps: &UserSteps, avx0: u64) -> Result<(), Restore
     unsafe { steps.word.write_volatile(steps.saved) };
     Ok(())
 }
-/// What assembly does before user mode: the restore, if one is due.
+/// Does what assembly does before user mode: the restore, if one is due.
 ///
 /// # Errors
 ///
@@ -199,7 +198,7 @@ pub unsafe fn sim_restore(steps: &UserSteps) -> Result<(), RestoreFault> {
         None => Ok(()),
     }
 }
-/// What assembly does at a switch: the save.
+/// Does what assembly does at a switch: the save.
 ///
 /// # Safety
 ///
@@ -210,7 +209,7 @@ pub unsafe fn sim_save(steps: &SaveSteps) {
         unsafe { this_cpu().fpu().save(area) };
     }
 }
-/// What assembly does at a switch of tasks: the save and the restore that are due, each with its commit.
+/// Does what assembly does at a switch of tasks: the save and the restore that are due, each with its commit.
 ///
 /// # Errors
 ///
@@ -234,8 +233,8 @@ pub unsafe fn sim_switch(steps: &SwitchSteps) -> Result<(), RestoreFault> {
     }
     Ok(())
 }
-/// What assembly does with a guest: the save of the current task that is due, the restore, the guest, which writes `avx0`,
-/// and its save.
+/// Does what assembly does with a guest: the save of the current task that is due, the restore, the guest, which writes
+/// `avx0`, and its save.
 ///
 /// # Errors
 ///
@@ -294,7 +293,7 @@ pub fn this_cpu_fpu() -> &'static CpuFpu {
 pub fn the_backend() -> &'static TheBackend<Backend> {
     this_cpu().fpu()
 }
-/// Are all registers in their initial state?
+/// Tells whether all registers are in their initial state.
 #[must_use]
 pub fn registers_are_initial() -> bool {
     the_backend().registers().in_use() == 0

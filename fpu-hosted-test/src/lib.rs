@@ -22,7 +22,7 @@ pub use random::Random;
 #[doc = include_str!("../../README.md")]
 struct FrontPage;
 
-// So do the examples of the page about what leaves a kernel and comes back.
+// So do the examples of the page about state that leaves a kernel and returns.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/signal-frames.md")]
 struct SignalFrames;

@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same in every run.
+//! Pseudo-random numbers, the same in every run.
 
 /// The SplitMix64 generator.
 ///
@@ -16,8 +16,8 @@ impl Random {
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
-    /// The next 64 bits; each seed's first word is another. Code around which registers hold tasks uses it, so it is
-    /// always inlined.
+    /// The next 64 bits; the first words of two seeds differ. The function is always inlined, because code uses it
+    /// while registers hold tasks.
     #[inline(always)]
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -29,7 +29,7 @@ impl Random {
     pub fn below(&mut self, limit: usize) -> usize {
         (self.word() % limit as u64) as usize
     }
-    /// Bytes for all of these.
+    /// Fills `bytes`.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for eight in bytes.chunks_mut(8) {
             let word = self.word().to_le_bytes();

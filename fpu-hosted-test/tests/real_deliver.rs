@@ -34,7 +34,8 @@ fn trip(h: &mut RealHarness, cpu: &mut Liar<'_>, task: &Task, leaves: &Seen) -> 
     run(h, &[Step::Load(leaves), Step::Save(area)]);
     // SAFETY: the same.
     unsafe { steps.word.write_volatile(steps.saved) };
-    // SAFETY: `pending` is alive. C12 to C14: just now, but for compiled code between the halves, which loads all registers.
+    // SAFETY: `pending` is alive. C12 to C14: just now, except for compiled code between the halves, which loads all
+    // registers.
     unsafe { pending.round_trip_done() };
     found
 }

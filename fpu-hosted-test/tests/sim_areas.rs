@@ -29,7 +29,7 @@ fn a_heap_area_is_zeroed_aligned_and_freed() {
     for area in &areas {
         assert_eq!((area.len(), area.align()), (AREA_LEN, 64));
         assert_eq!(area.base().as_ptr() as usize % 64, 0);
-        // SAFETY: K17: so many bytes, initialised, and nobody else has them.
+        // SAFETY: K17: so many bytes, initialised, and no other code has them.
         let bytes = unsafe { core::slice::from_raw_parts(area.base().as_ptr(), area.len()) };
         assert!(bytes.iter().all(|&byte| byte == 0));
     }

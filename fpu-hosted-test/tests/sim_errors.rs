@@ -20,7 +20,7 @@ const OPERATIONS: [Operation; 22] = [
     ("switch_return", |cpu, task| task.switch_return(&mut cpu.irqs_off()).map(drop)),
     ("switch_in", |cpu, task| task.switch_in(&mut cpu.irqs_off())),
     ("switch", |cpu, task| Ok(switch(None, Some(task.context()), &mut cpu.irqs_off())?)),
-    // SAFETY: C37, C38: it is refused, or nobody looks at the registers that it takes.
+    // SAFETY: C37, C38: it is refused, or no code looks at the registers that it takes.
     ("adopt", |cpu, task| unsafe { task.adopt(&mut cpu.irqs_off()) }),
     ("begin_switch_out", |cpu, task| task.begin_switch_out(&mut cpu.irqs_off()).map(drop)),
     ("begin_user", |cpu, task| task.begin_user(&mut cpu.irqs_off()).map(drop)),

@@ -37,7 +37,7 @@ fn switches(cpu: &SimCpu, prev: Option<&Task>, next: Option<&Task>) {
     switch(prev, next, &mut cpu.irqs_off()).expect("the CPU is free");
 }
 fn adopts(cpu: &SimCpu, task: &Task) {
-    // SAFETY: C37: nobody else's state is here. C38: what is in the registers is in memory, or changed since.
+    // SAFETY: C37: no other context's state is here. C38: what is in the registers is in memory, or changed since.
     unsafe { task.adopt(&mut cpu.irqs_off()) }.expect("the CPU is free");
 }
 

@@ -204,7 +204,7 @@ fn an_interrupt_comes_online_and_forgets() {
     );
 }
 
-/// An interrupt takes the CPU offline: it is offline then, and can come back.
+/// An interrupt takes the CPU offline: it is offline then, and can go online again.
 #[test]
 fn an_interrupt_goes_offline_first() {
     let calls = CALLS.into_iter().chain([(

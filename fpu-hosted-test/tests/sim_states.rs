@@ -19,7 +19,7 @@ const OPS: [(&str, Op); 19] = [
     ("switch to itself", |cpu, task| {
         fpu_core::switch(Some(task.context()), Some(task.context()), cpu).ok()
     }),
-    // SAFETY: C37, C38: nobody else's state is here, and nobody looks at what is saved.
+    // SAFETY: C37, C38: no other context's state is here, and no code looks at what is saved.
     ("adopt", |cpu, task| unsafe { task.adopt(cpu).ok() }),
     ("make_memory_valid_read", |cpu, task| {
         drop(task.open(cpu).ok()?.make_memory_valid_read());

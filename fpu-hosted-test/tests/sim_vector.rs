@@ -37,7 +37,7 @@ impl Cpu {
     fn compiled(&self) {
         self.0.fpu().scribble(0x5EED);
     }
-    /// A switch; compiled code runs wherever the registers are nobody's, and the leaving task's own before.
+    /// A switch; compiled code runs wherever the registers are unowned, and the leaving task's own before.
     fn switch(&self, prev: Option<&Task>, next: Option<&Task>) -> Result<(), Error> {
         let contexts = (prev.map(Task::context), next.map(Task::context));
         let mut irqs = Vector(&self.0);
@@ -164,7 +164,7 @@ fn steps_that_are_not_executed_lose_nobody_but_the_task_that_was_not_saved() {
     let theirs = pattern(2);
     cpu.0.fpu().load(&theirs);
     cpu.switch(Some(&two), Some(&one)).expect("free");
-    // Nothing is decided for nobody, or for a task that goes on.
+    // Nothing is decided without a task, or for a task that goes on.
     for next in [None, Some(&one)] {
         let next = next.map(Task::context);
         let steps = SwitchSteps::begin(&mut Vector(&cpu.0), Some(one.context()), next);

@@ -19,7 +19,7 @@ use fpu_core::{
 /// Bytes of an area that are worth fetching: all but tiles.
 const PREFETCHED: usize = 4096;
 
-/// The answer of a restore.
+/// Turns the answer of a restore into a result.
 fn refused(answer: u32) -> Result<(), RestoreFault> {
     match answer {
         0 => Ok(()),
@@ -177,7 +177,7 @@ unsafe impl CompareFpu for Plan {
 }
 
 impl Plan {
-    /// The tiles are in XCR0 while the plan is in force, and not disabled.
+    /// Tells whether tiles are in XCR0 and not disabled while the plan is in force.
     fn has_tiles(&self) -> bool {
         self.components().contains(Components::AMX)
     }
@@ -188,9 +188,9 @@ impl Plan {
 // TILERELEASE initialises TILECFG and TILEDATA, and touches nothing else (SDM vol. 2); without both in the
 // plan nothing is executed.
 unsafe impl IdleFpu for Plan {
-    /// On x86: are AMX tiles or their configuration in use (XGETBV with ECX = 1; SDM vol. 1, 13.1 and
-    /// 13.6)? A CPU may say so although all of them are zero. `false` without AMX in the plan, `true` where
-    /// a CPU with AMX has no such XGETBV.
+    /// On x86, tells whether AMX tiles or their configuration are in use (XGETBV with ECX = 1; SDM vol. 1, 13.1 and
+    /// 13.6). A CPU may say so although all of them are zero. `false` without AMX in the plan, `true` where a CPU with
+    /// AMX has no such XGETBV.
     unsafe fn keeps_awake(&self) -> bool {
         // SAFETY: N3: components beyond x87 and SSE are in a plan only where XCR0 enables them (K4). N8: the
         // plan's CPU has it, and `check_cpu` lets no CPU in that differs.

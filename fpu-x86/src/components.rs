@@ -35,7 +35,7 @@ bitflags::bitflags! {
         const HI16_ZMM = 1 << 7;
         /// Processor Trace, supervisor.
         const PT = 1 << 8;
-        /// The protection-key rights of user pages. No part of a plan: see the crate documentation.
+        /// The protection-key rights of user pages. No plan has this component: see the crate documentation.
         const PKRU = 1 << 9;
         /// The address space that a task's ENQCMD names, supervisor.
         const PASID = 1 << 10;
@@ -43,9 +43,9 @@ bitflags::bitflags! {
         const CET_U = 1 << 11;
         /// The shadow-stack pointers of rings 0 to 2, supervisor.
         const CET_S = 1 << 12;
-        /// Hardware duty cycling, supervisor. A setting of the CPU and of no task: no part of a plan.
+        /// Hardware duty cycling, supervisor. It is a setting of the CPU and not of a task, so no plan has it.
         const HDC = 1 << 13;
-        /// User interrupts, supervisor. XSAVES switches them off: no part of a plan.
+        /// User interrupts, supervisor. XSAVES switches them off, so no plan has them.
         const UINTR = 1 << 14;
         /// Last-branch records, supervisor. As for [`UINTR`](Self::UINTR).
         const LBR = 1 << 15;
@@ -57,16 +57,16 @@ bitflags::bitflags! {
         const TILEDATA = 1 << 18;
         /// APX: R16 to R31.
         const APX = 1 << 19;
-        /// AMD's lightweight profiling. No part of a plan: see the crate documentation.
+        /// AMD's lightweight profiling. No plan has this component: see the crate documentation.
         const LWP = 1 << 62;
 
-        /// What FXSAVE can hold.
+        /// The components that FXSAVE can hold.
         const LEGACY = Self::X87.bits() | Self::SSE.bits();
-        /// The two of MPX, enabled together.
+        /// The two components of MPX, enabled together.
         const MPX = Self::BNDREGS.bits() | Self::BNDCSR.bits();
-        /// The three of AVX-512, enabled together.
+        /// The three components of AVX-512, enabled together.
         const AVX512 = Self::OPMASK.bits() | Self::ZMM_HI256.bits() | Self::HI16_ZMM.bits();
-        /// The two of AMX, enabled together.
+        /// The two components of AMX, enabled together.
         const AMX = Self::TILECFG.bits() | Self::TILEDATA.bits();
         /// The named components that IA32_XSS enables; XCR0 enables the others.
         #[doc(alias = "XFEATURE_MASK_SUPERVISOR_ALL")]
@@ -86,8 +86,8 @@ pub(crate) const NUMBERS: usize = 63;
 
 /// Components that a plan switches, where `wanted` and the CPU have them.
 ///
-/// Not those whose XSAVES changes what it saves (PT: TraceEn, UINTR: UINV, LBR: LBREn; SDM vol. 1, 13.5.6
-/// and 13.11) and whose XRSTORS refuses to load over what runs: that is against B2 and B5.
+/// PT, UINTR and LBR are not among them. XSAVES changes what it saves of them (TraceEn, UINV, LBREn; SDM vol. 1, 13.5.6
+/// and 13.11), against B2. XRSTORS refuses to load them over what runs, against B5.
 pub(crate) const SWITCHED: Components = Components::all()
     .difference(Components::PKRU)
     .difference(Components::LWP)
@@ -97,7 +97,7 @@ pub(crate) const SWITCHED: Components = Components::all()
     .difference(Components::HDC)
     .difference(Components::HWP);
 
-/// Behind the highest number of them.
+/// One more than the highest number among [`SWITCHED`](Self::SWITCHED).
 pub(crate) const MANAGED: usize = 20;
 
 impl Components {
@@ -174,7 +174,7 @@ impl Components {
         (0..NUMBERS as u32).filter(move |number| bits >> number & 1 != 0)
     }
 
-    /// Without those that IA32_XSS enables.
+    /// The set without the components that IA32_XSS enables.
     pub(crate) const fn user_part(self) -> Self {
         self.difference(Self::SUPERVISOR)
     }
@@ -213,7 +213,7 @@ impl Components {
         set
     }
 
-    /// Size in bytes where the registers fix it, so that views can index them.
+    /// Size in bytes of a component where its registers fix it, so that views can index them.
     pub(crate) const fn fixed_size(number: u32) -> Option<u32> {
         match number {
             2 => Some(256),

@@ -25,7 +25,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Described {
-    /// Bytes, in both formats.
+    /// Size in bytes, in both formats.
     pub size: u32,
     /// In the standard format, from the beginning of the area; of no meaning for supervisor
     /// components.
@@ -49,9 +49,9 @@ pub(crate) enum Leaf {
 
 /// CPUID's words about XSAVE. A plan and a [layout](crate::Layout) are made from these words alone.
 ///
-/// It is about what the CPU *supports*, so it can be made from recorded words, or by a kernel that must not
-/// execute CPUID, from a table that its firmware left. The exceptions are the CPU's own sizes, which depend on
-/// what was enabled at the time, and [XCR0](Self::xcr0), which a caller that knows it adds.
+/// The words say what the CPU *supports*, so the value can be made from recorded words. A kernel that must not execute
+/// CPUID makes it from a table that its firmware left. The exceptions are the CPU's own sizes, which depend on what was
+/// enabled at the time, and [XCR0](Self::xcr0), which a caller that knows it adds.
 ///
 /// ```
 /// use fpu_x86::{Components, CpuidInfo, PlanError};
@@ -99,6 +99,14 @@ fn restores_error_pointers<R: CpuIdReader>(reader: &R) -> bool {
     reader.cpuid1(0x8000_0000).eax >= CAPACITY && reader.cpuid1(CAPACITY).ebx & 1 << 2 != 0
 }
 
+/// The family by CPUID.1:EAX, up to 0x10E, which does not fit the 8 bits that `raw_cpuid` adds up in (APM vol. 3, E.3.2).
+fn family(signature: u32) -> u32 {
+    match signature >> 8 & 0xF {
+        0xF => 0xF + (signature >> 20 & 0xFF),
+        base => base,
+    }
+}
+
 impl CpuidInfo {
     /// Reads CPUID through `reader`: the CPU itself (`raw_cpuid::CpuIdReaderNative`) or recorded
     /// words.
@@ -133,7 +141,8 @@ impl CpuidInfo {
             facts.osxsave = features.has_oxsave();
         }
         facts.keeps_x87_pointers = amd && !restores_error_pointers(&reader);
-        facts.xsaves_erratum = facts.xsave && amd && matches!(features.family_id(), 0x17 | 0x18);
+        let family = family(reader.cpuid1(1).eax);
+        facts.xsaves_erratum = facts.xsave && amd && matches!(family, 0x17 | 0x18);
         Ok(facts)
     }
 
@@ -203,9 +212,9 @@ impl CpuidInfo {
         }
     }
 
-    /// FXRSTOR and XRSTOR leave the last instruction's and operand's addresses of the previous task in the
-    /// x87 unit unless an exception is pending: AMD CPUs without the fix (APM vol. 2, 11.4.4.3;
-    /// CPUID 80000008:EBX\[2\] clear). A plan then scrubs them on every restore.
+    /// Tells whether FXRSTOR and XRSTOR leave the last instruction's and operand's addresses of the previous task in
+    /// the x87 unit unless an exception is pending: AMD CPUs without the fix (APM vol. 2, 11.4.4.3; CPUID
+    /// 80000008:EBX\[2\] clear). A plan then scrubs these addresses on every restore.
     #[doc(alias = "X86_BUG_FXSAVE_LEAK")]
     #[doc(alias = "XSAVEERPTR")]
     #[must_use]
@@ -213,19 +222,19 @@ impl CpuidInfo {
         self.keeps_x87_pointers
     }
 
-    /// What XCR0 can enable; x87 and SSE without XSAVE.
+    /// The components that XCR0 can enable; x87 and SSE without XSAVE.
     #[must_use]
     pub fn supported_user(&self) -> Components {
         Components::from_bits_retain(self.user)
     }
 
-    /// What IA32_XSS can enable, if there is [XSAVES](Self::xsaves).
+    /// The components that IA32_XSS can enable, if the CPU has [XSAVES](Self::xsaves).
     #[must_use]
     pub fn supported_supervisor(&self) -> Components {
         Components::from_bits_retain(self.supervisor)
     }
 
-    /// The same facts with what XCR0 held when the words were read, which XGETBV with ECX = 0 tells: a plan
+    /// These facts with what XCR0 held when the words were read, which XGETBV with ECX = 0 tells: a plan
     /// for ring 3 is made from that.
     ///
     /// ```
@@ -265,51 +274,51 @@ impl CpuidInfo {
         }
     }
 
-    /// The CPU has XSAVE (CPUID.1:ECX\[26\]), and describes it.
+    /// Tells whether the CPU has XSAVE (CPUID.1:ECX\[26\]), and describes it.
     #[must_use]
     pub fn xsave(&self) -> bool {
         self.xsave
     }
 
-    /// The system had enabled XSAVE when the words were read (CPUID.1:ECX\[27\]).
+    /// Tells whether the system had enabled XSAVE when the words were read (CPUID.1:ECX\[27\]).
     #[must_use]
     pub fn osxsave(&self) -> bool {
         self.osxsave
     }
 
-    /// The CPU has XSAVEOPT.
+    /// Tells whether the CPU has XSAVEOPT.
     #[must_use]
     pub fn xsaveopt(&self) -> bool {
         self.xsaveopt
     }
 
-    /// The CPU has XSAVEC, and XRSTOR for the compacted format.
+    /// Tells whether the CPU has XSAVEC, and XRSTOR for the compacted format.
     #[must_use]
     pub fn xsavec(&self) -> bool {
         self.xsavec
     }
 
-    /// XGETBV(1) tells which components are in use. Not implied by XSAVES.
+    /// Tells whether the CPU has XGETBV(1), which tells the components in use. XSAVES does not imply it.
     #[must_use]
     pub fn xgetbv1(&self) -> bool {
         self.xgetbv1
     }
 
-    /// The CPU has XSAVES, XRSTORS and IA32_XSS.
+    /// Tells whether the CPU has XSAVES, XRSTORS and IA32_XSS.
     #[must_use]
     pub fn xsaves(&self) -> bool {
         self.xsaves
     }
 
-    /// The CPU has IA32_XFD.
+    /// Tells whether the CPU has IA32_XFD.
     #[must_use]
     pub fn xfd(&self) -> bool {
         self.xfd
     }
 
-    /// XSAVES is there and may leave out XMM registers that are in use: AMD family 17h (erratum 1386)
-    /// and Hygon's of the same design. They have no supervisor components, so XSAVEC does as much, and
-    /// a plan takes that.
+    /// Tells whether the CPU's XSAVES may leave out XMM registers that are in use: AMD family 17h (erratum 1386)
+    /// and Hygon's of the same design. These CPUs have no supervisor components, so XSAVEC saves as much, and a plan
+    /// takes XSAVEC.
     #[must_use]
     pub fn xsaves_erratum(&self) -> bool {
         self.xsaves_erratum

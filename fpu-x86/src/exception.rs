@@ -1,9 +1,9 @@
-//! Which error a floating-point exception reports.
+//! The error that a floating-point exception reports.
 //!
 //! #MF (vector 16) is raised by a waiting x87 instruction where FSW has a flag that FCW does not mask; #XM (vector 19) by
 //! the SSE or AVX instruction that meets the error (SDM vol. 1, 8.5 to 8.7, 11.5). Flags stay set after they have been
-//! reported or masked, so several may be set. Told is the first of them in the order in which systems with POSIX's signals
-//! look: invalid, division by zero, overflow, underflow or a denormal operand, inexact.
+//! reported or masked, so several may be set. This module reports the first of them in the order that POSIX systems
+//! use: invalid, division by zero, overflow, underflow or a denormal operand, inexact.
 //!
 //! Where no flag is set that is not masked, the exception is [`Spurious`], and the task goes on.
 
@@ -34,8 +34,8 @@ pub enum FpError {
     Inexact,
 }
 
-/// Why an #MF or #XM has no error behind it: an emulator raised it, or the words have changed since. There is nothing to
-/// tell the task, which goes on.
+/// Why an #MF or #XM has no error behind it: an emulator raised it, or the words have changed since. The kernel tells
+/// the task nothing, and the task goes on.
 ///
 /// ```
 /// use fpu_x86::{FpError, Spurious};
@@ -48,7 +48,7 @@ pub enum FpError {
 pub enum Spurious {
     /// No exception flag is set.
     NoFlag,
-    /// Some are, and each is masked.
+    /// Exception flags are set, and each is masked.
     Masked {
         /// IE 1, DE 2, ZE 4, OE 8, UE 0x10, PE 0x20.
         flags: u8,
@@ -99,20 +99,20 @@ impl FpError {
         })
     }
 
-    /// What an #MF reports, by the control and status words.
+    /// Returns the error that an #MF reports, by the control and status words.
     ///
     /// # Errors
     ///
-    /// It is spurious.
+    /// The exception is spurious.
     pub fn of_x87(fcw: u16, fsw: u16) -> Result<Self, Spurious> {
         Self::of(u32::from(fsw), u32::from(fcw))
     }
 
-    /// What an #XM reports, by MXCSR.
+    /// Returns the error that an #XM reports, by MXCSR.
     ///
     /// # Errors
     ///
-    /// It is spurious.
+    /// The exception is spurious.
     ///
     /// ```
     /// use fpu_x86::{FpError, Spurious};
@@ -123,11 +123,11 @@ impl FpError {
         Self::of(mxcsr, mxcsr >> MASKS)
     }
 
-    /// The same for the registers as they are, where the task's state is in them, as after an #MF.
+    /// Returns the error that an #MF reports, by the x87 registers of this CPU, where they hold the task's state.
     ///
     /// # Errors
     ///
-    /// It is spurious.
+    /// The exception is spurious.
     ///
     /// ```
     /// use fpu_x86::{FpError, Spurious};
@@ -144,7 +144,7 @@ impl FpError {
     ///
     /// # Errors
     ///
-    /// It is spurious.
+    /// The exception is spurious.
     ///
     /// ```
     /// assert!(fpu_x86::FpError::in_simd().is_err());
@@ -167,7 +167,7 @@ impl FpError {
     /// | DE | an operand is denormal | [`Underflow`](Self::Underflow) | FPE_FLTUND 5 |
     /// | PE | the result is not exact | [`Inexact`](Self::Inexact) | FPE_FLTRES 6 |
     ///
-    /// FPE_INTDIV 1 and FPE_INTOVF 2 are of integers, of which these words tell nothing.
+    /// FPE_INTDIV 1 and FPE_INTOVF 2 are errors of integer instructions, which these words do not show.
     #[doc(alias = "FPE_FLTINV")]
     #[doc(alias = "FPE_FLTDIV")]
     #[doc(alias = "FPE_FLTOVF")]
@@ -198,7 +198,7 @@ impl fmt::Display for FpError {
 }
 
 impl Image<'_> {
-    /// What an #MF reports that was raised with these registers.
+    /// Returns the error that an #MF raised with these registers reports.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ impl Image<'_> {
         FpError::of_x87(self.fcw(), self.fsw())
     }
 
-    /// What an #XM reports that was raised with these registers.
+    /// Returns the error that an #XM raised with these registers reports.
     ///
     /// # Errors
     ///

@@ -10,6 +10,6 @@ pub mod hypervisors {}
 #[doc = include_str!("../docs/rungs.md")]
 #[doc(alias = "rungs")]
 pub mod instructions {}
-/// What leaves a kernel and comes back: handlers, debuggers, core files, migration.
+/// State that leaves a kernel and returns: handlers, debuggers, core files, migration.
 #[doc = include_str!("../docs/signal-frames.md")]
 pub mod signal_frames {}

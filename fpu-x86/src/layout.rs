@@ -26,15 +26,15 @@ pub(crate) struct Slot {
     pub(crate) size: u32,
 }
 
-/// The places of a format that is known only at run time, of the components with numbers below `N`. The module
-/// keeps it within the crate.
+/// The places of a format that is known only at run time, of the components with numbers below `N`. The module keeps
+/// the type within the crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places<const N: usize = NUMBERS> {
     slots: [Slot; N],
     len: u32,
 }
 
-/// Those of a plan, which holds no components with higher numbers.
+/// The places of a plan, which holds no components with higher numbers.
 pub(crate) type PlanPlaces = Places<MANAGED>;
 
 impl<const N: usize> Places<N> {
@@ -60,7 +60,7 @@ impl<const N: usize> Places<N> {
 }
 
 impl PlanPlaces {
-    /// Of components that a plan holds.
+    /// Computes the places of components that a plan holds.
     pub(crate) fn of(
         format: Format,
         set: Components,
@@ -110,7 +110,7 @@ mod sealed {
 
 /// A format that has extended components, as a type. There are two.
 pub trait LayoutFormat: sealed::Sealed + Copy + fmt::Debug + PartialEq + Eq {
-    /// The same as a value.
+    /// The format as a value.
     const FORMAT: Format;
 }
 
@@ -129,7 +129,7 @@ impl LayoutFormat for Compacted {
     const FORMAT: Format = Format::Compacted;
 }
 
-/// The CPU has every component of the set and describes it as what its mask says.
+/// Checks that the CPU has every component of the set and describes each as what its mask says.
 fn describe(facts: &CpuidInfo, set: Components, number: u32) -> Result<Described, PlanError> {
     let user = facts.supported_user().contains(one(number));
     match facts.described(number) {
@@ -264,7 +264,7 @@ impl<F: LayoutFormat> Layout<F> {
         area.get(place.offset()..place.end())
     }
 
-    /// The same, for writing.
+    /// The bytes of a place in an area of this format, for writing; `None` if the area is too short.
     #[must_use]
     pub fn bytes_mut<'a>(&self, place: Place<F>, area: &'a mut [u8]) -> Option<&'a mut [u8]> {
         area.get_mut(place.offset()..place.end())
@@ -288,13 +288,13 @@ pub struct Place<F> {
 }
 
 impl<F: LayoutFormat> Place<F> {
-    /// From the beginning of the area.
+    /// Offset in bytes from the beginning of the area.
     #[must_use]
     pub fn offset(self) -> usize {
         self.offset as usize
     }
 
-    /// In bytes, not rounded.
+    /// Size in bytes, not rounded.
     #[must_use]
     pub fn size(self) -> usize {
         self.size as usize

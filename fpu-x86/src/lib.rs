@@ -33,7 +33,7 @@ mod x87;
 
 mod plan;
 
-// Where another machine's images have what. Below `image`, whose views may be of such bytes.
+// The layouts of other machines' images. Below `image`, whose views may be of such bytes.
 mod origin;
 
 mod image;

@@ -1,4 +1,4 @@
-//! A task's state, opened, with its image in memory: what delivery, return and a debugger's calls take.
+//! A task's state, opened, with its image in memory, as delivery, return and a debugger's calls take it.
 
 #[cfg(test)]
 #[path = "tests/opened.rs"]

@@ -27,11 +27,11 @@ pub enum SaveInstruction {
 }
 
 impl SaveInstruction {
-    /// All of them, the best first.
+    /// All instructions, the best first.
     pub const ALL: [Self; 5] =
         [Self::Xsaves, Self::Xsavec, Self::Xsaveopt, Self::Xsave, Self::Fxsave];
 
-    /// The format that its images have.
+    /// The format of the instruction's images.
     #[must_use]
     pub const fn format(self) -> Format {
         match self {
@@ -42,13 +42,13 @@ impl SaveInstruction {
     }
 }
 
-/// How a restore is done: what the switching path asks, most frequent first.
+/// The ways of a restore among which the switching path chooses, most frequent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum RestoreBy {
     Xrstor,
     Xrstors,
     Fxrstor,
-    /// By any of these, after the x87 pointers and MXCSR have been overwritten.
+    /// By any of the others, after the x87 pointers and MXCSR have been overwritten.
     Scrubbing,
 }
 

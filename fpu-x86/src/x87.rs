@@ -65,7 +65,7 @@ const ZERO: u16 = 1;
 const SPECIAL: u16 = 2;
 const EMPTY: u16 = 3;
 
-/// What FSAVE's tag word says of a register that is not empty.
+/// The class that FSAVE's tag word gives a register that is not empty.
 fn class(register: &[u8; 10]) -> u16 {
     let significand = array(register, 0).map_or(0, u64::from_le_bytes);
     let exponent = u16_at(register, 8) & 0x7FFF;
@@ -79,7 +79,7 @@ fn class(register: &[u8; 10]) -> u16 {
 }
 
 impl X87 {
-    /// After FNINIT, and with zeros in the registers.
+    /// The state after FNINIT, with zeros in the registers.
     pub const INITIAL: Self =
         Self { fcw: 0x37F, fsw: 0, tags: 0, fop: 0, fip: 0, fdp: 0, st: [[0; 10]; 8] };
 
@@ -151,8 +151,8 @@ impl X87 {
         bytes
     }
 
-    /// From FSAVE's image. Which kind of number is in a register is not taken from the tag word, as it is
-    /// not by FRSTOR: only whether it is empty.
+    /// Reads FSAVE's image. Like FRSTOR, the call takes from the tag word only whether a register is empty, not the
+    /// kind of number in it.
     #[doc(alias = "FRSTOR")]
     #[doc(alias = "convert_to_fxsr")]
     #[must_use]
@@ -172,7 +172,7 @@ impl X87 {
         (x87, Selectors { instruction: u16_at(bytes, 16), operand: u16_at(bytes, 24) })
     }
 
-    /// From the x87 part of FXSAVE64's image.
+    /// Reads the x87 part of FXSAVE64's image.
     #[must_use]
     pub fn from_fxsave(bytes: &[u8; 512]) -> Self {
         let mut x87 = Self {
@@ -190,7 +190,7 @@ impl X87 {
         x87
     }
 
-    /// Into the x87 part of FXSAVE64's image; the rest is unchanged.
+    /// Writes the x87 part of FXSAVE64's image; the rest is unchanged.
     pub fn to_fxsave(&self, bytes: &mut [u8; 512]) {
         let mut fixed = [0; 24];
         for (at, value) in [

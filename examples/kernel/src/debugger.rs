@@ -45,7 +45,7 @@ pub fn thread() -> ! {
     }
 }
 
-/// Are its registers what its block says?
+/// Tells whether its registers are what its block says.
 fn expects(stop: &Stop) -> bool {
     // SAFETY: the task is switched out.
     let rip = unsafe { stop.task.frame() }.rip as usize;

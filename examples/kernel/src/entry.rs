@@ -46,7 +46,7 @@ pub struct Frame {
 const _: () = assert!(size_of::<Frame>() == 22 * 8 && offset_of!(Frame, vector) == 15 * 8);
 
 impl Frame {
-    /// Was user mode interrupted?
+    /// Tells whether user mode was interrupted.
     pub fn is_user(&self) -> bool {
         self.cs & 3 == 3
     }

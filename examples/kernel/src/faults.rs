@@ -289,7 +289,7 @@ impl Fault {
         }
     }
 
-    /// Does the program that boots the kernel say it, and not the kernel (alone)?
+    /// Tells whether the program that boots the kernel says it, and not the kernel (alone).
     #[must_use]
     pub const fn is_seen_from_outside(self) -> bool {
         matches!(self, Self::Exception | Self::NoTable | Self::StandStill)

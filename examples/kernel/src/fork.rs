@@ -131,7 +131,7 @@ pub unsafe fn begins(task: &Task, block: &mut UserBlock) -> bool {
     // SAFETY: `CHILD` is locked, and a parent has written it.
     unsafe { (&raw mut block.want).copy_from_nonoverlapping(WANT.get(), 1) };
     block.pkru_want = child.pkru_want;
-    // The task that exits is never switched in again, and its value is nobody's.
+    // The task that exits is never switched in again, and no code uses its value.
     fpu::switch_rights(None, Some(&child.pkru));
     task.ssp.set(0);
     task.forked.set(true);

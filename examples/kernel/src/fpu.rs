@@ -307,7 +307,7 @@ pub unsafe fn new_check_area(base: NonNull<u8>, len: usize) -> Result<CheckArea,
     Scratch::new(backend(), area).map_err(AreaError::from)
 }
 
-/// Do the registers hold what the words claim? Asked on the way to user mode, before [`to_user`].
+/// Tells whether the registers hold what the words claim. Asked on the way to user mode, before [`to_user`].
 pub fn registers(
     task: &Fpu,
     cpu: &mut IrqsOff,
@@ -316,7 +316,7 @@ pub fn registers(
     task.verify_registers(cpu, scratch)
 }
 
-/// Do the control registers of this CPU still hold what the plan put there?
+/// Tells whether the control registers of this CPU still hold what the plan put there.
 pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {
     // SAFETY: C1: ring 0, interrupts are off.
     unsafe { ControlState::read_given(plan()) }.verify(plan())
@@ -357,7 +357,7 @@ impl<'t> Traced<'t> {
     }
 }
 
-// SAFETY: K10, K11: `new`. K12: a field that nobody changes.
+// SAFETY: K10, K11: `new`. K12: a field that no code changes.
 unsafe impl Stopped for Traced<'_> {
     type Backend = Backend;
     fn backend(&self) -> &TheBackend<Backend> {

@@ -53,15 +53,15 @@ pub fn classes() -> Classes {
     let more = [Classes::AVX, Classes::AVX512, Classes::WIDE_MASKS];
     more.into_iter().filter(there).fold(Classes::BASE, Classes::with)
 }
-/// Are there protection keys?
+/// Tells whether there are protection keys.
 pub fn has_pkru() -> bool {
     fpu::KEYS.are_on()
 }
-/// Does the plan switch the shadow-stack pointer?
+/// Tells whether the plan switches the shadow-stack pointer.
 pub fn has_ssp() -> bool {
     SSP.load(Ordering::Relaxed)
 }
-/// Does the processor (or its emulator) apply PKRU to the kernel's accesses?
+/// Tells whether the processor (or its emulator) applies PKRU to the kernel's accesses.
 pub fn keys_apply() -> bool {
     KEYS_APPLY.load(Ordering::Relaxed)
 }
@@ -69,7 +69,7 @@ pub fn keys_apply() -> bool {
 pub fn set_keys_apply(apply: bool) {
     KEYS_APPLY.store(apply, Ordering::Relaxed);
 }
-/// Does the processor (or its emulator) refuse an image that [`spoil`] has spoilt?
+/// Tells whether the processor (or its emulator) refuses an image that [`spoil`] has spoilt.
 pub fn bad_images() -> bool {
     BAD_IMAGES.load(Ordering::Relaxed)
 }

@@ -22,7 +22,7 @@ const IA32_XSS: Register = Register::Msr(0xDA0);
 
 /// Ends the run if the plan comes into force otherwise: twice, from what firmware may leave with XSAVE on and off.
 ///
-/// Interrupts are off, no other CPU has been started, nobody needs what the registers hold, and CPUID is this CPU's.
+/// Interrupts are off, no other CPU has been started, no code needs what the registers hold, and CPUID is this CPU's.
 pub fn as_the_manual_has_it() {
     let Ok(facts) = CpuidInfo::from_cpuid(CpuIdReaderNative) else { return };
     for _ in 0..2 {

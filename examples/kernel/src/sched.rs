@@ -51,7 +51,7 @@ pub fn open(cpus: usize) {
     }
 }
 
-/// May it run here now?
+/// Tells whether the task may run here now.
 fn allowed(task: &Task, cpu: &PerCpu, queue: &Queue) -> bool {
     let here = cpu.number.get() as usize;
     let fixed = seeded::on(Fault::NoMigration) && task.is_user();
@@ -161,7 +161,7 @@ impl Drop for Stop {
 ///
 /// # Safety
 ///
-/// It is, and nobody has done it yet.
+/// It is, and no code has done it yet.
 pub unsafe fn finish_switch() {
     // SAFETY: taken by `schedule` on the stack that was left.
     unsafe { QUEUE.force_unlock() };

@@ -21,7 +21,7 @@ pub fn seed(fault: Option<Fault>) {
     FAULT.store(fault.map_or(0, |fault| fault as u8 + 1), Ordering::Relaxed);
 }
 
-/// Is this one seeded?
+/// Tells whether this fault is seeded.
 #[inline(always)]
 pub fn on(fault: Fault) -> bool {
     FAULT.load(Ordering::Relaxed) == fault as u8 + 1
@@ -40,7 +40,7 @@ const X87_PART: usize = 160;
 /// A plan, and its broken copies.
 pub struct Seeded {
     plan: Plan,
-    /// The same instruction with fewer components.
+    /// Executes the same instruction with fewer components.
     narrow: Option<Plan>,
     /// Its restores are executed instead: another instruction, or fewer components.
     other: Option<Plan>,

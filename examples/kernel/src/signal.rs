@@ -74,7 +74,7 @@ impl fmt::Display for UserFault {
 /// Preemption is off while the value lives, and there is no other.
 unsafe fn buffer(cpu: &PerCpu) -> &'static mut [u8] {
     let base = BUFFERS[cpu.number.get() as usize % MAX_CPUS].base();
-    // SAFETY: bytes of a static, by the contract nobody else's now.
+    // SAFETY: bytes of a static, by the contract no other code's now.
     unsafe { core::slice::from_raw_parts_mut(base.as_ptr(), FRAME) }
 }
 
@@ -84,7 +84,7 @@ unsafe fn buffer(cpu: &PerCpu) -> &'static mut [u8] {
 ///
 /// There is no other such value of the task.
 unsafe fn aside(task: &Task) -> &'static mut [u8] {
-    // SAFETY: bytes of a static, by the contract nobody else's now.
+    // SAFETY: bytes of a static, by the contract no other code's now.
     unsafe { core::slice::from_raw_parts_mut(ASIDE[task.slot % HOLDERS].base().as_ptr(), FRAME) }
 }
 
@@ -129,7 +129,8 @@ pub fn post(random: u64) {
     task.signal.store(true, Release);
 }
 
-/// Is one due that can be delivered? Not during a handler, and not with an image that is spoilt on purpose.
+/// Tells whether a signal is due that can be delivered: not during a handler, and not with an image that is spoilt on
+/// purpose.
 pub fn due(task: &Task) -> bool {
     // SAFETY: the current task's own.
     let in_handler = unsafe { (*task.interrupted.as_ptr()).is_some() };
@@ -247,7 +248,7 @@ fn spoilt(task: &Task, at: u64, part: &[u8]) -> Result<(), UserFault> {
 
 /// Writes a frame from what memory holds, although it may be that only registers hold the task.
 fn set_aside(task: &Task) {
-    // SAFETY: C9: an image. C11 (nobody writes it) is broken on purpose: the task may run, and be saved meanwhile.
+    // SAFETY: C9: an image. C11 (no other writer) is broken on purpose: the task may run, and be saved meanwhile.
     let image = unsafe { fpu_core::RawFpu::image(fpu::plan(), task.area()) };
     // SAFETY: of the task that got a signal, by whoever gave it.
     let aside = unsafe { aside(task) };

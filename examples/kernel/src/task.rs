@@ -180,7 +180,7 @@ impl Task {
         unsafe { &*((self.stack_top() - size_of::<Frame>() as u64) as *const Frame) }
     }
 
-    /// Has its stack overflowed, or come close to it?
+    /// Tells whether the task's stack has overflowed, or come close to it.
     pub fn stack_is_whole(&self) -> bool {
         // SAFETY: `spawn` put the word there.
         unsafe { STACKS[self.slot].base().cast::<u64>().read() == CANARY }
@@ -191,7 +191,7 @@ impl Task {
         self.slot.wrapping_sub(USERS) % WORKERS
     }
 
-    /// Does it run in user mode?
+    /// Tells whether the task runs in user mode.
     pub fn is_user(&self) -> bool {
         self.slot < USERS
     }
@@ -314,7 +314,7 @@ impl Task {
         Ok(())
     }
 
-    /// Is it to raise an x87 error in user mode?
+    /// Tells whether the task is to raise an x87 error in user mode.
     pub fn raises(&self) -> bool {
         // SAFETY: the task's own memory, while it waits.
         unsafe { (*self.block()).action == RAISE }

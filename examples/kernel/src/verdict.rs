@@ -56,7 +56,7 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &mut UserBlock, new: bool) {
     counts::EDITS.fetch_add(core::mem::take(&mut block.edits).into(), Relaxed);
 }
 
-/// A signal handler has looked at its registers: they are initial, but for what belongs to the thread.
+/// A signal handler has looked at its registers: they are initial, except for what belongs to the thread.
 pub fn handler(task: &Task, cpu: &PerCpu, block: &UserBlock, pkru: u32) {
     let who = "the signal handler of task";
     let want = files::initial();

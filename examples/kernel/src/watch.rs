@@ -58,7 +58,7 @@ pub fn writes(code: impl FnOnce()) -> Writes {
     unsafe { *SEEN.0.get() }
 }
 
-/// Before the next instruction of code that runs in single steps: false if nobody watches.
+/// Before the next instruction of code that runs in single steps: false if no watch is on.
 pub fn step(frame: &mut Frame) -> bool {
     if !ON.load(Relaxed) {
         return false;
@@ -100,8 +100,8 @@ fn next(frame: &Frame) -> Option<(Register, u64)> {
     }
 }
 
-/// Does the next instruction restore? FXRSTOR64 is 0F AE /1, XRSTOR64 0F AE /5, XRSTORS64 0F C7 /3, each with REX.W
-/// and an operand in memory.
+/// Tells whether the next instruction restores. FXRSTOR64 is 0F AE /1, XRSTOR64 0F AE /5, XRSTORS64 0F C7 /3, each with
+/// REX.W and an operand in memory.
 fn restores(frame: &Frame) -> bool {
     let code = frame.rip as *const u8;
     // SAFETY: as in `next`.

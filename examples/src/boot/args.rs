@@ -11,37 +11,37 @@ use super::{
     params::Params,
 };
 
-/// On which machines.
+/// The machines.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The best that this host can run.
+    /// The best machine that this host can run.
     Best,
-    /// These.
+    /// These machines.
     Named(Vec<&'static Machine>),
-    /// All that this host can run.
+    /// All machines that this host can run.
     All,
 }
 
-/// What was asked for.
+/// The options.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
-    /// On which machines.
+    /// The machines.
     pub which: Which,
-    /// What each is told.
+    /// The parameters of each kernel.
     pub params: Params,
-    /// With the words of each of these, if there are any.
+    /// The recorded words with which to run, if any.
     pub cpuid: Vec<&'static Recorded>,
-    /// Every seeded fault once.
+    /// Run every seeded fault once.
     pub controls: bool,
-    /// So many minutes for all machines together.
+    /// Run all machines together for so many minutes.
     pub torture: Option<u64>,
-    /// One JSON document on standard output.
+    /// Write one JSON document to standard output.
     pub json: bool,
     /// Show what the kernel says.
     pub verbose: bool,
 }
 
-/// What to do.
+/// The action.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// Boot.
@@ -52,7 +52,7 @@ pub enum Command {
     Words,
     /// Build the kernel and say where it is.
     Build {
-        /// As a JSON document.
+        /// Whether to print a JSON document.
         json: bool,
     },
     /// Fetch Bochs.

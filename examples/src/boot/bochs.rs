@@ -1,4 +1,4 @@
-//! Bochs: found, its version looked at, and started on a machine.
+//! Finds Bochs, checks its version, and starts it on a machine.
 
 use std::{
     fmt::Write as _,
@@ -22,12 +22,12 @@ const IPS: u32 = 20_000_000;
 
 const FETCH: &str = "`cargo boot --fetch-bochs` fetches Bochs 3.0 from Debian's archive";
 
-/// One that can be used.
+/// A Bochs that can be used.
 #[derive(Clone, Debug)]
 pub struct Bochs {
     /// The program.
     pub program: PathBuf,
-    /// Such as `3.0`.
+    /// The version, such as `3.0`.
     pub version: String,
     /// The two ROM images.
     pub bios: PathBuf,
@@ -43,11 +43,11 @@ pub fn version(banner: &str) -> Option<&str> {
     Some(rest[..end].trim_end_matches('.')).filter(|version| !version.is_empty())
 }
 
-/// Is it one whose XSAVE can be believed?
+/// Checks that this is a Bochs whose XSAVE is right.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The fault of this Bochs.
 pub fn usable(version: &str) -> Result<(), String> {
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     match major {
@@ -71,7 +71,7 @@ fn candidates(target: &Path) -> Vec<PathBuf> {
     std::iter::once(fetched).chain(on_path).filter(|program| program.is_file()).collect()
 }
 
-/// Finds one.
+/// Finds a Bochs.
 ///
 /// # Errors
 ///
@@ -117,7 +117,7 @@ fn roms(program: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 impl Bochs {
-    /// Writes what it needs into the run's directory, beside the disk image; the command.
+    /// Writes the files of Bochs into the run's directory, beside the disk image. Returns the command.
     ///
     /// # Errors
     ///

@@ -24,17 +24,17 @@ const MOST: Duration = Duration::from_millis(200);
 /// A child that has ended.
 #[derive(Clone, Debug, Default)]
 pub struct Ended {
-    /// What came over the serial line.
+    /// The output on the serial line.
     pub serial: String,
-    /// What the emulator itself said.
+    /// The emulator's own output.
     pub stderr: String,
-    /// Its exit code, if it was no signal.
+    /// The exit code, unless a signal ended the child.
     pub code: Option<i32>,
-    /// It had to be ended.
+    /// Whether the run had to end the child.
     pub late: bool,
-    /// That was because nothing came for this long.
+    /// The time without output because of which it ended the child.
     pub still: Option<Duration>,
-    /// How long it took.
+    /// The time that the child took.
     pub seconds: f64,
 }
 
@@ -52,12 +52,11 @@ fn make(directory: &Path) -> io::Result<()> {
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// A new one under `target`. Those that a killed process has left are removed, with the lock files
-    /// in them.
+    /// Makes a new directory under `target`. Removes those that a killed process has left, with the lock files in them.
     ///
     /// # Errors
     ///
-    /// It cannot be made; which.
+    /// The directory cannot be made; the error names it.
     pub fn new(target: &Path, name: &str) -> io::Result<Self> {
         let all = target.join("boot");
         make(&all)?;
@@ -73,7 +72,7 @@ impl Scratch {
         make(&own)?;
         Ok(Self(own))
     }
-    /// Where it is.
+    /// The path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -96,7 +95,7 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    /// Reads what has come.
+    /// Reads the output so far.
     fn more(&mut self) -> io::Result<()> {
         let Ok(mut file) = File::open(&self.path) else { return Ok(()) };
         file.seek(SeekFrom::Start(self.whole.len() as u64))?;
@@ -130,12 +129,12 @@ impl Drop for Guard {
     }
 }
 
-/// Has what the emulator itself says doomed the run? It would stand still for ever.
+/// Tells whether the emulator's own output says that the run will never end.
 fn doomed(path: &Path) -> bool {
     fs::read(path).is_ok_and(|bytes| bytes.windows(18).any(|part| part == b"KVM internal error"))
 }
 
-/// How long a run may take, in the host's time.
+/// The time that a run may take, in the host's time.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// Until the kernel's first line.

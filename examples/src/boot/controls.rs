@@ -1,4 +1,4 @@
-//! Every seeded fault once, on a machine where it can show, to see that a failure would be noticed.
+//! Runs every seeded fault once, on a machine where it can show, to see that a failure would be noticed.
 
 use super::{
     faults::{Fault, Needs},
@@ -41,7 +41,7 @@ pub fn jobs(host: &Host, params: &Params, asked: &[&'static Machine]) -> Vec<Job
     Fault::ALL.into_iter().filter_map(job).collect()
 }
 
-/// How many were caught, missed, could not run.
+/// The numbers of faults that were caught, were missed, or could not run.
 #[must_use]
 pub fn tally(runs: &[Run]) -> (usize, usize, usize) {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);

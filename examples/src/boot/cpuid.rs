@@ -29,16 +29,16 @@ const BITS: u32 = 12;
 /// One recorded machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
-    /// What it is asked for by, and called in tables.
+    /// The name, on the command line and in tables.
     pub name: String,
-    /// Whose words these are.
+    /// The origin of the words.
     pub about: String,
-    /// What the kernel is told.
+    /// The boot parameter.
     pub parameter: String,
     words: Words,
 }
 
-/// Those that come with this program.
+/// The recorded machines that come with this program.
 ///
 /// # Panics
 ///
@@ -162,7 +162,7 @@ impl Recorded {
         self.words.get(leaf, subleaf).map_or(0, |four| four[register])
     }
 
-    /// Do they say XSAVE?
+    /// Tells whether the words say XSAVE.
     #[must_use]
     pub fn xsave(&self) -> bool {
         self.word(1, 0, 2) & XSAVE != 0

@@ -1,4 +1,4 @@
-//! The same for programs: one JSON document.
+//! The results for programs, as one JSON document.
 
 use serde_json::{json, Value};
 

@@ -1,4 +1,4 @@
-//! What this host can run.
+//! The machines that this host can run.
 
 use std::path::Path;
 
@@ -14,29 +14,29 @@ use super::{
 /// The emulators, or what to do to have them.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// QEMU's version.
+    /// The version of QEMU.
     pub qemu: Result<String, String>,
     /// Bochs.
     pub bochs: Result<Bochs, String>,
-    /// May the host's own CPU be used?
+    /// Whether the host's own CPU may be used.
     pub kvm: Result<(), String>,
-    /// CPUs to spend.
+    /// The CPUs to use.
     pub cpus: usize,
 }
 
 impl Host {
-    /// Looks. `target` is where cargo builds.
+    /// Looks for the emulators. `target` is where cargo builds.
     #[must_use]
     pub fn new(target: &Path) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self { qemu: qemu::version(), bochs: bochs::find(target), kvm: qemu::kvm(), cpus }
     }
 
-    /// Can it run this machine?
+    /// Checks that the host can run this machine.
     ///
     /// # Errors
     ///
-    /// Why not, and what to do.
+    /// The reason why not, and the remedy.
     pub fn has(&self, machine: &Machine) -> Result<(), String> {
         match machine.emulator {
             Emulator::Bochs => self.bochs.as_ref().map(drop).map_err(String::clone),
@@ -47,11 +47,11 @@ impl Host {
         }
     }
 
-    /// Can it run this machine, and the machine do what it is told?
+    /// Checks that the host can run this machine, and the machine can do what it is told.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// The reason why not.
     pub fn can_run(&self, machine: &Machine, params: &Params) -> Result<(), String> {
         self.has(machine)?;
         if let Some(fault) = params.fault {
@@ -87,11 +87,11 @@ impl Host {
     }
 }
 
-/// Can the fault show there, if the kernel saves as it is told?
+/// Checks that the fault can show on the machine, if the kernel saves as it is told.
 ///
 /// # Errors
 ///
-/// Why not.
+/// The reason why not.
 pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), String> {
     let why = match fault.needs() {
         Needs::Pku if !machine.pku => "the machine has no protection keys",

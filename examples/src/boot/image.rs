@@ -1,18 +1,18 @@
 //! The disk image: the kernel's loaded bytes as they lie in memory from 1 MiB on.
 //!
-//! The kernel is linked so that its first sector there is the one that a BIOS starts, and behind it is room
-//! for what it is told.
+//! The kernel is linked so that its first sector there is the one that a BIOS starts. Behind that sector is room for
+//! the boot parameters.
 
 use std::{error, fmt};
 
-/// Where the kernel is loaded.
+/// The address at which the kernel is loaded.
 pub const BASE: u64 = 0x10_0000;
 /// The boot sector reads to below this; above are the BIOS's own areas.
 pub const LARGEST: usize = 480 * 1024;
 const SECTOR: usize = 512;
-/// Bytes of what the kernel is told, with a NUL; `link.ld` has the same number.
+/// Bytes of the boot parameters, with a NUL; `link.ld` has the same number.
 pub const PARAMETERS: usize = 4096;
-/// What disks are made of, as the BIOS sees them.
+/// The geometry of disks, as the BIOS sees them.
 pub const HEADS: usize = 16;
 /// See [`HEADS`].
 pub const SECTORS: usize = 63;
@@ -24,22 +24,22 @@ const PHDR: usize = 56;
 /// Why there is no image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageError {
-    /// Not an executable for x86-64, 64 bits, little-endian.
+    /// The file is not an executable for x86-64, 64 bits, little-endian.
     NotAnElf,
-    /// It ends before what it announces.
+    /// The file ends before a part that it announces.
     CutOff(&'static str),
-    /// A part is not where the boot sector puts it.
+    /// A part is not where the boot sector puts the kernel.
     Outside {
         /// The address.
         address: u64,
-        /// Its bytes.
+        /// The part's bytes.
         size: u64,
     },
-    /// More than the boot sector can read.
+    /// The image is longer than the boot sector can read.
     TooLarge(u64),
     /// The first sector does not end in 55 AA.
     NoBootSector,
-    /// What the kernel is told does not fit, or is no text.
+    /// The boot parameters do not fit, or are no text.
     Parameters(usize),
 }
 
@@ -113,7 +113,7 @@ fn segments(elf: &[u8]) -> Result<Vec<Segment<'_>>, ImageError> {
     Ok(found)
 }
 
-/// Can the kernel be told this, by a loader or on a disk?
+/// Checks that a loader or a disk can pass these boot parameters.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The verdict on a run. The kernel's own is not taken on trust: its figures are held against the goals
-//! once more.
+//! The verdict on a run. The host does not trust the kernel's own verdict: it compares the figures with the goals once
+//! more.
 
 use fpu_x86::CpuidInfo;
 
@@ -24,18 +24,18 @@ const TRIPLE_FAULTS: [&str; 2] = ["Triple fault", "exception with no resolution"
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it must, without a fault.
+    /// The run ended as it must, without a fault.
     Pass,
     /// The kernel found something wrong, or did and saw too little.
     Fail(String),
-    /// It had to be ended from outside.
+    /// The host had to end the run.
     Hung(String),
     /// This host cannot run the machine.
     Skip(String),
 }
 
 impl Verdict {
-    /// For documents.
+    /// The name in documents.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Verdict {
             Self::Skip(_) => "skip",
         }
     }
-    /// What it says.
+    /// The reason.
     #[must_use]
     pub fn why(&self) -> Option<&str> {
         match self {
@@ -55,8 +55,8 @@ impl Verdict {
     }
 }
 
-/// What must have happened, how often it did, and how often it must have: all goals of the kernel, as far
-/// as its last line has the count.
+/// The goals: each event, how often it happened, and how often it must have happened, for all goals of the kernel that
+/// its last line counts.
 fn goals(
     n: &Counts,
     rung: &str,
@@ -106,7 +106,7 @@ fn goals(
     ]
 }
 
-/// What it enables, if that is not what the machine is there for.
+/// The fault of what the kernel enables, if that is not what the machine is there for.
 fn enables_another(report: &Report, machine: &Machine) -> Option<String> {
     let expected = machine.enables?;
     let hex = |value: u64| format!("{value:#x}");
@@ -133,8 +133,8 @@ fn elsewhere(facts: &CpuidInfo) -> u64 {
     PLACES.into_iter().filter(moved).fold(0, |all, (_, _, lost)| all | lost)
 }
 
-/// What it does that is not the plan for the recorded words, less what the machine has not: the best instruction that
-/// both have, and the components that both have and it saves.
+/// The first deviation from the plan for the recorded words, less what the machine lacks: the best instruction that
+/// both have, and the components that both have and the machine saves.
 fn unlike_words(report: &Report, machine: &Machine, recorded: &Recorded) -> Option<String> {
     let plan = recorded.plan()?;
     let read = |text: &Option<String>, without| match text {
@@ -183,7 +183,7 @@ fn unlike_words(report: &Report, machine: &Machine, recorded: &Recorded) -> Opti
     due.flatten().next()
 }
 
-/// What a passing run must show, first of what it does not.
+/// The first thing that a passing run must show and this one does not.
 #[must_use]
 pub fn missed(report: &Report, machine: &Machine, params: &Params) -> Option<String> {
     let counts = &report.counts;
@@ -272,7 +272,7 @@ fn without_result(ended: &Ended, machine: &Machine, why: &SerialError) -> Verdic
     Verdict::Fail(format!("{why}{said}; {emulator} ended with {code}{by}"))
 }
 
-/// What is wrong with the machine's end.
+/// The fault of the machine's end.
 fn switched_off(ended: &Ended, machine: &Machine, passed: bool) -> Option<String> {
     if ended.late {
         return Some("the machine did not switch itself off after the result".into());
@@ -289,8 +289,7 @@ fn switched_off(ended: &Ended, machine: &Machine, passed: bool) -> Option<String
     }
 }
 
-/// Did a seeded fault end as it must: in the kernel's own verdict, with a sign of the fault? Else what is
-/// wrong.
+/// Checks that a seeded fault ended as it must: in the kernel's own verdict, with a sign of the fault.
 ///
 /// # Errors
 ///

@@ -5,14 +5,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Where it is meant for.
+/// The target for which the kernel is made.
 const BARE: &str = "x86_64-unknown-none";
 /// The image is not relocated, and lies below 2 GiB.
 const BARE_FLAGS: &str = "-Crelocation-model=static -Ccode-model=small";
-/// Stands in for it, with [`HOST_FLAGS`].
+/// The target that stands in for [`BARE`], with [`HOST_FLAGS`].
 const HOST: &str = "x86_64-unknown-linux-gnu";
-/// What makes a static kernel without SSE out of the host's target. The linker script is the kernel's
-/// own business.
+/// The flags that make a static kernel without SSE out of the host's target. The kernel brings its linker script
+/// itself.
 const HOST_FLAGS: &str = "-Clinker=rust-lld -Clinker-flavor=ld.lld -Crelocation-model=static \
     -Cno-redzone=yes -Clink-arg=--no-dynamic-linker -Clink-arg=-static \
     -Clink-arg=--defsym=rust_eh_personality=0 -Ctarget-feature=-sse,-sse2";
@@ -20,7 +20,7 @@ const HOST_FLAGS: &str = "-Clinker=rust-lld -Clinker-flavor=ld.lld -Crelocation-
 /// How the kernel is built here.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// Its manifest.
+    /// The kernel's manifest.
     pub manifest: PathBuf,
     /// rustc's target.
     pub target: &'static str,
@@ -33,9 +33,9 @@ pub struct Recipe {
 /// Why there is no kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoKernel {
-    /// This toolchain cannot build it; what to do.
+    /// This toolchain cannot build the kernel; the remedy.
     Unsupported(String),
-    /// It does not build; what cargo said.
+    /// The kernel does not build; cargo's output.
     Broken(String),
 }
 
@@ -58,7 +58,7 @@ pub fn places() -> Result<(PathBuf, PathBuf), String> {
     Ok((root.clone(), target.unwrap_or_else(|| root.join("target"))))
 }
 
-/// Is there a standard library for [`BARE`]?
+/// Tells whether the toolchain has a standard library for [`BARE`].
 fn bare_metal() -> bool {
     let mut command = Command::new("rustc");
     command.args(["--print", "target-libdir", "--target", BARE]).stdin(Stdio::null());
@@ -68,7 +68,7 @@ fn bare_metal() -> bool {
 }
 
 impl Recipe {
-    /// The one for this toolchain.
+    /// The recipe for this toolchain.
     #[must_use]
     pub fn new(root: &Path, target: &Path) -> Self {
         let (name, flags) = if bare_metal() { (BARE, BARE_FLAGS) } else { (HOST, HOST_FLAGS) };
@@ -86,11 +86,11 @@ impl Recipe {
         self.directory.join(self.target).join("release/kernel")
     }
 
-    /// Builds it.
+    /// Builds the kernel.
     ///
     /// # Errors
     ///
-    /// Why there is none.
+    /// The reason why there is no kernel.
     pub fn build(&self) -> Result<PathBuf, NoKernel> {
         let broken = |why: String| NoKernel::Broken(why);
         if !self.manifest.is_file() {
@@ -123,7 +123,7 @@ impl Recipe {
     }
 }
 
-/// Does this compiler insist on SSE for the stand-in?
+/// Tells whether this compiler insists on SSE for the stand-in.
 fn refused(said: &str, target: &str) -> Option<NoKernel> {
     let insists = said.lines().any(|line| {
         line.starts_with("error") && line.contains("target feature") && line.contains("sse")

@@ -2,7 +2,7 @@
 
 use fpu_x86::Components;
 
-/// What runs the kernel.
+/// The emulators that run the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Emulator {
     /// QEMU, translating.
@@ -14,7 +14,7 @@ pub enum Emulator {
 }
 
 impl Emulator {
-    /// For tables and documents.
+    /// The name in tables and documents.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -25,7 +25,7 @@ impl Emulator {
     }
 }
 
-/// What the library enables on a machine.
+/// The components that the library enables on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Enables {
     /// XCR0. `None`: there is no XSAVE.
@@ -42,25 +42,25 @@ pub const AVX512: u64 = Components::AVX512.bits();
 /// One machine.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// What it is asked for by.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What runs it.
+    /// The emulator.
     pub emulator: Emulator,
     /// The model, as the emulator calls it.
     pub cpu: &'static str,
-    /// Boots from a disk image, through a BIOS; else the emulator loads the ELF file itself.
+    /// Whether the machine boots from a disk image, through a BIOS; otherwise the emulator loads the ELF file itself.
     pub disk: bool,
-    /// What the library must choose there. `None`: it depends on the host.
+    /// The instruction that the library must choose. `None`: it depends on the host.
     pub rung: Option<&'static str>,
-    /// What it must enable there, with that rung. `None`: it depends on the host.
+    /// The components that the library must enable, with that rung. `None`: they depend on the host.
     pub enables: Option<Enables>,
-    /// The kernel takes the library's word for AMX there, and has no tasks with tiles.
+    /// Whether the kernel trusts the library about AMX, and has no tasks with tiles.
     pub trusts_tiles: bool,
-    /// The kernel's restores do not scrub there, and it sees to it that they need not.
+    /// Whether the kernel's restores do not scrub, and the kernel makes sure that they need not.
     pub unscrubbed: bool,
-    /// Has protection keys, and images of its plan have a place for them: the kernel uses them.
+    /// Whether the machine has protection keys, and images of its plan a place for them: the kernel uses them.
     pub pku: bool,
-    /// What it is for.
+    /// The purpose.
     pub about: &'static str,
 }
 
@@ -99,7 +99,7 @@ const fn bochs(
     Machine { emulator: Emulator::Bochs, disk: true, ..machine }
 }
 
-/// All of them, in the order of the table.
+/// All machines, in the order of the table.
 pub static ALL: &[Machine] = &[
     qemu("qemu64", "qemu64", "fxsave", NOTHING, false, "FXSAVE: a CPU without XSAVE"),
     qemu(
@@ -225,52 +225,52 @@ pub static ALL: &[Machine] = &[
 /// Tried in this order where no machine is named: the first that can run is the best.
 pub const BEST: [&str; 4] = ["kvm", "sapphire", "max", "qemu64"];
 
-/// By its name.
+/// The machine of that name.
 #[must_use]
 pub fn named(name: &str) -> Option<&'static Machine> {
     ALL.iter().find(|machine| machine.name == name)
 }
 
 impl Machine {
-    /// Does it have `rung`, by its best one? Not known for the host's own CPU: then the kernel says.
+    /// Tells whether the machine has `rung`, by its best one. Not known for the host's own CPU: then the kernel says.
     #[must_use]
     pub fn has(&self, rung: &str) -> bool {
         let place = |name: &str| RUNGS.iter().position(|known| *known == name);
         self.rung.is_none_or(|best| place(best) <= place(rung))
     }
-    /// Does setting CR4.OSXSAVE where there is no XSAVE hang it, in place of a fault? QEMU 7.2 does.
+    /// Tells whether setting CR4.OSXSAVE without XSAVE hangs the machine, in place of a fault, as it does QEMU 7.2.
     #[must_use]
     pub fn hangs_at_osxsave(&self) -> bool {
         let without = self.cpu == "qemu64" || self.cpu.ends_with(",-xsave");
         self.emulator == Emulator::Tcg && without
     }
-    /// Are these components saved to where CPUID says, with `rung` or else with its best one? Otherwise they are
-    /// packed, or not saved.
+    /// Tells whether these components are saved to where CPUID says, with `rung` or else with the best one. Otherwise
+    /// they are packed, or not saved.
     #[must_use]
     pub fn standard(&self, components: u64, rung: Option<&str>) -> bool {
         let xcr0 = self.enables.and_then(|enables| enables.xcr0).unwrap_or_default();
         let all = xcr0 & components == components;
         all && matches!(rung.or(self.rung), Some("xsaveopt" | "xsave"))
     }
-    /// Does it save supervisor state, with `rung` or else with its best one?
+    /// Tells whether the machine saves supervisor state, with `rung` or else with its best one.
     #[must_use]
     pub fn saves_supervisor_state(&self, rung: Option<&str>) -> bool {
         let has = self.enables.is_some_and(|enables| enables.xss != 0);
         has && rung.or(self.rung) == Some("xsaves")
     }
-    /// Does it execute the instructions of `rung`, whether a plan for it takes them or not? An erratum of its family
-    /// keeps the plan for `ryzen` from XSAVES, which Bochs has.
+    /// Tells whether the machine executes the instructions of `rung`, whether its plan takes them or not. An erratum of
+    /// its family keeps the plan for `ryzen` from XSAVES, which Bochs has.
     #[must_use]
     pub fn executes(&self, rung: &str) -> bool {
         self.name == "ryzen" || self.has(rung)
     }
-    /// Does it refuse to load an image that no CPU may load, with `rung` or else with its best one? QEMU's
-    /// FXRSTOR loads any.
+    /// Tells whether the machine refuses to load an image that no CPU may load, with `rung` or else with its best one.
+    /// QEMU's FXRSTOR loads any.
     #[must_use]
     pub fn refuses_bad_images(&self, rung: Option<&str>) -> bool {
         self.emulator != Emulator::Tcg || rung.or(self.rung) != Some("fxsave")
     }
-    /// CPUs of the host that it keeps busy with `cpus` of its own.
+    /// The CPUs of the host that the machine keeps busy with `cpus` of its own.
     #[must_use]
     pub fn weight(&self, cpus: u32) -> usize {
         match self.emulator {

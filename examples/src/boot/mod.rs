@@ -40,7 +40,7 @@ use kernel::{NoKernel, Recipe};
 use machines::Emulator;
 use run::{Job, Kernel, Run};
 
-/// Runs the program; the exit code.
+/// Runs the program. Returns the exit code.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     // So that `cargo boot | head` ends it quietly.
@@ -187,7 +187,7 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     finish("", code)
 }
 
-/// What to run on these machines.
+/// The runs on these machines.
 fn jobs(args: &Args, host: &Host, machines: &[&'static machines::Machine]) -> Vec<Job> {
     let mut params = args.params;
     if let Some(minutes) = args.torture {
@@ -270,7 +270,7 @@ fn controls_conclusion(runs: &[Run], style: Style) -> String {
     }
 }
 
-/// The last of the output; the exit code, which a reader who cannot be told must learn too.
+/// Writes the last of the output. Returns the exit code, which tells the end even where nothing can be written.
 fn finish(text: &str, code: u8) -> u8 {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

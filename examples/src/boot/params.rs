@@ -1,4 +1,4 @@
-//! What the kernel is told: `key=value` words, on the command line or in the disk image.
+//! The boot parameters: `key=value` words, on the command line or in the disk image.
 
 use std::fmt;
 
@@ -11,20 +11,20 @@ pub const MIGRATIONS: u64 = 50;
 /// Seconds of the machine's own time in which the goals must be reached.
 pub const LIMIT: u64 = 60;
 
-/// All that one run is told.
+/// The parameters of one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Params {
     /// CPUs of the machine.
     pub cpus: u32,
-    /// It runs at least this long, in its own time.
+    /// The least time that the machine runs, in its own time.
     pub seconds: u64,
     /// After this long, in its own time, a goal that is not reached is a failure.
     pub limit: u64,
-    /// For the patterns and the choices.
+    /// The seed of the patterns and the choices.
     pub seed: u64,
-    /// What is done wrong.
+    /// The seeded fault.
     pub fault: Option<Fault>,
-    /// What it saves with, if not with the best.
+    /// The instruction that saves, if not the best.
     pub rung: Option<&'static str>,
     /// Registers are compared with claims at each switch.
     pub check: bool,
@@ -32,7 +32,7 @@ pub struct Params {
     pub trust: bool,
     /// Restores do not scrub, and every image has SSE state.
     pub unscrubbed: bool,
-    /// What CPUID says to the library, if not what it is.
+    /// The CPUID words for the library, if not the machine's own.
     pub cpuid: Option<&'static Recorded>,
 }
 

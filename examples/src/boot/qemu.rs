@@ -1,4 +1,4 @@
-//! QEMU: found, and started on a machine.
+//! Finds QEMU, and starts it on a machine.
 
 use std::{
     fs::OpenOptions,
@@ -17,14 +17,14 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// The disk image's name in the run's directory.
 pub const DISK: &str = "disk.img";
 
-/// What it logs about resets.
+/// The file of its log of resets.
 pub const RESETS: &str = "resets";
 
-/// Its version, if it is there.
+/// QEMU's version, if QEMU is installed.
 ///
 /// # Errors
 ///
-/// What to do about it.
+/// The remedy.
 pub fn version() -> Result<String, String> {
     let mut command = Command::new(PROGRAM);
     let output = command.arg("--version").stdin(Stdio::null()).output();
@@ -36,11 +36,11 @@ pub fn version() -> Result<String, String> {
     Ok(version.to_owned())
 }
 
-/// Can the host's own CPU be used? It may still end in ring 0: that shows when the kernel boots.
+/// Checks that the host's own CPU can be used. A run may still end in ring 0, which shows when the kernel boots.
 ///
 /// # Errors
 ///
-/// Why not.
+/// The reason why not.
 pub fn kvm() -> Result<(), String> {
     let path = Path::new("/dev/kvm");
     if !path.exists() {

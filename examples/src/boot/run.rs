@@ -22,44 +22,44 @@ use super::{
     symbols,
 };
 
-/// What QEMU logs of one.
+/// QEMU's log line of a triple fault.
 const TRIPLE: &[u8] = b"Triple fault";
 
 /// The kernel, built.
 #[derive(Debug)]
 pub struct Kernel {
-    /// The file.
+    /// The ELF file.
     pub elf: PathBuf,
-    /// What is in it.
+    /// The file's bytes.
     pub bytes: Vec<u8>,
     /// Where cargo builds; runs have their files there.
     pub target: PathBuf,
 }
 
-/// What to run.
+/// One run to do.
 #[derive(Clone, Copy, Debug)]
 pub struct Job {
-    /// On which machine.
+    /// The machine.
     pub machine: &'static Machine,
-    /// What the kernel is told.
+    /// The boot parameters.
     pub params: Params,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What was to be run.
+    /// The run that was to be done.
     pub job: Job,
-    /// How it ended.
+    /// The verdict.
     pub verdict: Verdict,
     /// The kernel's figures.
     pub report: Option<Report>,
-    /// How long it took.
+    /// The time that the run took.
     pub seconds: f64,
 }
 
 impl Run {
-    /// With a seeded fault: was it noticed, as it must be? Else what happened.
+    /// Checks that a seeded fault was noticed as it must be. The error says what happened instead.
     #[must_use]
     pub fn caught(&self) -> Option<Result<(), String>> {
         let fault = self.job.params.fault?;

@@ -1,14 +1,14 @@
-//! What the kernel says on the serial line, and the figures in its last line.
+//! The kernel's output on the serial line, and the figures in its last line.
 
 use std::{error, fmt};
 
 use serde_json::{Map, Value};
 
-/// How its first line begins.
+/// The beginning of the kernel's first line.
 pub const FIRST: &str = "fpu-kernel ";
-/// How its last line begins; a JSON object follows.
+/// The beginning of its last line; a JSON object follows.
 pub const LAST: &str = "RESULT ";
-/// How a sign of life begins.
+/// The beginning of a sign of life.
 pub const TICK: &str = "tick ";
 /// How a line begins that tells of one thing that CPUID says and the library does not believe.
 pub const QUIRK: &str = "quirk: ";
@@ -16,15 +16,15 @@ pub const QUIRK: &str = "quirk: ";
 /// Why there are no figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SerialError {
-    /// Nothing of the kernel's.
+    /// The kernel printed nothing.
     Silent,
-    /// It began, and did not come to the last line.
+    /// The kernel began, and did not come to the last line.
     NoResult,
-    /// It came to a last line more than once.
+    /// The kernel came to a last line more than once.
     Twice,
     /// The last line is not a whole JSON object.
     Damaged(String),
-    /// The object lacks this.
+    /// The object lacks this key.
     Missing(&'static str),
     /// The object holds something else under this name.
     Wrong(&'static str, String),
@@ -45,24 +45,24 @@ impl fmt::Display for SerialError {
 
 impl error::Error for SerialError {}
 
-/// What the kernel's last line holds.
+/// The contents of the kernel's last line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// The kernel's own verdict.
     pub passed: bool,
-    /// What failed.
+    /// The reason of a failure.
     pub why: Option<String>,
     /// The CPU's vendor.
     pub vendor: String,
-    /// What it saves with.
+    /// The instruction that saves.
     pub rung: String,
     /// Bytes of an area.
     pub area: u64,
-    /// In hexadecimal. `None`: without XSAVE.
+    /// XCR0 in hexadecimal. `None`: without XSAVE.
     pub xcr0: Option<String>,
-    /// In hexadecimal; `0x0` without XSAVES.
+    /// IA32_XSS in hexadecimal; `0x0` without XSAVES.
     pub xss: Option<String>,
-    /// Which registers the tasks hold.
+    /// The registers that the tasks hold.
     pub registers: String,
     /// CPUs that took part.
     pub cpus: u64,
@@ -79,10 +79,10 @@ pub struct Report {
 /// Defines [`Counts`] and [`COUNTS`].
 macro_rules! counts {
     ($($(#[$doc:meta])+ $name:ident)+) => {
-        /// What happened, how often.
+        /// The number of each event.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Counts { $($(#[$doc])+ pub $name: u64,)+ }
-        /// The names of them.
+        /// The names of the counts.
         pub const COUNTS: &[&str] = &[$(stringify!($name)),+];
         impl Counts {
             fn read(object: &Map<String, Value>) -> Result<Self, SerialError> {
@@ -95,11 +95,11 @@ macro_rules! counts {
 counts! {
     /// Changes of what a CPU runs.
     switches
-    /// Of the task that had the fewest.
+    /// The count of the task that had the fewest.
     least_switches
     /// Tasks that went on on another CPU.
     migrations
-    /// Of the task that had the fewest.
+    /// The count of the task that had the fewest.
     least_migrations
     /// Switches that the timer forced.
     preemptions
@@ -117,9 +117,9 @@ counts! {
     skipped
     /// Kernel FPU sections of threads and system calls.
     sections
-    /// Those of interrupts.
+    /// Kernel FPU sections of interrupts.
     irq_sections
-    /// Those that were refused.
+    /// Sections that were refused.
     busy
     /// Of these, those that had interrupted a worker's section or guest.
     worker_busy
@@ -145,7 +145,7 @@ counts! {
     signals
     /// Times that a frame could be copied, to or from the task's memory, at the second attempt only.
     signal_retries
-    /// Those whose handlers have come back.
+    /// Signals whose handlers have returned.
     signal_returns
     /// Edits of frames that the interrupted programs found in their registers.
     signal_edits
@@ -226,23 +226,23 @@ impl Report {
     }
 }
 
-/// Did the kernel begin?
+/// Tells whether the kernel began.
 #[must_use]
 pub fn begun(serial: &str) -> bool {
     serial.lines().any(|line| line.starts_with(FIRST))
 }
 
-/// Did it come to its last line? (Perhaps not to the end of it.)
+/// Tells whether the kernel came to its last line, perhaps not to the end of the line.
 #[must_use]
 pub fn ended(serial: &str) -> bool {
     serial.lines().any(|line| line.starts_with(LAST))
 }
 
-/// The figures in what was said.
+/// The figures in the output.
 ///
 /// # Errors
 ///
-/// Why there are none.
+/// The reason why there are none.
 pub fn read(serial: &str) -> Result<Report, SerialError> {
     if !begun(serial) {
         return Err(SerialError::Silent);

@@ -107,7 +107,7 @@ fn narrow(run: &Run, report: &Report, style: Style) -> String {
     format!("{name}\n{}", lines.trim_end())
 }
 
-/// What stands in front of a line: whose it is.
+/// The name in front of a line.
 fn label(run: &Run) -> (String, usize) {
     let machine = run.job.machine.name;
     match run.job.params.cpuid {
@@ -116,7 +116,7 @@ fn label(run: &Run) -> (String, usize) {
     }
 }
 
-/// What it enables in `IA32_XSS`: nothing can be there where there is no XSAVE.
+/// The components that the kernel enables in `IA32_XSS`; empty without XSAVE.
 fn xss(report: &Report) -> &str {
     report.xss.as_deref().filter(|_| report.xcr0.is_some()).unwrap_or("-")
 }
@@ -202,7 +202,7 @@ fn unfolded(run: &Run, style: Style) -> String {
     }
 }
 
-/// What it came to.
+/// The totals.
 #[must_use]
 pub fn conclusion(runs: &[Run], style: Style) -> String {
     let (passed, failed, skipped) = tally(runs);
@@ -219,7 +219,7 @@ pub fn conclusion(runs: &[Run], style: Style) -> String {
     }
 }
 
-/// With a seeded fault: how each machine took it, one a line.
+/// The outcome of a seeded fault on each machine, one a line.
 #[must_use]
 pub fn noticed(runs: &[Run], style: Style) -> String {
     let ran = runs.iter().filter(|run| !matches!(run.verdict, Verdict::Skip(_)));
@@ -235,7 +235,7 @@ pub fn noticed(runs: &[Run], style: Style) -> String {
     ran.filter_map(line).collect()
 }
 
-/// What each machine has to reach.
+/// The goals of each machine.
 #[must_use]
 pub fn goals(params: &Params) -> String {
     let Params { cpus, seed, .. } = params;
@@ -253,7 +253,7 @@ pub fn goals(params: &Params) -> String {
     }
 }
 
-/// How many passed, failed (or hung), were skipped.
+/// The numbers of runs that passed, failed (or hung), were skipped.
 #[must_use]
 pub fn tally(runs: &[Run]) -> (usize, usize, usize) {
     let count = |is: fn(&Verdict) -> bool| runs.iter().filter(|run| is(&run.verdict)).count();

@@ -5,18 +5,18 @@ use std::ffi::OsString;
 use super::faults::Fault;
 use crate::options::Options;
 
-/// What was asked for.
+/// The options.
 #[derive(Debug)]
 pub struct Args {
-    /// For the patterns and the choices.
+    /// The seed of the patterns and the choices.
     pub seed: u64,
-    /// How many switches.
+    /// The number of switches.
     pub switches: u64,
     /// The seeded fault.
     pub fault: Option<Fault>,
 }
 
-/// What to do.
+/// The action.
 #[derive(Debug)]
 pub enum Command {
     /// Run.

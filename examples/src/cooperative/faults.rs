@@ -1,4 +1,4 @@
-//! What `--break` takes away from the scheduler.
+//! The faults that `--break` seeds into the scheduler.
 
 /// A step that is left out, or one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl Fault {
         Self::SectionUnsaved,
     ];
 
-    /// Its name on the command line.
+    /// The fault's name on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Fault {
         }
     }
 
-    /// What the scheduler then does, in one line.
+    /// The scheduler's behaviour with the fault, in one line.
     #[must_use]
     pub fn about(self) -> &'static str {
         match self {
@@ -54,7 +54,7 @@ impl Fault {
         }
     }
 
-    /// The one of that name.
+    /// The fault of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|fault| fault.name() == name)

@@ -23,7 +23,7 @@ use super::{
     switch::{begin, switch, Frame, NO_STEPS},
 };
 
-/// How many can be alive.
+/// The number of tasks that can be alive.
 pub const TASKS: usize = 6;
 /// Words of a task's stack.
 const STACK: usize = 1 << 15;
@@ -53,7 +53,7 @@ struct Task {
     alive: Cell<bool>,
 }
 
-/// What has been done, for the report.
+/// The counts for the report.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done {
     /// Switches between two tasks, or a task and the main thread.
@@ -70,11 +70,11 @@ pub struct Done {
     pub writes: u64,
 }
 
-/// The scheduler. The main thread is one that it switches to and that has no context.
+/// The scheduler. It switches also to the main thread, which has no context.
 pub struct Kernel {
     /// The backend.
     pub plan: TheBackend<Plan>,
-    /// What the library told of.
+    /// The library's event counters.
     pub counters: Counters,
     words: CpuFpu,
     classes: Classes,
@@ -144,7 +144,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// What a task found, or the library refused.
+    /// The fault that a task found, or the library's refusal.
     pub fn run(&self, switches: u64) -> Result<Done, String> {
         // SAFETY: K15, K16: the only CPU, its words new.
         unsafe { ThisCpu(self).fpu_online(0) }.map_err(|why| why.to_string())?;
@@ -169,7 +169,7 @@ impl Kernel {
         change(&mut done);
         self.done.set(done);
     }
-    /// One that is alive, or the main thread.
+    /// A task that is alive, or the main thread.
     fn pick(&self) -> Who {
         let first = self.below(TASKS + 2);
         (first < TASKS).then(|| {
@@ -244,7 +244,7 @@ impl Kernel {
         }
     }
 
-    /// Notes what was wrong; a task does not come back from it.
+    /// Notes what was wrong; the call does not return to a task.
     fn fails(&self, me: Who, what: &str) {
         let Some(which) = me else {
             self.failure.borrow_mut().get_or_insert(format!("main thread: {what}"));
@@ -262,10 +262,10 @@ impl Kernel {
         }
     }
 
-    /// Did the task find in its registers what it left there?
+    /// Checks that the task found in its registers what it left there.
     fn check(&self, me: usize, when: &str) {
         let task = &self.tasks[me];
-        // SAFETY: `switch` writes it only while the task comes back.
+        // SAFETY: `switch` writes it only while the task resumes.
         let (expected, seen) = (task.expected.borrow(), unsafe { &*task.seen.get() });
         self.count(|done| done.checks += 1);
         if let Some(register) = expected.first_difference(seen) {
@@ -277,13 +277,13 @@ impl Kernel {
         }
     }
 
-    /// What the task holds from now on.
+    /// Chooses the registers that the task holds from now on.
     fn computes(&self, me: usize) {
         self.seed.set(self.seed.get().wrapping_add(1));
         self.tasks[me].expected.borrow_mut().quiet_set_pattern(self.seed.get());
     }
 
-    /// One thing after the other, as long as the task lives.
+    /// The body of a task: one action after the other, as long as it lives.
     fn live(&self, me: usize) -> ! {
         self.arrived(Some(me));
         self.check(me, "when it began");
@@ -392,7 +392,7 @@ impl Kernel {
         }
     }
 
-    /// Its registers stay whoever's they are, and its context waits for a fork.
+    /// Ends the task. Its registers stay as they are, and its context waits for a fork.
     fn end(&self, me: usize) {
         self.tasks[me].alive.set(false);
         let next = self.pick();

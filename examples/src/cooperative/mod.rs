@@ -25,7 +25,7 @@ use kernel::{Done, Kernel, TASKS};
 
 use crate::report::Style;
 
-/// Runs the program; the exit code.
+/// Runs the program. Returns the exit code.
 #[must_use]
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     // So that `cooperative | head` ends it quietly.

@@ -12,14 +12,14 @@ use fpu_x86::Routines;
 
 use super::faults::Fault;
 
-/// What one call of [`switch`] does. A task has one, which waits for it where its stack waits.
+/// The frame of one call of [`switch`]. Each task has one, which is kept as long as the task's stack waits.
 #[repr(C)]
 pub struct Frame {
     /// What the task that leaves holds in all its registers, or null: they are loaded last before its save.
     pub load: *const RegFile,
     /// Where a task dumps all its registers, first thing when it goes on, or null.
     pub seen: *mut RegFile,
-    /// What is to be saved and restored.
+    /// The steps: what is to be saved and restored.
     pub steps: SwitchSteps,
     /// Where the stack pointer of whoever leaves goes.
     pub from: *mut usize,
@@ -163,7 +163,7 @@ global_asm!(
 );
 
 extern "C" {
-    /// Leaves this stack, and returns when another switch comes back to it.
+    /// Leaves this stack, and returns when another switch resumes it.
     ///
     /// # Safety
     ///

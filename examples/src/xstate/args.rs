@@ -5,29 +5,29 @@ use std::{ffi::OsString, path::PathBuf};
 use super::{encode::Kind, whose};
 use crate::options::Options;
 
-/// What to do.
+/// The action.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     /// The table.
     Table,
     /// The picture, to this file.
     Map(PathBuf),
-    /// What is in a file.
+    /// Show the contents of a file.
     Decode {
-        /// It; `-` is standard input.
+        /// The file; `-` is standard input.
         file: PathBuf,
-        /// How the registers are written.
+        /// The form in which the registers are written.
         as_what: As,
-        /// Whose layout it has, if that is known.
+        /// The layout of the file, if that is known.
         layout: Option<String>,
     },
-    /// Bytes of a text.
+    /// Make bytes of a text.
     Encode {
-        /// What they are to be.
+        /// The kind of the bytes.
         kind: Kind,
         /// The text; `-` is standard input.
         text: PathBuf,
-        /// Where they go; `-` is standard output.
+        /// The file for the bytes; `-` is standard output.
         file: PathBuf,
     },
     /// JSON lines.
@@ -36,7 +36,7 @@ pub enum Command {
     Print(String),
 }
 
-/// How `decode` writes registers.
+/// The forms in which `decode` writes registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum As {
     /// For people.
@@ -50,7 +50,7 @@ pub enum As {
 /// The whole line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Args {
-    /// What to do.
+    /// The action.
     pub command: Command,
     /// Another CPU's words.
     pub cpuid: Option<PathBuf>,

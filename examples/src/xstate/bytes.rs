@@ -20,11 +20,11 @@ pub const COMPACTED: u64 = 1 << 63;
 pub struct Malformed {
     /// The field.
     pub field: String,
-    /// Where it is in the file.
+    /// The field's offset in the file.
     pub offset: u64,
-    /// What it holds; of a length, how many bytes there are.
+    /// The field's value; of a length, the number of bytes that there are.
     pub value: u64,
-    /// What is wrong with it.
+    /// The reason.
     pub why: String,
 }
 
@@ -39,7 +39,7 @@ impl Malformed {
         Self { field: field.into(), offset, value: value.into(), why: why.into() }
     }
 
-    /// What the library says of an image that begins at `base` of the file.
+    /// The library's error about an image that begins at `base` of the file.
     #[must_use]
     pub fn foreign(why: &ForeignError, base: u64) -> Self {
         let offset = base.saturating_add(why.offset() as u64);

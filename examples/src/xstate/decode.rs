@@ -1,4 +1,4 @@
-//! `xstate decode`: what is in a file.
+//! `xstate decode`: shows the contents of a file.
 
 use fpu_x86::{ForeignImage, ForeignLayout, ForeignRules, Plan};
 
@@ -14,7 +14,7 @@ use super::{
     whose::Whose,
 };
 
-/// How the registers are written.
+/// The form in which the registers are written.
 #[derive(Clone, Copy, Debug)]
 pub enum Form {
     /// For people.
@@ -25,17 +25,17 @@ pub enum Form {
     Json,
 }
 
-/// What is known besides the file.
+/// The facts that are known besides the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
-    /// Whose layout images have.
+    /// The layout that images have.
     pub whose: &'a Whose,
-    /// Whether this plan's tasks could have the registers is said too.
+    /// The plan for whose tasks the output says whether they could have the registers.
     pub plan: Option<&'a Plan>,
 }
 
 /// Decodes a raw image or the images of a core file, whichever it is, and passes on what is to be printed, piece by
-/// piece. Returned is what could not be decoded.
+/// piece. Returns the parts that could not be decoded.
 ///
 /// # Errors
 ///
@@ -205,7 +205,7 @@ fn id(input: &Input, status: &Note) -> Option<u32> {
     }
 }
 
-/// What there is instead of registers.
+/// The text that stands in the place of registers.
 fn unknown(notes: &[Note]) -> String {
     const MOST: usize = 4;
     let mut kinds: Vec<String> = Vec::new();

@@ -56,7 +56,7 @@ pub struct Notes {
     pub wrong: Vec<Malformed>,
 }
 
-/// What a machine is called whose number is in `e_machine`.
+/// The name of the machine whose number is in `e_machine`.
 fn machine(number: u16) -> &'static str {
     match number {
         2 | 18 | 43 => "SPARC",
@@ -74,8 +74,8 @@ fn machine(number: u16) -> &'static str {
     }
 }
 
-/// Whether the header is that of a core file of this architecture, and if so where its program headers are, and how
-/// many of them.
+/// Checks that the header is that of a core file of this architecture. Returns the place and the number of its program
+/// headers.
 fn header(input: &Input) -> Result<(u64, u64), Malformed> {
     let file = input.bytes(0, HEADER);
     let ends = |name, at| Malformed::new(name, at, input.len(), "the file ends before it");

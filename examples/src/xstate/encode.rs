@@ -1,4 +1,4 @@
-//! `xstate encode`: from a text to bytes, by the library's writers.
+//! `xstate encode`: makes bytes of a text, by the library's writers.
 
 use fpu_core::{Area, RawFpu, SaveArea};
 use fpu_x86::{
@@ -15,12 +15,12 @@ use super::{
     words::component,
 };
 
-/// What the bytes are to be.
+/// The kinds of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The FPU part of a signal frame.
     Frame,
-    /// That of a 32-bit program's.
+    /// The FPU part of a 32-bit program's signal frame.
     Frame32,
     /// NT_X86_XSTATE.
     Xstate,
@@ -50,25 +50,25 @@ impl Kind {
 /// The machine for which bytes are made.
 #[derive(Clone, Debug)]
 pub struct Machine<'a> {
-    /// What it says.
+    /// The machine's CPUID words.
     pub facts: &'a CpuidInfo,
-    /// Bits of MXCSR that it has.
+    /// The bits of MXCSR that the machine has.
     pub mxcsr_mask: u32,
-    /// What is enabled, if the text does not say so.
+    /// The components that are enabled, if the text does not say so.
     pub enabled: Components,
 }
 
 /// An area for an image is on the stack; no machine that is known needs as much.
 const AREA: usize = 16384;
 
-/// What two functions of this file pass on.
+/// The result that two functions of this file pass on.
 type Done<T> = Result<T, Wrong>;
 
 /// The bytes that a text asks for.
 ///
 /// # Errors
 ///
-/// What is wrong with the text, or what the machine cannot hold.
+/// The fault of the text, or the state that the machine cannot hold.
 pub fn encode(kind: Kind, text: &str, machine: &Machine<'_>) -> Done<Vec<u8>> {
     let threads = text::read(text)?;
     if kind == Kind::Core {
@@ -133,7 +133,7 @@ fn only_legacy(thread: &Thread) -> std::collections::BTreeMap<Register, (Vec<u8>
         .collect()
 }
 
-/// What is enabled.
+/// The components that are enabled.
 fn enabled(thread: &Thread, machine: &Machine<'_>) -> Components {
     thread.xcr0.map_or(machine.enabled, |(bits, _)| Components::from_bits_retain(bits))
 }
@@ -370,7 +370,7 @@ fn tiles(out: &mut [u8], thread: &Thread, plan: &Plan) {
     }
 }
 
-/// The same image in the compacted format of all that is enabled.
+/// Converts the image to the compacted format of all that is enabled.
 fn compact(standard: &[u8], plan: &Plan, set: Components) -> Vec<u8> {
     let layout = ForeignLayout::of(plan);
     let mut out = standard[..EXTENDED].to_vec();

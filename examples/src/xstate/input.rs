@@ -1,4 +1,4 @@
-//! Where bytes come from: a file that is read where it is needed, or standard input.
+//! The source of bytes: a file that is read where it is needed, or standard input.
 
 use std::{
     fs::File,
@@ -49,13 +49,13 @@ impl Input {
         }
     }
 
-    /// How many bytes there are.
+    /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Is there none?
+    /// Tells whether there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -20,16 +20,16 @@ use super::{
 pub const MOST: usize = 1 << 16;
 /// FSAVE's image and a word more, in front of a 32-bit frame.
 const FRONT: usize = 112;
-/// Which components software says that there are in a frame.
+/// The offset of the components that software names in a frame.
 const XFEATURES: usize = 472;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 /// All MXCSR bits that any CPU has: AMD's misaligned mode is the highest.
 pub const MXCSR_MASK: u32 = 0x2_FFFF;
 
-/// What an image is.
+/// The kinds of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// FXSAVE's: no header.
+    /// FXSAVE's image, without a header.
     Fxsave,
     /// Each component at its fixed offset.
     Standard,
@@ -37,12 +37,12 @@ pub enum Kind {
     Compacted,
     /// In the standard format, in a signal frame.
     Frame,
-    /// The same in a 32-bit program's frame.
+    /// In the standard format, in a 32-bit program's frame.
     Frame32,
 }
 
 impl Kind {
-    /// What these bytes are; only a file by itself can be a frame.
+    /// The kind of these bytes; only a file by itself can be a frame.
     fn of(bytes: &[u8], whole: usize, file: bool) -> Self {
         let magic = |at| u32_at(bytes, at) == Some(FP_XSTATE_MAGIC1);
         if file && magic(XCR0) {
@@ -94,7 +94,7 @@ pub struct Frame {
 /// The bytes of a component that is present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part<'a> {
-    /// They.
+    /// The bytes.
     Bytes(Cow<'a, [u8]>),
     /// All zero, its initial value.
     Zero,
@@ -109,17 +109,17 @@ enum Valid<'a> {
 
 /// A well-formed image.
 pub struct Reading<'a> {
-    /// What it is.
+    /// The kind.
     pub kind: Kind,
     /// XSTATE_BV; x87 and SSE for FXSAVE.
     pub present: u64,
     /// Components that it has room for, by XCOMP_BV or by the software bytes.
     pub room: u64,
-    /// What software says is enabled.
+    /// The components that software says are enabled.
     pub xcr0: Option<u64>,
-    /// Of a frame.
+    /// Software's words of a frame.
     pub frame: Option<Frame>,
-    /// How its layout is known, if it needs one.
+    /// The source of its layout, if it needs one.
     pub by: Option<By>,
     /// Bytes, as far as its components reach.
     pub len: usize,
@@ -129,12 +129,12 @@ pub struct Reading<'a> {
     valid: Valid<'a>,
 }
 
-/// Where an image comes from.
+/// The origin of an image.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
-    /// Which thread of a core file, counted from 1.
+    /// The thread of a core file, counted from 1.
     pub thread: Option<usize>,
-    /// The system's number of it.
+    /// The system's number of the thread.
     pub id: Option<u32>,
     /// The owner of its note, and its type.
     pub note: Option<(String, u32)>,
@@ -147,11 +147,11 @@ pub struct Origin {
 pub struct Raw {
     /// As many as are looked at.
     pub bytes: Vec<u8>,
-    /// How many there are.
+    /// The number of bytes that there are.
     pub whole: usize,
-    /// Where they begin in the file.
+    /// The offset of the bytes in the file.
     pub base: u64,
-    /// They are a file by themselves, not a note.
+    /// Whether the bytes are a file by themselves, not a note.
     pub file: bool,
 }
 
@@ -173,7 +173,7 @@ impl Raw {
         self.bytes.get(self.front()..).unwrap_or_default()
     }
 
-    /// Whose layout the image has.
+    /// The layout that the image has.
     ///
     /// # Errors
     ///
@@ -358,7 +358,7 @@ impl<'a> Reading<'a> {
         self.valid().image()
     }
 
-    /// Is the component in the image? Otherwise it is initial.
+    /// Tells whether the component is in the image. Otherwise it is initial.
     #[must_use]
     pub fn has(&self, number: u32) -> bool {
         self.present >> number & 1 != 0

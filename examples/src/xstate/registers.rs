@@ -14,15 +14,15 @@ use super::{
 pub enum Register {
     /// x87's control word.
     Fcw,
-    /// Its status word.
+    /// x87's status word.
     Fsw,
-    /// Its tags, one bit each.
+    /// x87's tags, one bit each.
     Ftw,
     /// The opcode of the last instruction.
     Fop,
-    /// Its address.
+    /// The address of the last instruction.
     Fip,
-    /// That of its operand.
+    /// The address of the last operand.
     Fdp,
     /// ST(n).
     St(usize),
@@ -38,7 +38,7 @@ pub enum Register {
     Bound(usize),
     /// The configuration of bounds.
     BoundConfig,
-    /// Their status.
+    /// The status of bounds.
     BoundStatus,
     /// The tile configuration.
     TileConfig,
@@ -111,7 +111,7 @@ impl Register {
             .or_else(|| number("r", 16..32).map(R::General))
     }
 
-    /// Bits that it has.
+    /// The number of its bits.
     #[must_use]
     pub fn bits(self) -> usize {
         match self {
@@ -238,8 +238,8 @@ impl fmt::Display for Register {
     }
 }
 
-/// What an image holds, each with its value as it is written: of x87 the fixed words, MXCSR, PKRU, and all that is not
-/// zero. A vector register has the name of the shortest part that has everything.
+/// The registers that an image holds, each with its value as it is written: of x87 the fixed words, MXCSR, PKRU, and
+/// all that is not zero. A vector register has the name of the shortest part that has everything.
 #[must_use]
 pub fn of_image(reading: &Reading<'_>) -> Vec<(Register, String)> {
     let mut all = Vec::new();

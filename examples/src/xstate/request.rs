@@ -1,4 +1,4 @@
-//! One line of a batch: the request, or what is wrong with it and whose it was.
+//! One line of a batch: the request, or its fault and its identifier.
 
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -18,12 +18,12 @@ pub struct Request<'a> {
     pub bitmap_text: &'a str,
 }
 
-/// A line that cannot.
+/// A line that cannot be answered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Refused<'a> {
     /// The identifier, as far as it could be read.
     pub id: Option<&'a str>,
-    /// What is wrong.
+    /// The reason.
     pub why: String,
 }
 
@@ -118,11 +118,11 @@ fn bitmap(raw: &RawValue) -> Result<u64, String> {
 /// One CPU from a file of `--cpuid`.
 #[derive(Debug)]
 pub struct Recorded {
-    /// Its words.
+    /// The CPU's words.
     pub words: Words,
-    /// What is enabled, if that is said.
+    /// The components that are enabled, if the file says so.
     pub bitmap: Option<u64>,
-    /// Its name, if it has one.
+    /// The CPU's name, if it has one.
     pub brand: Option<String>,
 }
 
@@ -130,7 +130,7 @@ pub struct Recorded {
 ///
 /// # Errors
 ///
-/// What is wrong.
+/// The reason.
 pub fn read_cpu(text: &str) -> Result<Recorded, String> {
     let line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let mut raw = Raw::default();

@@ -1,4 +1,4 @@
-//! The CPU that is spoken of: this one, or a recorded one.
+//! The CPU that the output is about: this one, or a recorded one.
 
 use std::path::Path;
 
@@ -15,21 +15,21 @@ use super::{
 /// A CPU, and what is enabled on it.
 #[derive(Debug)]
 pub struct Subject {
-    /// What it is called.
+    /// The name.
     pub title: String,
-    /// Where the words come from.
+    /// The origin of the words.
     pub source: &'static str,
-    /// What it says.
+    /// CPUID's words.
     pub facts: CpuidInfo,
     /// What is enabled: XCR0, and of another CPU perhaps IA32_XSS too.
     pub enabled: u64,
-    /// What tasks would be switched with here.
+    /// The plan with which tasks would be switched here.
     pub plan: Option<Result<Plan, PlanError>>,
-    /// What a kernel would switch them with, if the words say enough: all user components and CET_U.
+    /// The plan with which a kernel would switch them, if the words say enough: all user components and CET_U.
     pub ring0: Option<Result<Plan, PlanError>>,
 }
 
-/// What a kernel asks for.
+/// The components that a kernel asks for.
 const KERNEL: Components = Components::USER.union(Components::CET_U);
 
 impl Subject {
@@ -101,7 +101,7 @@ impl Subject {
         Layouts::new(&self.facts, self.enabled)
     }
 
-    /// What the plans overlooked, each once.
+    /// The quirks of the plans, each once.
     #[must_use]
     pub fn quirks(&self) -> Vec<Quirk> {
         let facts = self.facts.clone().with_xcr0(Components::from_bits_retain(self.enabled));

@@ -20,7 +20,7 @@ macro_rules! line {
 
 const RULE: usize = 98;
 
-/// What a component holds.
+/// The contents of a component.
 #[must_use]
 pub fn about(number: u32) -> &'static str {
     match number {
@@ -137,7 +137,7 @@ pub fn table(subject: &Subject, style: Style) -> Result<String, String> {
     Ok(out)
 }
 
-/// What a kernel would have, by what CPUID says.
+/// The plan that a kernel would have, by CPUID's words.
 fn ring0(plan: &Plan) -> String {
     let rung = format!("{:?}", plan.save_instruction()).to_uppercase();
     let (bytes, xcr0, xss) = (plan.area_len(), plan.xcr0().bits(), plan.xss().bits());
@@ -145,7 +145,7 @@ fn ring0(plan: &Plan) -> String {
     format!("{rung}, {bytes} bytes; XCR0 {xcr0:#x}{xss}")
 }
 
-/// What is odd about the words, and what a plan does without on that account.
+/// The quirks of the words, and what a plan leaves out because of them.
 fn overlooked(out: &mut String, subject: &Subject, style: Style) {
     for (at, quirk) in subject.quirks().iter().enumerate() {
         let head = if at == 0 { "overlooked" } else { "" };

@@ -61,7 +61,7 @@ pub fn nothing(origin: &Origin) -> String {
     out + "# no registers of the FPU\n"
 }
 
-/// Where in the text something stands, both from 1.
+/// A place in the text, line and column from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct At {
     /// The line.
@@ -70,12 +70,12 @@ pub struct At {
     pub column: usize,
 }
 
-/// What is wrong with a text, and where.
+/// A fault of a text, and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrong {
-    /// Where.
+    /// The place.
     pub at: At,
-    /// What.
+    /// The reason.
     pub why: String,
 }
 
@@ -95,13 +95,13 @@ impl fmt::Display for Wrong {
 /// One thread's registers.
 #[derive(Clone, Debug, Default)]
 pub struct Thread {
-    /// Where it begins.
+    /// The place where the thread begins.
     pub at: At,
     /// The number of `thread`, if that is there.
     pub id: Option<u32>,
-    /// What is enabled, if the text says so.
+    /// The components that are enabled, if the text says so.
     pub xcr0: Option<(u64, At)>,
-    /// What is present, if the text says so.
+    /// The components that are present, if the text says so.
     pub xstate_bv: Option<(u64, At)>,
     /// The values, the lowest byte first, of a vector register by its longest name. Their lengths are those of the names
     /// in the text.

@@ -1,4 +1,5 @@
-//! Whose offsets an image has: where K0 to K7 lie in the standard format is a matter of the machine that wrote it.
+//! Finds the layout of an image: in the standard format the offset of K0 to K7 depends on the machine that wrote the
+//! image.
 
 use fpu_x86::{Components, CpuidInfo, ForeignLayout};
 
@@ -14,16 +15,16 @@ const MAKERS: [(&str, &str, u64, usize); 3] = [
     ("zen2", "AMD's Zen 2", 0x207, 896),
 ];
 
-/// How it is known whose layout it is.
+/// The source of a layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     /// The command line says so.
     Order,
     /// The core file has a note.
     Note,
-    /// XCR0 and the length tell: whose.
+    /// XCR0 and the length tell the maker, who is named.
     Length(&'static str),
-    /// Only this one fits the bytes: whose.
+    /// Only the layout of the maker who is named fits the bytes.
     Contents(&'static str),
     /// In all that fit the bytes, what is present is the same.
     Alike,
@@ -34,7 +35,7 @@ pub enum By {
 }
 
 impl By {
-    /// In words.
+    /// The text of the source.
     #[must_use]
     pub fn words(self) -> String {
         match self {
@@ -52,24 +53,24 @@ impl By {
 /// A layout, and how it is known to be the right one.
 #[derive(Clone, Debug)]
 pub struct Told {
-    /// It.
+    /// The layout.
     pub layout: ForeignLayout,
-    /// How.
+    /// The source.
     pub by: By,
 }
 
-/// The bytes that are to be told whose they are.
+/// The bytes whose layout is to be found.
 #[derive(Clone, Copy, Debug)]
 pub struct Bytes<'a> {
     /// The image, as far as it has been read.
     pub image: &'a [u8],
-    /// How long it is.
+    /// The length of the image.
     pub len: usize,
-    /// Where in the file the image begins.
+    /// The offset of the image in the file.
     pub base: u64,
-    /// Where software has left which components are enabled.
+    /// The offset at which software has left the enabled components.
     pub claim_at: usize,
-    /// It is known that software has written there.
+    /// Whether it is known that software has written there.
     pub written: bool,
 }
 
@@ -80,7 +81,7 @@ pub fn named(name: &str) -> Option<ForeignLayout> {
     ForeignLayout::told_by(Components::from_bits_retain(xcr0), len)
 }
 
-/// What is known besides the bytes.
+/// The facts that are known besides the bytes.
 #[derive(Clone, Debug)]
 pub struct Whose {
     here: ForeignLayout,
@@ -189,7 +190,8 @@ impl Whose {
     }
 }
 
-/// Could XCR0 hold this? Linux gives a task without permission a frame with the tiles' configuration and without them.
+/// Tells whether XCR0 could hold this value. Linux gives a task without permission a frame with the tiles'
+/// configuration and without them.
 fn plausible(xcr0: Components) -> bool {
     let tiles = if xcr0.contains(Components::TILECFG) { Components::AMX } else { xcr0 };
     let user = Components::all().difference(Components::SUPERVISOR);

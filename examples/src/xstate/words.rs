@@ -127,7 +127,8 @@ pub fn hex(text: &str, required: bool) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-/// A piece of input as a JSON string, cut if it is long.
+/// A piece of input as a JSON string, cut if it is long, with no character that a terminal obeys: U+007F to U+009F, and
+/// those that turn the direction of text, are escaped too.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     const MOST: usize = 40;
@@ -135,7 +136,15 @@ pub fn quoted(text: &str) -> String {
     if start.len() < text.len() {
         start += "...";
     }
-    serde_json::Value::from(start).to_string()
+    let obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let json = serde_json::Value::from(start).to_string();
+    json.chars().fold(String::new(), |text, c| match obeyed(c) {
+        true => format!("{text}\\u{:04x}", u32::from(c)),
+        false => text + c.encode_utf8(&mut [0; 4]),
+    })
 }
 
 /// The components of a bitmap by number, in order.

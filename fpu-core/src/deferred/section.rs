@@ -78,7 +78,7 @@ impl<'c, C: Pinned> PendingSection<'c, C> {
         Ok(Self { closed, units, current })
     }
 
-    /// What the assembly executes; `None` if nothing is to be saved.
+    /// Returns the steps that the assembly executes; `None` if nothing is to be saved.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -234,7 +234,7 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
         Ok(Self { closed, steps, contexts: PhantomData })
     }
 
-    /// What the assembly executes.
+    /// Returns the steps that the assembly executes.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -242,7 +242,7 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
     /// use fpu_core::PendingGuest;
     /// let guest = new_task();
     /// let pending = PendingGuest::begin(&mut cpu, guest.context(), None)?;
-    /// assert!(pending.steps().host_save_to.is_null()); // nobody runs here
+    /// assert!(pending.steps().host_save_to.is_null()); // no task runs here
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     #[must_use]
@@ -250,7 +250,7 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
         &self.steps
     }
 
-    /// The assembly has executed and committed all steps. Opens the CPU.
+    /// Ends the run once the assembly has executed and committed all steps: opens the CPU.
     ///
     /// # Safety
     ///
@@ -280,7 +280,8 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
         }
     }
 
-    /// The restore faulted; the steps before it were executed, and none after it. Opens the CPU; the registers are unowned.
+    /// Reports that the restore faulted: the steps before it were executed, and none after it. Opens the CPU; the
+    /// registers are unowned.
     ///
     /// # Safety
     ///

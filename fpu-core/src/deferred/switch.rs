@@ -132,8 +132,8 @@ impl SwitchSteps {
     }
 
     /// Tells the observer what the assembly has done, and turns a fault of the restore into the error: the task that was
-    /// to come stays in memory, and the registers are unowned. Words and registers are the assembly's; a kernel that
-    /// observes nothing and sees the fault itself needs no call.
+    /// to come stays in memory, and the registers are unowned. The assembly has changed words and registers already, so
+    /// a kernel that observes nothing and sees the fault itself needs no call.
     ///
     /// # Errors
     ///

@@ -77,7 +77,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
-    /// /// Whether it runs here or is stopped: `&mut` proves that nobody else uses it.
+    /// /// Whether it runs here or is stopped: `&mut` proves that no other code uses it.
     /// fn poke(task: &mut Task, cpu: &mut Cpu, value: u64) -> Result<u64, fpu_core::Error> {
     ///     let mut session = task.open(cpu)?.make_memory_valid_write();
     ///     let old = session.image().avx0();

@@ -9,7 +9,7 @@ use super::{
 use alloc::format;
 
 /// An image that holds what this seed gives, without the components outside `set`, whose old bytes are
-/// still there. A save may write zeros where a component is absent, so the harness takes it out.
+/// still there. A save may write zeros where a component is absent, so the harness removes the component afterwards.
 fn without<H: Harness>(b: &mut Bench<'_, H>, seed: u64, set: u64) -> Option<Memory> {
     let every = b.every();
     let full = b.harness.pattern(seed, every);

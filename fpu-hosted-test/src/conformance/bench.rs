@@ -72,7 +72,7 @@ impl<'h, H: Harness> Bench<'h, H> {
         self.run(&[Step::Load(registers), Step::Save(memory.base())]);
         memory
     }
-    /// What a restore over other contents gives.
+    /// The registers after a restore over other contents.
     pub(super) fn restored(&mut self, area: NonNull<u8>) -> Result<H::Registers, String> {
         let other = self.pattern(self.every());
         let Outcome { restored, registers } = self.run(&[Step::Load(&other), Step::Restore(area)]);
@@ -81,7 +81,7 @@ impl<'h, H: Harness> Bench<'h, H> {
             Err(why) => Err(format!("an image of the backend's own was refused: {why}")),
         }
     }
-    /// Is this what a restore gives?
+    /// Checks that a restore gives these registers.
     pub(super) fn restores(
         &mut self,
         area: NonNull<u8>,

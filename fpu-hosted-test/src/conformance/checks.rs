@@ -60,7 +60,7 @@ fn caught(check: impl FnOnce() -> Result<(), Why>) -> Result<(), Why> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(check))
         .unwrap_or_else(|_| Err(Why::Failed("it panicked (B6)".into())))
 }
-/// Runs a check; a panic is the target's to report.
+/// Runs a check; the target reports a panic.
 #[cfg(not(feature = "std"))]
 fn caught(check: impl FnOnce() -> Result<(), Why>) -> Result<(), Why> {
     check()

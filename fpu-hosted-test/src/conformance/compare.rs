@@ -11,7 +11,7 @@ use super::{
 
 type Compared = Result<(), fpu_core::verify::Difference>;
 
-/// What the backend says, in both orders; they must agree on whether there is a difference.
+/// Compares by the backend, in both orders, whose answers must agree on whether there is a difference.
 fn compare<H: Harness>(
     b: &Bench<'_, H>,
     one: &mut Memory,
@@ -37,7 +37,7 @@ fn expect(same: bool, answer: Compared, what: &str) -> Answer {
     }
 }
 
-/// The backend finds no difference between this image and one of these registers, if it compares images.
+/// Checks that a backend which compares images finds no difference between this image and one of these registers.
 pub(super) fn agree<H: Harness>(
     b: &mut Bench<'_, H>,
     memory: &mut Memory,

@@ -1,4 +1,4 @@
-//! What a backend author supplies to have the backend checked.
+//! The trait that a backend author implements to have the backend checked.
 
 use core::{fmt, ptr::NonNull};
 use fpu_core::{verify::Difference, KernelUnits, RawFpu, RestoreFault};
@@ -6,7 +6,7 @@ use fpu_core::{verify::Difference, KernelUnits, RawFpu, RestoreFault};
 /// One step on the registers. Nothing may come between two steps that changes a register.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'r, R> {
-    /// All registers get these values.
+    /// Loads these values into all registers.
     Load(&'r R),
     /// [`RawFpu::save`].
     Save(NonNull<u8>),
@@ -18,16 +18,16 @@ pub enum Step<'r, R> {
     End(KernelUnits),
 }
 
-/// What came of some steps.
+/// The result of some steps.
 #[derive(Debug)]
 pub struct Outcome<R> {
     /// The last restore's answer, `Ok` if there was none.
     pub restored: Result<(), RestoreFault>,
-    /// What the registers held after the last step.
+    /// The registers after the last step.
     pub registers: R,
 }
 
-/// A backend, and what is needed to see what it does to registers.
+/// A backend, and the access to the registers that it moves.
 ///
 /// In a program that is itself compiled with vector instructions, registers keep their values inside
 /// assembly only: [`run`](Self::run) is then one assembly loop that calls a list of `extern "C"`
@@ -41,7 +41,7 @@ pub trait Harness {
     /// The backend.
     #[must_use]
     fn fpu(&self) -> &Self::Fpu;
-    /// How many components an image can have or not have, at most 16.
+    /// The number of components that an image can have or not have, at most 16.
     #[must_use]
     fn components(&self) -> u32;
     /// The components that a child task inherits, one bit each.
@@ -59,15 +59,15 @@ pub trait Harness {
     ///
     /// Valid area (C9) of [`RawFpu`] holds for every area in the steps.
     unsafe fn run(&mut self, steps: &[Step<'_, Self::Registers>]) -> Outcome<Self::Registers>;
-    /// How many units the backend numbers, from 0.
+    /// The number of units that the backend has.
     #[must_use]
     fn units(&self) -> u32 {
         1
     }
-    /// Are the control words of these units as [`RawFpu::kernel_defaults`] promises?
+    /// Tells whether the control words of these units are as [`RawFpu::kernel_defaults`] promises.
     #[must_use]
     fn defaults_hold(&self, registers: &Self::Registers, units: KernelUnits) -> bool;
-    /// What the view shows; `None` if the backend's view does not show registers.
+    /// The registers that the view shows; `None` if the backend's view shows none.
     #[must_use]
     fn view(&self, image: <Self::Fpu as RawFpu>::Image<'_>) -> Option<Self::Registers> {
         drop(image);
@@ -90,15 +90,14 @@ pub trait Harness {
         false
     }
     /// Says in a legal image that these components are in their initial state, and leaves their bytes as they
-    /// are; `false` if no image of this format can say so. What the format keeps of them outside of what it can
-    /// leave out gets its initial value.
+    /// are; `false` if no image of this format can say so. Fields that the format keeps for them in every image get
+    /// their initial values.
     #[must_use]
     fn omit(&self, image: &mut [u8], components: u64) -> bool {
         let _ = (image, components);
         false
     }
-    /// What the backend says of two images, if it is one that
-    /// [can compare them](fpu_core::verify::CompareFpu).
+    /// The backend's comparison of two images; `None` if the backend [cannot compare](fpu_core::verify::CompareFpu).
     ///
     /// # Safety
     ///
@@ -117,10 +116,9 @@ pub trait Harness {
     fn keeps_awake(&self) -> u64 {
         0
     }
-    /// Loads these registers and asks the backend whether they keep the core awake; if so, has it give up
-    /// what does. Its answer, and the registers after that; `None` if it is not one that
-    /// [can](fpu_core::IdleFpu). Nothing may come in between that changes a register, as for
-    /// [`run`](Self::run).
+    /// Loads these registers and asks the backend whether they keep the core awake; if so, has the backend give up
+    /// those that do. Returns the answer, and the registers after that; `None` if the backend
+    /// [cannot](fpu_core::IdleFpu). Nothing may come in between that changes a register, as for [`run`](Self::run).
     #[must_use]
     fn idle(&mut self, registers: &Self::Registers) -> Option<(bool, Self::Registers)> {
         let _ = registers;
@@ -146,7 +144,7 @@ pub enum Action {
     End(KernelUnits),
 }
 
-/// A step and its answer, for assembly to pass by pointer.
+/// A step and its answer, which assembly passes by pointer.
 ///
 /// ```
 /// use core::{fmt, ptr::NonNull};
@@ -174,13 +172,13 @@ pub struct Call<F> {
 }
 
 impl<F: RawFpu> Call<F> {
-    /// The step, not executed. The backend must outlive it.
+    /// The step, not executed. The backend must outlive the value.
     pub fn new(fpu: &F, action: Action) -> Self {
         Self { fpu, action, answer: Ok(()) }
     }
 }
 
-/// Executes a step of the backend; what the assembly of a harness calls.
+/// Executes a step of the backend. The assembly of a harness calls this.
 ///
 /// # Safety
 ///

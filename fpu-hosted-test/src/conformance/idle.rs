@@ -6,7 +6,7 @@ use super::{
 };
 use alloc::format;
 
-/// What the backend says of these registers, and what they are after that; they are given up if it says so.
+/// The backend's answer about these registers, and the registers after that: given up if the answer is true.
 fn idle<H: Harness>(
     b: &mut Bench<'_, H>,
     registers: &H::Registers,

@@ -33,7 +33,7 @@ impl Memory {
     pub(super) fn image(&mut self) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + self.len]
     }
-    /// Is everything outside the area as it was?
+    /// Checks that every byte outside the area is as it was.
     pub(super) fn canaries(&self) -> Result<(), String> {
         let outside = |at: usize| at < self.start || at >= self.start + self.len;
         match (0..self.bytes.len()).find(|&at| outside(at) && self.bytes[at] != CANARY) {

@@ -1,4 +1,4 @@
-//! What the checks found.
+//! The results of the checks.
 
 use alloc::{string::String, vec::Vec};
 use core::fmt;
@@ -8,37 +8,37 @@ use core::fmt;
 pub enum Verdict {
     /// The duty is kept.
     Passed,
-    /// It is not; why.
+    /// The duty is not kept, and why.
     Failed(String),
-    /// It could not be looked at; why.
+    /// The check could not run, and why.
     Skipped(&'static str),
 }
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// Its name.
+    /// The check's name.
     pub name: &'static str,
-    /// The duty of [`fpu_core::RawFpu`] that it looks at.
+    /// The duty of [`fpu_core::RawFpu`] that the check is about.
     pub duty: &'static str,
-    /// What it found.
+    /// The result.
     pub verdict: Verdict,
 }
 
 /// All checks, printed as a table.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// In the order in which they ran.
+    /// The checks in the order in which they ran.
     pub checks: Vec<Check>,
 }
 
 impl Report {
-    /// Did none fail?
+    /// Tells whether no check failed.
     #[must_use]
     pub fn passed(&self) -> bool {
         !self.checks.iter().any(|check| matches!(check.verdict, Verdict::Failed(_)))
     }
-    /// Did the check of this name fail?
+    /// Tells whether the check of this name failed.
     #[must_use]
     pub fn failed(&self, name: &str) -> bool {
         self.checks

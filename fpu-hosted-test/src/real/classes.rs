@@ -1,4 +1,4 @@
-//! Which registers this CPU and its operating system let a program use.
+//! The registers that this CPU and its operating system let a program use.
 
 /// The register classes that a [`RegFile`](super::RegFile) holds and that the assembly moves.
 ///
@@ -22,17 +22,17 @@ impl Classes {
     /// All 64 bits of K0-7 (AVX-512BW).
     pub const WIDE_MASKS: Self = Self(8);
 
-    /// These and those.
+    /// The classes of both sets.
     #[must_use]
     pub const fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
-    /// Those that are in both.
+    /// The classes that are in both sets.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
-    /// Are all of those among these?
+    /// Tells whether `self` has all classes of `other`.
     #[must_use]
     #[inline(always)]
     pub const fn contains(self, other: Self) -> bool {

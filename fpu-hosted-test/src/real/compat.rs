@@ -1,7 +1,7 @@
 //! Signals of 32-bit programs, whose frames have FSAVE's image in front.
 //!
 //! This is a 64-bit program. It puts a few instructions of 32-bit code below 4 GiB, goes there by a far return, has the
-//! kernel's 32-bit system call send the signal, and comes back in the same way. The handler is 32-bit code as well,
+//! kernel's 32-bit system call send the signal, and returns in the same way. The handler is 32-bit code as well,
 //! registered by a 32-bit system call, which makes the kernel write a 32-bit frame.
 
 use std::{arch::global_asm, ffi::c_void, ptr};
@@ -178,7 +178,7 @@ impl Compat {
             compat.put(ACTION + 4 * n, &word.to_le_bytes());
         }
         let mut target = [base as u64, RT_SIGACTION, SIGNAL, at(ACTION).into(), 0, 8];
-        // SAFETY: the code is there, and the kernel runs it. What it changes of integers, it may.
+        // SAFETY: the code is there, and the kernel runs it. The code may change the integer registers that it changes.
         unsafe { call_32(ptr::addr_of_mut!(target).cast()) };
         Ok(compat)
     }
@@ -207,8 +207,8 @@ impl Compat {
         }
     }
 
-    /// What [`call_32`] is to be told so that a thread sends itself a signal out of 32-bit code. The memory is the
-    /// child's too after a fork.
+    /// The argument of [`call_32`] by which a thread sends itself a signal out of 32-bit code. After a fork the child
+    /// has the memory too.
     pub(super) fn raise(&self, thread: libc::pid_t, signal: i32) -> Target {
         let thread = thread as u64;
         [self.base as u64, TGKILL, thread, thread, signal as u64, 0]

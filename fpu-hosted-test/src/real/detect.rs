@@ -1,9 +1,9 @@
-//! Asking the CPU for its classes, as a program under an operating system does.
+//! Asks the CPU for its classes, as a program under an operating system does.
 
 use super::Classes;
 
 impl Classes {
-    /// What is there, by CPUID, and enabled by the operating system, by XGETBV.
+    /// The classes that the CPU has, by CPUID, and that the operating system has enabled, by XGETBV.
     #[must_use]
     pub fn detect() -> Self {
         #[allow(unused_mut)]

@@ -12,22 +12,22 @@ use std::{
 
 use super::{child::Child, run_between, RegFile};
 
-/// How many threads it has.
+/// The number of threads.
 pub const THREADS: usize = 4;
 const STACK: usize = 1 << 16;
 
-/// One thread's.
+/// The memory of one thread.
 #[repr(C)]
 struct Thread {
     load: RegFile,
-    /// Never written: it does not come back.
+    /// Never written: the thread does not return.
     dump: RegFile,
     number: libc::pid_t,
     rest: Rest,
     stack: [[u64; 2]; STACK / 16],
 }
 
-/// What a thread does with its registers loaded: it counts itself, sends the signal if there is one, and waits.
+/// Runs in a thread with its registers loaded: counts the thread, sends the signal if there is one, and waits.
 #[repr(C)]
 struct Rest {
     ready: *const AtomicU32,
@@ -36,7 +36,7 @@ struct Rest {
     signal: u64,
 }
 
-/// What the threads and the parent share.
+/// The memory that the threads and the parent share.
 #[repr(C)]
 struct Shared {
     threads: [Thread; THREADS],
@@ -97,7 +97,7 @@ impl Dumped {
         }
     }
 
-    /// Its number.
+    /// The process's number.
     #[must_use]
     pub fn process(&self) -> u32 {
         self.child.number().unsigned_abs()
@@ -110,11 +110,12 @@ impl Dumped {
         std::array::from_fn(|n| unsafe { (*self.shared).threads[n].number })
     }
 
-    /// Ends it, so that the kernel dumps it into its directory.
+    /// Ends the process, so that the kernel dumps it into its directory.
     ///
     /// # Errors
     ///
-    /// The reason for a skip. Where the system's core files go to a program, a socket or another directory, it is not ended this way.
+    /// The reason for a skip. Where the system's core files go to a program, a socket or another directory, the process is
+    /// not dumped.
     pub fn abort(mut self) -> Result<(), String> {
         let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
         if pattern.starts_with(['|', '/', '@']) {

@@ -1,4 +1,4 @@
-//! What a kernel's exception handlers do for a refused restore, done by a signal handler.
+//! A signal handler that does for a refused restore what a kernel's exception handlers do.
 
 use std::{
     arch::global_asm,

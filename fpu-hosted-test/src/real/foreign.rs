@@ -84,7 +84,7 @@ fn word(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]))
 }
 
-/// What the registers are to hold after a restore of `bytes`, which are in the standard format or
+/// The registers that a restore of `bytes` must give, which are in the standard format or
 /// FXSAVE's, by the SDM and CPUID's own offsets.
 ///
 /// ```
@@ -256,11 +256,11 @@ impl ForeignBench {
         Ok(())
     }
 
-    /// What the CPU itself says to the same bytes, given to it without a check.
+    /// Gives the same bytes to the CPU without a check.
     ///
     /// # Errors
     ///
-    /// It refuses them.
+    /// The CPU refuses the bytes.
     pub fn ask_the_cpu(&mut self, bytes: &[u8]) -> Result<(), RestoreFault> {
         let mut memory = Box::new(Memory([0; LARGEST]));
         let len = bytes.len().min(LARGEST);
@@ -271,8 +271,7 @@ impl ForeignBench {
     }
 }
 
-/// What the fuzzer does with an input: it is an image, for the plan of every rung. Returns how many accept
-/// it.
+/// Checks an input of the fuzzer as an image, for the plan of every rung. Returns how many plans accept it.
 ///
 /// ```
 /// use fpu_hosted_test::real::{fuzz_foreign, ForeignBench};

@@ -9,7 +9,7 @@ const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
 const HEADER: usize = 512;
 const EXTENDED: usize = 576;
-/// What the largest frame here is.
+/// The length of the largest frame here.
 pub const LARGEST_FRAME: usize = 16380;
 
 fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
@@ -20,7 +20,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
 
 /// The FPU part of a frame, legal or not, for a task of `plan`; the same for the same words.
 ///
-/// Whatever it says of PKRU lets the program go on: key 0, which all of its memory has, stays usable.
+/// Every PKRU in a frame lets the program go on: key 0, which all of its memory has, stays usable.
 ///
 /// ```
 /// use fpu_hosted_test::{real::random_frame, Random};

@@ -20,7 +20,7 @@ const HEADER: usize = 512;
 /// Bytes of one record of a layout note.
 pub(super) const RECORD: usize = 16;
 
-/// By which of the readers bytes come in.
+/// The reader by which bytes come in.
 ///
 /// ```
 /// assert_eq!(fpu_hosted_test::real::Entry::ALL.len(), 10);
@@ -41,7 +41,7 @@ pub enum Entry {
     Prfpreg,
     /// `ForeignImage::validate`.
     Foreign,
-    /// The same for the first bytes of something longer.
+    /// `ForeignImage::validate` of the first bytes of something longer.
     First,
     /// `validate_by` with the compacted format.
     Compacted,
@@ -50,7 +50,7 @@ pub enum Entry {
 }
 
 impl Entry {
-    /// All of them.
+    /// All readers.
     pub const ALL: [Self; 10] = [
         Self::Frame,
         Self::Frame32,
@@ -92,7 +92,7 @@ pub fn variant(why: &ForeignError) -> &'static str {
     }
 }
 
-/// What a reader has taken.
+/// The bytes that a reader has taken.
 enum Taken<'b> {
     Image(ValidImage<'b>),
     Frame(SignalFrame<'b>),
@@ -196,7 +196,7 @@ impl Subject {
         &self.plan
     }
 
-    /// What becomes of the bytes, in one word; and that no promise is broken.
+    /// Checks that no promise is broken, and says in one word what becomes of the bytes.
     ///
     /// # Errors
     ///
@@ -410,7 +410,7 @@ fn write_into(
     }
 }
 
-/// The same registers, in all that a task of this plan has of what the entry takes.
+/// Compares the registers, as far as a task of this plan has them and the entry takes them.
 fn same(plan: &Plan, one: &Image<'_>, other: &Image<'_>, entry: Entry) {
     assert_eq!((one.x87(), one.mxcsr()), (other.x87(), other.mxcsr()), "{entry:?}");
     for n in 0..16 {
@@ -443,7 +443,7 @@ fn same_extended(plan: &Plan, one: &Image<'_>, other: &Image<'_>, entry: Entry) 
     }
 }
 
-/// What the first 512 bytes of a frame ask to be copied is enough: the rest of the input changes no answer.
+/// Checks that the bytes for which the first 512 ask are enough: the rest of the input changes no answer.
 fn same_by_parts(
     plan: &Plan,
     entry: Entry,

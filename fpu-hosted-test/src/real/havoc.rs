@@ -7,10 +7,10 @@ use crate::random::Random;
 
 const MAGIC1: u32 = 0x4650_5853;
 const MAGIC2: u32 = 0x4650_5845;
-/// Where words stand that decide something: FSAVE's and FXSAVE's, software's, the header's.
+/// The offsets of words that decide something: FSAVE's and FXSAVE's, software's, the header's.
 const PLACES: [usize; 20] =
     [0, 2, 4, 8, 24, 26, 28, 110, 464, 468, 472, 476, 480, 484, 512, 514, 520, 527, 528, 575];
-/// What is often a limit.
+/// Values that are often limits.
 const LIMITS: [u64; 18] = [
     0,
     1,
@@ -61,7 +61,7 @@ pub fn fuzz_input(
     bytes
 }
 
-/// What comes before the image.
+/// The number of bytes before the image.
 fn front(entry: Entry, bytes: &[u8]) -> usize {
     match entry {
         Entry::Frame32 => 112,

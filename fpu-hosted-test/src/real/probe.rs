@@ -1,8 +1,7 @@
-//! What this CPU does of what the architecture promises, asked of the bare instructions.
+//! Probes, by bare instructions, whether this CPU keeps promises of the architecture.
 //!
-//! Emulators of user mode leave some of it out: QEMU's accepts reserved bits of MXCSR and drops the x87
-//! pointers. A test that needs what is left out asks here, and says `SKIP` where it is not there. Nothing of
-//! the code under test is asked.
+//! Emulators of user mode break some promises: QEMU's accepts reserved bits of MXCSR and drops the x87 pointers. A test
+//! that needs such a promise asks here, and prints `SKIP` where the CPU breaks it. The probes use no code under test.
 
 use std::arch::asm;
 
@@ -19,13 +18,13 @@ impl Image {
     }
 }
 
-/// What is said where [`keeps_x87_pointers`] is not so.
+/// The reason for a skip where [`keeps_x87_pointers`] returns false.
 pub const NO_POINTERS: &str = "this CPU keeps no x87 pointers, even with an exception pending";
-/// What is said where [`refuses_reserved_mxcsr`] is not so.
+/// The reason for a skip where [`refuses_reserved_mxcsr`] returns false.
 pub const ANY_MXCSR: &str = "this CPU accepts reserved bits of MXCSR";
 
-/// Do FXRSTOR and FXSAVE keep the x87 instruction pointer, data pointer and opcode of a pending exception
-/// (SDM vol. 1, 8.1.8 and 10.5.1)?
+/// Tells whether FXRSTOR and FXSAVE keep the x87 instruction pointer, data pointer and opcode of a pending exception
+/// (SDM vol. 1, 8.1.8 and 10.5.1).
 ///
 /// ```
 /// println!("{}", fpu_hosted_test::real::keeps_x87_pointers());
@@ -56,7 +55,7 @@ pub fn keeps_x87_pointers() -> bool {
     seen.0[6..24] == image.0[6..24]
 }
 
-/// Does FXRSTOR refuse an MXCSR with a bit that no CPU has (SDM vol. 1, 10.5.1.2)?
+/// Tells whether FXRSTOR refuses an MXCSR with a bit that no CPU has (SDM vol. 1, 10.5.1.2).
 ///
 /// ```
 /// println!("{}", fpu_hosted_test::real::refuses_reserved_mxcsr());
@@ -72,8 +71,8 @@ pub fn refuses_reserved_mxcsr() -> bool {
     refuses(&image, false)
 }
 
-/// Does the CPU itself refuse this image, given to XRSTOR (with all components asked for) or FXRSTOR? A
-/// child process tries, and is ended by the fault.
+/// Tells whether the CPU itself refuses this image, given to XRSTOR (with all components asked for) or FXRSTOR. A child
+/// process tries, and the fault ends it.
 ///
 /// ```
 /// let mut image = [0; 512];

@@ -17,7 +17,7 @@ pub const NT_X86_XSTATE: i32 = 0x202;
 /// The type of the FXSAVE registers of a 32-bit program, of which [`NT_PRFPREG`] are FSAVE's.
 pub const NT_PRXFPREG: i32 = 0x46E6_2B7F;
 
-/// What the two processes share.
+/// The memory that the two processes share.
 #[repr(C)]
 struct Shared {
     load: RegFile,
@@ -36,7 +36,7 @@ fn last<T>(what: &str) -> Result<T, String> {
 }
 
 impl Tracee {
-    /// Starts it; it stops with `load` in its registers.
+    /// Starts the child, which stops with `load` in its registers.
     ///
     /// ```
     /// use fpu_hosted_test::real::{frames_are_linuxs, Classes, RegFile, Tracee};
@@ -54,7 +54,8 @@ impl Tracee {
         Self::begin(load, None)
     }
 
-    /// The same in 32-bit code, so that its register sets are those of a 32-bit program.
+    /// As [`start`](Self::start), with the child in 32-bit code, so that its register sets are those of a 32-bit
+    /// program.
     ///
     /// # Errors
     ///
@@ -109,12 +110,12 @@ impl Tracee {
         }
     }
 
-    /// Lets it go on with the registers as they are. Returns these, as it found them, when it has stopped again, with
-    /// `next` in them.
+    /// Lets the child go on with the registers as they are, until it has stopped again with `next` in them. Returns the
+    /// registers that the child found.
     ///
     /// # Panics
     ///
-    /// If it does not stop again.
+    /// If the child does not stop again.
     #[must_use]
     pub fn go(&mut self, next: &RegFile) -> RegFile {
         // SAFETY: the child stands still.
@@ -139,11 +140,11 @@ impl Tracee {
         }
     }
 
-    /// A register set: how many bytes of `out` it has.
+    /// Reads a register set. Returns how many bytes of `out` it has.
     ///
     /// # Errors
     ///
-    /// The kernel's.
+    /// The kernel's error.
     pub fn get(&self, kind: i32, out: &mut [u8]) -> io::Result<usize> {
         self.request(libc::PTRACE_GETREGSET, kind, out.as_mut_ptr().cast(), out.len())
     }
@@ -152,7 +153,7 @@ impl Tracee {
     ///
     /// # Errors
     ///
-    /// The kernel's: it refuses the bytes.
+    /// The kernel's error: it refuses the bytes.
     pub fn set(&mut self, kind: i32, bytes: &[u8]) -> io::Result<usize> {
         // The kernel only reads.
         let base = bytes.as_ptr().cast_mut().cast();

@@ -149,7 +149,7 @@ impl RegFile {
         NONE
     }
 
-    /// What the number means; `None` for "no difference".
+    /// The register of that number; `None` for "no difference".
     #[must_use]
     pub fn register_of(difference: u32) -> Option<RegisterName> {
         match difference {
@@ -172,7 +172,7 @@ impl RegFile {
         Self::register_of(self.quiet_first_difference(seen))
     }
 
-    /// The classes it holds; registers outside are neither loaded, nor dumped, nor compared.
+    /// The classes that the file holds; registers outside are neither loaded, nor dumped, nor compared.
     #[must_use]
     pub fn classes(&self) -> Classes {
         self.classes
@@ -182,7 +182,7 @@ impl RegFile {
     pub fn vector(&self, n: usize) -> &[u64; 8] {
         &self.vectors[n]
     }
-    /// The same, to be changed.
+    /// The register, to be changed.
     #[must_use]
     pub fn vector_mut(&mut self, n: usize) -> &mut [u64; 8] {
         &mut self.vectors[n]
@@ -192,7 +192,7 @@ impl RegFile {
     pub fn mask(&self, n: usize) -> u64 {
         self.masks[n]
     }
-    /// The same, to be changed.
+    /// The register, to be changed.
     #[must_use]
     pub fn mask_mut(&mut self, n: usize) -> &mut u64 {
         &mut self.masks[n]
@@ -234,8 +234,8 @@ impl RegFile {
     pub fn set_ftw(&mut self, ftw: u8) {
         self.fx[0] = self.fx[0] & !(0xFF << 32) | u64::from(ftw) << 32;
     }
-    /// Sets the addresses of the last x87 instruction and its operand, and its opcode. They are loaded,
-    /// and not compared: some CPUs hold them only while an exception is pending.
+    /// Sets the addresses of the last x87 instruction and its operand, and its opcode. Restores load these fields. No
+    /// comparison looks at them: some CPUs hold them only while an exception is pending.
     pub fn set_x87_pointers(&mut self, fip: u64, fdp: u64, fop: u16) {
         (self.fx[1], self.fx[2]) = (fip, fdp);
         self.fx[0] = self.fx[0] & !(0xFFFF << 48) | u64::from(fop) << 48;

@@ -1,8 +1,8 @@
 //! Signal frames of the host's kernel: caught, replaced by others, and what the registers hold after the return.
 //!
-//! The kernel writes a frame when it delivers a signal and reads it when the handler returns. A handler here copies it
-//! out, and may put other bytes in its place or point the return to them. Where the kernel refuses those, it sends
-//! SIGSEGV, which is counted.
+//! The kernel writes a frame when it delivers a signal and reads it when the handler returns. A handler here copies the
+//! frame out, and may put other bytes in its place or point the return to them. Where the kernel refuses those bytes,
+//! the kernel sends SIGSEGV, which is counted.
 
 use std::{
     arch::asm,
@@ -31,7 +31,7 @@ impl std::fmt::Debug for FrameBuffer {
 }
 
 impl FrameBuffer {
-    /// These bytes, and behind them what no frame has.
+    /// These bytes, and behind them bytes that no frame has.
     ///
     /// ```
     /// let buffer = fpu_hosted_test::real::FrameBuffer::of(&[1, 2]);
@@ -40,7 +40,7 @@ impl FrameBuffer {
     ///
     /// # Panics
     ///
-    /// If they are more than [`ROOM`].
+    /// If the bytes are more than [`ROOM`].
     #[must_use]
     pub fn of(bytes: &[u8]) -> Box<Self> {
         let mut buffer = Box::new(Self([0xA5; ROOM]));
@@ -49,16 +49,16 @@ impl FrameBuffer {
     }
 }
 
-/// What the handler does.
+/// The action of the handler.
 #[derive(Debug)]
 pub enum Edit<'a> {
-    /// Nothing.
+    /// Does nothing.
     Keep,
-    /// Writes these bytes over the frame's; they are no longer than it.
+    /// Writes these bytes over the frame's, which are at least as many.
     InPlace(&'a [u8]),
     /// Lets the return read these instead.
     Elsewhere(&'a FrameBuffer),
-    /// The same, so many bytes further, where the frame's alignment is lost.
+    /// Lets the return read these bytes at so many bytes further, where the frame's alignment is lost.
     Misaligned(&'a FrameBuffer, usize),
     /// Takes another signal before it does something else.
     Nested(Box<Nested<'a>>, Box<Edit<'a>>),
@@ -67,13 +67,13 @@ pub enum Edit<'a> {
 /// A signal that is taken in a handler.
 #[derive(Debug)]
 pub struct Nested<'a> {
-    /// With these registers.
+    /// The registers before the signal.
     pub load: &'a RegFile,
-    /// On the other stack.
+    /// Whether the handler runs on the other stack.
     pub on_other_stack: bool,
-    /// What its handler does.
+    /// The action of its handler.
     pub edit: Edit<'a>,
-    /// What was seen.
+    /// The result.
     pub seen: &'a mut Option<Delivered>,
 }
 
@@ -82,11 +82,11 @@ pub struct Nested<'a> {
 pub struct Delivered {
     /// The FPU part of the frame, as the kernel wrote it.
     pub frame: Vec<u8>,
-    /// It lay on the alternative stack.
+    /// Whether the frame lay on the alternative stack.
     pub on_other_stack: bool,
     /// Address of the whole frame, of which that is a part.
     pub lowest: usize,
-    /// The kernel refused what it was to read.
+    /// Whether the kernel refused the bytes that it was to read.
     pub refused: bool,
     /// The registers after the return; of no meaning if it was refused.
     pub after: RegFile,
@@ -305,7 +305,7 @@ pub fn frame_extent(load: &RegFile, short: usize) -> usize {
     end - delivered.lowest
 }
 
-/// What becomes of a process without a handler for SIGSEGV that returns through this frame: its wait status.
+/// The wait status of a process without a handler for SIGSEGV that returns through this frame.
 ///
 /// ```
 /// use fpu_hosted_test::real::{fate, frames_are_linuxs, Classes, FrameBuffer, RegFile};
@@ -320,7 +320,7 @@ pub fn frame_extent(load: &RegFile, short: usize) -> usize {
 ///
 /// # Errors
 ///
-/// There is no other process.
+/// No other process could be made.
 pub fn fate(load: &RegFile, frame: &FrameBuffer) -> Result<c_int, &'static str> {
     install();
     let mut exchange = Exchange::new(Edit::Elsewhere(frame), Vec::with_capacity(ROOM));
@@ -347,7 +347,7 @@ pub fn fate(load: &RegFile, frame: &FrameBuffer) -> Result<c_int, &'static str> 
     }
 }
 
-/// Runs something whose frame the kernel may refuse. Did it?
+/// Runs something whose frame the kernel may refuse. Returns whether it did.
 pub(super) fn with_exchange(run: impl FnOnce()) -> bool {
     install();
     let mut exchange = Exchange::new(Edit::Keep, Vec::new());
@@ -358,7 +358,7 @@ pub(super) fn with_exchange(run: impl FnOnce()) -> bool {
     exchange.refused
 }
 
-/// What was seen of it.
+/// What the handler saw of the signal.
 pub(super) fn finish(frame: Vec<u8>, refused: bool, after: RegFile) -> Delivered {
     Delivered { frame, on_other_stack: false, lowest: 0, refused, after, pkru: pkru() }
 }
@@ -436,8 +436,8 @@ pub fn set_registers(image: &mut ImageMut<'_>, file: &RegFile) {
     }
 }
 
-/// Are signal frames here written and read by Linux on the CPU, and not by an emulator of user mode, which has its own
-/// idea of them? Otherwise, why not.
+/// Checks that Linux on the CPU writes and reads signal frames here, and not an emulator of user mode, which has frames
+/// of its own.
 ///
 /// # Errors
 ///

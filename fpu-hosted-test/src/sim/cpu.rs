@@ -105,7 +105,7 @@ impl SimCpu {
     pub fn words(&self) -> &SimWords {
         &self.words
     }
-    /// What has happened so far.
+    /// The counts of events so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.counters.totals()
@@ -152,17 +152,17 @@ impl SimCpu {
     pub fn irqs_off(&self) -> Witness<'_, IrqsOff> {
         Witness::new(self)
     }
-    /// What an interrupt handler holds.
+    /// The witness of an interrupt handler.
     #[must_use]
     pub fn interrupted(&self) -> Witness<'_, Interrupted> {
         Witness::new(self)
     }
-    /// What a soft interrupt's handler holds: hard interrupts are on.
+    /// The witness of a soft interrupt's handler: hard interrupts are on.
     #[must_use]
     pub fn soft_interrupted(&self) -> Witness<'_, SoftInterrupted> {
         Witness::new(self)
     }
-    /// What the handler of a non-maskable interrupt holds.
+    /// The witness of the handler of a non-maskable interrupt.
     #[must_use]
     pub fn nmi(&self) -> Witness<'_, Nmi> {
         Witness::new(self)
@@ -170,7 +170,7 @@ impl SimCpu {
 }
 
 impl SimFpu {
-    /// Itself, as what contexts are made with.
+    /// The CPU's registers, as the backend with which contexts are made.
     ///
     /// # Panics
     ///
@@ -188,11 +188,11 @@ impl SimFpu {
     }
 }
 
-/// What a witness stands for.
+/// The state that a witness proves.
 pub trait Kind {
-    /// Where the code runs.
+    /// The level at which the code runs.
     const LEVEL: Level;
-    /// Are interrupts off?
+    /// Whether interrupts are off.
     const MASKS: bool;
 }
 /// Preemption off.

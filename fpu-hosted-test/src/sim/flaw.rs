@@ -1,4 +1,4 @@
-//! Ways in which a backend can be wrong, to show that the conformance suite sees them.
+//! Ways in which a backend can be wrong. Tests show that the conformance suite notices each.
 
 /// One thing that a broken simulated backend does wrong.
 ///
@@ -38,7 +38,8 @@ pub enum Flaw {
     RestoreClearsOldBytes,
     /// A restore makes components present that the image does not have, over whatever is there.
     RestoreMarksPresent,
-    /// Both: the image holds the same, and was written.
+    /// A restore writes those initial values and makes the components present: the image holds the same, and was
+    /// written.
     RestoreCompletesImage,
     /// A restore loads the bytes of a component that the image does not have if they are not zero.
     RestoreAsksTheBytes,
@@ -90,8 +91,8 @@ pub enum Flaw {
     NeverKeepsAwake,
     /// What keeps a core awake is not given up.
     ReleaseKeeps,
-    /// Only a part of it is.
+    /// Only a part of what keeps a core awake is given up.
     ReleaseTears,
-    /// Everything is given up with it.
+    /// All registers are given up together with what keeps a core awake.
     ReleaseClobbers,
 }

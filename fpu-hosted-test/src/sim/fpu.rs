@@ -77,7 +77,7 @@ impl SimFpu {
     pub(super) fn with_flaw(flaw: Flaw) -> Self {
         Self { flaw: Some(flaw), ..Self::new() }
     }
-    /// What it does wrong.
+    /// What this backend does wrong.
     #[must_use]
     pub fn flaw(&self) -> Option<Flaw> {
         self.flaw
@@ -86,7 +86,7 @@ impl SimFpu {
         self.flaw == Some(flaw)
     }
 
-    /// What the registers hold.
+    /// The contents of the registers.
     #[must_use]
     pub fn registers(&self) -> Registers {
         self.registers.borrow().clone()
@@ -166,7 +166,7 @@ impl SimFpu {
     }
 }
 
-/// What some flaws write.
+/// Writes what some flaws write.
 impl SimFpu {
     /// Components that the image does not have get their initial bytes.
     ///
@@ -187,7 +187,7 @@ impl SimFpu {
             }
         }
     }
-    /// What a flawed restore does to the image.
+    /// Does what a flawed restore does to the image.
     ///
     /// # Safety
     ///
@@ -239,7 +239,7 @@ unsafe impl RawFpu for SimFpu {
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         self.line.step();
         let zero_control = self.is(Flaw::InitialZeroControl);
-        // SAFETY: the caller's valid area (C9); the header, and what is written for a flaw, is inside the area but
+        // SAFETY: the caller's valid area (C9); the header, and what is written for a flaw, is inside the area, except
         // for `WritesBefore`, whose test has room there.
         unsafe {
             if !self.is(Flaw::InitialKeepsHeader) {

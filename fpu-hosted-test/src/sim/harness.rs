@@ -22,12 +22,12 @@ pub struct SimHarness {
 }
 
 impl SimHarness {
-    /// The sound one.
+    /// The harness of the sound backend.
     #[must_use]
     pub fn new() -> Self {
         Self { fpu: SimFpu::new(), count: || None, allocations: 0 }
     }
-    /// A broken one.
+    /// The harness of a broken backend.
     #[must_use]
     pub fn with_flaw(flaw: Flaw) -> Self {
         Self { fpu: SimFpu::with_flaw(flaw), ..Self::new() }

@@ -49,7 +49,7 @@ impl SimImage<'_> {
     pub fn registers(&self) -> Registers {
         self.with_old_bytes(self.flaw == Some(Flaw::ImageShowsOldBytes))
     }
-    /// The same; with `old_bytes` whatever lies where a component is absent, too.
+    /// Writes the image, with `old_bytes` also into the places of absent components.
     pub(super) fn with_old_bytes(&self, old_bytes: bool) -> Registers {
         let mut all = Registers::initial();
         let shown = if old_bytes { ALL } else { self.present() };

@@ -20,9 +20,9 @@ pub struct Component {
     pub first: u64,
     /// Bits of the first word that may be set.
     pub legal: u64,
-    /// Does a child task inherit it?
+    /// Whether a child task inherits the component.
     pub inherited: bool,
-    /// Does it keep the core from sleeping deeply while it is in use?
+    /// Whether the component keeps the core from sleeping deeply while it is in use.
     pub keeps_awake: bool,
 }
 

@@ -22,7 +22,7 @@ use std::{cell::Cell, rc::Rc};
 /// What an area has room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// All but the tiles.
+    /// All components except the tiles.
     Base,
     /// All components.
     Full,
@@ -48,7 +48,7 @@ pub struct XfdFpu {
     registers: SimFpu,
     xfd: Cell<u64>,
     xfd_err: Cell<u64>,
-    /// What the backend takes IA32_XFD for; `None` after a power cycle.
+    /// The backend's copy of IA32_XFD; `None` after a power cycle.
     shadow: Cell<Option<u64>>,
     writes: Cell<u64>,
 }
@@ -64,7 +64,7 @@ impl XfdFpu {
             writes: cell(0),
         }
     }
-    /// Itself, as what contexts are made with.
+    /// The registers, as the backend with which contexts are made.
     #[must_use]
     pub fn the_backend(&self) -> &TheBackend<Self> {
         // SAFETY: K1: the layout is the same constants for every value.
@@ -75,12 +75,12 @@ impl XfdFpu {
     pub fn registers(&self) -> &SimFpu {
         &self.registers
     }
-    /// What IA32_XFD holds.
+    /// The value of IA32_XFD.
     #[must_use]
     pub fn xfd(&self) -> u64 {
         self.xfd.get()
     }
-    /// How often it was written.
+    /// The number of writes of IA32_XFD.
     #[must_use]
     pub fn xfd_writes(&self) -> u64 {
         self.writes.get()
@@ -120,20 +120,20 @@ impl XfdFpu {
             }
         }
     }
-    /// The power goes and comes back.
+    /// A power cycle.
     pub fn lose_power(&self) {
         self.registers.lose_power();
         self.xfd.set(0);
         self.xfd_err.set(0);
         self.shadow.set(None);
     }
-    /// Does the backend take IA32_XFD for what it holds?
+    /// Tells whether the backend's copy is the value of IA32_XFD.
     #[must_use]
     pub fn shadow_is_right(&self) -> bool {
         self.shadow.get().map_or(true, |shadow| shadow == self.xfd.get())
     }
 
-    /// Before a restore, and only if it differs.
+    /// Writes IA32_XFD before a restore, only if the value differs.
     fn arm(&self, room: Room) -> Result<(), RestoreFault> {
         let xfd = ALL & !room.places();
         if self.shadow.get() != Some(xfd) {
@@ -342,7 +342,7 @@ impl XfdCpu {
     pub fn fpu(&self) -> &XfdFpu {
         &self.fpu
     }
-    /// What has happened so far.
+    /// The counts of events so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.counters.totals()

@@ -1,7 +1,7 @@
 //! The public API of each library as a text in the repository, so that a change of it shows where changes are read.
 //!
-//! It is read off the pages that `rustdoc` writes: these have what macros make, and every impl. They look a little
-//! different with each version of Rust, so the text is compared with those of one version only.
+//! The step reads the text off the pages that `rustdoc` writes, which have what macros make, and every impl. The pages
+//! differ a little with each version of Rust, so the step compares the text with those of one version only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::{
 /// The minor version of the Rust whose pages are recorded, as for the messages of `tests/ui`.
 const RECORDED: u32 = 95;
 
-/// Where the texts are.
+/// The directory of the texts.
 const TEXTS: &str = "docs/api";
 
 pub fn check(suite: &Suite) -> Outcome {
@@ -141,7 +141,7 @@ fn item(page: &str) -> Vec<String> {
                 of_traits.extend(headers(section).into_iter().filter(|(level, _)| *level == 3));
             }
             "synthetic-implementations" => of_traits.extend(headers(section)),
-            // Of every type, or of another's.
+            // Impls of every type, or of another's.
             _ => {}
         }
     }

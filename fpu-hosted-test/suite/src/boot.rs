@@ -1,7 +1,7 @@
 //! The kernel that boots: on every machine that this host can run, and with every seeded fault.
 //!
-//! `cargo boot` does the work, so that a person sees what the suite sees. It builds the kernel too:
-//! [`kernel`] says where it is, to those who read its code.
+//! `cargo boot` does the work, so that a person sees what the suite sees. `cargo boot` builds the kernel too, and
+//! [`kernel`] returns its place, for the steps that read its code.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,7 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 /// Every machine once: each that this host cannot run is a skip.
 pub fn machines(suite: &Suite) -> Outcome {
     let is_passed = |run: &Value| text(run, "verdict") == "pass";
-    // Two seconds of each machine's own: what shows by chance shows more surely.
+    // Two seconds of each machine's own, so that what shows by chance is likely to show.
     counted(boot(suite, &["--all", "--seconds", "2"]), "machines", "machine", is_passed)
 }
 
@@ -43,7 +43,7 @@ pub fn checked(suite: &Suite) -> Outcome {
 }
 
 /// The words of every recorded machine, and some made-up words, once on a machine that has what they
-/// promise, and once on one that has nothing of it.
+/// promise, and once on one that has nothing that they promise.
 pub fn cpuid(suite: &Suite) -> Outcome {
     let is_passed = |run: &Value| text(run, "verdict") == "pass";
     let made_up = suite.root.join("examples/testdata/made_up.jsonl");

@@ -1,7 +1,7 @@
 //! The hosted tests on CPUs that this host does not have: test programs under QEMU's emulator of user mode.
 //!
-//! It has no XSAVEC and XSAVES, no AVX-512, no initial and modified optimisations, keeps no x87 pointers and
-//! refuses no MXCSR. The tests find that out themselves, and skip what needs it.
+//! The emulator has no XSAVEC and XSAVES, no AVX-512, no initial and modified optimisations, keeps no x87 pointers and
+//! refuses no MXCSR. The tests find this out themselves, and skip what needs more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use crate::{
     tests_run::{self, Counts, Failure},
 };
 
-/// QEMU's names, and what each is here for.
+/// QEMU's names, and the reason for each.
 const MODELS: [(&str, &str); 6] = [
     ("qemu64", "FXSAVE only"),
     ("Nehalem", "FXSAVE only, of another maker"),
@@ -38,7 +38,7 @@ const RUNNER: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 /// Where the documentation's examples run too: FXSAVE, and a set of components that is not the usual.
 const DOC_TESTS: [&str; 2] = ["qemu64", "Denverton"];
 
-/// What is run: each in one call of cargo, which is not asked again.
+/// The programs to run: each is built by one call of cargo.
 const PACKAGES: [(&str, &[&str]); 3] = [
     ("fpu-x86", &["--lib"]),
     ("fpu-hosted-test", &["--lib", "--test", "real_*"]),
@@ -95,11 +95,11 @@ pub fn check(suite: &Suite) -> Outcome {
     }
     table +=
         "skipped, wholly or in part (one instruction, one check), with the tests on each CPU:\n";
-    // What failed comes first: it is what one looks for.
+    // Failures come first, because a reader looks for them.
     Outcome::Table(all, format!("{failed}{table}{}", skipped.shown()))
 }
 
-/// What one model gave.
+/// The result of one model.
 #[derive(Default)]
 struct Seen {
     counts: Counts,

@@ -2,8 +2,8 @@
 
 use crate::run::{Cmd, Suite};
 
-/// Runs the test program again, one test at a time, and names the one that it was at. `before` is what it
-/// said when tests ran side by side.
+/// Runs the test program again, one test at a time, and names the test that ran when the signal came. `before` is what
+/// the program said when tests ran side by side.
 pub fn culprit(program: Cmd, before: &str) -> String {
     match program.args(&["--test-threads=1"]).run() {
         Ok(done) if done.signal.is_some() => match last_started(&done.stdout) {

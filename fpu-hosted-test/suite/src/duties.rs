@@ -8,7 +8,7 @@ use std::{
 use crate::run::Suite;
 
 const INDEX: &str = "docs/duties.md";
-/// What a kernel, a backend, a caller promises; what an instruction needs.
+/// The series: promises of a kernel, a backend and a caller, and needs of an instruction.
 const SERIES: &[u8] = b"KBCN";
 
 /// A row of the index.
@@ -244,7 +244,7 @@ fn arguments(lines: &[Line<'_>]) -> Vec<Argument> {
     found
 }
 
-/// What an argument lacks.
+/// The flaws of an argument.
 fn flaws(argument: &Argument) -> Vec<String> {
     let text = argument.text.trim();
     let lower = text.to_lowercase();
@@ -325,7 +325,7 @@ fn places(text: &str) -> Vec<(usize, usize)> {
     found
 }
 
-/// The same, and what `K2-K6` and `K2 to K6` leave out.
+/// The codes in a text, those between the ends of `K2-K6` and `K2 to K6` included.
 fn expanded(text: &str) -> Vec<String> {
     let found = places(text);
     let mut all = codes(text);

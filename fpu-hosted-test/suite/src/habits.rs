@@ -1,4 +1,5 @@
-//! What a change easily breaks for others: features in each combination, other people's packages, memory in the tests.
+//! Checks of what a change easily breaks for others: features in each combination, other people's packages, memory in
+//! the tests.
 
 use std::collections::BTreeSet;
 
@@ -91,7 +92,7 @@ const MIRI: [&str; 10] = [
     "traps",
     "verify",
 ];
-/// What takes it minutes there, or more memory than it has.
+/// Tests that take minutes under Miri, or more memory than the machine has.
 const TOO_MUCH: [&str; 5] = [
     "sizes_that_no_memory_has",
     "interrupts_at_every_step",

@@ -1,4 +1,4 @@
-//! What a reader of the repository would trip over.
+//! Checks of files, links and quotes: faults that a reader of the repository would stumble over.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::{
     run::{Cmd, Outcome, Suite},
 };
 
-/// All that may stand at the top.
+/// All names that may stand at the top.
 const TOP: &[&str] = &[
     ".cargo",
     ".ci",
@@ -93,8 +93,7 @@ fn included(text: &str) -> Vec<&str> {
     calls.filter_map(|rest| rest.split('"').next()).collect()
 }
 
-/// What a page quotes of a file is what the file says: page, kind of block, file. Rust is quoted whole, output
-/// by the line.
+/// Quotes that must be what the file says: page, kind of block, file. Rust is quoted whole, output by the line.
 const QUOTED: [(&str, &str, &str); 2] = [
     ("docs/kernel.md", "rust", "examples/kernel/src/fpu.rs"),
     ("README.md", "text", "docs/results.md"),

@@ -1,4 +1,5 @@
-//! Who imports whom inside each crate, read off the sources: no circle, and in the libraries downwards only.
+//! Checks the imports between the modules of each crate, by the sources: no circle, and in the libraries downwards
+//! only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,8 +9,8 @@ use std::{
 
 use crate::source::{code_of, is_word};
 
-/// From below: what things are said in, how it is done, what a kernel calls. Each imports of its own floor and of those
-/// below.
+/// From below: types and traits, the protocol, the calls of a kernel. A module imports from its own floor and from
+/// those below.
 const CORE: [&[&str]; 3] = [
     &[
         "align",
@@ -43,7 +44,7 @@ const CRATES: [&str; 7] = [
 
 type Files = BTreeMap<String, String>;
 
-/// What is wrong in the crates under that directory.
+/// The faults of the crates under that directory.
 pub fn check(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for name in CRATES {
@@ -92,13 +93,14 @@ fn read(dir: &Path, above: &str, files: &mut Files) -> io::Result<()> {
     Ok(())
 }
 
-/// The code of a module, without the tests at its end. What a macro names is the business of whoever writes it, and public.
+/// The code of a module, without the tests at its end. Names inside a macro belong to the caller of the macro, and are
+/// public.
 fn code(text: &str) -> String {
     let end = text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     flat(code_of(&text[..end]).replace("$crate::", ""))
 }
 
-/// A module inside of the file is not another: what is `super` to it is the file.
+/// A module inside of the file belongs to the file, which is its `super`.
 fn flat(mut code: String) -> String {
     let mut from = 0;
     while let Some(at) = code[from..].find("mod ").map(|at| from + at) {
@@ -197,7 +199,7 @@ fn wrong(mut files: Files, floors: Option<&[Vec<String>]>) -> Vec<String> {
 /// The module that an imported path leads to, through what others only pass on.
 fn target<'m>(known: &BTreeMap<&'m str, Names>, path: &str) -> Option<&'m str> {
     let mut path = path;
-    // Longer chains there are not.
+    // No chain is longer.
     for _ in 0..8 {
         let own = |name: &&str| {
             path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -229,7 +231,7 @@ fn reaches(imports: &BTreeMap<&str, BTreeSet<&str>>, from: &str, to: &str) -> bo
 /// What a module names of its own crate, by whole paths.
 #[derive(Debug, Default)]
 struct Names {
-    /// In `use`, or where it stands.
+    /// By `use`, or in place.
     used: BTreeSet<String>,
     /// What it imports, by the name under which its children and importers find that.
     passed_on: BTreeMap<String, String>,
@@ -291,7 +293,7 @@ fn names(module: &str, code: &str) -> Names {
     names
 }
 
-/// Does a file itself use what it imports? What it imports for others may have the name of a field.
+/// Tells whether a file itself uses what it imports. A name that it imports for others may be that of a field too.
 fn mentions(body: &str, name: &str, public: bool) -> bool {
     let uses = |at: usize| {
         let (before, behind) = (&body[..at], &body[at + name.len()..]);

@@ -1,4 +1,4 @@
-//! What `cargo test` says, as an outcome.
+//! Turns the output of `cargo test` into an outcome.
 
 use crate::{
     crash,
@@ -33,7 +33,7 @@ pub fn counted(suite: &Suite, command: Cmd) -> Outcome {
             return Outcome::Table(counts, searches);
         }
     }
-    // What failed comes first: it is what one looks for, and the rest may be long.
+    // Failures come first, because a reader looks for them, and the rest may be long.
     let mut said = String::new();
     for failure in tests_run::failures(&done.stdout) {
         said += &format!("FAILED {}", failure.text());

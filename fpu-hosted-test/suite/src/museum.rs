@@ -1,10 +1,10 @@
-//! Each name in the table of others' bugs is in the sources.
+//! Checks that each name in the table of others' bugs is in the sources.
 
 use std::{collections::BTreeSet, path::Path};
 
 const TABLE: &str = "docs/museum.md";
 
-/// What is wrong.
+/// The faults of the table.
 pub fn check(root: &Path, files: &[String]) -> Vec<String> {
     let Ok(table) = std::fs::read_to_string(root.join(TABLE)) else {
         return vec![format!("{TABLE}: cannot be read")];
@@ -57,8 +57,8 @@ impl Sources {
     }
 }
 
-/// Names in the table's rows that no source has. What is more than a name, a path of several or a piece of code, is left to
-/// the reader.
+/// Names in the table's rows that no source has. The check leaves out what is more than a name: a path of several, or a
+/// piece of code.
 fn missing(table: &str, sources: &Sources) -> Vec<String> {
     let mut wrong = Vec::new();
     for (number, line) in (1..).zip(table.lines()).filter(|(_, line)| line.starts_with('|')) {

@@ -14,16 +14,16 @@ use crate::{
 
 const TARGET: &str = "x86_64-unknown-none";
 
-/// What any kernel supplies; nothing else may be left undefined.
+/// The symbols that any kernel supplies; nothing else may be left undefined.
 const SUPPLIED: &[&str] = &["memcpy", "memmove", "memset", "memcmp", "bcmp", "rust_eh_personality"];
 
-/// Is `x86_64-unknown-none` installed? Else the host's target stands in for it.
+/// Tells whether `x86_64-unknown-none` is installed. Otherwise the host's target stands in for it.
 fn bare_metal() -> bool {
     let libdir = Cmd::new("rustc").args(&["--print", "target-libdir", "--target", TARGET]).ok();
     libdir.is_ok_and(|dir| PathBuf::from(dir.trim()).is_dir())
 }
 
-/// What is checked on which target, for the list.
+/// The check and its target, for the list.
 pub fn abouts() -> (&'static str, &'static str) {
     if bare_metal() {
         (
@@ -67,7 +67,7 @@ fn build(suite: &Suite, directory: &str, rustflags: &str) -> Result<PathBuf, Str
     Ok(library.join("release/libfpu_nostd.a"))
 }
 
-/// Nothing of `std` or `alloc`, no panic, and nothing undefined but what every kernel has.
+/// Nothing of `std` or `alloc`, no panic, and nothing undefined except what every kernel has.
 pub fn symbols(suite: &Suite) -> Outcome {
     let Some(nm) = suite.tool(&["nm", "llvm-nm"]) else {
         return Outcome::Skipped("no nm or llvm-nm: install the package binutils".into());
@@ -135,7 +135,7 @@ fn vectors_of(objdump: &str, library: &Path) -> Outcome {
     }
 }
 
-/// The same library for the kernel's own target, by whichever compiler can build for it: rustup's, or
+/// Checks that library for the kernel's own target, by whichever compiler can build for it: rustup's, or
 /// Debian's with the sources of `core`. Both checks are done on it.
 pub fn on_bare_metal(suite: &Suite) -> Outcome {
     let tools = (suite.tool(&["nm", "llvm-nm"]), suite.tool(&["objdump", "llvm-objdump"]));
@@ -174,8 +174,8 @@ fn build_with_core(suite: &Suite, rustc: &Path) -> Result<PathBuf, String> {
     Ok(target.join(TARGET).join("release/libfpu_nostd.a"))
 }
 
-/// The conformance suite for who tries a backend on bare metal: it builds without the standard library, and on
-/// `fpu-core` alone.
+/// Checks that the conformance suite builds without the standard library and on `fpu-core` alone, for authors who try a
+/// backend on bare metal.
 pub fn conformance(suite: &Suite) -> Outcome {
     let package = ["-p", "fpu-hosted-test", "--no-default-features"];
     let tree = suite.cargo(&["tree", "-e", "normal", "--prefix", "none"]).args(&package).ok();

@@ -8,8 +8,8 @@ const MUST_HOLD: [&str; 4] = ["Cargo.toml", "README.md", "LICENSE-APACHE", "LICE
 
 /// All three in one call: cargo resolves what they need of each other from the packages themselves.
 ///
-/// They are built here and not by cargo's own verification: that unpacks into the user's registry cache
-/// and takes what it finds there under the same version, which is the last run's.
+/// The step builds the packages itself. Cargo's own verification unpacks into the user's registry cache and takes what
+/// it finds there under the same version, which is the last run's.
 pub fn check(suite: &Suite) -> Outcome {
     let mut args = vec!["package", "--allow-dirty", "--no-verify"];
     args.extend(LIBRARIES.iter().flat_map(|name| ["-p", name]));

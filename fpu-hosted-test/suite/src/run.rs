@@ -1,4 +1,4 @@
-//! Children with captured output, and what a step makes of them.
+//! Child processes with captured output, and the outcome of a step.
 
 use std::{
     fs::File,
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// The packages that are published.
 pub const LIBRARIES: [&str; 3] = ["fpu-core", "fpu-x86", "fpu-hosted-test"];
 
-/// What became of a step.
+/// The outcome of a step.
 #[derive(Debug)]
 pub enum Outcome {
     /// `count` checks; `note` is shown with `--verbose`, and tables always.
@@ -28,7 +28,7 @@ pub enum Outcome {
     },
     /// Tests ran, some may have failed or said that they could not run.
     Tests(tests_run::Counts, String),
-    /// The same, with a table that is always shown.
+    /// As [`Tests`](Self::Tests), with a table that is always shown.
     Table(tests_run::Counts, String),
     Failed(String),
     Skipped(String),
@@ -38,13 +38,13 @@ impl Outcome {
     pub fn one() -> Self {
         Outcome::Passed { count: 1, note: String::new() }
     }
-    /// Passed if the child succeeded, failed with its output if not.
+    /// Passed if the child succeeded; failed, with its output, otherwise.
     pub fn of(result: Result<String, String>) -> Self {
         result.map_or_else(Outcome::Failed, |_| Outcome::one())
     }
 }
 
-/// What the steps need to know.
+/// The facts that the steps need.
 #[derive(Debug)]
 pub struct Suite {
     /// The workspace.
@@ -88,7 +88,7 @@ pub struct Cmd {
 impl Cmd {
     pub fn new(program: &str) -> Self {
         let mut command = Command::new(program);
-        // What `cargo run` tells this program about itself is not for the children.
+        // The variables by which `cargo run` tells this program about itself are not for the children.
         for (key, _) in std::env::vars() {
             if key.starts_with("CARGO_PKG_") || key.starts_with("CARGO_MANIFEST_") {
                 command.env_remove(key);
@@ -206,7 +206,7 @@ fn descendants(of: u32) -> Vec<u32> {
 pub struct Done {
     pub shown: String,
     pub success: bool,
-    /// What ended the child, if this program did not.
+    /// The signal that ended the child, if this program did not.
     pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,

@@ -1,4 +1,4 @@
-//! Rust's sources as text without what is not code.
+//! Strips Rust's sources of everything that is not code.
 
 /// The text without comments, and with nothing in its strings.
 pub fn code_of(text: &str) -> String {
@@ -24,7 +24,7 @@ pub fn code_of(text: &str) -> String {
     code
 }
 
-/// Part of an identifier?
+/// Tells whether the character is part of an identifier.
 pub fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }

@@ -1,4 +1,4 @@
-//! The list of checks, in the order in which they say most soonest.
+//! The list of checks. Those that say most in the least time come first.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -169,7 +169,7 @@ fn seeded(suite: &Suite) -> Outcome {
     counted(suite, suite.cargo(&args))
 }
 
-/// What is in the `tests` directories, so that a new file is run without being listed here.
+/// The files in the `tests` directories, so that a new file is run without being listed here.
 fn groups(root: &Path) -> BTreeMap<String, Group> {
     let mut groups: BTreeMap<String, Group> = BTreeMap::new();
     for (dir, package) in [

@@ -15,7 +15,7 @@ pub struct Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     pub test: String,
-    /// What it said, without the backtrace.
+    /// The test's output, without the backtrace.
     pub message: String,
 }
 

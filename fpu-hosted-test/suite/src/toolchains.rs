@@ -8,7 +8,7 @@ use std::{
 
 use crate::run::{Cmd, Outcome, Suite, LIBRARIES};
 
-/// What brings Debian's.
+/// The command that fetches Debian's compiler.
 pub const FETCH: &str = "`bash .ci/rustc-web` fetches Debian's older compiler (about 140 MB)";
 
 /// The build of both libraries, in debug and with every feature.
@@ -21,13 +21,13 @@ pub fn minor() -> Option<u32> {
     version.split('.').nth(1)?.parse().ok()
 }
 
-/// What `.ci/rustc-web` has fetched.
+/// The directory of what `.ci/rustc-web` has fetched.
 pub fn debian_rustc(suite: &Suite) -> Option<PathBuf> {
     let rustc = suite.target.join("rustc-web/rustc");
     rustc.is_file().then_some(rustc)
 }
 
-/// On Debian's, by the cargo at hand.
+/// Builds on Debian's compiler, by the cargo at hand.
 pub fn debian(suite: &Suite) -> Outcome {
     let Some(rustc) = debian_rustc(suite) else {
         return Outcome::Skipped(format!("no rustc-web: {FETCH}"));
@@ -58,7 +58,8 @@ fn among<'l>(list: &'l str, version: &str) -> Option<&'l str> {
     })
 }
 
-/// On the oldest promised, by its own cargo: a newer one gives a compiler options that it does not know.
+/// Builds on the oldest compiler that is promised, by its own cargo: a newer cargo gives a compiler options that it
+/// does not know.
 pub fn oldest(suite: &Suite) -> Outcome {
     let manifest = fs::read_to_string(suite.root.join("Cargo.toml")).unwrap_or_default();
     let Some(version) = promised(&manifest) else {

@@ -23,7 +23,7 @@ pub fn same(expected: &RegFile, got: &RegFile, what: &str) {
 /// What Linux makes of a frame and we do not, as a change of the frame after which both must agree.
 struct Stated {
     name: &'static str,
-    /// Does it change this frame? `own` is the size of this machine's image.
+    /// Tells whether it changes this frame. `own` is the size of this machine's image.
     change: fn(&mut FrameBuffer, own: usize) -> bool,
 }
 
@@ -130,12 +130,13 @@ const STATED: [Stated; 6] = [
     },
 ];
 
-/// Does the kernel keep images compacted? It does where it can.
+/// Tells whether the kernel keeps images compacted, as it does where it can.
 pub fn compacts() -> bool {
     plan().cpuid_info().xsaves()
 }
 
-/// Does this kernel take a frame with x87, SSE and AVX, which has its second magic number at 832, for one without AVX?
+/// Tells whether this kernel takes a frame with x87, SSE and AVX, which has its second magic number at 832, for one
+/// without AVX.
 fn seeks_at_its_own_size() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -163,7 +164,7 @@ fn seeks_at_its_own_size() -> bool {
 /// What we say to a frame: the registers, and how much of it counts.
 pub type Ours = Result<(RegFile, FrameKind), ForeignError>;
 
-/// Do they agree? `None` if not.
+/// Compares the two answers. Returns `None` if they disagree.
 fn agreement(ours: &Ours, theirs: &Delivered) -> Option<&'static str> {
     match ours {
         Err(_) => theirs.refused.then_some("both refuse"),

@@ -36,7 +36,7 @@ pub fn attempt(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> Outcome<Seen> {
     // SAFETY: C9: each step names a `Memory`: aligned, long enough, ours.
     unsafe { h.run(steps) }
 }
-/// The same for steps that succeed.
+/// As [`attempt`], for steps that succeed.
 #[track_caller]
 pub fn run(h: &mut RealHarness, steps: &[Step<'_, Seen>]) -> RegFile {
     let Outcome { restored, registers } = attempt(h, steps);

@@ -1,5 +1,5 @@
 // error: E0277
-// expect: an `Area` cannot be aligned so
+// expect: an `Area` cannot have this alignment
 // expect: not 8, 16, 32, 64 or 128
 use fpu_core::*;
 

@@ -15,7 +15,7 @@ use fpu_core::{
     IdleFpu, KernelUnits, RawFpu, RestoreFault,
 };
 
-/// What a child has of its parent's components: as for a plan without state on demand.
+/// The components that a child gets from its parent: as for a plan without state on demand.
 const INHERITED: Components = Components::from_bits_retain(u64::MAX)
     .difference(Components::AMX)
     .difference(Components::SUPERVISOR);
@@ -139,7 +139,7 @@ unsafe impl<X: XfdCopy> GrowFpu for DynamicPlan<X> {
             plan.write_initial(to);
             self.image(from)
         };
-        // SAFETY: valid area (C9) of that room's bytes; `to` was just written, and nobody else has it.
+        // SAFETY: valid area (C9) of that room's bytes; `to` was just written, and no other code has it.
         let mut image = unsafe { plan.image_mut(to) };
         let every = Components::from_bits_retain(u64::MAX);
         image.import(&from, every, every).map_err(|_| NoRoom)?;

@@ -31,10 +31,10 @@ use crate::{
 /// # let _ = Xfd;
 /// ```
 pub unsafe trait XfdCopy {
-    /// The copy.
+    /// Returns the copy.
     fn get(&self) -> u64;
 
-    /// Stores it.
+    /// Stores the copy.
     ///
     /// # Safety
     ///

@@ -1,4 +1,4 @@
-//! What an #NM is.
+//! The reason of an #NM.
 
 #[cfg(test)]
 #[path = "../tests/first_use.rs"]
@@ -9,7 +9,7 @@ use core::fmt;
 use super::{DynamicPlan, Permissions, Room, Whose, XfdCopy};
 use crate::components::Components;
 
-/// What the kernel does after an #NM.
+/// The kernel's action after an #NM.
 ///
 /// ```
 /// use fpu_x86::{FirstUse, Room};
@@ -33,14 +33,15 @@ pub enum FirstUse {
     /// The context gets an area of so many bytes, by [`TaskFpu::replace_area`](fpu_core::TaskFpu::replace_area) with this
     /// room. Without memory the task keeps what it has, and the kernel ends it (Linux: SIGSEGV).
     Grow {
-        /// For what.
+        /// The room.
         room: Room,
-        /// Bytes.
+        /// The bytes of the area.
         len: usize,
     },
 }
 
-/// Why an #NM with bits in IA32_XFD_ERR is nobody's first use. Each is a bug of the kernel's. Nothing has changed.
+/// Why an #NM with bits in IA32_XFD_ERR is not the first use of a task. Each reason is a bug of the kernel. Nothing has
+/// changed.
 ///
 /// ```
 /// use fpu_x86::FirstUseError;
@@ -50,13 +51,14 @@ pub enum FirstUse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FirstUseError {
-    /// The kernel's own code used it, in a section or outside. Sections do not change IA32_XFD, so they have no tiles.
+    /// The kernel's own code used the component, in a section or outside. Sections do not change IA32_XFD, so they have
+    /// no tiles.
     InKernel,
-    /// What runs here has no context: a kernel thread.
+    /// The task that runs here has no context: it is a kernel thread.
     NoContext,
     /// IA32_XFD_ERR names components that do not come on demand.
     Unknown {
-        /// Which.
+        /// The components.
         components: Components,
     },
     /// The context has room, and its CPU disables the components all the same: IA32_XFD is not what a restore wrote.
@@ -81,8 +83,9 @@ impl fmt::Display for FirstUseError {
 impl core::error::Error for FirstUseError {}
 
 impl<X: XfdCopy> DynamicPlan<X> {
-    /// Tells what an #NM is. `error` is what [`take_error`](Self::take_error) has read; `in_user_mode` says where the
-    /// instruction was; `room` is the current task's ([`TaskFpu::room`](fpu_core::TaskFpu::room)), `None` without a context.
+    /// Tells the reason of an #NM. `error` is what [`take_error`](Self::take_error) has read; `in_user_mode` says where
+    /// the instruction was; `room` is the current task's ([`TaskFpu::room`](fpu_core::TaskFpu::room)), `None` without a
+    /// context.
     ///
     /// Nothing is changed. The state of the task is what it was before the instruction, wherever it is.
     ///

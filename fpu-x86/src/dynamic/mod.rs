@@ -4,13 +4,13 @@
 //! 13.14): its first use raises #NM, and the kernel gives the task an area with room. So there are two sizes of areas,
 //! [`Room::Base`] and [`Room::Full`].
 //!
-//! A kernel chooses [`DynamicPlan`] as its backend in the place of [`Plan`]; nothing of it costs a kernel that does not.
+//! A kernel chooses [`DynamicPlan`] as its backend in the place of [`Plan`]; a kernel that does not has no code of it.
 //!
 //! * `room`: what an area has room for, in bytes of it that software owns;
 //! * `backend`: saves and restores by that;
-//! * `copy`: a CPU's copy of IA32_XFD; `xfd`: when that is written, its set-up, its check;
+//! * `copy`: a CPU's copy of IA32_XFD; `xfd`: the writes, the set-up and the check of that register;
 //! * `permission`: which processes may use such components, and the system call that asks;
-//! * `first_use`: what an #NM is.
+//! * `first_use`: the reason of an #NM.
 
 mod backend;
 mod copy;
@@ -45,7 +45,7 @@ use crate::{
 ///
 /// | when | the kernel calls |
 /// |---|---|
-/// | boot, another CPU online, back from a suspend | [`bring_up_boot_cpu`](crate::bring_up_boot_cpu) and [`arm_this_cpu`](Self::arm_this_cpu); [`enable_on_this_cpu`](Self::enable_on_this_cpu) |
+/// | boot, another CPU online, resume from a suspend | [`bring_up_boot_cpu`](crate::bring_up_boot_cpu) and [`arm_this_cpu`](Self::arm_this_cpu); [`enable_on_this_cpu`](Self::enable_on_this_cpu) |
 /// | `arch_prctl` | [`Permissions::arch_prctl`] |
 /// | #NM | [`take_error`](Self::take_error), [`first_use`](Self::first_use), [`TaskFpu::replace_area`](fpu_core::TaskFpu::replace_area) |
 /// | exec | [`TaskFpu::reset`](fpu_core::TaskFpu::reset), then `replace_area` with [`Room::Base`] |
@@ -72,9 +72,9 @@ use crate::{
 #[derive(Clone, Debug)]
 #[repr(C, align(64))] // what the switching path reads of each plan is in one cache line
 pub struct DynamicPlan<X> {
-    /// Everything.
+    /// The plan of all components.
     full: Plan,
-    /// Without what is on demand.
+    /// The plan without the components on demand.
     base: Plan,
     on_demand: Components,
     copy: X,
@@ -99,8 +99,8 @@ impl<X: XfdCopy> DynamicPlan<X> {
         Self::with(plan, on_demand, copy)
     }
 
-    /// The same for a program, whose system owns IA32_XFD, and of any extended components of the plan: `copy` says what a
-    /// write of it does.
+    /// Makes any extended components of a program's plan come on demand. The program's system owns IA32_XFD: `copy`
+    /// says what a write of it does.
     ///
     /// # Safety
     ///
@@ -169,8 +169,9 @@ impl<X: XfdCopy> DynamicPlan<X> {
         self.plan_of(room).area_len()
     }
 
-    /// What a task whose context has that room shows to user space, and takes from there. A regset has the same length for all;
-    /// the signal frame of a task without room for tiles has none of them, and one that has some is refused.
+    /// The format in which a task whose context has that room exchanges state with user space. A regset has the same
+    /// length for all; the signal frame of a task without room for tiles has none of them, and one that has some is
+    /// refused.
     ///
     /// ```
     /// use fpu_x86::{DynamicPlan, ForeignError, ImageMut, Room, XfdCopy};

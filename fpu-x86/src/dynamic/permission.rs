@@ -1,4 +1,4 @@
-//! Which processes may use components on demand, and the system call that asks.
+//! The permission of processes to use components on demand, and the system call that asks for it.
 
 use core::{
     fmt,
@@ -11,7 +11,7 @@ use crate::components::{one, Components};
 /// Bit 63 names no component: no more is granted to guests.
 const LOCKED: u64 = 1 << 63;
 
-/// What a process may use of the components on demand, itself and its guests apart. Both sets only grow.
+/// The components on demand that a process may use, for itself and for its guests. Both sets only grow.
 ///
 /// All threads of a process share one value. A child process has [its own](Self::inherited), equal at first. Exec keeps it:
 /// what a program was allowed to use, the next one is too.
@@ -28,16 +28,16 @@ pub struct Permissions {
     guest: AtomicU64,
 }
 
-/// Whose tiles.
+/// The user of the components.
 ///
 /// ```
 /// assert_ne!(fpu_x86::Whose::Host, fpu_x86::Whose::Guest);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// The process's own.
+    /// The process itself.
     Host,
-    /// Those of the virtual CPUs that it runs.
+    /// The virtual CPUs that the process runs.
     Guest,
 }
 
@@ -52,14 +52,14 @@ pub enum Whose {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PermissionError {
-    /// There is no such component.
+    /// No component has this number.
     Unknown {
-        /// Its number.
+        /// The component's number.
         number: u64,
     },
-    /// It does not come on demand, or not on this CPU.
+    /// The component does not come on demand, or not on this CPU.
     NotOnDemand {
-        /// Its number.
+        /// The component's number.
         number: u64,
     },
     /// The process has a virtual CPU already.
@@ -109,28 +109,28 @@ impl core::error::Error for PermissionError {}
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// 0.
+    /// The call returns 0.
     Done,
-    /// These 8 bytes, to the address that is the call's second argument; then 0.
+    /// The kernel writes these 8 bytes to the address that is the call's second argument, and returns 0.
     Word(u64),
 }
 
 impl Permissions {
-    /// None.
+    /// No permission.
     #[must_use]
     pub const fn new() -> Self {
         Self { host: AtomicU64::new(0), guest: AtomicU64::new(0) }
     }
 
-    /// Those of a new process that this one forks. No lock of the registers is held for it, as it may be called where
-    /// the kernel sleeps.
+    /// The permissions of a new process that this one forks. No lock of the registers is held for
+    /// the call, so the kernel may call it where it sleeps.
     #[must_use]
     pub fn inherited(&self) -> Self {
         let copy = |set: &AtomicU64| AtomicU64::new(set.load(Ordering::Relaxed));
         Self { host: copy(&self.host), guest: copy(&self.guest) }
     }
 
-    /// What was granted.
+    /// The components that were granted.
     #[must_use]
     pub fn of(&self, whose: Whose) -> Components {
         Components::from_bits_retain(self.set(whose).load(Ordering::Relaxed) & !LOCKED)
@@ -143,7 +143,8 @@ impl Permissions {
         }
     }
 
-    /// A virtual CPU is made: what its guest may use is what was granted until now, and returned. From now on no more is.
+    /// Locks the guests' permissions when a virtual CPU is made. Returns what was granted until now, which its guest
+    /// may use. From now on nothing more is granted.
     pub fn lock_guest(&self) -> Components {
         let granted = self.guest.fetch_or(LOCKED, Ordering::Relaxed);
         Components::from_bits_retain(granted & !LOCKED)
@@ -154,7 +155,7 @@ impl Permissions {
     /// `stacks_hold` is asked whether every thread of the process has no alternative signal stack, or one that holds frames with
     /// an FPU part of so many bytes. The kernel holds the lock under which a thread sets its own from before this call until after
     /// it, and asks the same there: a stack that is set later has to hold [`frame_len`](Self::frame_len) bytes too.
-    /// For a guest it is not asked.
+    /// The call does not ask it for a guest.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What an area has room for, written in the area.
+//! The word in an area that says what the area has room for.
 //!
 //! Bytes 464 to 511 of an image are software's: no instruction of the XSAVE feature set, nor FXSAVE or FXRSTOR, reads or
 //! writes them (SDM vol. 1, 10.5.1 and 13.4.1). An area is one with room if it says so there by a word that is nothing else;
@@ -6,9 +6,9 @@
 
 use core::ptr::NonNull;
 
-/// Where the word is.
+/// The offset of the word.
 const AT: usize = 496;
-/// What it says of an area with room for everything.
+/// The word of an area with room for everything.
 const FULL: u64 = u64::from_le_bytes(*b"fpu room");
 
 /// What an area has room for.
@@ -25,7 +25,7 @@ pub enum Room {
 }
 
 impl Room {
-    /// That of an area.
+    /// Reads the room of an area.
     ///
     /// # Safety
     ///
@@ -41,7 +41,7 @@ impl Room {
         }
     }
 
-    /// Into an area.
+    /// Writes the room into an area.
     pub(super) fn write(self, bytes: &mut [u8]) {
         let word: u64 = match self {
             Self::Base => 0,

@@ -1,8 +1,8 @@
 //! IA32_XFD of a CPU.
 //!
-//! It is that of the context whose registers the CPU holds. Only a restore writes it (and `adopt`, where there is none), and
-//! only if it differs from the CPU's copy. The copy says "unknown" from before a write until after it, and is set up
-//! anew whenever the control registers are.
+//! The register has the value of the context whose registers the CPU holds. Only a restore writes it (and `adopt`,
+//! where there is no restore), and only if the value differs from the CPU's copy. The copy says "unknown" from before a
+//! write until after it, and is set up anew whenever the control registers are.
 
 use super::{DynamicPlan, Room, XfdCopy};
 use crate::{
@@ -12,11 +12,11 @@ use crate::{
 };
 use fpu_core::RestoreFault;
 
-/// No value of IA32_XFD.
+/// A word that is no value of IA32_XFD.
 const UNKNOWN: u64 = u64::MAX;
 
 impl<X: XfdCopy> DynamicPlan<X> {
-    /// What IA32_XFD holds while the registers are those of a context with that room.
+    /// The value of IA32_XFD while the registers are those of a context with that room.
     #[must_use]
     pub fn xfd_of(&self, room: Room) -> Components {
         match room {
@@ -25,13 +25,13 @@ impl<X: XfdCopy> DynamicPlan<X> {
         }
     }
 
-    /// Does this CPU let a task use these components, by the copy?
+    /// Tells, by the copy, whether this CPU lets a task use these components.
     pub(super) fn allows(&self, components: Components) -> bool {
         let disabled = Components::from_bits_retain(self.copy.get());
         !disabled.intersects(components.intersection(self.on_demand))
     }
 
-    /// Before the registers become those of a context with that room.
+    /// Writes IA32_XFD before the registers become those of a context with that room.
     ///
     /// # Safety
     ///

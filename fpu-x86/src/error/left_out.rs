@@ -5,7 +5,7 @@ use core::fmt;
 use super::measured::Measured;
 use crate::{components::Components, registers::ControlRegister};
 
-/// A register that CPUID answers in.
+/// A register in which CPUID returns a word.
 ///
 /// ```
 /// assert_eq!(fpu_x86::CpuidRegister::Ecx.to_string(), "ECX");
@@ -30,7 +30,7 @@ impl fmt::Display for CpuidRegister {
     }
 }
 
-/// What a word should have been.
+/// The value that a word should have had.
 ///
 /// ```
 /// assert_eq!(fpu_x86::Expected::AtLeast(576).to_string(), "at least 0x240");
@@ -38,13 +38,13 @@ impl fmt::Display for CpuidRegister {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Expected {
-    /// This.
+    /// Exactly this value.
     Exactly(u32),
-    /// This or more.
+    /// This value or more.
     AtLeast(u32),
-    /// This or less.
+    /// This value or less.
     AtMost(u32),
-    /// These bits, of the first, with the values that they have in the second.
+    /// The bits that are set in the first field, with the values that they have in the second.
     Bits(u16, u16),
 }
 
@@ -73,9 +73,9 @@ pub struct WrongWord {
     pub subleaf: u32,
     /// The register.
     pub register: CpuidRegister,
-    /// What it holds.
+    /// The value that the register holds.
     pub found: u32,
-    /// What it should hold.
+    /// The value that the register should hold.
     pub expected: Expected,
 }
 
@@ -98,26 +98,26 @@ impl fmt::Display for WrongWord {
 pub enum LeftOut {
     /// CPUID describes one of them wrongly, or not at all.
     Word(WrongWord),
-    /// Others, without which these cannot be enabled, are not there.
+    /// The CPU lacks components without which these cannot be enabled.
     Incomplete {
-        /// Those.
+        /// The components.
         missing: Components,
     },
-    /// They cannot be enabled together with others that are part of the plan (APX takes MPX's place).
+    /// The components cannot be enabled together with others that are part of the plan (APX takes MPX's place).
     Excluded {
-        /// Those.
+        /// The components.
         by: Components,
     },
     /// The CPU, or a hypervisor, refused to enable them.
     Refused {
-        /// By which register.
+        /// The register whose write was refused.
         register: ControlRegister,
-        /// With which exception.
+        /// The vector of the exception.
         vector: u32,
     },
     /// A register that enables them did not keep their bits.
     NotKept {
-        /// Which register.
+        /// The register that did not keep the bits.
         register: ControlRegister,
     },
     /// The save instruction does not do with them what the layout says.

@@ -1,10 +1,10 @@
-//! What a measurement found.
+//! The findings of a measurement.
 
 use core::fmt;
 
 use crate::components::Components;
 
-/// How a CPU does not do what the plan says.
+/// How a CPU deviates from the plan.
 ///
 /// ```
 /// use fpu_x86::{Components, Measured};
@@ -16,19 +16,19 @@ use crate::components::Components;
 pub enum Measured {
     /// The restore raised an exception.
     RestoreFault {
-        /// Which.
+        /// The vector of the exception.
         vector: u32,
-        /// With these in the image.
+        /// The components that were present in the image.
         present: Components,
     },
     /// The save raised an exception.
     SaveFault {
-        /// Which.
+        /// The vector of the exception.
         vector: u32,
     },
     /// A component is not where the layout has it.
     Elsewhere {
-        /// Which.
+        /// The component.
         component: Components,
         /// The first byte of the area that should hold it and does not.
         at: u32,
@@ -42,7 +42,7 @@ pub enum Measured {
     },
     /// By the header of the saved image, components that were loaded are initial.
     Absent {
-        /// Those.
+        /// The components.
         missing: Components,
     },
     /// The header of the saved image is not the format's.
@@ -50,9 +50,9 @@ pub enum Measured {
         /// The components in use.
         present: Components,
     },
-    /// The area is too large to be tried: no CPU has such a one.
+    /// The area is too large to be tried; no CPU has an area of this size.
     TooLarge {
-        /// The component that ends last.
+        /// The component whose end lies furthest.
         component: Components,
     },
 }

@@ -30,7 +30,7 @@ pub enum PlanError {
     FpuOff,
     /// The system has enabled what only XSAVE can save, and CPUID has no leaf 0xD to say where.
     NoXsaveLeaf,
-    /// The same with a leaf 0xD that does not even list x87 and SSE.
+    /// The system has enabled what only XSAVE can save, and CPUID's leaf 0xD does not even list x87 and SSE.
     EmptyXsaveLeaf,
     /// XCR0 is a value that XSETBV does not accept, or one is asked for: AVX without SSE, a part of AVX-512,
     /// of MPX or of AMX; APX with MPX.
@@ -42,7 +42,7 @@ pub enum PlanError {
     Unsupported(Components),
     /// Tasks can hold components that would not be saved.
     Uncovered {
-        /// Which ones.
+        /// The components that would not be saved.
         missing: Components,
     },
     /// For a layout, CPUID lists a component, but describes it with size 0, or not as what it is: user state in
@@ -70,7 +70,7 @@ pub enum PlanError {
     Required {
         /// The component, or several.
         component: Components,
-        /// Why not; of a word of CPUID it says which, what it holds and what it should.
+        /// The reason. For a word of CPUID the reason names the word, its value and the value that it should have.
         why: LeftOut,
     },
     /// The system has enabled XSAVE, and what XCR0 holds was not given.
@@ -79,7 +79,7 @@ pub enum PlanError {
     Unavailable(SaveInstruction),
     /// The instruction cannot save all that is enabled.
     TooNarrow {
-        /// What would be lost.
+        /// The components that would be lost.
         missing: Components,
     },
 }
@@ -164,47 +164,47 @@ pub enum ImageError {
     },
     /// There are no such bytes.
     OutOfRange {
-        /// In which component.
+        /// The component.
         component: Components,
-        /// Where in it.
+        /// The first byte asked for, from the beginning of the component.
         at: usize,
-        /// How many.
+        /// The number of bytes.
         len: usize,
     },
-    /// In the image of another plan a component has another size, so it is of another CPU.
+    /// A component of the other image has another size, so that image is of another CPU.
     OtherSize {
-        /// Which component.
+        /// The component.
         component: Components,
-        /// Its size there.
+        /// The component's size in the other image.
         size: usize,
     },
-    /// These are not part of the plan.
+    /// The components are not part of the plan.
     NotManaged {
-        /// Which components, or none where there is none of that number.
+        /// The components, or none where no component has the number.
         component: Components,
     },
     /// The component has values that a restore refuses, or has an accessor of its own.
     NotWritable {
-        /// Which component.
+        /// The component.
         component: Components,
     },
     /// MXCSR bits that a restore refuses.
     ReservedMxcsr {
-        /// Which.
+        /// The bits.
         bits: u32,
     },
     /// The component would have a value that the instructions which load it refuse.
     IllegalValue {
-        /// Which component.
+        /// The component.
         component: Components,
-        /// Where in the component its first wrong field is.
+        /// The offset in the component of its first wrong field.
         at: usize,
         /// The byte there.
         value: u8,
     },
-    /// The buffer does not take the image.
+    /// The buffer is shorter than the image.
     TooShort {
-        /// Bytes that it must have.
+        /// The bytes that the buffer must have.
         need: usize,
     },
 }

@@ -28,9 +28,9 @@ pub(crate) struct Reading<'l> {
     pub(crate) rules: ForeignRules<'l>,
     /// Components that the task may not have.
     pub(crate) without: Components,
-    /// Only these are taken; the plan's others become initial.
+    /// The components that are taken; the plan's others become initial.
     pub(crate) only: Components,
-    /// Such bytes may be longer than their image.
+    /// Whether such bytes may be longer than their image.
     pub(crate) padded: bool,
     pub(crate) way: Way,
 }
@@ -52,7 +52,7 @@ pub(super) struct Found<'b> {
     /// Others that are, and are left out.
     pub(super) beyond: Components,
     pub(super) pkru: Option<u32>,
-    /// MXCSR is what the bytes say.
+    /// Whether MXCSR is what the bytes say.
     pub(super) mxcsr: bool,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Found<'b> {
 // SSE is present or not, because a standard-format XRSTOR loads it in any case. XSTATE_BV and XCOMP_BV
 // are not taken over but written anew; the components taken over are the plan's, complete, and
 // legal where they can be illegal. Tiles are the caller's C24.
-/// Of `whole` bytes that there were, those that have been copied.
+/// Checks the bytes that have been copied, of `whole` bytes that there were.
 pub(super) fn check<'b>(
     bytes: &[u8],
     plan: &'b Plan,
@@ -139,7 +139,7 @@ fn check_mxcsr(bytes: &[u8], plan: &Plan) -> Result<(), ForeignError> {
     }
 }
 
-/// Whose layout the bytes have.
+/// The machine whose layout the bytes have.
 fn origin<'b>(
     bytes: &[u8],
     plan: &'b Plan,
@@ -244,7 +244,7 @@ fn is_initial(bytes: &[u8]) -> bool {
     bytes.iter().all(|byte| *byte == 0)
 }
 
-/// The sets of one component.
+/// Each component of the set as a set of its own, with its number.
 fn each(set: Components) -> impl Iterator<Item = (u32, Components)> {
     extended(set).map(|number| (number, one(number)))
 }

@@ -20,92 +20,92 @@ use crate::{
 pub enum ForeignError {
     /// The bytes end within the legacy area, the header, or a component that is present.
     Truncated {
-        /// How many there are.
+        /// The number of bytes that there are.
         len: usize,
-        /// How many there would have to be.
+        /// The number of bytes that there would have to be.
         need: usize,
     },
-    /// Of something that is set as a whole, more or fewer bytes than it has.
+    /// Something that is set as a whole came with more or fewer bytes than it has.
     WrongLength {
-        /// How many there are.
+        /// The number of bytes that there are.
         len: usize,
-        /// How many there have to be.
+        /// The number of bytes that there have to be.
         need: usize,
     },
     /// XSTATE_BV has supervisor components.
     Supervisor {
-        /// Which bits.
+        /// The bits.
         bits: u64,
     },
     /// XSTATE_BV has components that this crate does not know.
     Unknown {
-        /// Which bits.
+        /// The bits.
         bits: u64,
     },
     /// XSTATE_BV has user components that the plan does not have, and their values are not the initial ones, or
     /// cannot be seen.
     NotEnabled {
-        /// Which bits.
+        /// The bits.
         bits: u64,
     },
     /// XSTATE_BV has components for which the task would need permission.
     NotPermitted {
-        /// Which bits.
+        /// The bits.
         bits: u64,
     },
     /// XSTATE_BV has components for which XCOMP_BV has no place.
     NotInFormat {
-        /// Which bits.
+        /// The bits.
         bits: u64,
     },
     /// XCOMP_BV is not zero: the format is not the standard one. Or the compacted one is asked for, and there is a
     /// component in it whose size is not known.
     NotStandard {
-        /// Its value.
+        /// The value.
         xcomp_bv: u64,
     },
     /// A byte of the header that has to be zero is not.
     ReservedHeader {
-        /// Where.
+        /// The byte's offset in the image.
         offset: usize,
-        /// Its value.
+        /// The value.
         value: u8,
     },
     /// MXCSR has bits that this CPU does not have.
     ReservedMxcsr {
-        /// Which bits.
+        /// The bits.
         bits: u32,
     },
     /// A component has a value that the instructions which load it refuse.
     IllegalValue {
-        /// Which component.
+        /// The component.
         component: Components,
-        /// Where in the image its first wrong field is.
+        /// The offset in the image of its first wrong field.
         offset: usize,
         /// The byte there.
         value: u8,
     },
-    /// The bytes are another machine's by the XCR0 that they name, and neither that nor their length tells its layout.
+    /// By the XCR0 that the bytes name another machine wrote them, and neither XCR0 nor the length tells its layout.
     OtherLayout {
-        /// Where XCR0 stands.
+        /// The offset of XCR0.
         offset: usize,
-        /// Its value.
+        /// The value.
         xcr0: Components,
     },
-    /// A component has another size than here.
+    /// A component has another size than on this machine.
     OtherSize {
-        /// Which component.
+        /// The component.
         component: Components,
-        /// Where it lies.
+        /// The component's offset.
         offset: usize,
-        /// Its size there.
+        /// The component's size in the bytes.
         size: usize,
     },
     /// A field of a layout note is not possible.
     LayoutNote {
-        /// Where in the note.
+        /// The field's offset in the note.
         offset: usize,
-        /// Its value.
+        /// The value.
         value: u32,
     },
 }
@@ -131,7 +131,7 @@ impl ForeignError {
         }
     }
 
-    /// Where in the bytes it is; for a wrong length, where they end.
+    /// The offset of that field in the bytes; for a wrong length, the end of the bytes.
     #[must_use]
     pub const fn offset(&self) -> usize {
         match *self {
@@ -151,7 +151,7 @@ impl ForeignError {
         }
     }
 
-    /// What is wrong there: a length, the bits of XSTATE_BV or of MXCSR that are too many, or the field's value.
+    /// The wrong value: a length, the bits of XSTATE_BV or of MXCSR that are too many, or the field's value.
     #[must_use]
     pub const fn value(&self) -> u64 {
         match *self {

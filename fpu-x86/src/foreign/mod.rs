@@ -71,7 +71,7 @@ use check::{check, Found};
 #[must_use = "nothing has been checked yet"]
 pub struct ForeignImage<'b> {
     private: &'b mut [u8],
-    /// How many bytes there were.
+    /// The number of bytes that there were.
     len: usize,
 }
 
@@ -102,7 +102,7 @@ impl<'b> ForeignImage<'b> {
         Self { private, len }
     }
 
-    /// The same for the first bytes of an image that has `len`, where those tell whose it is.
+    /// Takes the first bytes of an image of `len` bytes, where these tell the machine that wrote it.
     pub fn first_of(len: usize, private: &'b mut [u8]) -> Self {
         Self { len: len.max(private.len()), private }
     }
@@ -120,7 +120,7 @@ impl<'b> ForeignImage<'b> {
         self.validate_by(&ForeignRules::new(), plan)
     }
 
-    /// The same for a task that may use tiles.
+    /// As [`validate`](Self::validate), for a task that may use tiles.
     ///
     /// # Safety
     ///
@@ -211,28 +211,28 @@ impl<'b> ValidImage<'b> {
         Self { private, plan, format, places, beyond, pkru }
     }
 
-    /// By register. Where a component is absent, its initial value; but MXCSR is what the bytes say even
-    /// if SSE is absent, as for XRSTOR; from a debugger or a 32-bit frame it is initial then.
+    /// The bytes by register. An absent component has its initial value. MXCSR is what the bytes say even if SSE is
+    /// absent, as for XRSTOR; from a debugger or a 32-bit frame MXCSR is initial then.
     #[must_use]
     pub fn image(&self) -> Image<'b> {
         Image::elsewhere(self.private, self.plan, self.format, self.places)
     }
 
     /// The protection-key rights, where this CPU has them and the kernel can switch them (a plan for ring 3: where the
-    /// system does), and the bytes are not FXSAVE's: 0 where the component is absent. They are no part of a plan;
-    /// whether to take them over, by WRPKRU, is the kernel's decision.
+    /// system does), and the bytes are not FXSAVE's: 0 where the component is absent. No plan has these rights; the
+    /// kernel decides whether to take them over, by WRPKRU.
     #[must_use]
     pub fn pkru(&self) -> Option<u32> {
         self.pkru
     }
 
-    /// Puts it into a task's image, of whatever plan that is, or says why it cannot be there. All or nothing, the claims of
-    /// registers included.
+    /// Puts the state into a task's image, whatever plan that has, or says why it cannot be there. On an error nothing
+    /// has changed, the claims of registers included.
     pub(crate) fn put_into(&self, task: impl InMemory) -> Result<(), ForeignError> {
         self.put_part_into(task, Components::all())
     }
 
-    /// The same for some components.
+    /// As [`put_into`](Self::put_into), for the components `only`.
     pub(crate) fn put_part_into(
         &self,
         task: impl InMemory,
@@ -244,7 +244,8 @@ impl<'b> ValidImage<'b> {
         Ok(())
     }
 
-    /// Does an image of that plan take these components? One of the plan that has validated them does.
+    /// Tells why an image of that plan does not take these components. An image of the plan that has validated them
+    /// does.
     fn fits(&self, plan: &Plan, only: Components) -> Result<(), ForeignError> {
         let image = self.image();
         let bits = image.mxcsr() & !plan.mxcsr_mask();
@@ -276,7 +277,7 @@ impl<'b> ValidImage<'b> {
         self.beyond
     }
 
-    /// The bytes of one of them, if the layout has a place for it.
+    /// The bytes of one component that was left out, if the layout has a place for it.
     #[must_use]
     pub fn bytes_beyond(&self, component: Components) -> Option<&'b [u8]> {
         let number = component.number().filter(|_| self.beyond.contains(component))?;
@@ -310,8 +311,8 @@ impl ImageMut<'_> {
         self.merge(valid, Components::all())
     }
 
-    /// The same for some components; the others stay as they are. A debugger that sets the FXSAVE part
-    /// of a task means [`Components::LEGACY`].
+    /// As [`replace_with`](Self::replace_with), for the components `only`; the others stay as they are. A debugger that
+    /// sets the FXSAVE part of a task uses [`Components::LEGACY`].
     ///
     /// # Errors
     ///

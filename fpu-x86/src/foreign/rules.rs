@@ -1,24 +1,24 @@
-//! What is to be done with bytes that hold more than a task here may have.
+//! The rules for bytes that hold more than a task here may have.
 
 use crate::origin::ForeignLayout;
 
 /// What to do with components that are present and not the plan's: those that this CPU lacks or the kernel does not
 /// enable, and tiles without permission.
 ///
-/// Present with its initial value a component is as good as absent, so it is taken under each of these. Supervisor
-/// components in the standard format, and a wrong value of anything that is taken, are refused under each.
+/// Each rule treats a component that is present with its initial value as absent. Each rule refuses supervisor
+/// components in the standard format, and a wrong value of anything that is taken.
 ///
 /// ```
 /// assert_eq!(fpu_x86::Beyond::default(), fpu_x86::Beyond::Refuse);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Beyond {
-    /// The whole image is refused, by the components' names.
+    /// The whole image is refused, and the error names the components.
     #[default]
     Refuse,
-    /// They are left out, and no code hears of it: the task finds itself without them.
+    /// The components are left out without a report: the task goes on without them.
     Drop,
-    /// They are left out, and [`ValidImage::beyond`](crate::ValidImage::beyond) names them and
+    /// The components are left out, and [`ValidImage::beyond`](crate::ValidImage::beyond) names them and
     /// [`bytes_beyond`](crate::ValidImage::bytes_beyond) has their bytes.
     Report,
 }
@@ -51,27 +51,27 @@ pub struct ForeignRules<'l> {
 }
 
 impl<'l> ForeignRules<'l> {
-    /// Those of [`ForeignImage::validate`](crate::ForeignImage::validate): the standard format and FXSAVE's, of the
+    /// The rules of [`ForeignImage::validate`](crate::ForeignImage::validate): the standard format and FXSAVE's, of the
     /// machine that the bytes themselves tell, or else of this one; nothing beyond the plan.
     #[must_use]
     pub const fn new() -> Self {
         Self { layout: None, beyond: Beyond::Refuse, compacted: false }
     }
 
-    /// Of the machine with this layout, whatever the bytes say.
+    /// Reads the bytes in this layout, whatever the bytes say.
     #[must_use]
     pub const fn layout(self, layout: &'l ForeignLayout) -> Self {
         Self { layout: Some(layout), ..self }
     }
 
-    /// What is done with components that are present and not the plan's.
+    /// Sets what is done with components that are present and not the plan's.
     #[must_use]
     pub const fn beyond(self, beyond: Beyond) -> Self {
         Self { beyond, ..self }
     }
 
-    /// The compacted format too, as XSAVEC and XSAVES write it. Programs have no business with it: Linux takes it neither
-    /// from a signal frame nor from a debugger.
+    /// Takes the compacted format too, as XSAVEC and XSAVES write it. Programs do not use that format: Linux takes it
+    /// neither from a signal frame nor from a debugger.
     #[must_use]
     pub const fn compacted(self) -> Self {
         Self { compacted: true, ..self }

@@ -10,10 +10,10 @@ use crate::{
     save_instruction::Format,
 };
 
-/// Named or not.
+/// All components, named or not.
 const EVERY: Components = Components::from_bits_retain(u64::MAX);
 
-/// An area to be filled: which format, and where its extended components lie.
+/// An area to be filled, its format, and the places of its extended components.
 struct Target<'a> {
     bytes: &'a mut [u8],
     format: Format,
@@ -31,7 +31,7 @@ impl<'a> Target<'a> {
         Self { bytes, format: plan.format(), set: plan.components(), places }
     }
 
-    /// Can it take these components? Nothing is written.
+    /// Checks that the area can take these components. Nothing is written.
     fn check(&self, from: &Image<'_>, only: Components) -> Result<(), ImageError> {
         let present = from.present().intersection(only);
         if !self.set.contains(present) {
@@ -179,8 +179,8 @@ impl Image<'_> {
     /// is made from its words ([`Plan::for_kernel`], [`Plan::for_user`]), and for a kernel that changes its plan.
     ///
     /// The other machine takes the bytes by [`ForeignImage`](crate::ForeignImage) with the rules
-    /// [`compacted`](crate::ForeignRules::compacted), which asks whether the task may use tiles, and takes no supervisor
-    /// components; those go along here.
+    /// [`compacted`](crate::ForeignRules::compacted), which asks whether the task may use tiles, and takes no
+    /// supervisor components; `to_plan` copies them too.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ static INITIAL: [u8; EXTENDED as usize] = {
 };
 
 impl ImageMut<'_> {
-    /// Makes the user components initial: what a signal handler starts with. Supervisor components stay.
+    /// Makes the user components initial, as a signal handler starts with them. Supervisor components stay.
     ///
     /// ```
     /// use fpu_core::{Area, RawFpu, SaveArea};
@@ -296,9 +296,9 @@ impl ImageMut<'_> {
     ///
     /// # Errors
     ///
-    /// [`ImageError::NotManaged`]: it holds a component that this plan does not have.
-    /// [`ImageError::OtherSize`]: a component has another size there, so it is of another CPU.
-    /// [`ImageError::ReservedMxcsr`]: so too. [`ImageError::NotWritable`]: it holds tiles; see
+    /// [`ImageError::NotManaged`]: `from` holds a component that this plan does not have.
+    /// [`ImageError::OtherSize`]: a component of `from` has another size, so `from` is of another CPU.
+    /// [`ImageError::ReservedMxcsr`]: `from` is of another CPU. [`ImageError::NotWritable`]: `from` holds tiles; see
     /// [`copy_with_tiles_from`](Self::copy_with_tiles_from). The image is unchanged.
     pub fn copy_from(&mut self, from: &Image<'_>) -> Result<(), ImageError> {
         if from.has(Components::TILEDATA) {
@@ -307,7 +307,7 @@ impl ImageMut<'_> {
         self.import(from, EVERY, EVERY)
     }
 
-    /// The same with tiles.
+    /// As [`copy_from`](Self::copy_from), tiles included.
     ///
     /// # Safety
     ///

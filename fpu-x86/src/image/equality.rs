@@ -1,6 +1,6 @@
-//! Do two images hold the same state?
+//! The comparison of the states that two images hold.
 //!
-//! Compared is what the architecture promises to bring back from a restore. Not compared are:
+//! The comparison covers what the architecture promises that a restore loads. It leaves out:
 //!
 //! * the header, reserved bytes and MXCSR_MASK: an absent component is one with its initial value (SDM
 //!   vol. 1, 13.8);
@@ -77,7 +77,7 @@ impl Image<'_> {
         (0..16).find(|n| self.xmm(*n) != other.xmm(*n)).map(|n| XMM + 16 * n)
     }
 
-    /// All zero is the initial value of them all.
+    /// Compares one extended component. The initial value of each is all zero.
     fn extended_differs(&self, number: u32, other: &Image<'_>) -> Option<usize> {
         let (offset, _) = self.place(number)?;
         let at = match (self.component(number), other.component(number)) {

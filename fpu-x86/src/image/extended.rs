@@ -42,7 +42,7 @@ impl Where<'_> {
     }
 }
 
-/// By CPUID, whether or not the component is the plan's.
+/// Offset and size by CPUID, whether or not the component is the plan's.
 fn standard(plan: &Plan, number: u32) -> Option<(usize, usize)> {
     let described = plan.cpuid_info().described(number)?;
     Some((described.offset as usize, described.size as usize))
@@ -91,8 +91,9 @@ impl Plan {
         standard(self, number).filter(|_| self.xcr0().contains(Components::PKRU))
     }
 
-    /// Has a task here protection-key rights, and its images a place for them? In ring 3, if the system has enabled them;
-    /// in ring 0, where no plan does so and the kernel switches them by itself, if the CPU has them.
+    /// Tells whether a task here has protection-key rights, and its images a place for them. In ring 3 that is so if
+    /// the system has enabled them. In ring 0, where no plan enables them and the kernel switches them itself, that is
+    /// so if the CPU has them.
     pub(crate) fn carries_pkru(&self) -> bool {
         let described = self.cpuid_info().described(9).is_some();
         let has =

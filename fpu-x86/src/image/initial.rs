@@ -1,8 +1,8 @@
-//! Whole images: the initial one, and what a child gets.
+//! Whole images: the initial image, and the image of a child.
 
 use crate::{components::Components, fields::*, plan::Plan, save_instruction::Format};
 
-/// The initial state into zeroed bytes.
+/// Writes the initial state into zeroed bytes.
 ///
 /// A standard-format XRSTOR loads MXCSR from memory even if XSTATE_BV says that SSE is initial (SDM
 /// vol. 1, 13.8.1), so it is written in every format.

@@ -76,7 +76,7 @@ impl<'a> Image<'a> {
             None
         }
     }
-    /// Is an extended component absent, or all zero, which is the initial value of them all?
+    /// Tells whether an extended component is absent or all zero, which is the initial value of them all.
     pub(crate) fn is_initial(&self, number: u32) -> bool {
         self.component(number).map_or(true, |bytes| bytes.iter().all(|byte| *byte == 0))
     }

@@ -7,10 +7,10 @@
 
 use crate::{components::Components, fields::u64_at};
 
-/// Any bytes are legal.
+/// Components of which any bytes are legal.
 pub(crate) const PLAIN: Components =
     Components::AVX.union(Components::AVX512).union(Components::BNDREGS).union(Components::APX);
-/// Some are, and [`first_illegal`] knows which.
+/// Components of which some bytes are legal; [`first_illegal`] finds the others.
 pub(crate) const CHECKED: Components = Components::BNDCSR.union(Components::TILECFG);
 /// Bytes of the components in [`CHECKED`], of which each has this size.
 pub(crate) const CHECKED_LEN: usize = 64;

@@ -58,7 +58,7 @@ impl<'a> ImageMut<'a> {
 // plan, the rest of the header is not written, and of the components only x87 and SSE are, and those
 // of `PLAIN`, which have no illegal values, and of `CHECKED`, where they are refused.
 impl ImageMut<'_> {
-    /// The same image, for reading.
+    /// A read-only view of this image.
     #[must_use]
     pub fn as_image(&self) -> Image<'_> {
         Image::new(self.bytes, self.plan)
@@ -142,7 +142,7 @@ impl ImageMut<'_> {
         self.set_fsw(x87.fsw);
         self.set_x87_pointers(x87.fip, x87.fdp, x87.fop);
         for (index, register) in x87.st.iter().enumerate() {
-            // There are eight.
+            // The unit has eight registers.
             self.set_st(index, *register).unwrap_or_default();
         }
         self.set_tags(x87.tags);

@@ -77,7 +77,7 @@ pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
     fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }
 
-/// Can a model-specific register be read? Returns 0, or the vector of the fault.
+/// Tries to read a model-specific register. Returns 0, or the vector of the fault.
 ///
 /// # Safety
 ///

@@ -138,7 +138,7 @@ extern "C" {
 }
 
 impl Routines {
-    /// Those of a plan with that instruction.
+    /// The routines of a plan with that instruction.
     pub(crate) fn of(instruction: SaveInstruction, by: RestoreBy) -> Self {
         let scrubs = by == RestoreBy::Scrubbing;
         let pick = |restore: RestoreRoutine, scrubbing| if scrubs { scrubbing } else { restore };

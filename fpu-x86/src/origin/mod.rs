@@ -52,8 +52,8 @@ impl ForeignLayout {
         layout
     }
 
-    /// The layout of which an image with this XCR0 has exactly this length, as gdb tells the makers' layouts apart:
-    /// for core files without a layout note. `None` where the two do not tell, or not yet.
+    /// The known layout in which an image with this XCR0 has exactly this length, as gdb tells the makers' layouts
+    /// apart. It serves core files without a layout note. `None` where XCR0 and length fit no known layout, or several.
     #[must_use]
     pub fn told_by(xcr0: Components, len: usize) -> Option<Self> {
         exactly(xcr0, len).cloned()
@@ -65,8 +65,8 @@ impl ForeignLayout {
         self.standard(component.number()?)
     }
 
-    /// The same in the compacted format of a set, supervisor components included. Where this layout lacks a component,
-    /// its registers fix the size, if they do.
+    /// Offset and size of one component in the compacted format of a set, supervisor components included. Where this
+    /// layout lacks a component, its registers fix the size, if they do.
     ///
     /// ```
     /// use fpu_x86::{Components, ForeignLayout};
@@ -162,17 +162,17 @@ fn exactly(xcr0: Components, len: usize) -> Option<&'static ForeignLayout> {
     found.all(same).then_some(first)
 }
 
-/// Whose offsets an image has.
+/// The machine whose offsets an image has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin<'a> {
-    /// Those of the machine that the plan is for.
+    /// The offsets of the machine that the plan is for.
     Here(&'a Plan),
-    /// Another's.
+    /// The offsets of another machine.
     Elsewhere(&'a ForeignLayout),
 }
 
 impl<'a> Origin<'a> {
-    /// In the standard format, whether or not the component is the plan's.
+    /// Offset and size in the standard format, whether or not the component is the plan's.
     pub(crate) fn standard(self, number: u32) -> Option<(usize, usize)> {
         match self {
             Self::Here(plan) => {
@@ -183,8 +183,8 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// In the compacted format of a set. Where this machine lacks a component, its registers fix the size, and those of
-    /// supervisor state are the same everywhere.
+    /// Offset and size in the compacted format of a set. Where this machine lacks a component, its registers fix the
+    /// size, and those of supervisor state are the same everywhere.
     pub(crate) fn packed(self, set: Components, number: u32) -> Option<(usize, usize)> {
         let mut end = EXTENDED as usize;
         for at in extended(set).take_while(|at| *at <= number) {
@@ -203,10 +203,11 @@ impl<'a> Origin<'a> {
         None
     }
 
-    /// By what the bytes say: XCR0, which software writes into the legacy area, and the length of the image.
+    /// Finds the layout by what the bytes say: XCR0, which software writes into the legacy area, and the image's
+    /// length.
     ///
-    /// A claim of zero, or of what XCR0 cannot hold, is none: software may keep anything there. Where the length is
-    /// not that of any layout, `padded` says that buffers of this kind are longer than their images.
+    /// A value of zero, or one that XCR0 cannot hold, says nothing: software may keep anything there. Where the length
+    /// is not that of any layout, `padded` says that buffers of this kind are longer than their images.
     pub(crate) fn told(
         plan: &'a Plan,
         claim: u64,

@@ -2,7 +2,7 @@
 
 use crate::fields::{u32_at, u64_at};
 
-/// Where debuggers look for XCR0 in an image that software has written.
+/// The offset at which debuggers look for XCR0 in an image that software has written.
 pub(crate) const XCR0: usize = 464;
 
 /// In a signal frame: the first magic number, the size of all, the components, the size of the image.
@@ -20,7 +20,7 @@ pub(crate) struct Software {
     pub(crate) xstate_size: u32,
 }
 
-/// Those of a frame, if there are any.
+/// Software's words of a frame, if it has them.
 pub(crate) fn software(bytes: &[u8]) -> Option<Software> {
     let (xfeatures, xstate_size) = (u64_at(bytes, XFEATURES), u32_at(bytes, XSTATE_SIZE));
     (u32_at(bytes, SOFTWARE) == MAGIC1).then_some(Software {

@@ -27,7 +27,7 @@ const OFF: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PkruError {
-    /// In ring 0, or not in ring 0, as the function needs.
+    /// The function is for another ring than the one that the caller runs in.
     WrongRing(u8),
     /// CPUID.(7,0):ECX.PKU is clear; for ring 3, OSPKE.
     Absent,
@@ -36,12 +36,12 @@ pub enum PkruError {
     NoPlace,
     /// CR4.PKE could not be set, although CPUID promises it.
     Refused {
-        /// The exception.
+        /// The vector of the exception.
         vector: u32,
     },
     /// CR4.PKE was set, and reads as clear.
     NotKept,
-    /// The first CPU has none, so this one, which was not looked at, uses none.
+    /// The first CPU has no protection keys, so this one uses none. It was not looked at.
     LeftOff,
 }
 
@@ -74,8 +74,8 @@ impl core::error::Error for PkruError {}
 /// | another task's | [`TaskPkru::read`], [`TaskPkru::write`] |
 /// | user memory with other rights | [`with_rights`](Self::with_rights) |
 ///
-/// All may be interrupted, and but for `switch` and `enable_on_this_cpu` also preempted, at any instruction: a thread's
-/// register goes along with it.
+/// All calls may be interrupted at any instruction. All except `switch` and `enable_on_this_cpu` may be preempted at
+/// any instruction, because a switch moves a thread's register with the thread.
 ///
 /// ```
 /// use fpu_x86::{ProtectionKeys, TaskPkru};
@@ -92,7 +92,7 @@ pub struct ProtectionKeys {
     default: Pkru,
 }
 
-/// The register of the CPU on which the caller runs. There is one only where keys are on.
+/// The register of the CPU on which the caller runs. A value exists only where keys are on.
 struct OfThisCpu(());
 
 impl Register for OfThisCpu {
@@ -122,25 +122,25 @@ fn flags() -> u32 {
 }
 
 impl ProtectionKeys {
-    /// Not on yet. New programs and signal handlers get [`Pkru::LINUX_DEFAULT`].
+    /// Protection keys that are not on yet. New programs and signal handlers get [`Pkru::LINUX_DEFAULT`].
     #[must_use]
     pub const fn new() -> Self {
         Self::with_default(Pkru::LINUX_DEFAULT)
     }
 
-    /// The same with another value for new programs and signal handlers.
+    /// As [`new`](Self::new), with another value for new programs and signal handlers.
     #[must_use]
     pub const fn with_default(default: Pkru) -> Self {
         Self { state: AtomicU8::new(UNDECIDED), default }
     }
 
-    /// What new programs and signal handlers get.
+    /// The value that new programs and signal handlers get.
     #[must_use]
     pub const fn default_value(&self) -> Pkru {
         self.default
     }
 
-    /// Are protection keys on?
+    /// Tells whether protection keys are on.
     #[must_use]
     #[inline(always)]
     pub fn are_on(&self) -> bool {
@@ -190,7 +190,8 @@ impl ProtectionKeys {
         unsafe { self.enable_given(plan, flags()) }
     }
 
-    /// The same without executing CPUID: `flags` is CPUID.(7,0):ECX, of a CPU that has leaf 7, and 0 of another.
+    /// As [`enable_on_this_cpu`](Self::enable_on_this_cpu), without executing CPUID: `flags` is CPUID.(7,0):ECX, of a
+    /// CPU that has leaf 7, and 0 of another.
     ///
     /// # Errors
     ///
@@ -248,8 +249,9 @@ impl ProtectionKeys {
         let _decided = self.state.compare_exchange(UNDECIDED, state, Relaxed, Relaxed);
     }
 
-    /// From one thread to the next, on the way of the switch of stacks: before `next` or an interrupt in it accesses user
-    /// memory. `None` is a thread that never accesses user memory: the register stays as it is.
+    /// Switches the register from one thread to the next. The kernel calls this as part of the switch of stacks, before
+    /// `next` or an interrupt in it accesses user memory. `None` is a thread that never accesses user memory; nothing
+    /// is moved for it.
     ///
     /// One RDPKRU, as user mode may have written the register at any time; WRPKRU only if `next` has another value.
     ///
@@ -264,8 +266,8 @@ impl ProtectionKeys {
         }
     }
 
-    /// What the current thread has in user mode, also while it runs in a [scope](Self::with_rights). `None` where keys are
-    /// off.
+    /// The value that the current thread has in user mode, also while the thread runs in a [scope](Self::with_rights).
+    /// `None` where keys are off.
     #[doc(alias = "read_pkru")]
     #[must_use]
     pub fn current(&self, thread: &TaskPkru) -> Option<Pkru> {
@@ -273,7 +275,7 @@ impl ProtectionKeys {
     }
 
     /// Gives the current thread another value, as a system call for one key does
-    /// ([`Pkru::with`]). Within a [scope](Self::with_rights) it counts from the scope's end on.
+    /// ([`Pkru::with`]). Within a [scope](Self::with_rights) the value counts from the scope's end on.
     #[doc(alias = "arch_set_user_pkey_access")]
     pub fn set_current(&self, thread: &TaskPkru, value: Pkru) {
         if let Some(on) = self.register() {
@@ -281,22 +283,22 @@ impl ProtectionKeys {
         }
     }
 
-    /// The current task has made a child, which does not run yet: it gets its parent's value.
+    /// Gives a child that does not run yet the value of its parent, the current task.
     pub fn fork(&self, parent: &TaskPkru, child: &TaskPkru) {
         if let Some(on) = self.register() {
             child.begin(register::current(&on, parent));
         }
     }
 
-    /// The current task begins another program, or is begun anew: it gets the default.
+    /// Gives the current task the default, as it begins another program or is begun anew.
     #[doc(alias = "pkru_write_default")]
     pub fn exec(&self, task: &TaskPkru) {
         self.set_current(task, self.default);
     }
 
-    /// The current task gets a signal. `write` puts the frame on its stack, which may lie behind a key: all keys are usable
-    /// meanwhile. It gets the value of the interrupted code, for the frame. When it has succeeded the handler has the
-    /// default; if it fails the task has what it had.
+    /// Delivers a signal to the current task. `write` gets the value of the interrupted code, for the frame, and puts
+    /// the frame on the task's stack. All keys are usable meanwhile, because the stack may lie behind a key. Once
+    /// `write` has succeeded the handler has the default. If `write` fails the task has its value of before.
     ///
     /// ```
     /// use fpu_x86::{DeliverError, InMemory, Pkru, Plan, ProtectionKeys, TaskPkru};
@@ -326,12 +328,12 @@ impl ProtectionKeys {
         }
     }
 
-    /// The current task returns from a signal handler: it gets what the frame has, by [`Returned::pkru`](crate::Returned::pkru)
-    /// or [`SignalFrame::pkru`](crate::SignalFrame::pkru). A frame without the component has its initial value
-    /// ([`Pkru::INITIAL`]), not the handler's; `None` is a format without PKRU.
+    /// Returns the current task from a signal handler: gives the task the frame's value, by
+    /// [`Returned::pkru`](crate::Returned::pkru) or [`SignalFrame::pkru`](crate::SignalFrame::pkru). A frame without
+    /// the component has its initial value ([`Pkru::INITIAL`]), not the handler's; `None` is a format without PKRU.
     ///
-    /// The frame was read before, with the handler's own rights: with more, a task could read by its registers what it may
-    /// not read.
+    /// The kernel has read the frame before, with the handler's own rights. With more rights a task could get into its
+    /// registers what it may not read.
     pub fn sigreturn(&self, task: &TaskPkru, pkru: Option<u32>) {
         if let Some(bits) = pkru {
             self.set_current(task, Pkru::from_bits(bits));
@@ -341,7 +343,8 @@ impl ProtectionKeys {
     /// Runs `f`, which accesses user memory, with these rights instead of the current thread's: those of another task for which a
     /// kernel thread works, or [`Pkru::INITIAL`] where the kernel acts for itself.
     ///
-    /// Afterwards the thread has its own again, however `f` returns. Scopes nest; `f` may be preempted, and may sleep.
+    /// Afterwards the thread has its own rights again, however `f` returns. Scopes nest; `f` may be preempted, and may
+    /// sleep.
     ///
     /// ```
     /// use fpu_x86::{Pkru, ProtectionKeys, TaskPkru};

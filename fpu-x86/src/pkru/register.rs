@@ -1,7 +1,7 @@
-//! The register's moves, over whatever has one: the CPU, or a test's.
+//! The moves of the register, for the CPU's and for a test's.
 //!
 //! A thread can be interrupted and switched out between any two steps, and go on on another CPU; a debugger can write its
-//! value meanwhile. What an interrupt does here, it has undone when it returns.
+//! value meanwhile. An interrupt undoes what it does here before it returns.
 
 use super::{
     task::{TaskPkru, Word},
@@ -14,7 +14,7 @@ pub(super) trait Register {
     fn write(&self, value: u32);
 }
 
-/// From one thread to the next, those without user memory being `None`: they leave the register as it is.
+/// Switches from one thread to the next. `None` is a thread without user memory; the register stays as it is.
 #[inline(always)]
 pub(super) fn switch(on: &impl Register, prev: Option<&TaskPkru>, next: Option<&TaskPkru>) {
     let now = on.read();
@@ -29,13 +29,13 @@ pub(super) fn switch(on: &impl Register, prev: Option<&TaskPkru>, next: Option<&
     }
 }
 
-/// What the current thread has in user mode.
+/// The value that the current thread has in user mode.
 pub(super) fn current(on: &impl Register, thread: &TaskPkru) -> Pkru {
     let word = thread.word();
     Pkru::from_bits(if word.scopes == 0 { on.read() } else { word.user })
 }
 
-/// Gives it another value. Within a scope, whose rights stay, it gets that at the scope's end.
+/// Gives the current thread another value. Within a scope, whose rights stay, the thread gets the value at its end.
 pub(super) fn set_current(on: &impl Register, thread: &TaskPkru, value: Pkru) {
     loop {
         let word = thread.word();
@@ -52,7 +52,7 @@ pub(super) fn set_current(on: &impl Register, thread: &TaskPkru, value: Pkru) {
 pub(super) struct Scope<'a, R: Register> {
     pub(super) on: &'a R,
     pub(super) thread: &'a TaskPkru,
-    /// What the register had before.
+    /// The register's value before.
     pub(super) outer: u32,
 }
 
@@ -86,8 +86,8 @@ impl<R: Register> Drop for Scope<'_, R> {
     }
 }
 
-/// A signal: `write` puts the frame on the stack, with all keys usable, and gets the value of the interrupted code. If it
-/// could, the handler starts with `handler`.
+/// Delivers a signal: `write` puts the frame on the stack, with all keys usable, and gets the value of the interrupted
+/// code. If `write` succeeds, the handler starts with `handler`.
 pub(super) fn deliver<T, E>(
     on: &impl Register,
     thread: &TaskPkru,

@@ -1,4 +1,4 @@
-//! What the kernel keeps of a thread.
+//! The PKRU state that the kernel keeps of a thread.
 
 use core::{
     fmt,
@@ -28,7 +28,7 @@ use super::value::Pkru;
 /// assert_eq!(format!("{:?}", init.pkru), "TaskPkru { user: Pkru(0x55555554), scopes: 0 }");
 /// ```
 pub struct TaskPkru {
-    /// What the register gets when the thread is switched in.
+    /// The value that the register gets when the thread is switched in.
     register: AtomicU32,
     word: AtomicU64,
 }
@@ -54,14 +54,14 @@ impl Word {
 }
 
 impl TaskPkru {
-    /// Of a thread that has not run.
+    /// The state of a thread that has not run.
     #[must_use]
     pub const fn new(value: Pkru) -> Self {
         let word = Word { user: 0, scopes: 0, writes: 0 };
         Self { register: AtomicU32::new(value.bits()), word: AtomicU64::new(word.bits()) }
     }
 
-    /// What a stopped task has in user mode: for a debugger, and for a core file.
+    /// The value that a stopped task has in user mode, for a debugger and for a core file.
     ///
     /// `proof` is the proof that this cell's task is stopped.
     ///
@@ -112,7 +112,7 @@ impl TaskPkru {
         }
     }
 
-    /// Makes it that of a thread which has not run.
+    /// Makes the state that of a thread which has not run.
     pub(super) fn begin(&self, value: Pkru) {
         let word = Word { scopes: 0, ..self.word() };
         self.word.store(word.bits(), Relaxed);
@@ -133,7 +133,8 @@ impl TaskPkru {
         Word::of(self.word.load(Relaxed))
     }
 
-    /// Puts `new` in the place of `old`. False if that is not there: another has written, or an interrupt's scope has been.
+    /// Puts `new` in the place of `old`. Returns false if the word is not `old`: a debugger has written, or an
+    /// interrupt had a scope.
     pub(super) fn replace(&self, old: Word, new: Word) -> bool {
         self.word.compare_exchange(old.bits(), new.bits(), Relaxed, Relaxed).is_ok()
     }

@@ -1,4 +1,4 @@
-//! The value: two bits a key.
+//! The value of PKRU: two bits for each key.
 
 use core::fmt;
 
@@ -25,13 +25,13 @@ impl ProtectionKey {
         }
     }
 
-    /// Its number.
+    /// The key's number.
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
     }
 
-    /// All sixteen.
+    /// All sixteen keys.
     ///
     /// ```
     /// assert_eq!(fpu_x86::ProtectionKey::all().count(), 16);
@@ -40,13 +40,13 @@ impl ProtectionKey {
         (0..16).map(Self)
     }
 
-    /// Where its two bits are: access disable, and write disable above it.
+    /// The position of the key's two bits: access disable, and write disable above it.
     const fn shift(self) -> u32 {
         2 * self.0 as u32
     }
 }
 
-/// What PKRU lets an access to pages of one key do. Execution is not its matter.
+/// The accesses that PKRU allows to pages of one key. PKRU does not restrict execution.
 ///
 /// ```
 /// use fpu_x86::{ProtectionKey, KeyRights, Pkru};
@@ -58,7 +58,7 @@ pub enum KeyRights {
     All,
     /// Read only. The kernel's own writes are refused too, as long as CR0.WP is set (SDM vol. 3, 4.6.2).
     ReadOnly,
-    /// Neither.
+    /// Neither read nor write.
     None,
 }
 
@@ -76,8 +76,8 @@ pub enum KeyRights {
 pub struct Pkru(u32);
 
 impl Pkru {
-    /// The CPU's initial value, of component 9 too where XSTATE_BV\[9\] is clear: all keys are usable. No kernel's default:
-    /// a key that a task has not asked for would be open to it.
+    /// The CPU's initial value, of component 9 too where XSTATE_BV\[9\] is clear: all keys are usable. No kernel uses
+    /// it as the default, because it opens keys that a task has not asked for.
     pub const INITIAL: Self = Self(0);
     /// What Linux gives a new program, and a signal's handler: key 0 alone is usable.
     #[doc(alias = "init_pkru_value")]
@@ -89,13 +89,13 @@ impl Pkru {
         Self(bits)
     }
 
-    /// As the register and images have it.
+    /// The bits, as the register and images have them.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// What it allows with a key.
+    /// The rights that the value gives to pages of a key.
     #[must_use]
     pub const fn rights(self, key: ProtectionKey) -> KeyRights {
         match self.0 >> key.shift() & 3 {
@@ -105,7 +105,7 @@ impl Pkru {
         }
     }
 
-    /// The same with other rights for one key.
+    /// This value with other rights for one key.
     #[doc(alias = "arch_set_user_pkey_access")]
     #[must_use]
     pub const fn with(self, key: ProtectionKey, rights: KeyRights) -> Self {

@@ -11,28 +11,28 @@ use super::Plan;
 use fpu_core::TheBackend;
 
 const EMPTY: u8 = 0;
-/// One caller writes.
+/// One caller is writing the cell.
 const TAKEN: u8 = 1;
-/// It has been written, and never changes again.
+/// The cell has been written, and never changes again.
 const SET: u8 = 2;
 
 /// The place of a kernel's one backend: a static that is empty until the kernel sets it, at boot and once.
 ///
 /// The backend is a [`Plan`], or a type of the kernel's own that holds one.
 ///
-/// A [`Pinned`](fpu_core::Pinned) witness is asked for the backend in every save and restore. A cell that
-/// looks there whether it has been set costs a load, a compare and a path that panics each time. [`assume_set`] does
-/// not look: it is the address of the static. `cargo suite --only object` counts the instructions of a switch through
+/// A [`Pinned`](fpu_core::Pinned) witness is asked for the backend in every save and restore. A cell that checks on
+/// each call whether it has been set costs a load, a compare and a path that panics each time. [`assume_set`] does not
+/// check: it returns the address of the static. `cargo suite --only object` counts the instructions of a switch through
 /// it, which may not be more than through a plain reference.
 ///
-/// Reading without a look is sound because the memory is written once, before anybody reads it:
+/// Reading without a check is sound because the memory is written once, before any code reads it:
 ///
 /// * [`set`] takes the cell by a compare-and-swap that succeeds for one caller only. Nothing ever gives the cell back, so
 ///   that caller's write is the only one, and no `&mut` to the contents exists after it.
 /// * [`set`] and [`get`] hand out a reference after that write: `set` has just done it, and `get` has seen, by an
 ///   acquiring load, what `set` stored with release.
 /// * [`assume_set`] has no proof of its own. Its duty C25 says that the write comes before; a kernel that makes its
-///   witnesses after the boot CPU has set the cell, and starts other CPUs after that, keeps that duty without more.
+///   witnesses after the boot CPU has set the cell, and starts other CPUs after that, meets C25 without further code.
 ///
 /// [`set`]: Self::set
 /// [`get`]: Self::get
@@ -81,23 +81,24 @@ pub struct PlanCell<B = TheBackend<Plan>> {
 unsafe impl<B: Send + Sync> Sync for PlanCell<B> {}
 
 impl<B> PlanCell<B> {
-    /// An empty one.
+    /// An empty cell.
     #[must_use]
     pub const fn new() -> Self {
         Self { state: AtomicU8::new(EMPTY), backend: UnsafeCell::new(MaybeUninit::uninit()) }
     }
 
-    /// Sets it, once and for good.
+    /// Sets the cell. It cannot be set again.
     ///
     /// # Errors
     ///
-    /// It was set before, or another CPU is setting it. It holds what it held, and the error carries `backend`.
+    /// The cell was set before, or another CPU is setting it. Its contents are unchanged, and the error carries
+    /// `backend`.
     pub fn set(&self, backend: B) -> Result<&B, SetError<B>> {
         let taken = self.state.compare_exchange(EMPTY, TAKEN, Ordering::Relaxed, Ordering::Relaxed);
         if taken.is_err() {
             return Err(SetError { why: PlanAlreadySet, backend });
         }
-        // SAFETY: rests on no duty: the cell was empty and no one else can take it any more. Nobody has a reference
+        // SAFETY: rests on no duty: the cell was empty and no one else can take it any more. No code has a reference
         // before `SET` is stored (C25 for `assume_set`).
         unsafe { self.backend.get().cast::<B>().write(backend) };
         self.state.store(SET, Ordering::Release);
@@ -105,14 +106,14 @@ impl<B> PlanCell<B> {
         Ok(unsafe { self.assume_set() })
     }
 
-    /// What was set. It looks, so it is for everything but the switching path.
+    /// Returns what was set, after a check. For all code except the switching path.
     #[must_use]
     pub fn get(&self) -> Option<&B> {
         // SAFETY: C25: `set` stored this after it had written, and the load acquires what came before.
         (self.state.load(Ordering::Acquire) == SET).then(|| unsafe { self.assume_set() })
     }
 
-    /// What was set, without a look: the address of the contents.
+    /// Returns what was set, without a check: the address of the contents.
     ///
     /// # Safety
     ///
@@ -177,13 +178,13 @@ impl core::error::Error for PlanAlreadySet {}
 /// }
 /// ```
 pub struct SetError<B> {
-    /// What is wrong: there is one reason.
+    /// Why the cell was not set: there is one reason.
     pub why: PlanAlreadySet,
     /// The backend, unused.
     pub backend: B,
 }
 
-// Whatever the backend is: errors are printed, backends are not.
+// Prints the reason only, so the backend need not be `Debug`.
 impl<B> fmt::Debug for SetError<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SetError").field("why", &self.why).finish_non_exhaustive()

@@ -46,8 +46,8 @@ impl Plan {
         }
     }
 
-    /// The plan for ring 3 on a machine whose CPUID and XCR0 are given: this one, by another reader, or
-    /// another one, so that its images can be read.
+    /// The plan for ring 3 on a machine whose CPUID and XCR0 are given. It may be this machine, by another reader, or
+    /// another machine whose images are to be read.
     ///
     /// `mxcsr_mask` is the field of that name in an image that FXSAVE wrote there, or 0 where it is not known.
     /// See [`detect_user`](Self::detect_user) for the rest. As a backend the plan is for that machine. A caller
@@ -86,7 +86,7 @@ impl Plan {
         Self::user(facts, mxcsr_mask, wanted, Components::empty())
     }
 
-    /// What ring 3 can know and do: components enabled in XCR0, minus PKRU, minus `left_out`.
+    /// The plan that ring 3 can make: components enabled in XCR0, minus PKRU, minus `left_out`.
     pub(crate) fn user(
         facts: CpuidInfo,
         mxcsr_mask: u32,
@@ -150,14 +150,18 @@ impl Plan {
             }
             taken |= component;
         }
-        let enabled = Components::from_bits_retain(self.xcr0);
-        for number in enabled.intersection(Components::PKRU).numbers() {
-            if let Err(word) = validate::check(number, &self.facts, taken) {
+        self.check_rights(self.xcr0());
+        Ok(())
+    }
+
+    /// PKRU's place, of which frames and regsets have 4 bytes: apart from the plan's components, or nowhere.
+    fn check_rights(&mut self, listed: Components) {
+        for number in listed.intersection(Components::PKRU).numbers() {
+            if let Err(word) = validate::check(number, &self.facts, self.components()) {
                 self.facts.forget(number);
                 self.quirks.leave_out(Components::PKRU, LeftOut::Word(word));
             }
         }
-        Ok(())
     }
 
     /// The plan for ring 0 on a machine whose CPUID is given: of `wanted`, every component that the machine has.
@@ -217,13 +221,14 @@ impl Plan {
             });
             plan.mask = usable.bits();
             plan.xcr0 = usable.user_part().bits();
+            plan.check_rights(plan.facts.supported_user());
             plan.note_supported_size();
         }
         plan.take_best_instruction(SaveInstruction::Xsaves)?;
         Ok(plan)
     }
 
-    /// The same plan, if it has these components, which the kernel cannot do without, beyond x87 and SSE. A
+    /// This plan, if it has these components, which the kernel cannot do without, beyond x87 and SSE. A
     /// required component is not left out later either, when the plan is tried on the CPU.
     ///
     /// # Errors
@@ -235,7 +240,7 @@ impl Plan {
     /// use fpu_x86::{Components, Plan, PlanError};
     /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
     /// let plan = Plan::detect_kernel(Components::USER)?.requiring(Components::LEGACY)?;
-    /// let why = plan.requiring(Components::HWP); // no part of any plan
+    /// let why = plan.requiring(Components::HWP); // in no plan
     /// assert_eq!(why, Err(PlanError::NotEnumerated(Components::HWP)));
     /// # }
     /// # Ok::<(), PlanError>(())
@@ -265,7 +270,8 @@ impl Plan {
         self.take_best_instruction(self.instruction)
     }
 
-    /// The same before an instruction is chosen. If a component is required, nothing has changed.
+    /// As [`leave_out`](Self::leave_out), before an instruction is chosen. If a component is required, nothing has
+    /// changed.
     fn remove(&mut self, unusable: Components, why: LeftOut) -> Result<(), PlanError> {
         let lost = unusable.with_dependents().intersection(self.components());
         let component = lost.intersection(self.required);
@@ -319,12 +325,12 @@ impl Plan {
             && (instruction != SaveInstruction::Xsaves || (self.ring0 && self.writes_xss))
     }
 
-    /// Does a CPU with these facts have this plan's instruction?
+    /// Tells whether a CPU with these facts has this plan's instruction.
     pub(crate) fn offered_by(&self, cpu: &CpuidInfo) -> bool {
         cpu.offers(self.instruction)
     }
 
-    /// The same plan with another instruction, for tests and measurements.
+    /// This plan with another instruction, for tests and measurements.
     ///
     /// Images made with one instruction are not for another: make the plan before the first area.
     ///

@@ -1,4 +1,4 @@
-//! Which CPUs a plan is for. Nothing here is privileged: it is arithmetic on words, so that it can be tried on any.
+//! The CPUs that a plan is for. This module only compares words, so tests run it on any CPU.
 
 use core::fmt;
 
@@ -19,36 +19,37 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CpuMismatch {
-    /// It does not have the plan's save instruction, or only one that must not be used.
+    /// The CPU does not have the plan's save instruction, or has one that must not be used.
     NoInstruction(SaveInstruction),
-    /// It does not have all components of the plan.
+    /// The CPU does not have all components of the plan.
     Missing(Components),
-    /// It describes a component otherwise, so an image of one CPU would be misread on the other.
+    /// The CPU describes a component otherwise, so an image of one CPU would be misread on the other.
     Described {
         /// The component.
         component: Components,
-        /// On the plan's CPU.
+        /// The description on the plan's CPU.
         expected: Option<Described>,
-        /// On this one.
+        /// The description on this CPU.
         found: Option<Described>,
     },
     /// One of the two CPUs has the feature and the other has not: XSAVEC, XSAVES, IA32_XFD, or XGETBV with ECX
-    /// = 1. With them
-    /// come registers and sizes that are written and read back, and an instruction that an idle CPU executes.
+    /// = 1. Each of these features brings registers and sizes that are written and read back, or an instruction that an
+    /// idle CPU executes.
     OnOneOnly(&'static str),
-    /// Its restores leave the previous task's x87 pointers in place, and the plan's do not overwrite them.
+    /// The CPU's restores leave the previous task's x87 pointers in place, and the plan does not overwrite the
+    /// pointers.
     KeepsX87Pointers,
-    /// Its XCR0 is another one than that of a plan for ring 3, or not known: what is enabled there and not in
+    /// The CPU's XCR0 is not that of a plan for ring 3, or is not known. Components that are enabled there and not in
     /// the plan would not be saved.
     Xcr0 {
-        /// The plan's.
+        /// The plan's XCR0.
         expected: Components,
-        /// That CPU's, if the facts have it.
+        /// The CPU's XCR0, if the facts have it.
         found: Option<Components>,
     },
-    /// It has fewer MXCSR bits: an image with one of them set would be refused.
+    /// The CPU lacks MXCSR bits, and would refuse an image that has one of them set.
     MxcsrMask {
-        /// Those it lacks.
+        /// The bits that the CPU lacks.
         missing: u32,
     },
 }
@@ -146,7 +147,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The same for the MXCSR mask, which is not in CPUID. A mask with more bits is no hindrance.
+    /// Compares the MXCSR mask, which is not in CPUID. A mask with more bits is accepted.
     pub(crate) fn check_mxcsr_mask(&self, mask: u32) -> Result<(), CpuMismatch> {
         match self.mxcsr_mask() & !mask {
             0 => Ok(()),

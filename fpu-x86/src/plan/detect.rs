@@ -1,4 +1,4 @@
-//! Plans of the machine that this runs on: CPUID, and FXSAVE for the mask of MXCSR.
+//! Plans of the machine that the code runs on: CPUID, and FXSAVE for the mask of MXCSR.
 
 use raw_cpuid::CpuIdReaderNative;
 
@@ -12,7 +12,7 @@ use crate::{
     registers::{CR0_EM, CR0_TS, CR4_OSFXSR},
 };
 
-/// Only FXSAVE tells the mask; some CPUs leave the field 0. In ring 0 FXSAVE may be off: see
+/// Reads the MXCSR mask, which only FXSAVE tells. Some CPUs leave the field 0. In ring 0 FXSAVE may be off: see
 /// `detect_kernel`.
 pub(crate) fn mxcsr_mask() -> u32 {
     #[repr(C, align(64))]
@@ -79,8 +79,9 @@ impl Plan {
         user(wanted, Components::empty())
     }
 
-    /// The same for programs that know that some components stay unused: a smaller area, and, by
-    /// [`with_save_instruction`](Self::with_save_instruction), FXSAVE on a CPU that has more.
+    /// As [`detect_user`](Self::detect_user), for programs that know that some components stay unused. The area is
+    /// smaller, and a plan of x87 and SSE alone can use FXSAVE
+    /// ([`with_save_instruction`](Self::with_save_instruction)).
     ///
     /// # Safety
     ///
@@ -135,7 +136,8 @@ impl Plan {
         Self::detect_kernel_given(CpuidInfo::from_cpuid(CpuIdReaderNative)?, wanted)
     }
 
-    /// The same with given facts: the call executes no CPUID, only FXSAVE for the MXCSR mask.
+    /// As [`detect_kernel`](Self::detect_kernel), with given facts: the call executes no CPUID, only FXSAVE for the
+    /// MXCSR mask.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Tries whether a CPU saves what the plan says, where the plan says.
+//! Measures whether a CPU saves what the plan says, where the plan says.
 //!
 //! One component after the other is loaded with bytes that are known, and saved by the plan's instruction into
 //! poisoned memory. The component must lie where the layout has it, and the CPU may write nothing behind the
@@ -31,12 +31,12 @@ use crate::{
 
 /// The largest area that can be tried, in bytes: that of every component which plans switch.
 const MOST: usize = 11_264;
-/// So much behind an area is watched at least.
+/// The number of bytes behind an area that are watched at least.
 const GUARD: usize = 2048;
 
-/// What lies in an image where no component is.
+/// The bytes of an image where no component is.
 const FILL: u8 = 0x5A;
-/// What lies in memory before a save.
+/// The bytes of memory before a save.
 const POISON: u8 = 0xA5;
 
 /// The image that is loaded, and what is saved. Not on the stack, which is small in a kernel.
@@ -197,8 +197,8 @@ impl Plan {
     /// [`enable_on_this_cpu`](Self::enable_on_this_cpu) do it. For a plan for ring 3, the call shows the same
     /// for the system that the program runs on.
     ///
-    /// It uses 24 KiB of memory of this crate's own, none of them stack, and waits while another CPU is at it; a CPU
-    /// that stops within it stops the others. How long it takes: see the crate documentation.
+    /// It uses 24 KiB of memory of this crate's own, none of them stack, and waits while another CPU measures. A CPU
+    /// that stops within the measurement stops the others. How long it takes: see the crate documentation.
     ///
     /// A CPU that saved a component further than 13,312 bytes from the area's beginning would write behind the guard.
     /// Of the components that plans hold none is known that ends behind byte 11,136.
@@ -330,7 +330,7 @@ impl Plan {
         behind.min_by_key(|it| it.1)
     }
 
-    /// What the save has written.
+    /// Checks what the save has written.
     fn check_saved(&self, present: Components, area: &[u8]) -> Result<(), Measured> {
         if let Some((component, at)) = first_wrong_of_legacy(area, present) {
             return Err(Measured::Elsewhere { component, at: at as u32 });

@@ -2,9 +2,9 @@
 //!
 //! * `choose`: which components and which instruction, of what CPUID says and others found out; `validate` says which
 //!   of CPUID's words can be right, and `sizes` what areas have besides;
-//! * `detect`: the plan of the machine that this runs on;
+//! * `detect`: the plan of the machine that the code runs on;
 //! * `measure`: whether that machine saves what the plan says where the plan says;
-//! * `compat`: which other CPUs it is for;
+//! * `compat`: which other CPUs a plan is for;
 //! * `quirk`: what was odd, to be logged;
 //! * `cell`: where a kernel keeps its plan;
 //! * `routines`: its save and restore as functions for assembly.
@@ -43,8 +43,8 @@ use crate::{
 
 /// The decision that a kernel makes once: the components that are switched, the instruction, and the layout.
 ///
-/// It is the backend value: it implements [`fpu_core::RawFpu`]. A kernel makes it at boot and keeps it
-/// in a static; the switching path reads the mask and the instruction from it.
+/// The plan is the backend value: it implements [`fpu_core::RawFpu`]. A kernel makes the plan at boot and keeps it in a
+/// static. The switching path reads the mask and the instruction there.
 ///
 /// ```
 /// use fpu_core::RawFpu;
@@ -68,18 +68,18 @@ pub struct Plan {
     pub(crate) area_len: u32,
     /// What areas of the standard and of the compacted format must have at least, because CPUID says so.
     pub(crate) at_least: [u32; 2],
-    /// XSAVE and its kin may be used.
+    /// Whether XSAVE and its variants may be used.
     pub(crate) xsave: bool,
-    /// Made for ring 0, which sets XCR0 and IA32_XSS by it.
+    /// Whether the plan is for ring 0, which sets XCR0 and IA32_XSS by it.
     pub(crate) ring0: bool,
-    /// IA32_XSS and IA32_XFD are there and can be written.
+    /// Whether the CPU has IA32_XSS, and accepts writes to it; then the same of IA32_XFD.
     pub(crate) writes_xss: bool,
     pub(crate) writes_xfd: bool,
-    /// Without these there is no plan.
+    /// Components without which no plan is made.
     pub(crate) required: Components,
-    /// These are not measured.
+    /// Components that are not measured.
     pub(crate) trusted: Components,
-    /// Nor is it tried whether a restore initialises MXCSR.
+    /// Whether a restore is trusted, untried, to initialise MXCSR.
     pub(crate) trusts_mxcsr: bool,
     pub(crate) mxcsr_mask: u32,
     pub(crate) layout: PlanPlaces,
@@ -88,7 +88,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The same plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
+    /// This plan with the x87 pointers and MXCSR overwritten before every restore, for processors whose
     /// restore leaves one of them to the next task:
     ///
     /// * the pointers, on AMD CPUs without the fix; where [CPUID says so](CpuidInfo::keeps_x87_pointers) a plan
@@ -111,7 +111,7 @@ impl Plan {
         Self { restore_by: RestoreBy::Scrubbing, ..self }
     }
 
-    /// The same plan, of which some components are enabled without being [measured](Self::measure): for a kernel
+    /// This plan, of which some components are enabled without being [measured](Self::measure): for a kernel
     /// that knows better, and for emulators that have a component's registers and do not save them as processors
     /// do (Bochs 3.0 takes tiles in use for unused ones).
     ///
@@ -135,7 +135,7 @@ impl Plan {
         Self { trusted: components, ..self }
     }
 
-    /// The same plan, set up without trying whether a restore initialises MXCSR where an image in the compacted format
+    /// This plan, set up without trying whether a restore initialises MXCSR where an image in the compacted format
     /// has no SSE state: for a kernel that knows better, and for tests of the restores that do not
     /// [scrub](Self::scrubbing) on an emulator that keeps MXCSR. A plan that scrubs already goes on to do so.
     ///
@@ -178,7 +178,7 @@ impl Plan {
         self.instruction
     }
 
-    /// How its images are laid out.
+    /// The format of the plan's images.
     #[must_use]
     pub fn format(&self) -> Format {
         self.instruction.format()
@@ -240,7 +240,7 @@ impl Plan {
         self.mxcsr_mask
     }
 
-    /// What CPUID said when the plan was made; layouts of either format come from here.
+    /// CPUID's words when the plan was made, from which layouts of either format can be computed.
     ///
     /// ```
     /// use fpu_x86::{Components, Layout, Plan, Standard};
@@ -271,7 +271,7 @@ impl Plan {
         self.components().intersection(Components::SUPERVISOR)
     }
 
-    /// Was it made for ring 0, by [`detect_kernel`](Self::detect_kernel)?
+    /// Tells whether the plan was made for ring 0, by [`detect_kernel`](Self::detect_kernel).
     #[must_use]
     pub fn is_for_kernel(&self) -> bool {
         self.ring0

@@ -60,7 +60,7 @@ pub enum Quirk {
     },
     /// A size is not the sum of the components. Where it is larger, areas have the larger size too.
     Size {
-        /// Which size.
+        /// The word.
         word: SizeWord,
         /// Bytes by the components.
         computed: u32,
@@ -69,23 +69,23 @@ pub enum Quirk {
     },
     /// Components are not enabled.
     LeftOut {
-        /// Which.
+        /// The components.
         components: Components,
-        /// Why.
+        /// The reason.
         why: LeftOut,
     },
-    /// An instruction that CPUID promises does not work; the next best is used.
+    /// An instruction that CPUID promises does not work. The plan uses the next best.
     Barred {
-        /// Which.
+        /// The instruction.
         instruction: SaveInstruction,
-        /// Why not.
+        /// The reason.
         why: LeftOut,
     },
     /// CPUID promises a register that cannot be written. It is left alone, and what needs it is left out.
     LeftAlone {
-        /// Which.
+        /// The register.
         register: ControlRegister,
-        /// What happened.
+        /// The reason.
         why: LeftOut,
     },
     /// Restores leave MXCSR where the image has no SSE state. The plan [scrubs](crate::Plan::scrubbing).

@@ -11,10 +11,10 @@ use crate::{
 /// A size in bytes that no CPU's components come near, all of them together.
 pub(crate) const LIMIT: u32 = 1 << 20;
 
-/// What CPUID says of a component that the plan could hold, or the word for which it cannot: it has a size,
-/// that of its registers where views depend on it; it is of the kind that the mask which lists it says; and it
-/// lies behind the header, and apart from the components of `taken`. (CPUID's alignment is about the compacted
-/// format.)
+/// CPUID's description of a component that the plan can hold, or the word because of which the plan cannot hold it. The
+/// component must have a size, that of its registers where views depend on it. It must be of the kind that the mask
+/// which lists it says. It must lie behind the header, and apart from the components of `taken`. (CPUID's alignment is
+/// about the compacted format.)
 pub(crate) fn check(number: u32, facts: &CpuidInfo, taken: Components) -> Result<(), WrongWord> {
     let described = facts.described(number).unwrap_or_default();
     let Described { size, offset, .. } = described;
@@ -89,8 +89,8 @@ pub(crate) fn usable(
     taken
 }
 
-/// Can `members`, which are what the CPU lists of what is asked for of a group, be enabled beside what is
-/// `taken`?
+/// Tells why `members`, the components of a group that the CPU lists and the kernel asks for, cannot be enabled beside
+/// `taken`.
 fn joins(
     asked: Components,
     members: Components,

@@ -24,11 +24,11 @@ use crate::{
     save_instruction::Format,
 };
 
-/// What leaves the kernel, and comes back: the user components of a plan and the protection-key rights, in the standard
-/// format of the plan's machine.
+/// The state that leaves the kernel and returns: the user components of a plan and the protection-key rights, in the
+/// standard format of the plan's machine.
 ///
-/// It writes images of any plan: where the image's plan is another machine's, that is a conversion, and refused is what
-/// this one cannot hold.
+/// It writes images of any plan. Where the image's plan is another machine's, the write is a conversion, and refuses
+/// what this machine's format cannot hold.
 ///
 /// ```
 /// use fpu_x86::{Image, ImageError, Plan};
@@ -48,10 +48,10 @@ pub struct UserFormat<'p> {
 }
 
 impl Plan {
-    /// What a task of this plan shows to user space, and takes from there.
+    /// The format in which a task of this plan exchanges state with user space.
     ///
-    /// PKRU is among it where the CPU has it and, in ring 3, the system has enabled it. A kernel that does not switch it
-    /// takes it out by [`without_pkru`](UserFormat::without_pkru).
+    /// The format has PKRU where the CPU has it and, in ring 3, the system has enabled it. A kernel that does not
+    /// switch PKRU removes it by [`without_pkru`](UserFormat::without_pkru).
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -72,13 +72,14 @@ impl Plan {
 }
 
 impl<'p> UserFormat<'p> {
-    /// Without the protection-key rights.
+    /// This format without the protection-key rights.
     #[must_use]
     pub fn without_pkru(self) -> Self {
         Self { components: self.components.difference(Components::PKRU), ..self }
     }
 
-    /// For a task that may use tiles: they are in its signal frames, and are taken from there and from a debugger.
+    /// This format for a task that may use tiles: signal frames have its tiles, and the kernel takes tiles from frames
+    /// and debuggers.
     ///
     /// # Safety
     ///
@@ -89,13 +90,13 @@ impl<'p> UserFormat<'p> {
         Self { tiles: true, ..self }
     }
 
-    /// The components, PKRU among them.
+    /// The components, PKRU included.
     #[must_use]
     pub fn components(&self) -> Components {
         self.components
     }
 
-    /// Those that are not taken, because the task has no permission.
+    /// The components that are not taken, because the task has no permission.
     pub(crate) fn forbidden(&self) -> Components {
         if self.tiles {
             Components::empty()
@@ -104,7 +105,7 @@ impl<'p> UserFormat<'p> {
         }
     }
 
-    /// Does an image have a header here? Without XSAVE it has not.
+    /// Tells whether an image has a header here, as it has with XSAVE.
     pub(crate) fn has_header(&self) -> bool {
         self.plan.format() != Format::Legacy
     }
@@ -137,7 +138,7 @@ impl<'p> UserFormat<'p> {
         image.export(out, need, Format::Standard, set_of, Where::Standard(self.plan))?;
         set(out, MXCSR_MASK, self.plan.mxcsr_mask().to_le_bytes());
         if image.mxcsr() != INITIAL_MXCSR {
-            // Who takes the bytes may take MXCSR for a part of SSE.
+            // The reader of the bytes may take MXCSR for a part of SSE.
             let present = u32_at(out, XSTATE_BV) | Components::SSE.bits() as u32;
             set(out, XSTATE_BV, present.to_le_bytes());
         }

@@ -56,7 +56,8 @@ impl<E> From<Error> for BringUpError<E> {
     }
 }
 
-/// Makes the CPU that boots one that runs tasks, under `number`: all that a kernel otherwise does in four steps.
+/// Sets up the CPU that boots to run tasks, under `number`. The call does all that a kernel otherwise does in four
+/// steps.
 ///
 /// 1. [`enable_legacy_on_this_cpu`], so that FXSAVE works.
 /// 2. `choose` makes the plan: [`Plan::detect_kernel`], and what changes a plan before it is tried
@@ -76,10 +77,10 @@ impl<E> From<Error> for BringUpError<E> {
 ///
 /// # Safety
 ///
-/// It changes CR0, CR4, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR of this CPU, every register of its FPU, and the two
-/// words that the witness has. So:
+/// The call changes CR0, CR4, XCR0, IA32_XSS, IA32_XFD and IA32_XFD_ERR of this CPU, every register of its FPU, and the
+/// two words that the witness has. So:
 ///
-/// * C1 to C5 as for [`Plan::enable_on_this_cpu`]: in ring 0 with interrupts off, nobody needs the registers, all CPUs
+/// * C1 to C5 as for [`Plan::enable_on_this_cpu`]: in ring 0 with interrupts off, no code needs the registers, all CPUs
 ///   will use this plan, there are handlers of #MF and #XM, and nothing else changes those control registers. No area
 ///   of a plan exists yet, as for [`Plan::settle_on_this_cpu`].
 /// * Own number (K15) and words as left (K16) of [`fpu_online`](CpuLifecycle::fpu_online): no other CPU has, or ever
@@ -135,8 +136,8 @@ pub unsafe fn bring_up_boot_cpu<C: Pinned, E>(
     unsafe { bring_up(number, choose, settle, keep) }
 }
 
-/// The same on a CPU whose CPUID is given: none is executed, and sizes that CPUID would give afterwards are not looked
-/// at. A kernel that can read them passes them to [`Plan::with_sizes`] in `keep`.
+/// As [`bring_up_boot_cpu`], on a CPU whose CPUID is given. The call executes no CPUID, and does not look at the sizes
+/// that CPUID would give afterwards. A kernel that can read them passes them to [`Plan::with_sizes`] in `keep`.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! What the control registers hold while a plan is in use. Nothing here is privileged: it is arithmetic on words, so
-//! that it can be tried on any.
+//! The values of the control registers while a plan is in use. This module only compares words, so tests run it on any
+//! CPU.
 
 use core::fmt;
 
@@ -48,11 +48,11 @@ pub struct ControlState {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ControlMismatch {
-    /// Which.
+    /// The register.
     pub register: ControlRegister,
-    /// By the plan; `None` if the register should not be readable.
+    /// The plan's value; `None` if the register should not be readable.
     pub expected: Option<u64>,
-    /// By the CPU; of CR0 and CR4 only the bits that are looked at.
+    /// The CPU's value; of CR0 and CR4 only the bits that are looked at.
     pub found: Option<u64>,
 }
 
@@ -70,11 +70,11 @@ impl fmt::Display for ControlMismatch {
 }
 
 impl ControlState {
-    /// What the registers hold while a plan for ring 0 is in use.
+    /// The values of the registers while a plan for ring 0 is in use.
     ///
-    /// XCR0 and IA32_XSS are the plan's components. IA32_XFD is the shadow rule *enabled, and not in the
-    /// plan's areas*: no component is like that, so it is 0. A plan with FXSAVE keeps CR4.OSXSAVE clear, so
-    /// that AVX, which FXSAVE does not save, cannot be used.
+    /// XCR0 and IA32_XSS are the plan's components. IA32_XFD disables components that are enabled and not in the plan's
+    /// areas. No component is like that, so IA32_XFD is 0. A plan with FXSAVE keeps CR4.OSXSAVE clear, so that AVX,
+    /// which FXSAVE does not save, cannot be used.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let xsave = plan.save_instruction() != SaveInstruction::Fxsave;

@@ -1,4 +1,4 @@
-//! Ring 0: putting a plan into force on a CPU, and reading back what it holds.
+//! Ring 0: puts a plan into force on a CPU, and reads the control registers back.
 
 use core::fmt;
 
@@ -41,20 +41,20 @@ pub enum EnableError {
     Cpu(CpuMismatch),
     /// The CPU, or a hypervisor, refused a value that CPUID promises.
     Refused {
-        /// Which register.
+        /// The register.
         register: ControlRegister,
-        /// The exception.
+        /// The vector of the exception.
         vector: u32,
     },
     /// The CPU refused to load the initial state.
     InitialState {
-        /// The exception.
+        /// The vector of the exception.
         vector: u32,
     },
     /// The CPU's restore leaves MXCSR as it is where the image has no SSE state, so that a task would find
     /// another task's. No known CPU does, an emulator might. Use [`Plan::scrubbing`] on all CPUs.
     KeepsMxcsr,
-    /// A register reads otherwise than it was written.
+    /// A register does not hold what was written.
     Verify(ControlMismatch),
     /// The CPU does not save what the plan says where the plan says.
     Measured(Measured),
@@ -139,7 +139,7 @@ impl ControlState {
         unsafe { Self::read_these(xss, xfd) }
     }
 
-    /// The same without CPUID: IA32_XSS and IA32_XFD are read if the plan writes them.
+    /// As [`read`](Self::read), without CPUID: IA32_XSS and IA32_XFD are read if the plan writes them.
     ///
     /// # Safety
     ///
@@ -280,8 +280,8 @@ impl Plan {
         unsafe { self.enable_given(&cpu) }
     }
 
-    /// The same with given facts: the call executes no CPUID, and needs no word that depends on what is
-    /// enabled.
+    /// As [`enable_on_this_cpu`](Self::enable_on_this_cpu), with given facts: the call executes no CPUID, and needs no
+    /// word that depends on what is enabled.
     ///
     /// # Errors
     ///
@@ -310,7 +310,7 @@ impl Plan {
         unsafe { self.enable_from(cpu) }.map(|(state, _)| state)
     }
 
-    /// The same, and what the control registers held before.
+    /// As [`enable_given`](Self::enable_given). Returns also what the control registers held before.
     ///
     /// # Safety
     ///

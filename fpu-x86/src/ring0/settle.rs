@@ -1,7 +1,7 @@
 //! The CPU that boots: from a plan that CPUID suggests to one that works.
 //!
-//! The code puts the plan into force. Where the CPU refuses a part, the plan loses that part and is tried again.
-//! Each round takes components, an instruction or a register from the plan, so the rounds end, at the latest
+//! The code puts the plan into force. Where the CPU refuses a part, the code removes that part and tries the plan
+//! again. Each round takes components, an instruction or a register from the plan, so the rounds end, at the latest
 //! with FXSAVE.
 
 use raw_cpuid::CpuIdReaderNative;
@@ -21,14 +21,14 @@ use crate::{
 };
 
 impl Plan {
-    /// On the CPU that boots: puts the plan into force as far as it works there, and takes the rest out of the
+    /// Puts the plan into force on the CPU that boots as far as the plan works there, and takes the rest out of the
     /// plan. What is left is the plan for all CPUs and areas. A kernel logs its [quirks](Self::quirks).
     ///
-    /// It does what [`enable_on_this_cpu`](Self::enable_on_this_cpu) does, and takes an answer instead of an error:
-    /// components that XCR0 or IA32_XSS refuses, or that are not saved where CPUID says, are left out with
-    /// their group; the next best instruction replaces one that faults; a register that CPUID promises and
-    /// that faults is left alone with what depends on it; where restores keep MXCSR, the plan scrubs.
-    /// Afterwards CPUID's sizes are read, and areas are made larger if one of them says so.
+    /// The call does what [`enable_on_this_cpu`](Self::enable_on_this_cpu) does, and changes the plan instead of
+    /// failing: components that XCR0 or IA32_XSS refuses, or that are not saved where CPUID says, are left out with
+    /// their group; the next best instruction replaces one that faults; a register that CPUID promises and that faults
+    /// is left alone with what depends on it; where restores keep MXCSR, the plan scrubs. Afterwards CPUID's sizes are
+    /// read, and areas are made larger if one of them says so.
     ///
     /// The kernel's handlers serve [`fixup`](crate::fixup) by now: at least those of #UD and #GP.
     ///
@@ -61,7 +61,7 @@ impl Plan {
         unsafe { self.settle_here_from() }.map(drop)
     }
 
-    /// The same, and what the control registers held before.
+    /// As [`settle_on_this_cpu`](Self::settle_on_this_cpu). Returns also what the control registers held before.
     ///
     /// # Safety
     ///
@@ -77,8 +77,9 @@ impl Plan {
         Ok(before)
     }
 
-    /// The same with given facts: the call executes no CPUID. It does not look at the sizes that CPUID would
-    /// give afterwards; a kernel that can read these sizes passes them to [`with_sizes`](Self::with_sizes).
+    /// As [`settle_on_this_cpu`](Self::settle_on_this_cpu), with given facts: the call executes no CPUID. It does not
+    /// look at the sizes that CPUID would give afterwards; a kernel that can read these sizes passes them to
+    /// [`with_sizes`](Self::with_sizes).
     ///
     /// # Errors
     ///
@@ -86,14 +87,14 @@ impl Plan {
     ///
     /// # Safety
     ///
-    /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu). That the facts are this CPU's is not relied on:
-    /// what they promise is tried.
+    /// As for [`settle_on_this_cpu`](Self::settle_on_this_cpu). The call does not rely on the facts being this CPU's:
+    /// it tries what they promise.
     pub unsafe fn settle_given(&mut self, cpu: &CpuidInfo) -> Result<(), EnableError> {
         // SAFETY: what enabling asks for (C1 to C5).
         unsafe { self.settle_from(cpu) }.map(drop)
     }
 
-    /// The same, and what the control registers held before.
+    /// As [`settle_given`](Self::settle_given). Returns also what the control registers held before.
     ///
     /// # Safety
     ///
@@ -113,7 +114,7 @@ impl Plan {
         }
     }
 
-    /// Does without what was refused: the plan is less than before, or there is an error. `xcr0` and `xss` try
+    /// Removes from the plan what was refused, or returns an error. `xcr0` and `xss` try
     /// which components those registers accept.
     fn shrink(
         &mut self,
@@ -231,13 +232,13 @@ impl Plan {
         Ok(())
     }
 
-    /// FXSAVE, whatever else there may be.
+    /// Makes the plan one for FXSAVE.
     fn use_fxsave(&mut self, why: LeftOut) -> Result<(), PlanError> {
         self.xsave = false;
         self.bar_instruction(why)
     }
 
-    /// Does without a register, and without what needs it: supervisor components need IA32_XSS; what IA32_XFD can
+    /// Removes from the plan a register, and what needs it: supervisor components need IA32_XSS; what IA32_XFD can
     /// disable may be disabled.
     fn leave_alone(&mut self, register: ControlRegister, why: LeftOut) -> Result<(), PlanError> {
         self.quirks.leave_alone(register, why);

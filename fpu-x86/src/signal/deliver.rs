@@ -51,7 +51,7 @@ use crate::{
 pub enum DeliverError<E> {
     /// The kernel's copy failed, with this. Make the page present, and call again.
     FaultIn(E),
-    /// There is no frame for this task: [`UserFormat::write_frame`] says why. Another try has the same answer.
+    /// No frame can be written for this task: [`UserFormat::write_frame`] says why. Another try has the same answer.
     Image(ImageError),
 }
 
@@ -99,7 +99,7 @@ impl<E: fmt::Debug + fmt::Display> core::error::Error for DeliverError<E> {}
 #[allow(clippy::incompatible_msrv)] // as above
 impl<E: fmt::Debug + fmt::Display> core::error::Error for SigreturnError<E> {}
 
-/// What a task has returned with.
+/// The result of a task's return from a signal.
 ///
 /// ```
 /// fn pkru(returned: fpu_x86::Returned) -> Option<u32> { returned.pkru }
@@ -112,7 +112,7 @@ pub struct Returned {
     /// The protection-key rights with which the task goes on, where the format has them: the kernel's own switch of PKRU
     /// takes them over.
     pub pkru: Option<u32>,
-    /// What was left out, under [`Beyond::Report`](crate::Beyond::Report).
+    /// The components that were left out, under [`Beyond::Report`](crate::Beyond::Report).
     pub beyond: Components,
 }
 
@@ -121,11 +121,11 @@ impl UserFormat<'_> {
     /// `copy`, and makes the task's user components initial, with which the handler starts. Supervisor components stay.
     /// Returns the part's length, [`frame_len`](Self::frame_len), which is known before.
     ///
-    /// `buffer` is this thread's; or this CPU's, if the kernel takes it anew with preemption off at each try. No other code uses it
-    /// meanwhile. `copy` copies to user
-    /// memory, and fails instead of sleeping: the session is open while it runs. What else is in a frame (general
-    /// registers, `siginfo`) it writes too, so that nothing is left that could fail after the state has changed. What a
-    /// failed copy has written lies beyond the program's stack pointer, and the next try writes it again.
+    /// `buffer` is this thread's; or this CPU's, if the kernel takes it anew with preemption off at each try. No other
+    /// code uses the buffer meanwhile. `copy` copies to user memory, and fails instead of sleeping: the session is open
+    /// while `copy` runs. `copy` also writes what else is in a frame (general registers, `siginfo`), so that nothing is
+    /// left that could fail after the state has changed. What a failed copy has written lies beyond the program's stack
+    /// pointer, and the next try writes it again.
     ///
     /// `pkru` is the value that the interrupted code had, as for [`write_frame`](Self::write_frame). The handler starts
     /// with the kernel's default, which is the kernel's to load.
@@ -173,7 +173,7 @@ impl UserFormat<'_> {
     /// [`open_saved`](fpu_core::TaskFpu::open_saved):
     ///
     /// ```
-    /// use fpu_core::{Exclusive, PendingSave, Pinned, SaveArea, TaskFpu};
+    /// use fpu_core::{Exclusive, PendingSave, Pinned, SaveArea, StepsFpu, TaskFpu};
     /// use fpu_x86::{DeliverError, UserFormat, XsaveImages};
     /// /// `save` executes the steps of a save, in assembly, and says that it has.
     /// fn deliver<C, A: SaveArea, E>(
@@ -182,7 +182,7 @@ impl UserFormat<'_> {
     /// ) -> Result<Result<usize, DeliverError<E>>, fpu_core::Error>
     /// where
     ///     C: Exclusive + Pinned,
-    ///     C::Backend: XsaveImages,
+    ///     C::Backend: StepsFpu + XsaveImages,
     /// {
     ///     // Nothing is due where the kernel's entry saves.
     ///     if let Some(pending) = task.begin_switch_out(cpu)? {
@@ -204,7 +204,7 @@ impl UserFormat<'_> {
         hand_out(task, written, buffer, copy)
     }
 
-    /// The same for a 32-bit program, with [`write_frame_32`](Self::write_frame_32).
+    /// As [`deliver`](Self::deliver), for a 32-bit program, with [`write_frame_32`](Self::write_frame_32).
     ///
     /// # Errors
     ///
@@ -267,7 +267,7 @@ impl UserFormat<'_> {
         self.sigreturn_by(&ForeignRules::new(), task, buffer, copy)
     }
 
-    /// The same by other rules, as for [`read_frame_by`](Self::read_frame_by).
+    /// As [`sigreturn`](Self::sigreturn), by other rules, as for [`read_frame_by`](Self::read_frame_by).
     ///
     /// # Errors
     ///
@@ -283,8 +283,8 @@ impl UserFormat<'_> {
         take_in(task, self.read_frame_by(rules, fetched))
     }
 
-    /// The same for a 32-bit program, as [`read_frame_32`](Self::read_frame_32) describes; the first call of `copy` is for
-    /// 624 bytes.
+    /// As [`sigreturn`](Self::sigreturn), for a 32-bit program, as [`read_frame_32`](Self::read_frame_32) describes;
+    /// the first call of `copy` is for 624 bytes.
     ///
     /// # Errors
     ///
@@ -298,7 +298,7 @@ impl UserFormat<'_> {
         self.sigreturn_32_by(&ForeignRules::new(), task, buffer, copy)
     }
 
-    /// The same by other rules, as for [`read_frame_32_by`](Self::read_frame_32_by).
+    /// As [`sigreturn_32`](Self::sigreturn_32), by other rules, as for [`read_frame_32_by`](Self::read_frame_32_by).
     ///
     /// # Errors
     ///

@@ -15,12 +15,12 @@ use crate::{
 /// FSAVE's image, the status word once more, and a number that says what follows.
 pub(super) const FRONT: usize = 112;
 const FSAVE: usize = 108;
-/// What follows is an image of FXSAVE or XSAVE.
+/// The number that says that an image of FXSAVE or XSAVE follows.
 const FOLLOWED: u16 = 0;
 
 impl<'p> UserFormat<'p> {
-    /// Bytes of the FPU part of a 32-bit program's frame. Not this part begins at a multiple of 64, but the image in it,
-    /// at byte 112.
+    /// Bytes of the FPU part of a 32-bit program's frame. The image in the part, at byte 112, begins at a multiple of
+    /// 64.
     #[must_use]
     pub fn frame_len_32(&self) -> usize {
         FRONT + self.frame_len()
@@ -64,7 +64,7 @@ impl<'p> UserFormat<'p> {
         self.read_frame_32_by(&ForeignRules::new(), private)
     }
 
-    /// The same by other rules, as [`read_frame_by`](Self::read_frame_by).
+    /// As [`read_frame_32`](Self::read_frame_32), by other rules, as [`read_frame_by`](Self::read_frame_by).
     ///
     /// # Errors
     ///

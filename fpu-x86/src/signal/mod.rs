@@ -33,7 +33,7 @@ use crate::{
 
 const MAGIC2: u32 = 0x4650_5845;
 const MAGIC2_LEN: usize = 4;
-/// No machine that is known has an image of more.
+/// No other known machine has an image of more bytes.
 const LARGEST: usize = 16384;
 
 /// How much of a frame counts.
@@ -44,13 +44,13 @@ const LARGEST: usize = 16384;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
-    /// Everything; these components are in it. What is not, becomes initial.
+    /// The whole frame counts; these components are in it. The others become initial.
     Full(Components),
-    /// x87 and SSE; everything else becomes initial.
+    /// Only x87 and SSE count; everything else becomes initial.
     Legacy(LegacyOnly),
 }
 
-/// Why of a frame only x87 and SSE count.
+/// Why only x87 and SSE of a frame count.
 ///
 /// ```
 /// use fpu_x86::LegacyOnly;
@@ -60,28 +60,28 @@ pub enum FrameKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LegacyOnly {
-    /// This machine's frames, on a CPU without XSAVE, have no more, and the frame says no more.
+    /// The CPU has no XSAVE, so its frames have no more, and the frame says no more.
     Software,
-    /// The first magic number is not there.
+    /// The frame lacks the first magic number.
     Magic1 {
-        /// What is there, at offset 464.
+        /// The value at offset 464.
         value: u32,
     },
     /// The size of the image, at offset 480, is less than that of its header, or more than any machine's.
     XstateSize {
-        /// It.
+        /// The value.
         value: u32,
     },
     /// The size of all, at offset 468, is less than that of the image.
     ExtendedSize {
-        /// It.
+        /// The value.
         value: u32,
     },
     /// The second magic number is not there: a program has copied the first 512 bytes only.
     Magic2 {
-        /// Where it would stand.
+        /// The offset at which the number would stand.
         offset: usize,
-        /// What is there.
+        /// The value at that offset.
         value: u32,
     },
 }
@@ -129,14 +129,15 @@ pub struct SignalFrame<'b> {
 }
 
 impl<'b> SignalFrame<'b> {
-    /// Its registers, to be put into a task's image by [`ImageMut::replace_with`](crate::ImageMut::replace_with):
-    /// user components that the frame does not have become initial, supervisor components stay.
+    /// The frame's registers, to be put into a task's image by
+    /// [`ImageMut::replace_with`](crate::ImageMut::replace_with): user components that the frame does not have become
+    /// initial, supervisor components stay.
     #[must_use]
     pub fn valid(&self) -> &ValidImage<'b> {
         &self.valid
     }
 
-    /// How much of it counts, and why.
+    /// How much of the frame counts, and why.
     #[must_use]
     pub fn kind(&self) -> FrameKind {
         self.kind
@@ -151,9 +152,14 @@ impl<'b> SignalFrame<'b> {
 }
 
 impl<'p> UserFormat<'p> {
-    /// The components that a frame has: without permission no tiles.
+    /// The components that a frame has: tiles only with permission.
     fn frame_components(&self) -> Components {
         self.components().difference(self.forbidden())
+    }
+
+    /// The largest image that counts as one: that of a plan of odd words, which has written it, too.
+    fn largest(&self) -> usize {
+        LARGEST.max(self.standard_len(self.components()))
     }
 
     /// Bytes of a frame's FPU part, which begins at a multiple of 64.
@@ -165,8 +171,8 @@ impl<'p> UserFormat<'p> {
         }
     }
 
-    /// What a kernel tells programs in AT_MINSIGSTKSZ (auxiliary vector, type 51): bytes of the largest frame, `other` of
-    /// them for all that is not the FPU's part, with room to align that to 64 and the whole to 16.
+    /// The value that a kernel tells programs in AT_MINSIGSTKSZ (auxiliary vector, type 51): bytes of the largest
+    /// frame, `other` of them for all that is not the FPU's part, with room to align that to 64 and the whole to 16.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -245,7 +251,7 @@ impl<'p> UserFormat<'p> {
     }
 
     /// How many bytes of a frame there are to be copied, by its first 512: those, or all that software's words say, up to
-    /// `most`. What is read in the end is the copy, whatever the first look has said.
+    /// `most`. The library then reads the copy, whatever this call has said.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -258,7 +264,7 @@ impl<'p> UserFormat<'p> {
     #[must_use]
     pub fn frame_bytes(&self, legacy: &[u8; HEADER], most: usize) -> usize {
         let said = software(legacy).map_or(0, |words| words.xstate_size as usize);
-        if (EXTENDED as usize..=LARGEST).contains(&said) {
+        if (EXTENDED as usize..=self.largest()).contains(&said) {
             (said + MAGIC2_LEN).clamp(HEADER, most.max(HEADER))
         } else {
             HEADER
@@ -268,10 +274,11 @@ impl<'p> UserFormat<'p> {
     /// Checks a frame's FPU part in a private copy, in which bytes behind the frame do not matter;
     /// [`sigreturn`](Self::sigreturn) does more of what a return takes.
     ///
-    /// Taken are full frames, of which only the components count that software's word at 472 names; frames of which only
-    /// the legacy area counts, see [`LegacyOnly`]; and frames of machines with fewer or more components: where the second
-    /// magic number stands is for the frame to say. One of another layout is read with that, if its components and its
-    /// size tell it ([`ForeignLayout::told_by`](crate::ForeignLayout::told_by)).
+    /// The call takes full frames, of which only the components count that software's word at 472 names; frames of
+    /// which only the legacy area counts, see [`LegacyOnly`]; and frames of machines with fewer or more components,
+    /// because the frame itself says where the second magic number stands. A frame of another layout is read with that
+    /// layout, if its components and its size tell the layout
+    /// ([`ForeignLayout::told_by`](crate::ForeignLayout::told_by)).
     ///
     /// # Errors
     ///
@@ -282,8 +289,8 @@ impl<'p> UserFormat<'p> {
         self.read_frame_by(&ForeignRules::new(), private)
     }
 
-    /// The same by other rules, for frames that came from another machine. The compacted format is refused
-    /// under all.
+    /// As [`read_frame`](Self::read_frame), by other rules, for frames that came from another machine. The compacted
+    /// format is refused under all rules.
     ///
     /// # Errors
     ///
@@ -329,7 +336,7 @@ impl<'p> UserFormat<'p> {
             };
         };
         let (all, offset) = (u32_at(bytes, EXTENDED_SIZE), words.xstate_size as usize);
-        if !(EXTENDED as usize..=LARGEST).contains(&offset) {
+        if !(EXTENDED as usize..=self.largest()).contains(&offset) {
             return legacy(LegacyOnly::XstateSize { value: words.xstate_size });
         }
         if all < words.xstate_size {

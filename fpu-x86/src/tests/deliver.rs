@@ -193,7 +193,7 @@ fn compare(plan: &Plan, got: &[u8], expected: &[u8], what: &str) -> Result<(), S
     Ok(())
 }
 
-/// Initial, but for supervisor components.
+/// Initial, except for supervisor components.
 fn handlers(plan: &Plan, registers: &[u8]) -> Vec<u8> {
     let mut initial = registers.to_vec();
     if plan.format() == Format::Legacy {

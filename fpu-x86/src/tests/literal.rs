@@ -49,7 +49,7 @@ fn vendors_and_families_decide_over_errata() {
     const HYGON: [u32; 3] = [0x6F67_7948, 0x656E_6975, 0x6E65_476E];
     const INTEL: [u32; 3] = [0x756E_6547, 0x6C65_746E, 0x4965_6E69];
     for (vendor, errata) in [(AMD, true), (HYGON, true), (INTEL, false)] {
-        for family in 0x0F..=0x1F {
+        for family in 0x0F..=0x10E {
             let signature = (family - 0x0F) << 20 | 0xF00;
             let [ebx, ecx, edx] = vendor;
             // In the order of CPUID.0: EBX, EDX, ECX spell the name.

@@ -60,7 +60,8 @@ pub(crate) fn same(one: &Image<'_>, other: &Image<'_>, what: &str) {
     }
 }
 
-/// All bytes that no code wrote are zero: gaps, reserved bytes, and the places of absent components but for two words.
+/// All bytes that no code wrote are zero: gaps, reserved bytes, and the places of absent components except for two
+/// words.
 #[track_caller]
 pub(crate) fn no_residue(bytes: &[u8], plan: &Plan, software: bool, what: &str) {
     let header = bytes.len() > HEADER;

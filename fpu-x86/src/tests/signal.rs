@@ -360,6 +360,27 @@ fn the_least_signal_stack_has_room_wherever_it_ends() {
     }
 }
 
+/// Where CPUID puts the highest component, up to the 1 MiB that a plan takes.
+#[test]
+fn frames_of_odd_words_are_read_however_long_they_are() {
+    let mut random = Random(83);
+    for offset in [15_360, 15_361, 16_384, 1 << 19, (1 << 20) - 1024] {
+        let words = words::server().with(0xD, 7, [1024, offset, 0, 0]);
+        for plan in [words.plan().unwrap(), words.kernel(Components::USER).unwrap()] {
+            let (format, len) = (plan.user_format(), offset as usize + 1024);
+            let area = random_area(&plan, plan.user_components(), &mut random);
+            let image = Image::new(&area, &plan);
+            let mut frame = vec![0; len + 4];
+            assert_eq!(format.write_frame(&image, None, &mut frame), Ok(len + 4));
+            let first = frame[..512].try_into().unwrap();
+            assert_eq!(format.frame_bytes(&first, 1 << 21), len + 4);
+            let read = format.read_frame(&mut frame).unwrap();
+            assert_eq!(read.kind(), FrameKind::Full(format.components()));
+            same(&read.valid().image(), &image, "a long frame");
+        }
+    }
+}
+
 /// Bytes of any kind: an answer, and no more of them looked at than there are.
 #[test]
 fn random_frames_are_taken_or_refused() {

@@ -63,7 +63,7 @@ unsafe impl StepsFpu for Simulated {}
 
 // SAFETY: B1: the plan's sizes. B2, B3: whole images, in which what is absent is initial. B4: a refused image is only looked
 // at. B5: refused is what the SDM says of XRSTOR (vol. 1, 13.8), which the plan's setters do not write. B6: nothing of the
-// kind but for the tests' own vectors. B7: nothing is left out.
+// kind except for the tests' own vectors. B7: nothing is left out.
 unsafe impl RawFpu for Simulated {
     type Image<'a> = Image<'a>;
     type ImageMut<'a> = ImageMut<'a>;

@@ -275,14 +275,30 @@ fn sizes_after_enabling_only_enlarge() {
 /// PKRU is not saved, so its place does not matter, and no place is trusted.
 #[test]
 fn pkru_that_is_misdescribed_has_no_place() {
-    for words in [[u32::MAX, 2688, 0, 0], [8, 0, 0, 0], [8, 2688, 1, 0], [0; 4], [8, 1152, 0, 0]] {
-        let plan = server().with(0xD, 9, words).plan().unwrap();
-        assert_eq!((plan.components().bits(), plan.area_len()), (0xE7, 2432));
-        let left_out = |quirk| matches!(quirk, Quirk::LeftOut { components: C::PKRU, .. });
-        assert!(plan.quirks().any(left_out), "{words:?}");
-        assert!(plan.foreign_len() <= 2696 && plan.pkru_place().is_none());
+    let wrong = [
+        [u32::MAX, 2688, 0, 0],
+        [8, 0, 0, 0],
+        [8, 2688, 1, 0],
+        [0; 4],
+        [8, 576, 0, 0],
+        [8, 1152, 0, 0],
+        [8, u32::MAX, 0, 0],
+        [3, 2688, 0, 0],
+    ];
+    for words in wrong {
+        let spoilt = server().with(0xD, 9, words);
+        for plan in [spoilt.plan().unwrap(), spoilt.kernel(C::USER).unwrap()] {
+            assert_eq!((plan.components().bits(), plan.area_len()), (0xE7, 2432));
+            let left_out = |quirk| matches!(quirk, Quirk::LeftOut { components: C::PKRU, .. });
+            assert!(plan.quirks().any(left_out), "{words:?}");
+            assert!(plan.foreign_len() <= 2696 && plan.pkru_place().is_none());
+            let format = plan.user_format();
+            assert!(!format.components().contains(C::PKRU), "{words:?}");
+            assert_eq!((format.xstate_len(), format.frame_len()), (2688, 2692), "{words:?}");
+        }
     }
     assert_eq!(server().plan().unwrap().pkru_place(), Some((2688, 8)));
+    assert_eq!(server().kernel(C::USER).unwrap().user_format().frame_len(), 2700);
 }
 
 #[test]

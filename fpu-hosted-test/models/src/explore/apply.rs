@@ -17,7 +17,7 @@ use super::{
 };
 
 impl Machine {
-    /// Would a right kernel do this now?
+    /// Tells whether a right kernel would do this now.
     pub(super) fn allows(&self, step: Move) -> bool {
         let (cpu, context) = (&self.cpus[usize::from(step.cpu)], usize::from(step.context));
         let current = cpu.current.get();

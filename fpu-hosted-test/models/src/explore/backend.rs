@@ -32,7 +32,7 @@ pub(super) struct Symbolic {
     changes: Cell<u32>,
     /// The next restore fails.
     pub(super) fails: Cell<bool>,
-    /// IA32_XFD: are the registers disabled that only some areas have room for?
+    /// IA32_XFD: whether the registers are disabled that only some areas have room for.
     pub(super) disables: Cell<bool>,
     /// The units with which a section began that has not ended.
     pub(super) section: Cell<Option<KernelUnits>>,
@@ -209,7 +209,7 @@ impl Cpu {
         let registers = Symbolic::new(line, words);
         Self { at, words, registers, current: Cell::new(None), opened: Cell::new(None) }
     }
-    /// Can code use its registers?
+    /// Tells whether code can use its registers.
     pub(super) fn is_open(&self) -> bool {
         self.words.gate() == GATE_OPEN && self.words.resident() & OPEN != 0
     }

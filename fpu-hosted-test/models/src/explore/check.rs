@@ -223,7 +223,8 @@ impl Machine {
         self.line.unmask(was);
     }
 
-    /// May the core refuse a right kernel with that error, on a CPU that had that gate and those stamps left?
+    /// Tells whether the core may refuse a right kernel with that error, on a CPU that had that gate and those stamps
+    /// left.
     pub(super) fn rightly_refused(
         &self,
         op: Op,

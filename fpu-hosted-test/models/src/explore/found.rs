@@ -50,7 +50,7 @@ pub struct Found {
     pub states: usize,
     /// The length of the shortest trace to the state that is farthest from the beginning.
     pub depth: usize,
-    /// Has it visited every state?
+    /// Whether the search has visited every state.
     pub closed: bool,
     /// Operations that no state allowed.
     pub never_applied: Vec<String>,

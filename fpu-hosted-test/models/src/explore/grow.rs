@@ -51,7 +51,7 @@ unsafe impl GrowFpu for Symbolic {
 }
 
 impl Machine {
-    /// Does a CPU allow what this context has room for, and no more?
+    /// Tells whether a CPU allows what this context has room for, and no more.
     pub(super) fn judge_room(&self, cpu: &Cpu, room: bool, context: usize) {
         if cpu.registers.disables.get() == room {
             self.line.report(|| format!("context {context} is loaded under another's IA32_XFD"));
@@ -87,7 +87,7 @@ impl Machine {
         }
     }
 
-    /// Is the context of the task that is current there held exclusively?
+    /// Tells whether the context of the task that is current there is held exclusively.
     pub(super) fn is_held(&self, cpu: &Cpu) -> bool {
         cpu.current.get().is_some_and(|task| self.slots[task].fpu.try_borrow().is_err())
     }

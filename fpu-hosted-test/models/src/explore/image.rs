@@ -30,7 +30,7 @@ struct Image {
     room: u16,
 }
 
-/// Has an area more room than the least?
+/// Tells whether an area has more room than the least.
 ///
 /// # Safety
 ///

@@ -52,11 +52,11 @@ impl Line {
         self.delivered.set(false);
         *self.wrong.borrow_mut() = None;
     }
-    /// Does no interrupt come in this operation?
+    /// Tells whether no interrupt comes in this operation.
     pub(super) fn calm(&self) -> bool {
         self.due.get().is_none()
     }
-    /// Does no other CPU do anything in this operation?
+    /// Tells whether no other CPU does anything in this operation.
     pub(super) fn alone(&self) -> bool {
         !self.due.get().is_some_and(|(_, irq)| irq.is_from_another())
     }
@@ -85,7 +85,7 @@ impl Line {
         steps.dedup();
         steps
     }
-    /// Is it an interrupt that runs now?
+    /// Tells whether an interrupt runs now.
     pub(super) fn in_interrupt(&self) -> bool {
         self.inside.get() && self.alone()
     }

@@ -148,15 +148,16 @@ impl Machine {
     fn word_of(&self, context: usize) -> u64 {
         Self::word(&self.slots[context].fpu.borrow()).load(Relaxed)
     }
-    /// Do this CPU's registers hold this context, as the words say?
+    /// Tells whether this CPU's registers hold this context, as the words say.
     pub(super) fn held(&self, cpu: &Cpu, context: usize) -> bool {
         self.word_of(context) & !MEMORY == cpu.words.resident()
     }
-    /// Does memory hold this context, as its word says?
+    /// Tells whether memory holds this context, as its word says.
     pub(super) fn saved(&self, context: usize) -> bool {
         self.word_of(context) & MEMORY != 0
     }
-    /// Would nothing be lost with this CPU's registers: no task is current, or the current task has been saved?
+    /// Tells whether nothing would be lost with this CPU's registers: no task is current, or the current task has been
+    /// saved.
     pub(super) fn free(&self, cpu: &Cpu) -> bool {
         cpu.current.get().map_or(true, |task| self.saved(task))
     }

@@ -12,7 +12,7 @@
 //! assert!(found.closed && found.violation.is_none());
 //! ```
 //!
-//! # What is asked
+//! # What the search checks
 //!
 //! A context that enters user mode, a persistent run, or a view of an image finds what any writer wrote last for that
 //! context. A CPU's registers have one claim at most; registers that are claimed hold what is claimed, and in 2a memory

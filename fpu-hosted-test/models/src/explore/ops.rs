@@ -161,7 +161,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Can an interrupt come? An operation with interrupts off, or without the core, has no step for one.
+    /// Tells whether an interrupt can come. An operation with interrupts off, or without the core, has no step for one.
     pub(super) fn interruptible(self) -> bool {
         matches!(
             self,
@@ -190,7 +190,7 @@ impl Op {
                 | Op::OnlineAnew
         )
     }
-    /// Does a restore fail in it?
+    /// Tells whether a restore fails in the operation.
     pub(super) fn fails(self) -> bool {
         let loads = [Does::LoadFails, Does::WritesThenLoadFails];
         match self {
@@ -200,7 +200,7 @@ impl Op {
             _ => false,
         }
     }
-    /// Can it have done a part before the core refuses the rest?
+    /// Tells whether the operation can have done a part before the core refuses the rest.
     pub(super) fn in_parts(self) -> bool {
         matches!(
             self,
@@ -213,15 +213,15 @@ impl Op {
                 | Op::Resume
         )
     }
-    /// Does something other than the core overwrite the registers?
+    /// Tells whether something other than the core overwrites the registers.
     pub(super) fn overwrites(self) -> bool {
         matches!(self, Op::Invalidate(true) | Op::Resume)
     }
-    /// Is it about the CPU that carries it out, and the task that is current there?
+    /// Tells whether the operation is about the CPU that carries it out, and the task that is current there.
     pub(super) fn about_cpu(self) -> bool {
         !matches!(self, Op::StoppedRead | Op::StoppedWrite | Op::Exit | Op::Swap)
     }
-    /// Is it about a context that it names?
+    /// Tells whether the operation is about a context that it names.
     pub(super) fn about_context(self) -> bool {
         let names = matches!(self, Op::Become | Op::Takes | Op::Held(_) | Op::HeldReplace(_));
         let forks = matches!(self, Op::Fork | Op::ForkSaved);
@@ -229,7 +229,7 @@ impl Op {
             || matches!(self, Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch);
         names || forks || switches || !self.about_cpu()
     }
-    /// Does it use the guest?
+    /// Tells whether the operation uses the guest.
     pub(super) fn of_guest(self) -> bool {
         matches!(
             self,
@@ -277,11 +277,11 @@ pub enum Irq {
 }
 
 impl Irq {
-    /// Can it take the CPU offline, or bring it online?
+    /// Tells whether the operation can take the CPU offline, or bring it online.
     pub(super) fn is_lifecycle(self) -> bool {
         matches!(self, Irq::Online | Irq::Offline)
     }
-    /// Does it come from another CPU, which masked interrupts do not keep away?
+    /// Tells whether it comes from another CPU, which masked interrupts do not keep away.
     pub(super) fn is_from_another(self) -> bool {
         matches!(self, Irq::Other { .. } | Irq::Attempt)
     }

@@ -276,7 +276,7 @@ fn started(bounds: Bounds) -> &'static Machine {
     machine
 }
 
-/// Could an interrupt of this operation find the CPU offline, or online without a current task?
+/// Tells whether an interrupt of this operation could find the CPU offline, or online without a current task.
 fn could_come(irq: Irq, step: Move, state: &State) -> bool {
     let cpu = &state.cpus[usize::from(step.cpu)];
     let offline = cpu.gate == GATE_OFFLINE;

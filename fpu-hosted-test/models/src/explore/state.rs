@@ -24,7 +24,7 @@ pub(super) struct CpuState {
     pub(super) disables: bool,
 }
 impl CpuState {
-    /// Can code use its registers?
+    /// Whether code can use its registers.
     pub(super) fn is_open(&self) -> bool {
         self.gate == GATE_OPEN && self.open
     }
@@ -40,11 +40,11 @@ pub(super) struct ContextState {
 }
 
 impl ContextState {
-    /// Do the registers of that CPU hold it, if the CPU is open?
+    /// Tells whether the registers of that CPU hold the context, if the CPU is open.
     pub(super) fn held(&self, by: usize) -> bool {
         matches!(self.claim, Claim::On { cpu, ahead: 0, .. } if cpu == by)
     }
-    /// Is memory valid?
+    /// Tells whether memory is valid.
     pub(super) fn saved(&self) -> bool {
         !matches!(self.claim, Claim::On { memory: false, .. } | Claim::Lost { .. })
     }

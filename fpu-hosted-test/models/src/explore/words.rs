@@ -44,7 +44,7 @@ pub(super) fn resident(cpu: usize, open: bool, left: u8) -> u64 {
 pub(super) fn left(resident: u64) -> u8 {
     (END - count(resident)).min(PLENTY.into()) as u8
 }
-/// Do two words carry one number?
+/// Tells whether two words carry one number.
 fn same_number(one: u64, other: u64) -> bool {
     (one ^ other) & ID_MASK == 0
 }
@@ -66,7 +66,7 @@ pub(super) enum Claim {
         cpu: usize,
         /// How far ahead.
         ahead: u8,
-        /// Is memory valid too?
+        /// Whether memory is valid too.
         memory: bool,
     },
     /// Memory is not valid, and the stamp is past: the state is gone.

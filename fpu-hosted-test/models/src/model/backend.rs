@@ -122,7 +122,7 @@ pub struct Registers {
     /// The area of the last restore, while nothing has changed the registers since (B7).
     unmodified: Cell<Option<NonNull<u8>>>,
     will_fail: Cell<bool>,
-    /// IA32_XFD: are the registers disabled that only some areas have room for?
+    /// IA32_XFD: whether the registers are disabled that only some areas have room for.
     disables: Cell<bool>,
 }
 
@@ -158,7 +158,7 @@ impl Registers {
         self.now.set(registers);
         self.unmodified.set(None);
     }
-    /// Are registers disabled that only some areas have room for?
+    /// Tells whether the registers are disabled that only some areas have room for.
     #[must_use]
     pub fn disables(&self) -> bool {
         self.disables.get()

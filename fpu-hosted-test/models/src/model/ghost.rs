@@ -75,7 +75,7 @@ impl Ghost {
     pub fn serial(&self) -> u64 {
         self.serial.load(Relaxed)
     }
-    /// Did a debugger write the last value?
+    /// Whether a debugger wrote the last value.
     pub fn written_by_tracer(&self) -> bool {
         author(self.expected()) == Author::Tracer as u64
     }

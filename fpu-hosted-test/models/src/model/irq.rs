@@ -17,7 +17,7 @@ use std::{
 /// Registers, words and the kernel's code make the steps, so they are built above this file. At the step,
 /// however, the kernel's handler must run on its CPU. Hence [`tick`] calls the interrupt through this trait.
 pub(super) trait Pending {
-    /// Does its CPU take it now?
+    /// Tells whether its CPU takes the interrupt now.
     fn can_come(&self) -> bool;
     /// Its CPU runs the handler.
     fn comes(&self);
@@ -41,7 +41,7 @@ pub(super) fn set_step(at: u32) {
     AT.set(at);
     DELIVERED.set(false);
 }
-/// Has any run since then got that far?
+/// Tells whether any run since then got that far.
 pub(super) fn delivered() -> bool {
     DELIVERED.get()
 }

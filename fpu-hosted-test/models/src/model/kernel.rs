@@ -23,7 +23,7 @@ impl Cpu {
         cpu.power_on();
         Rc::new(cpu)
     }
-    /// Has the kernel taken it offline?
+    /// Tells whether the kernel has taken the CPU offline.
     pub fn is_offline(&self) -> bool {
         self.going_offline.get()
     }

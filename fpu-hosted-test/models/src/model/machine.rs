@@ -48,7 +48,7 @@ impl Task {
     pub fn last_cpu(&self) -> u32 {
         self.last_cpu.load(Relaxed)
     }
-    /// Notes that it runs there. Has it come from another CPU?
+    /// Notes that the task runs there. Tells whether it has come from another CPU.
     pub(super) fn runs_on(&self, cpu: u32) -> bool {
         let last = self.last_cpu.swap(cpu, Relaxed);
         last != NONE && last != cpu

@@ -25,7 +25,7 @@ unsafe fn illegal(area: NonNull<u8>, places: u64) -> bool {
         })
 }
 
-/// What XSAVEC and XRSTOR do, for the components of a set, with some of them disabled.
+/// Does what XSAVEC and XRSTOR do, for the components of a set, with some of them disabled.
 impl SimFpu {
     /// What is in use, of what is not disabled, is written; the others are absent.
     ///

@@ -57,7 +57,7 @@ impl Insn {
     pub fn is_fence(&self) -> bool {
         matches!(self.last_word(), "mfence" | "lfence" | "sfence" | "serialize" | "cpuid")
     }
-    /// Does it write to memory?
+    /// Tells whether the instruction writes to memory.
     pub fn is_store(&self) -> bool {
         let reads_only = matches!(self.last_word(), "cmp" | "test" | "lea" | "call" | "push")
             || self.is_jump()
@@ -68,7 +68,7 @@ impl Insn {
     pub fn destination(&self) -> &str {
         self.operands.split(',').next().unwrap_or("").trim()
     }
-    /// Does it name a vector, mask or x87 register, or is it an x87 or state-moving instruction?
+    /// Tells whether the instruction names a vector, mask or x87 register, or is an x87 or state-moving instruction.
     pub fn touches_fpu(&self) -> bool {
         let word = self.last_word();
         let by_name = (word.starts_with('f') && word != "fs")
@@ -271,8 +271,8 @@ pub fn resolve_words(functions: &mut Functions, words: &BTreeMap<u64, u64>) {
     }
 }
 
-/// What the register that the call at `at` goes to was loaded with, if that is certain: the last write before
-/// it is a load, and no jump from elsewhere leads in between.
+/// The address from which the register of the call at `at` was loaded, if that is certain: the last write before the
+/// call is a load, and no jump from elsewhere leads in between.
 fn loaded(body: &[Insn], at: usize, callee: &dyn Fn(&Insn) -> Option<String>) -> Option<String> {
     let register = family(body[at].operands.trim());
     // A call writes to all registers but those that the called function keeps.

@@ -4,7 +4,7 @@
 //! A call or jump must say where it goes, if not by name then by a table of its own function. The
 //! backend's instructions are accepted where they come from the library's own source.
 //!
-//! Where `x86_64-unknown-none` is not installed it is linked with a `core` that was compiled with SSE, of
+//! Where `x86_64-unknown-none` is not installed the kernel is linked with a `core` that was compiled with SSE, of
 //! which `core::fmt` keeps some. So what the kernel promises (K9) is read off the disassembly.
 
 use std::{collections::BTreeMap, path::Path};
@@ -20,7 +20,8 @@ use crate::{
     run::{Cmd, Outcome, Suite},
 };
 
-/// Where the processor, or a switch of stacks, enters the kernel's code; the rest is reached from there.
+/// The functions by which the processor, or a switch of stacks, enters the kernel's code; the rest is reached from
+/// there.
 const ROOTS: &[&str] = &[
     "trap_common",
     "trap_2",
@@ -49,7 +50,7 @@ const MIN_TRAPS: usize = 20;
 /// The source of the backend's instructions.
 const BACKEND_FILE: &str = "fpu-x86/src/insn.rs";
 
-/// What the roots must have led to, or the walk has lost its way.
+/// Functions that a complete walk from the roots must have reached.
 const REACHED: &[&str] = &["schedule", "enable_given"];
 
 /// Code that moves registers on purpose (a section's patterns, a seeded fault), and the verdict, from which
@@ -74,7 +75,7 @@ pub fn check(suite: &Suite) -> Outcome {
     if wrong {
         return Outcome::Failed(text);
     }
-    // One line: what was looked at is of interest only to those who ask.
+    // One line; `--verbose` shows the functions.
     let note = if suite.verbose { text } else { format!("{} functions\n", lines.len()) };
     Outcome::Passed { count: lines.len(), note }
 }
@@ -92,7 +93,7 @@ fn read(objdump: &str, elf: &Path) -> Result<(Functions, BTreeMap<u64, u64>), St
     Ok((functions, disasm::words(&run(&["-s", "-j", ".rodata"])?)))
 }
 
-/// What an instruction of the kernel may not be.
+/// Why an instruction may not be in the kernel.
 fn forbidden(tables: &Tables<'_>, body: &[Insn], insn: &Insn) -> Option<&'static str> {
     let backend = quiet::BACKEND.contains(&insn.last_word());
     if backend && !insn.file.as_deref().is_some_and(is_backend_file) {

@@ -1,4 +1,4 @@
-//! The object-code check: what the compiler made of the hot paths, read from the disassembly.
+//! The object-code check: reads the code of the hot paths from the disassembly.
 
 mod disasm;
 pub mod kernel;
@@ -44,7 +44,7 @@ const REAL: Allowed = Allowed {
     ..HOT
 };
 
-/// What is judged, and how, in the probe: (start of the symbol, rule).
+/// The functions of the probe that are judged, and the rules: (start of the symbol, rule).
 const PROBES: &[(&str, Rule)] = &[
     ("probe_switch_", Rule::Hot(HOT)),
     ("probe_real_", Rule::Hot(REAL)),

@@ -28,7 +28,7 @@ pub const BACKEND: &[&str] = &[
     "tilerelease",
 ];
 
-/// What is wrong with an instruction of a function, if anything.
+/// The fault of an instruction of a function, if it has one.
 pub type Rule<'a> = dyn Fn(&[Insn], &Insn) -> Option<&'static str> + 'a;
 
 /// The rule of the demo: the backend's instructions may be anywhere, and jumps through tables.
@@ -73,7 +73,7 @@ pub fn judge(
     lines
 }
 
-/// What is called or jumped to outside of the function.
+/// The functions that a function calls or jumps to.
 fn callees<'f>(name: &'f str, body: &'f [Insn]) -> impl Iterator<Item = &'f str> {
     body.iter()
         .filter(|insn| insn.is_call() || insn.is_jump())

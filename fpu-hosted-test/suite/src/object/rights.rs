@@ -1,4 +1,4 @@
-//! The switch of protection-key rights, path by path: what it costs where nothing is to be written.
+//! The switch of protection-key rights, path by path: its cost where nothing is to be written.
 
 use super::{
     disasm::{Functions, Insn},

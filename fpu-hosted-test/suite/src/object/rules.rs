@@ -1,4 +1,4 @@
-//! What the paths may cost and contain, and what is found against it.
+//! The rules of what paths may cost and contain, and the findings.
 
 use super::{
     disasm::{Functions, Insn},
@@ -24,7 +24,7 @@ pub struct Line {
     pub path: String,
     pub instructions: usize,
     pub budget: Option<usize>,
-    /// What is wrong, if anything.
+    /// The faults.
     pub wrong: Vec<String>,
     pub listing: Vec<String>,
 }
@@ -38,7 +38,7 @@ pub enum Rule {
     NoPanic,
 }
 
-/// What the paths of a hot function may cost and contain.
+/// The limits of the paths of a hot function.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowed {
     pub nothing_due: usize,

@@ -21,8 +21,8 @@ impl<'a> Tables<'a> {
         Self { words, starts, code: all().map(|insn| insn.address).collect() }
     }
 
-    /// Does this jump go through a table of constants, and from there nowhere but to instructions of `body`,
-    /// the function that it is in?
+    /// Tells whether this jump goes through a table of constants, and from there only to instructions of `body`, the
+    /// function that the jump is in.
     ///
     /// A table does not say how long it is. It is read as long as there are addresses of code, up to where
     /// the next begins: rather one too many than one too few.

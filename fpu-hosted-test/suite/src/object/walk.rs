@@ -10,7 +10,7 @@ pub enum End {
     Refused,
 }
 
-/// What a path does, told by its marked instructions and its stores.
+/// The kind of a path, by its marked instructions and its stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     NothingDue,
@@ -22,7 +22,7 @@ pub enum Kind {
     Scrub,
     /// Restores, after the lines of an image from another CPU were asked for.
     Fetch,
-    /// Both.
+    /// Restores, after both.
     FetchScrub,
     Refused,
 }
@@ -33,7 +33,7 @@ pub struct Path<'f> {
     pub end: End,
 }
 
-/// More than a hot path can have, and a stop for what is none.
+/// The most paths: more than a hot function has.
 const MAX_PATHS: usize = 4096;
 
 /// All paths. `gives_up` names the functions that do not return.
@@ -149,7 +149,7 @@ impl Path<'_> {
         (0..=last).filter(|i| !skip.contains(i)).map(|i| self.insns[i]).collect()
     }
 
-    /// Is this the `lea` or `mov` of a register that nothing but a marked instruction after it reads?
+    /// Tells whether this is the `lea` or `mov` of a register that only a marked instruction after it reads.
     fn only_computes_operand(&self, at: usize) -> bool {
         let insn = self.insns[at];
         if !matches!(insn.last_word(), "lea" | "mov") || insn.destination().contains('[') {
@@ -181,7 +181,7 @@ enum Mark {
     Scrub,
 }
 
-/// Does it ask for a line of an image?
+/// Tells whether the instruction asks for a line of an image.
 fn is_fetch(insn: &Insn) -> bool {
     insn.last_word() == "prefetcht0"
 }
