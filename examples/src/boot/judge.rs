@@ -169,8 +169,10 @@ fn unlike_words(report: &Report, machine: &Machine, recorded: &Recorded) -> Opti
         "xsave" | "xsaveopt" => ours[0] &= !elsewhere(facts),
         _ => {}
     }
-    // FXSAVE is the best of all for x87 and SSE alone.
-    let legacy = plan.xcr0().bits() & ours[0] == 3 && plan.xss().bits() & ours[1] == 0;
+    // FXSAVE is the best of all for x87 and SSE alone, without protection keys.
+    let keys = plan.user_format().components().contains(fpu_x86::Components::PKRU);
+    let few = plan.xcr0().bits() & ours[0] == 3 && plan.xss().bits() & ours[1] == 0;
+    let legacy = few && !keys;
     let rung = if legacy { "fxsave" } else { most };
     if rung != report.rung {
         return Some(format!("it saves with {}, and should with {rung}", report.rung));

@@ -126,7 +126,7 @@ pub static ALL: &[Machine] = &[
         false,
         "FXSAVE: CPUID says XSAVE, and ends before leaf 0xD",
     ),
-    qemu("max-noavx", "max,-avx", "fxsave", NOTHING, true, "FXSAVE: x87 and SSE are all there is"),
+    qemu("max-noavx", "max,-avx", "xsaveopt", enables(3, 0), true, "XSAVEOPT, AVX taken away"),
     qemu("haswell", "Haswell", "xsaveopt", enables(7, 0), false, "XSAVEOPT: x87, SSE, AVX"),
     qemu(
         "milan",

@@ -95,9 +95,14 @@ impl Plan {
     /// the system has enabled them. In ring 0, where no plan enables them and the kernel switches them itself, that is
     /// so if the CPU has them.
     pub(crate) fn carries_pkru(&self) -> bool {
+        self.format() != Format::Legacy && self.has_keys()
+    }
+
+    /// Tells whether tasks have protection-key rights, whatever the images' format.
+    pub(crate) fn has_keys(&self) -> bool {
         let described = self.cpuid_info().described(9).is_some();
         let has =
             if self.is_for_kernel() { self.cpuid_info().supported_user() } else { self.xcr0() };
-        self.format() != Format::Legacy && described && has.contains(Components::PKRU)
+        described && has.contains(Components::PKRU)
     }
 }

@@ -307,10 +307,12 @@ impl Plan {
     }
 
     /// The best instruction that is no better than `most`. For x87 and SSE alone a kernel takes FXSAVE, which is faster
-    /// where it was measured (docs/performance.md). A program does not: signal frames and regsets have the system's shape,
-    /// which has a header wherever OSXSAVE is set.
+    /// where it was measured (docs/performance.md), unless the CPU has protection keys: a signal frame has no place for
+    /// PKRU without XSAVE. A program does not take FXSAVE: signal frames and regsets have the system's shape, which has a
+    /// header wherever OSXSAVE is set.
     fn best_instruction(&self, most: SaveInstruction) -> SaveInstruction {
-        if self.ring0 && self.components().difference(Components::LEGACY).is_empty() {
+        let legacy = self.components().difference(Components::LEGACY).is_empty();
+        if self.ring0 && legacy && !self.has_keys() {
             return SaveInstruction::Fxsave;
         }
         let offered =

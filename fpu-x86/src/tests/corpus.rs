@@ -388,7 +388,7 @@ const EXPECTED: [Expected; 25] = {
         ("openhcl-tdx", Some(0x6_00E7), Some(0x800), Xsaves, 0, compacted(10752, 10704)),
         ("snp-no-cet", Some(7), Some(0), Xsaves, 1 << 11, both((832, 576), (832, 576))),
         ("svsm-ebx", Some(7), Some(0), Xsaves, 0, both((832, 576), (832, 576))),
-        ("n5105", None, None, Fxsave, 0, AS_IT_IS),
+        ("n5105", Some(3), Some(0), Xsaves, 0, AS_IT_IS),
         ("athlon2", None, None, Fxsave, 0, AS_IT_IS),
         ("virtualbox", Some(7), None, Xsave, 0, AS_IT_IS),
         ("cpuid-limit", None, None, Fxsave, 0, AS_IT_IS),
