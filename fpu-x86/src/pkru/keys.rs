@@ -248,6 +248,20 @@ impl ProtectionKeys {
         let _decided = self.state.compare_exchange(UNDECIDED, state, Relaxed, Relaxed);
     }
 
+    /// What the register holds, whoever's it is. `None` where keys are off.
+    #[inline(always)]
+    pub(crate) fn loaded(&self) -> Option<u32> {
+        self.register().map(|on| on.read())
+    }
+
+    /// Loads it, where keys are on.
+    #[inline(always)]
+    pub(crate) fn load(&self, value: u32) {
+        if let Some(on) = self.register() {
+            on.write(value);
+        }
+    }
+
     /// From one thread to the next, on the way of the switch of stacks: before `next` or an interrupt in it accesses user
     /// memory. `None` is a thread that never does, on whose behalf nothing is moved.
     ///

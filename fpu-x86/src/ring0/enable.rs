@@ -18,7 +18,7 @@ use crate::{
 };
 
 pub(crate) const IA32_XFD: u32 = 0x1C4;
-const IA32_XFD_ERR: u32 = 0x1C5;
+pub(crate) const IA32_XFD_ERR: u32 = 0x1C5;
 pub(crate) const IA32_XSS: u32 = 0xDA0;
 
 /// Why a CPU was not set up. CR0, CR4, XCR0, IA32_XSS and IA32_XFD are as before; the contents of the FPU's
@@ -258,7 +258,8 @@ impl Plan {
     /// * **C3** all CPUs of the system use this plan; no area of another one is ever loaded on them.
     /// * Handlers (C4) as for [`enable_legacy_on_this_cpu`].
     /// * **C5** until the CPU goes offline, nothing else changes those bits of CR0 and CR4, or XCR0,
-    ///   IA32_XSS and IA32_XFD; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
+    ///   IA32_XSS and IA32_XFD, but for a guest's values from [`GuestControls::enter`](crate::GuestControls::enter) until
+    ///   its exit; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
     ///   FXSAVE and FXRSTOR in ring 0).
     ///
     /// ```no_run

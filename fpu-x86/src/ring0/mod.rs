@@ -13,3 +13,5 @@ pub use bring_up::{bring_up_boot_cpu, bring_up_boot_cpu_given, BringUpError};
 pub use control::{ControlMismatch, ControlState};
 #[cfg(fpu_instructions)]
 pub use enable::{enable_legacy_on_this_cpu, EnableError};
+#[cfg(fpu_instructions)]
+pub(crate) use enable::{IA32_XFD, IA32_XFD_ERR, IA32_XSS};
