@@ -12,9 +12,10 @@ use std::{
 use fpu_examples::boot::{
     args::{parse, Args, Command as Asked, Which},
     child::{self, Ended, Patience, Scratch},
-    faults::Fault,
+    faults::{Fault, Needs},
+    host,
     image::{cylinders, disk, fits, ImageError, BASE, LARGEST, PARAMETERS},
-    machines::{self, named, RUNGS},
+    machines::{self, named, Machine, RUNGS},
     params::Params,
 };
 
@@ -263,4 +264,44 @@ fn help_and_list_name_everything() {
     assert_eq!(list.status.code(), Some(0), "{text}");
     assert!(machines::ALL.iter().all(|machine| text.contains(machine.name)), "{text}");
     assert!(!text.contains('\x1b'), "no colour into a pipe");
+}
+
+fn machine(name: &str) -> &'static Machine {
+    named(name).expect(name)
+}
+
+#[test]
+fn every_fault_has_a_machine_where_it_can_show() {
+    for fault in Fault::ALL {
+        assert_eq!(Fault::named(fault.name()), Some(fault));
+        assert!(fault.name().len() <= 16, "the table's column");
+        let with = |rung, name| {
+            let params = Params { rung, ..Params::default() };
+            host::can_show(fault, machine(name), &params).is_ok()
+        };
+        let shows = |name| with(None, name);
+        let wide = fault.needs() == Needs::Standard512;
+        let placed = wide || fault.needs() == Needs::Standard;
+        let unscrubbed = fault.needs() == Needs::Unscrubbed;
+        let ring0 = fault.needs() == Needs::Supervisor || unscrubbed;
+        assert_eq!(
+            (shows("xrstors"), with(Some("xsavec"), "xrstors")),
+            (!placed, !placed && !ring0)
+        );
+        assert_eq!((shows("max"), shows("icelake")), (!wide && !ring0, !placed && !ring0));
+        assert_eq!(with(Some("xsaveopt"), "icelake"), !ring0, "{fault:?}");
+        assert_eq!(
+            (shows("sapphire") || unscrubbed, with(Some("xsavec"), "sapphire")),
+            (!placed, !placed && !ring0)
+        );
+        let anywhere = matches!(fault.needs(), Needs::Nothing | Needs::SecondCpu);
+        assert_eq!(shows("qemu64"), anywhere, "{fault:?}");
+        assert_eq!(shows("arrandale"), fault.needs() != Needs::Pku && !placed && !ring0);
+        let one = Params { cpus: 1, ..Params::default() };
+        let alone = host::can_show(fault, machine("max"), &one);
+        let why = alone.err().unwrap_or_default();
+        let second = fault.needs() == Needs::SecondCpu;
+        assert_eq!(why.ends_with(": it needs a second CPU"), second, "{fault:?}: {why}");
+    }
+    assert_eq!(Fault::named("none"), None);
 }

@@ -361,7 +361,7 @@ fn a_narrow_terminal_breaks_lines_and_no_word() {
         done.expect("xstate can be started")
     };
     let wide = text(&run(&["decode", name]).stdout);
-    for columns in [24usize, 40, 80, 100] {
+    for columns in [24usize, 80] {
         let mut narrow = program(env!("CARGO_BIN_EXE_xstate"));
         narrow.args(["decode", name]).env("COLUMNS", columns.to_string());
         let shown = text(&narrow.output().expect("xstate can be started").stdout);
@@ -371,13 +371,13 @@ fn a_narrow_terminal_breaks_lines_and_no_word() {
         assert!(row || columns < 40, "{shown}");
         let bare = |text: &str| text.replace([' ', '\n', '_'], "");
         assert_eq!(bare(&shown), bare(&wide));
-        // What programs read is never broken.
-        for form in ["--text", "--json"] {
-            let mut whole = program(env!("CARGO_BIN_EXE_xstate"));
-            whole.args(["decode", form, name]).env("COLUMNS", columns.to_string());
-            let whole = text(&whole.output().expect("xstate can be started").stdout);
-            assert_eq!(whole, text(&run(&["decode", form, name]).stdout));
-        }
+    }
+    // What programs read is never broken.
+    for form in ["--text", "--json"] {
+        let mut whole = program(env!("CARGO_BIN_EXE_xstate"));
+        whole.args(["decode", form, name]).env("COLUMNS", "24");
+        let whole = text(&whole.output().expect("xstate can be started").stdout);
+        assert_eq!(whole, text(&run(&["decode", form, name]).stdout));
     }
     std::fs::remove_file(&path).expect("ours");
 }

@@ -76,14 +76,9 @@ pub trait KernelFpu: Pinned {
     where
         Self: SoftFloat + Sized,
     {
-        let mut closed = begin(self, current)?;
-        closed.end_claims();
-        let cpu = closed.cpu();
-        cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
-        // SAFETY: C10: pinned (K2), soft-float (K9), this CPU is closed; the registers are nobody's: the current task
-        // is saved, and the stamp with which the CPU will reopen is no context's.
-        unsafe { cpu.backend().kernel_defaults(units) };
-        Ok(Section::new(closed, units))
+        let closed = begin(self, current)?;
+        // SAFETY: soft-float (K9); the current task has been saved just now, if a save was due.
+        Ok(unsafe { Section::begin(closed, units) })
     }
 
     /// Runs `code` in a section.
@@ -183,23 +178,36 @@ fn stay<T>(code: impl FnOnce() -> T) -> T {
     black_box(black_box(code)())
 }
 
-/// Closes the CPU and saves the current task if the registers are its only copy. On `Err` nothing has changed.
+/// A CPU that is closed, and the task that is to be saved first.
+type Begun<'c, 't, C> = (Closed<'c, C>, Option<FpuRef<'t, <C as Pinned>::Backend>>);
+
+/// Closes the CPU, and decides whether the current task is to be saved: if the registers are its only copy. On `Err`
+/// nothing has changed.
+pub(crate) fn close<'c, 't, C: Pinned>(
+    cpu: &'c mut C,
+    current: Option<FpuRef<'t, C::Backend>>,
+) -> Result<Begun<'c, 't, C>, Error> {
+    let closed = Closed::new(cpu, gate::SECTION)?;
+    let Some(task) = current else { return Ok((closed, None)) };
+    let word = task.word.load();
+    match closed.place(word) {
+        Place::Registers => Ok((closed, current)),
+        Place::Both | Place::Memory => Ok((closed, None)),
+        Place::Elsewhere => Err(closed.refuse(word)),
+    }
+}
+
+/// Closes the CPU, and saves the current task if that is due. On `Err` nothing has changed.
 fn begin<'c, C: SoftFloat>(
     cpu: &'c mut C,
     current: Option<FpuRef<'_, C::Backend>>,
 ) -> Result<Closed<'c, C>, Error> {
-    let closed = Closed::new(cpu, gate::SECTION)?;
-    let Some(task) = current else { return Ok(closed) };
-    let word = task.word.load();
-    match closed.place(word) {
-        Place::Registers => {
-            // SAFETY: C19: one backend (K1), current here (K5). C20: this CPU has been closed since its word was read.
-            // C21: compared just now.
-            unsafe { steps::save(task, closed.cpu(), word.saved()) };
-            task.tell(closed.cpu(), EventKind::Unloaded);
-        }
-        Place::Both | Place::Memory => {}
-        Place::Elsewhere => return Err(closed.refuse(word)),
+    let (closed, saves) = close(cpu, current)?;
+    if let Some(task) = saves {
+        // SAFETY: C19: one backend (K1), current here (K5). C20: this CPU has been closed since its word was read.
+        // C21: compared just now.
+        unsafe { steps::save(task, closed.cpu(), Word::both(closed.stamp())) };
+        task.tell(closed.cpu(), EventKind::Unloaded);
     }
     Ok(closed)
 }
@@ -225,9 +233,20 @@ pub struct Section<'c, C: Pinned> {
 }
 
 impl<'c, C: Pinned> Section<'c, C> {
-    /// One that has begun.
+    /// Ends the claims on the CPU, and begins the section.
+    ///
+    /// # Safety
+    ///
+    /// The save that [`close`] has decided on is executed. No code needs anything in the registers: the kernel leaves
+    /// them alone (K9), or the section's save is done (C42).
     #[inline(always)]
-    pub(crate) fn new(closed: Closed<'c, C>, units: KernelUnits) -> Self {
+    pub(crate) unsafe fn begin(mut closed: Closed<'c, C>, units: KernelUnits) -> Self {
+        closed.end_claims();
+        let cpu = closed.cpu();
+        cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
+        // SAFETY: C10: pinned (K2), soft-float (K9) or section's save done (C42), this CPU is closed; the registers are
+        // nobody's: the current task is saved, and the stamp with which the CPU will reopen is no context's.
+        unsafe { cpu.backend().kernel_defaults(units) };
         Self { closed, units, not_send: PhantomData }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! The first CPU arrives in `kernel_main(params)`, every other one in `ap_main(number)`, both in 64-bit
 //! mode with interrupts off. Memory: the first 4 GiB at their own addresses in pages of 2 MiB, for the
-//! supervisor only but [`USER_PAGE`]. The descriptor table has 64-bit code at 0x08 and data at 0x10.
+//! supervisor only but [`USER_PAGE`] and [`KEYED_PAGE`]. The descriptor table has 64-bit code at 0x08 and data at 0x10.
 //! `CR0.EM`, `CR0.TS`, `CR0.MP` and all of CR4 but PAE are as reset left them.
 
 use core::{arch::global_asm, ptr, slice};
@@ -15,6 +15,9 @@ pub const USER_PAGE: u64 = 0x40_0000;
 
 /// See [`USER_PAGE`].
 pub const USER_PAGE_SIZE: u64 = 0x20_0000;
+
+/// User memory with a protection key, for the kernel's own accesses: the page behind.
+pub const KEYED_PAGE: u64 = USER_PAGE + USER_PAGE_SIZE;
 
 /// Page number of the code that another CPU starts at, as a start-up message carries it.
 pub const TRAMPOLINE_PAGE: u8 = 0x08;

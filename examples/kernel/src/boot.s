@@ -165,7 +165,7 @@ pvh_start:
     mov esp, offset boot_stack_top
 
     # One table of level 4, one of level 3, four of level 2: 2048 pages of 2 MiB, each at its own address.
-    # The first entry of the upper levels allows user access, because one page below it does.
+    # The first entry of the upper levels allows user access, because two pages below it do.
     mov dword ptr [boot_pml4], offset boot_pdpt + 7
     mov dword ptr [boot_pdpt + 0], offset boot_pd + 7
     mov dword ptr [boot_pdpt + 8], offset boot_pd + 0x1000 + 3
@@ -181,6 +181,8 @@ map_page:
     dec ecx
     jnz map_page
     or dword ptr [boot_pd + 2 * 8], 4   # 0x400000: the page of user code
+    or dword ptr [boot_pd + 3 * 8], 4   # 0x600000: user memory with protection key 5, which counts with CR4.PKE
+    or dword ptr [boot_pd + 3 * 8 + 4], 5 << 27
     or dword ptr [boot_pd + (0xfec00000 >> 21) * 8], 0x10   # interrupt controllers: uncached
     or dword ptr [boot_pd + (0xfee00000 >> 21) * 8], 0x10
 

@@ -9,6 +9,7 @@ use core::{
 use fpu_core::{observe::Counters, CpuFpu};
 use spin::Once;
 use x86_64::{
+    instructions::interrupts,
     registers::{
         model_specific::{Efer, EferFlags, GsBase, KernelGsBase, LStar, SFMask, Star},
         rflags::RFlags,
@@ -24,12 +25,10 @@ use x86_64::{
 
 use crate::{
     apic,
+    entry::{self, IST_DOUBLE_FAULT, IST_NMI},
     faults::Fault,
-    fpu::CheckArea,
     params::MAX_CPUS,
     seeded,
-    task::Task,
-    trap::{self, Frame, IST_DOUBLE_FAULT, IST_NMI},
 };
 
 /// Selectors, by their places in the table below.
@@ -78,8 +77,8 @@ pub struct PerCpu {
     /// See [`state`]; other CPUs read it, and write it to ask a CPU to go.
     pub state: AtomicU32,
     current: AtomicUsize,
-    /// The user task that was here last.
-    pub last_user: Cell<Option<&'static Task>>,
+    /// The slot of the user task that was here last.
+    pub last_user: Cell<Option<usize>>,
     /// Sections in the code that runs here in which it must not be preempted.
     pub preempt_off: Cell<u32>,
     /// A preemption was due meanwhile.
@@ -91,8 +90,6 @@ pub struct PerCpu {
     pub fpu: CpuFpu,
     /// What the library did here.
     pub counters: Counters,
-    /// Where the registers are compared with the claims, a second image of this CPU's.
-    check_area: UnsafeCell<Option<CheckArea>>,
     tss: UnsafeCell<TaskStateSegment>,
     gdt: UnsafeCell<GlobalDescriptorTable>,
 }
@@ -117,67 +114,31 @@ impl PerCpu {
             random: Cell::new(0),
             fpu: CpuFpu::new(),
             counters: Counters::new(),
-            check_area: UnsafeCell::new(None),
             tss: UnsafeCell::new(TaskStateSegment::new()),
             gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
         }
     }
 
-    /// What runs here.
-    pub fn current(&self) -> &'static Task {
-        crate::task::by_slot(self.current.load(Ordering::Relaxed))
+    /// The slot of the task that runs here.
+    pub fn current(&self) -> usize {
+        self.current.load(Ordering::Relaxed)
     }
 
-    /// Makes a task the one that runs here, before its stack is.
+    /// Makes the task of a slot, with its kernel stack, the one that runs here, before its stack is.
     ///
     /// # Safety
     ///
     /// This is the caller's CPU, interrupts are off, and that stack is switched to before they are on.
-    pub unsafe fn set_current(&self, task: &'static Task) {
-        self.current.store(task.slot, Ordering::Relaxed);
-        self.kernel_rsp.set(task.stack_top());
+    pub unsafe fn set_current(&self, slot: usize, stack_top: u64) {
+        self.current.store(slot, Ordering::Relaxed);
+        self.kernel_rsp.set(stack_top);
         // SAFETY: this CPU's own, with interrupts off; the processor reads the word at entries only.
-        unsafe {
-            (*self.tss.get()).privilege_stack_table[0] = VirtAddr::new_truncate(task.stack_top())
-        };
-    }
-
-    /// The second image.
-    ///
-    /// # Safety
-    ///
-    /// This is the caller's CPU, interrupts are off while the value lives, and there is no other.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn check_area(&self) -> Option<&mut CheckArea> {
-        // SAFETY: the caller's.
-        unsafe { (*self.check_area.get()).as_mut() }
-    }
-    /// Gives this CPU one.
-    ///
-    /// # Safety
-    ///
-    /// As for [`check_area`](Self::check_area).
-    pub unsafe fn set_check_area(&self, area: CheckArea) {
-        // SAFETY: the caller's.
-        unsafe { *self.check_area.get() = Some(area) };
+        unsafe { (*self.tss.get()).privilege_stack_table[0] = VirtAddr::new_truncate(stack_top) };
     }
 
     /// The first byte above the stack of its non-maskable interrupts.
     pub fn nmi_stack_top(&self) -> u64 {
         NMI_STACKS[self.number.get() as usize].top().as_u64()
-    }
-
-    /// Tells whether the code that `frame` interrupted may give the CPU to another thread.
-    pub fn preemptible(&self, frame: &Frame) -> bool {
-        if seeded::on(Fault::NoTimer) {
-            return false;
-        }
-        if self.preempt_off.get() > 0 {
-            self.resched.set(true);
-            return false;
-        }
-        // With interrupts off nothing is interrupted; a system call runs with them off, or in a section.
-        frame.is_user() || self.current().fpu().is_none()
     }
 
     /// Starts this CPU's own sequence, which goes on when the CPU starts again.
@@ -224,6 +185,22 @@ pub fn this_cpu() -> &'static PerCpu {
     }
 }
 
+/// From here on the code stays on its CPU, which it gets.
+pub fn preempt_off() -> &'static PerCpu {
+    // With interrupts off in between, so that the block is that of the CPU where it is counted.
+    interrupts::without_interrupts(|| {
+        let cpu = this_cpu();
+        cpu.preempt_off.set(cpu.preempt_off.get() + 1);
+        cpu
+    })
+}
+
+/// The other end; a preemption that was due comes with the next interrupt, or on the way to user mode.
+pub fn preempt_on() {
+    let cpu = this_cpu();
+    cpu.preempt_off.set(cpu.preempt_off.get() - 1);
+}
+
 /// The second is without a stack of their own for NMIs, for the fault that wants it.
 static IDT: [Once<InterruptDescriptorTable>; 2] = [const { Once::new() }; 2];
 
@@ -261,7 +238,7 @@ pub unsafe fn init(number: usize, seed: u64) -> &'static PerCpu {
     let nmi_on_ist = !seeded::on(Fault::NmiWithoutIst);
     let idt = IDT[usize::from(!nmi_on_ist)].call_once(|| {
         let mut idt = InterruptDescriptorTable::new();
-        trap::fill(&mut idt, nmi_on_ist);
+        entry::fill(&mut idt, nmi_on_ist);
         idt
     });
     // SAFETY: tables in statics, selectors of the table just filled; the GS base is set after the selector,

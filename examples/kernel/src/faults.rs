@@ -23,10 +23,22 @@ pub enum Fault {
     StaleSlot,
     ForkStale,
     ForkInherits,
+    ExecKeeps,
+    TraceClaim,
+    TraceRunning,
     NoFixup,
     IgnoreFailure,
     ControlDrift,
     NoPkru,
+    FrameLacks,
+    FrameStale,
+    FrameElsewhere,
+    EditLost,
+    JunkIgnored,
+    PkruDelivered,
+    PkruOfHandler,
+    PkruKept,
+    LatePkru,
     NoTimer,
     NoResched,
     NoMigration,
@@ -62,7 +74,7 @@ pub enum Needs {
 }
 
 impl Fault {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 44] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -79,10 +91,22 @@ impl Fault {
         Self::StaleSlot,
         Self::ForkStale,
         Self::ForkInherits,
+        Self::ExecKeeps,
+        Self::TraceClaim,
+        Self::TraceRunning,
         Self::NoFixup,
         Self::IgnoreFailure,
         Self::ControlDrift,
         Self::NoPkru,
+        Self::FrameLacks,
+        Self::FrameStale,
+        Self::FrameElsewhere,
+        Self::EditLost,
+        Self::JunkIgnored,
+        Self::PkruDelivered,
+        Self::PkruOfHandler,
+        Self::PkruKept,
+        Self::LatePkru,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -117,10 +141,22 @@ impl Fault {
             Self::StaleSlot => "stale-slot",
             Self::ForkStale => "fork-stale",
             Self::ForkInherits => "fork-inherits",
+            Self::ExecKeeps => "exec-keeps",
+            Self::TraceClaim => "trace-claim",
+            Self::TraceRunning => "trace-running",
             Self::NoFixup => "no-fixup",
             Self::IgnoreFailure => "ignore-failure",
             Self::ControlDrift => "control-drift",
             Self::NoPkru => "no-pkru",
+            Self::FrameLacks => "frame-lacks",
+            Self::FrameStale => "frame-stale",
+            Self::FrameElsewhere => "frame-elsewhere",
+            Self::EditLost => "edit-lost",
+            Self::JunkIgnored => "junk-ignored",
+            Self::PkruDelivered => "pkru-delivered",
+            Self::PkruOfHandler => "pkru-of-handler",
+            Self::PkruKept => "pkru-kept",
+            Self::LatePkru => "late-pkru",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -159,11 +195,31 @@ impl Fault {
             Self::SameNumber => "all CPUs come online under one number, with copies of one block",
             Self::StaleSlot => "a new task gets the state of the task whose memory it got",
             Self::ForkStale => "a fork copies the parent's image without saving its registers",
+            Self::TraceClaim => {
+                "a debugger writes the image of a stopped task, and claims of registers stay"
+            }
+            Self::TraceRunning => "a debugger takes a task for stopped that runs",
+            Self::ExecKeeps => "a task that begins another program keeps its registers",
             Self::ForkInherits => "a child inherits supervisor state and tiles",
             Self::NoFixup => "the fault handlers do not ask fpu_x86::fixup",
             Self::IgnoreFailure => "user mode is entered although the restore failed",
             Self::ControlDrift => "something changes CR4 behind the plan",
             Self::NoPkru => "PKRU is not switched",
+            Self::FrameLacks => "signal frames leave out SSE and AVX",
+            Self::FrameStale => {
+                "signal frames have what memory holds, though the registers are newer"
+            }
+            Self::FrameElsewhere => {
+                "frames are written, without a session, of tasks that run on another CPU"
+            }
+            Self::EditLost => "a return from a signal takes the kernel's own copy of the frame",
+            Self::JunkIgnored => {
+                "a return from a signal by junk is taken for one that changes nothing"
+            }
+            Self::PkruDelivered => "a signal handler starts with the PKRU of what it interrupts",
+            Self::PkruOfHandler => "signal frames have the PKRU with which the handler starts",
+            Self::PkruKept => "a frame without PKRU is read as one that leaves it alone",
+            Self::LatePkru => "PKRU is switched on the way to user mode only",
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -183,9 +239,12 @@ impl Fault {
     #[must_use]
     pub const fn signs(self) -> &'static [&'static str] {
         match self {
+            Self::PkruDelivered => &["the signal handler of task"],
             Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
+            Self::TraceRunning => &["live in the registers of CPU", "register "],
+            Self::ExecKeeps => &["the new program of task"],
             Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
@@ -195,7 +254,8 @@ impl Fault {
             Self::NoMigration => &["too few migrations"],
             Self::NoIrqSections => &["too few sections in interrupts"],
             Self::MaskedWorkers => &["too few refused sections in workers"],
-            Self::NoPkru => &["register pkru"],
+            Self::NoPkru | Self::LatePkru => &["register pkru", "an access with the wrong rights"],
+            Self::PkruOfHandler | Self::PkruKept => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
             Self::Exception => &["in crash::undefined_instruction"],
@@ -209,15 +269,22 @@ impl Fault {
     #[must_use]
     pub const fn needs(self) -> Needs {
         match self {
-            Self::NoPkru => Needs::Pku,
+            Self::NoPkru
+            | Self::LatePkru
+            | Self::PkruDelivered
+            | Self::PkruOfHandler
+            | Self::PkruKept => Needs::Pku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
             Self::MovedComponent => Needs::Standard,
             Self::LegacyRestore | Self::UserRestore => Needs::Unscrubbed,
-            Self::StaleWords | Self::ClearedWords | Self::SameNumber | Self::NoMigration => {
-                Needs::SecondCpu
-            }
+            Self::StaleWords
+            | Self::ClearedWords
+            | Self::SameNumber
+            | Self::NoMigration
+            | Self::FrameElsewhere
+            | Self::TraceRunning => Needs::SecondCpu,
             _ => Needs::Nothing,
         }
     }

@@ -9,11 +9,11 @@ use spin::Mutex;
 use crate::{
     cpu::this_cpu,
     faults::Fault,
-    fpu::{self, Fpu, PreemptOff, KEYS},
+    files::File,
+    fpu::{self, Fpu, PreemptOff, AREA, KEYS},
     hw, seeded,
-    syscall::open,
-    task::{self, Task, AREA, CRADLE},
-    torture::File,
+    session::open,
+    task::{self, Task, CRADLE},
     user::UserBlock,
     verdict,
 };

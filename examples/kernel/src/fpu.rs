@@ -6,7 +6,8 @@ use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
     verify::{Scratch, Verified, VerifyError},
-    AreaError, CpuFpu, CpuLifecycle, Error, Level, RawArea, TaskFpu, TheBackend, UserReady,
+    AreaError, CpuFpu, CpuLifecycle, Error, FpuRef, Level, RawArea, Stopped, TaskFpu, TheBackend,
+    UserReady,
 };
 use fpu_x86::{
     BringUpError, Components, ControlState, CpuidInfo, PkruError, Plan, PlanAlreadySet, PlanCell,
@@ -16,9 +17,8 @@ use fpu_x86::{
 use crate::{
     cpu::this_cpu,
     cpuid,
-    task::AREA,
-    torture,
-    trap::{self, Frame},
+    entry::{self, Frame},
+    handlers, params,
 };
 
 // 1. One backend, decided on the CPU that boots.
@@ -65,7 +65,7 @@ impl fmt::Display for NotKept {
 /// Makes the first CPU run tasks. Interrupts are off.
 pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError<NotKept>> {
     let facts = facts()?;
-    let unscrubbed = crate::main_params().unscrubbed;
+    let unscrubbed = params::given().unscrubbed;
     let keep = |plan: Plan| {
         // CPUID's own sizes can be anything. The plan has been measured, so it goes without those that are too much.
         let sized = plan.clone().with_sizes(&self::facts().map_err(NotKept::Cpuid)?);
@@ -96,11 +96,11 @@ fn choose(facts: &CpuidInfo, rung: Option<SaveInstruction>) -> Result<Plan, Plan
     if let Some(rung) = rung {
         plan = plan.with_save_instruction(rung)?;
     }
-    if crate::main_params().trust {
+    if params::given().trust {
         // SAFETY: C7: no task of this kernel uses tiles.
         plan = unsafe { plan.trusting(Components::AMX) };
     }
-    if crate::main_params().unscrubbed {
+    if params::given().unscrubbed {
         // SAFETY: C8: the backend then puts SSE state into every image.
         plan = unsafe { plan.trusting_mxcsr() };
     }
@@ -208,6 +208,9 @@ pub fn take_down(cpu: &mut IrqsOff) -> Result<(), Error> {
 
 // 4. A task's context.
 
+/// Room for one image: AMX needs 11 KiB.
+pub const AREA: usize = 12 * 1024;
+
 /// What a task that runs in user mode has; kernel threads and idle have none.
 pub type Fpu = TaskFpu<Backend, RawArea>;
 
@@ -254,7 +257,7 @@ pub unsafe fn to_user(task: &Fpu, mut cpu: IrqsOff, frame: *mut Frame) -> Error 
 /// As for [`to_user`].
 unsafe fn enter_user(_registers: UserReady<'_, IrqsOff>, frame: *mut Frame) -> ! {
     // SAFETY: the caller's.
-    unsafe { trap::resume(frame) }
+    unsafe { entry::resume(frame) }
 }
 
 // 6. Faults of the restore instruction.
@@ -266,7 +269,7 @@ pub fn fixed_up(frame: &mut Frame) -> bool {
     if let Some(fixup) = fixup {
         frame.rip = fixup.rip as u64;
         // A kernel of yours does so always, or never where its handlers cannot.
-        if torture::tells_vector() {
+        if handlers::tells_vector() {
             frame.rax = fixup.rax as u64;
         }
     }
@@ -330,4 +333,29 @@ pub fn protection_keys() -> Result<(), PkruError> {
 #[inline]
 pub fn switch_rights(prev: Option<&TaskPkru>, next: Option<&TaskPkru>) {
     KEYS.switch(prev, next);
+}
+
+// 10. A debugger.
+
+/// A task that the scheduler keeps from running.
+pub struct Traced<'t>(&'t Fpu);
+
+impl<'t> Traced<'t> {
+    /// # Safety
+    ///
+    /// Stopped task (K10), one proof (K11) of [`Stopped`].
+    pub unsafe fn new(context: &'t Fpu) -> Self {
+        Self(context)
+    }
+}
+
+// SAFETY: K10, K11: `new`. K12: a field that nobody changes.
+unsafe impl Stopped for Traced<'_> {
+    type Backend = Backend;
+    fn backend(&self) -> &TheBackend<Backend> {
+        backend()
+    }
+    fn context(&self) -> FpuRef<'_, Backend> {
+        self.0.context()
+    }
 }

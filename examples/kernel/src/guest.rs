@@ -1,21 +1,18 @@
 //! Virtual CPUs: contexts that kernel threads run, whose registers may survive until the next run.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
-
 use fpu_core::KernelFpu;
 
 use crate::{
+    counts::{self, count},
     cpu::this_cpu,
-    fpu::{self, Fpu, PreemptOff},
+    files::{self, File},
+    fpu::{self, Fpu, PreemptOff, AREA},
     hw,
+    memory::Memory,
     regs::{self, RegFile},
-    task::{Memory, Task, AREA, WORKERS},
-    torture::{self, File},
+    task::{Task, WORKERS},
     verdict,
 };
-
-/// Rounds of all guests.
-pub static ROUNDS: AtomicU64 = AtomicU64::new(0);
 
 static MEMORY: [Memory<AREA>; WORKERS] = [const { Memory::new() }; WORKERS];
 /// What each guest left in its registers.
@@ -51,7 +48,7 @@ pub fn round(worker: &Task) {
     let mut here = unsafe { PreemptOff::new() };
     let cpu = this_cpu();
     let guest = || {
-        let seen = torture::seen(cpu);
+        let seen = files::seen(cpu);
         // SAFETY: C34: classes of this CPU. C35, C36: the registers are the guest's, and handlers are refused.
         unsafe { regs::dump(seen) };
         // SAFETY: this CPU's file, and the file of a guest that is here.
@@ -71,5 +68,5 @@ pub fn round(worker: &Task) {
     if let Err(why) = here.run_guest(context.context(), None, guest) {
         verdict::refused(worker, why);
     }
-    ROUNDS.fetch_add(1, Relaxed);
+    count(&counts::GUESTS);
 }

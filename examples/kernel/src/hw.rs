@@ -18,6 +18,7 @@ const PL3_SSP: u32 = 0x6A7;
 static CLASSES: AtomicU32 = AtomicU32::new(0);
 static SSP: AtomicBool = AtomicBool::new(false);
 static BAD_IMAGES: AtomicBool = AtomicBool::new(false);
+static KEYS_APPLY: AtomicBool = AtomicBool::new(false);
 
 /// Finds out, once the plan is decided and enabled on this CPU.
 ///
@@ -59,6 +60,14 @@ pub fn has_pkru() -> bool {
 /// Does the plan switch the shadow-stack pointer?
 pub fn has_ssp() -> bool {
     SSP.load(Ordering::Relaxed)
+}
+/// Does the processor (or its emulator) apply PKRU to the kernel's accesses?
+pub fn keys_apply() -> bool {
+    KEYS_APPLY.load(Ordering::Relaxed)
+}
+/// Whoever has tried one says so.
+pub fn set_keys_apply(apply: bool) {
+    KEYS_APPLY.store(apply, Ordering::Relaxed);
 }
 /// Does the processor (or its emulator) refuse an image that [`spoil`] has spoilt?
 pub fn bad_images() -> bool {

@@ -1,54 +1,60 @@
 //! A small kernel that boots, and switches the FPU state of its tasks with `fpu-core` and `fpu-x86`.
 //!
-//! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`],
+//! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`guest`], [`fork`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a wrong integration is seen ([`verdict`]).
+//! ([`torture`], [`worker`], [`guest`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
 
 mod apic;
 mod boot;
+mod check;
+mod counts;
 mod cpu;
 mod cpuid;
 mod crash;
+mod debugger;
+mod entry;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]
 mod faults;
+mod files;
 mod fork;
 mod fpu;
 mod guest;
+mod handlers;
 mod hw;
 #[cfg(not(target_os = "none"))]
 mod mem;
+mod memory;
 mod odd;
 mod order;
 mod params;
 mod power;
 mod refusal;
 mod regs;
+mod rights;
 mod sched;
 mod seeded;
 mod serial;
+mod session;
+mod signal;
 mod sizes;
+mod steps;
 mod syscall;
 mod task;
+mod to_user;
 mod torture;
 mod trap;
 mod user;
 mod verdict;
 mod watch;
+mod worker;
 
 use core::panic::PanicInfo;
 
 use params::Params;
-use spin::Once;
-
-static PARAMS: Once<Params> = Once::new();
-
-/// The boot parameters, or the defaults while there are none.
-fn main_params() -> Params {
-    PARAMS.get().copied().unwrap_or_default()
-}
 
 /// Where `boot.s` brings the first CPU.
 #[no_mangle]
@@ -58,7 +64,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: the first CPU, interrupts are off.
     let cpu = unsafe { cpu::init(0, 1) };
     // SAFETY: interrupts are off; idle's stack is this one.
-    unsafe { cpu.set_current(task::idle_of(0)) };
+    unsafe { task::idle_of(0).becomes_current(cpu) };
     // Before anything that may use SSE: compiled functions of `core` do.
     // SAFETY: the first CPU, interrupts are off, nothing has run.
     unsafe { odd::leave() };
@@ -67,7 +73,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     let text = unsafe { boot::params(params) };
     serial::lock().put("parameters: ").put_bytes(text).put("\n");
     let params = match Params::parse(text) {
-        Ok(params) => *PARAMS.call_once(|| params),
+        Ok(params) => params::keep(params),
         Err(word) => verdict::fail(format_args!("bad boot parameter {word}")),
     };
     cpu.seed(params.seed);
@@ -104,16 +110,20 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     // SAFETY: no code needs the registers, and the CPU's word is not open.
     unsafe { hw::detect() };
     power::bring_up(cpu);
+    rights::detect();
 
     apic::mask_pic();
     apic::enable();
     let Some(ticks_per_ms) = apic::calibrate() else {
         verdict::fail(format_args!("the timer does not run"));
     };
+    files::prepare();
     torture::prepare(ticks_per_ms);
     // SAFETY: once, on the first CPU; no other has been started.
     unsafe {
-        task::spawn(params.seed);
+        if let Err(why) = task::spawn(params.seed) {
+            verdict::fail(format_args!("a task's context: {why}"));
+        }
         guest::prepare();
         fork::prepare();
         boot::prepare_trampoline();
@@ -131,9 +141,9 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
 #[no_mangle]
 extern "C" fn ap_main(number: u32) -> ! {
     // SAFETY: interrupts are off, and `power::start` gives each CPU its own number.
-    let cpu = unsafe { cpu::init(number as usize, main_params().seed) };
+    let cpu = unsafe { cpu::init(number as usize, params::given().seed) };
     // SAFETY: interrupts are off; idle's stack is this one.
-    unsafe { cpu.set_current(task::idle_of(number as usize)) };
+    unsafe { task::idle_of(number as usize).becomes_current(cpu) };
     apic::enable();
     power::bring_up(cpu);
     torture::arm(cpu);

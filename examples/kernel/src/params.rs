@@ -1,8 +1,20 @@
 //! Boot parameters: `key=value` words, from the loader's command line or from the disk.
 
 use fpu_x86::SaveInstruction;
+use spin::Once;
 
 use crate::faults::Fault;
+
+static PARAMS: Once<Params> = Once::new();
+
+/// The boot parameters, or the defaults while there are none.
+pub fn given() -> Params {
+    PARAMS.get().copied().unwrap_or_default()
+}
+/// Keeps them, once.
+pub fn keep(params: Params) -> Params {
+    *PARAMS.call_once(|| params)
+}
 
 /// CPUs that the kernel has blocks for.
 pub const MAX_CPUS: usize = 8;

@@ -9,14 +9,16 @@ use fpu_core::{CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits};
 use x86_64::instructions::{hlt, interrupts};
 
 use crate::{
-    apic, boot,
+    apic, boot, check,
+    counts::{self, count},
     cpu::{self, state, this_cpu, PerCpu},
     crash,
     faults::Fault,
+    files,
     fpu::{self, IrqsOff},
-    main_params, odd,
+    odd, params,
     sched::{self, Next},
-    seeded, task, torture, verdict,
+    seeded, task, verdict,
 };
 
 /// The word of the CPU that went last, for the fault that puts it back.
@@ -51,7 +53,7 @@ pub fn bring_up(cpu: &PerCpu) {
         // where its word is not open; this one's is.
         unsafe { cpu.fpu.set_resident(first.fpu.resident() | 1 << 63) };
     }
-    torture::prepare_check(cpu);
+    check::prepare(cpu);
     if let Err(why) = fpu::protection_keys() {
         verdict::fail(format_args!("CPU {} differs: {why}", cpu.number.get()));
     }
@@ -84,7 +86,7 @@ pub fn leave_cpu(cpu: &PerCpu) -> ! {
     let mut here = unsafe { IrqsOff::new() };
     OLD_WORD.store(cpu.fpu.resident(), Relaxed);
     if let Err(why) = fpu::take_down(&mut here) {
-        verdict::refused(cpu.current(), why);
+        verdict::refused(task::of(cpu), why);
     }
     match here.kernel_fpu(None, KernelUnits::ALL).map(drop) {
         Err(Error::CpuOffline) => {}
@@ -100,7 +102,7 @@ pub fn leave_cpu(cpu: &PerCpu) -> ! {
 
 fn lose_registers() {
     // SAFETY: only claimed registers are here, and the test is their loss.
-    unsafe { torture::scribble(this_cpu()) };
+    unsafe { files::scribble(this_cpu()) };
 }
 
 /// Takes a CPU down and starts it again. The other tasks run on meanwhile, or (`at_once`) wait, so that the
@@ -108,7 +110,7 @@ fn lose_registers() {
 fn cycle(number: usize, at_once: bool) {
     let Some(cpu) = cpu::by_number(number) else { return };
     if at_once {
-        torture::preempt_off();
+        cpu::preempt_off();
     }
     cpu.state.store(state::LEAVING, Release);
     while cpu.state.load(Acquire) != state::OFF {
@@ -118,9 +120,9 @@ fn cycle(number: usize, at_once: bool) {
     }
     start(number);
     if at_once {
-        torture::preempt_on();
+        cpu::preempt_on();
     }
-    verdict::count_offline();
+    count(&counts::OFFLINE);
 }
 
 /// Registers are lost, the control registers are not.
@@ -131,10 +133,10 @@ fn doze() {
     lose_registers();
     if !seeded::on(Fault::NoResume) {
         if let Err(why) = here.fpu_resume() {
-            verdict::refused(this_cpu().current(), why);
+            verdict::refused(task::current(), why);
         }
     }
-    verdict::count_resume();
+    count(&counts::RESUMES);
     pause(Next::Back);
 }
 
@@ -145,11 +147,11 @@ fn suspend() {
     // SAFETY: interrupts are off; only this thread is current here.
     let mut here = unsafe { IrqsOff::new() };
     if let Err(why) = fpu::take_down(&mut here) {
-        verdict::refused(cpu.current(), why);
+        verdict::refused(task::of(cpu), why);
     }
     lose_registers();
     bring_up(cpu);
-    verdict::count_resume();
+    count(&counts::RESUMES);
     pause(Next::Back);
 }
 
@@ -162,11 +164,11 @@ fn pause(next: Next) {
 /// The thread: something every 2 ms, and the verdict when the goals are reached.
 pub fn thread() -> ! {
     interrupts::enable();
-    let params = main_params();
+    let params = params::given();
     let mut next = 0;
     let mut turn = 0;
     loop {
-        let now = torture::CLOCK.load(Relaxed);
+        let now = counts::CLOCK.load(Relaxed);
         crash::if_seeded(now);
         if seeded::on(Fault::ClearedWords) && params.cpus > 1 {
             // Short lives, so that the first stamps are issued again while tasks still have them.
@@ -185,7 +187,7 @@ pub fn thread() -> ! {
             1 | 3 | 5 => doze(),
             4 => suspend(),
             2 | 6 if params.cpus > 1 => cycle(1 + turn / 8 % (params.cpus - 1), turn % 8 == 6),
-            _ => interrupts::without_interrupts(|| torture::check_control(this_cpu())),
+            _ => interrupts::without_interrupts(|| check::control(this_cpu())),
         }
         verdict::judge(&params, now);
     }
@@ -200,10 +202,23 @@ pub fn idle() -> ! {
             leave_cpu(cpu);
         }
         if cpu.random() & 0x3F == 0 {
-            torture::check_control(cpu);
+            check::control(cpu);
         }
         sched::schedule(Next::Any);
-        torture::before_sleep(this_cpu());
+        before_sleep(this_cpu());
         interrupts::enable_and_hlt();
+    }
+}
+
+/// The last thing before this CPU sleeps. Interrupts are off.
+fn before_sleep(cpu: &PerCpu) {
+    // SAFETY: interrupts are off.
+    let mut here = unsafe { IrqsOff::new() };
+    match fpu::idle(&mut here) {
+        Ok(released) => {
+            count(&counts::IDLE);
+            counts::RELEASED.fetch_add(released.into(), Relaxed);
+        }
+        Err(why) => verdict::refused(task::of(cpu), why),
     }
 }

@@ -2,10 +2,7 @@
 //! and IA32_XFD hold afterwards what they held before. Each is refused twice: the handler of the exception tells the
 //! vector, and sets RIP alone. A kernel of yours has no such file.
 
-use core::{
-    arch::x86_64::__cpuid,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
-};
+use core::arch::x86_64::__cpuid;
 
 use fpu_core::{Error, MAX_CPUS};
 use fpu_x86::{
@@ -19,7 +16,7 @@ use x86_64::registers::{
     xcontrol::XCr0,
 };
 
-use crate::fpu::IrqsOff;
+use crate::{fpu::IrqsOff, handlers};
 
 const LEAF: u32 = 0xD;
 const IA32_XFD: u32 = 0x1C4;
@@ -36,14 +33,6 @@ enum Lie {
     Pasid,
     /// XSAVE, of x87 and SSE alone: CR4 refuses it.
     Xsave,
-}
-
-/// The handler sets RIP alone.
-static RIP_ONLY: AtomicBool = AtomicBool::new(false);
-
-/// Is that so, while no task runs?
-pub fn rip_only() -> bool {
-    RIP_ONLY.load(Relaxed)
 }
 
 /// Whether the handler sets RIP alone, and the vector that the error has then: that of #GP, or none.
@@ -162,12 +151,12 @@ fn tried(lie: Lie, facts: &CpuidInfo) -> Result<(), &'static str> {
     for (rip_only, vector) in HANDLERS {
         let mut settling = plan.clone();
         unchanged(facts, || {
-            RIP_ONLY.store(rip_only, Relaxed);
+            handlers::set_rip_only(rip_only);
             // SAFETY: C1 to C5: ring 0, interrupts are off, nothing has run here; there are no areas.
             let first = unsafe { plan.enable_given(&told) };
             // SAFETY: C1 to C5: nothing has changed since the attempt, which was refused; there are no areas.
             let settled = unsafe { settling.settle_given(&told) };
-            RIP_ONLY.store(false, Relaxed);
+            handlers::set_rip_only(false);
             let refused = |register| first == Err(EnableError::Refused { register, vector });
             let why = match lie {
                 Lie::Apx => refused(ControlRegister::Xcr0),
@@ -178,9 +167,9 @@ fn tried(lie: Lie, facts: &CpuidInfo) -> Result<(), &'static str> {
             why && matches!(settled, Err(EnableError::Plan(PlanError::Required { .. })))
         })?;
         unchanged(facts, || {
-            RIP_ONLY.store(rip_only, Relaxed);
+            handlers::set_rip_only(rip_only);
             let result = brought_up(&told, plan.clone(), 0, |_| Err(()));
-            RIP_ONLY.store(false, Relaxed);
+            handlers::set_rip_only(false);
             matches!(
                 result,
                 Err(BringUpError::Enable(EnableError::Plan(PlanError::Required { .. })))
@@ -231,10 +220,10 @@ fn without_osxsave(facts: &CpuidInfo) -> Result<(), &'static str> {
         .map_err(|_| "no plan")?;
     for (rip_only, vector) in HANDLERS.into_iter().filter(|_| !hypervisor) {
         unchanged(facts, || {
-            RIP_ONLY.store(rip_only, Relaxed);
+            handlers::set_rip_only(rip_only);
             // SAFETY: as in `tried`.
             let result = unsafe { plan.enable_given(&told) };
-            RIP_ONLY.store(false, Relaxed);
+            handlers::set_rip_only(false);
             result.map(drop) == Err(EnableError::Refused { register: ControlRegister::Cr4, vector })
         })?;
     }

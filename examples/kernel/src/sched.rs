@@ -1,22 +1,21 @@
 //! The scheduler: one queue for all CPUs, and a preference for moving tasks about.
 
 use core::{
-    mem::forget,
+    mem::{forget, replace},
     ptr,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use fpu_core::Error;
 use spin::Mutex;
+use x86_64::instructions::interrupts::without_interrupts;
 
 use crate::{
     cpu::{state, this_cpu, PerCpu},
+    entry::Frame,
     faults::Fault,
     fpu::{self, IrqsOff},
     seeded,
     task::{self, Task, TASKS},
-    torture,
-    trap::Frame,
     verdict,
 };
 
@@ -69,7 +68,8 @@ fn pick(queue: &Queue, cpu: &PerCpu, prev: &'static Task, next: Next) -> &'stati
     let random = cpu.random();
     // Back to the user task whose registers may still be here.
     if !prev.is_user() && (random & 1 == 0 || next == Next::Back) {
-        if let Some(last) = cpu.last_user.get().filter(|last| allowed(last, cpu, queue)) {
+        let last = cpu.last_user.get().map(task::by_slot);
+        if let Some(last) = last.filter(|last| allowed(last, cpu, queue)) {
             return last;
         }
     }
@@ -93,7 +93,7 @@ fn pick(queue: &Queue, cpu: &PerCpu, prev: &'static Task, next: Next) -> &'stati
 pub fn schedule(next: Next) {
     let cpu = this_cpu();
     cpu.resched.set(false);
-    let prev = cpu.current();
+    let prev = task::of(cpu);
     let mut queue = QUEUE.lock();
     let next = pick(&queue, cpu, prev, next);
     if ptr::eq(prev, next) {
@@ -109,17 +109,19 @@ pub fn schedule(next: Next) {
             verdict::refused(prev, why);
         }
     }
-    if !seeded::on(Fault::NoPkru) {
+    if seeded::on(Fault::LatePkru) {
+        fpu::switch_rights(prev.pkru(), None);
+    } else if !seeded::on(Fault::NoPkru) {
         fpu::switch_rights(prev.pkru(), next.pkru());
     }
     if prev.is_user() {
-        cpu.last_user.set(Some(prev));
+        cpu.last_user.set(Some(prev.slot));
     }
     queue.ready[prev.slot] = prev.kind != task::Kind::Idle;
     queue.ready[next.slot] = false;
     next.arrives(cpu);
     // SAFETY: interrupts are off, and its stack is switched to next.
-    unsafe { cpu.set_current(next) };
+    unsafe { next.becomes_current(cpu) };
     // The other stack gives it back.
     forget(queue);
     // SAFETY: `next` is no CPU's current task, so its pointer is that of its last switch, or `spawn`'s.
@@ -132,6 +134,28 @@ extern "C" {
     fn switch_stacks(keep: *mut u64, other: u64);
 }
 
+/// A task that does not run, and will not while the value lives. Another kernel's waits for that; this one's is not had.
+pub struct Stop {
+    pub task: &'static Task,
+    held: bool,
+}
+
+impl Stop {
+    /// `None` if it runs, or is stopped already.
+    pub fn new(task: &'static Task) -> Option<Self> {
+        let held = without_interrupts(|| replace(&mut QUEUE.lock().ready[task.slot], false));
+        (held || seeded::on(Fault::TraceRunning)).then_some(Self { task, held })
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        if self.held {
+            without_interrupts(|| QUEUE.lock().ready[self.task.slot] = true);
+        }
+    }
+}
+
 /// The first thing on a stack that has been switched to.
 ///
 /// # Safety
@@ -142,46 +166,23 @@ pub unsafe fn finish_switch() {
     unsafe { QUEUE.force_unlock() };
 }
 
-/// The timer found that another thread may run. Interrupts are off.
-pub fn preempt() {
-    let task = this_cpu().current();
-    task.preemptions.fetch_add(1, Ordering::Relaxed);
-    schedule(Next::Any);
+/// Tells whether the code that `frame` interrupted may give the CPU to another thread.
+pub fn preemptible(frame: &Frame) -> bool {
+    let cpu = this_cpu();
+    if seeded::on(Fault::NoTimer) {
+        return false;
+    }
+    if cpu.preempt_off.get() > 0 {
+        cpu.resched.set(true);
+        return false;
+    }
+    // With interrupts off nothing is interrupted; a system call runs with them off, or in a section.
+    frame.is_user() || task::of(cpu).fpu().is_none()
 }
 
-/// Back to the user mode that `frame` is of. Interrupts are off.
-pub fn return_to_user(frame: &mut Frame) -> ! {
-    let mut refused = false;
-    loop {
-        if this_cpu().resched.get() && !seeded::on(Fault::NoResched) {
-            this_cpu().current().deferred.fetch_add(1, Ordering::Relaxed);
-            schedule(Next::Any);
-        }
-        let task = this_cpu().current();
-        if this_cpu().resched.get() {
-            verdict::fail(format_args!("task {} goes on with a preemption due", task.slot));
-        }
-        let Some(context) = task.fpu() else {
-            verdict::fail(format_args!("task {} has no FPU context", task.slot));
-        };
-        torture::before_user(task, context);
-        // SAFETY: interrupts are off, and stay so until user mode.
-        let irqs_off = unsafe { IrqsOff::new() };
-        // SAFETY: the current task's frame is at the top of its stack, by all entries and `spawn`.
-        match unsafe { fpu::to_user(context, irqs_off, frame) } {
-            // The processor refused the image. It will do so again: nothing claims that it was loaded.
-            Error::RestoreFailed(fault) if task.spoilt.get() && !refused => {
-                refused = true;
-                torture::refused_as_it_should(task, fault);
-            }
-            // The task ends, and another begins in its place.
-            Error::RestoreFailed(fault) if task.spoilt.get() => {
-                refused = false;
-                torture::refused_as_it_should(task, fault);
-                // SAFETY: interrupts are off, and it is the current task's frame.
-                unsafe { task.born_again(frame) };
-            }
-            why => verdict::refused(task, why),
-        }
-    }
+/// The timer found that another thread may run. Interrupts are off.
+pub fn preempt() {
+    let task = task::current();
+    task.preemptions.fetch_add(1, Ordering::Relaxed);
+    schedule(Next::Any);
 }

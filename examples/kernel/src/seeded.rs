@@ -156,7 +156,10 @@ unsafe impl RawFpu for Seeded {
             return unsafe { other.restore(area) };
         }
         // SAFETY: the caller's.
-        let answer = unsafe { self.plan.restore(area) };
+        let answer = unsafe {
+            self.keep_sse(area);
+            self.plan.restore(area)
+        };
         if on(Fault::IgnoreFailure) {
             return Ok(());
         }

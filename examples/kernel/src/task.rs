@@ -4,25 +4,24 @@ use core::{
     cell::{Cell, UnsafeCell},
     mem::size_of,
     ptr::NonNull,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use fpu_core::RawFpu;
+use fpu_core::{AreaError, Error};
 use fpu_x86::{Pkru, TaskPkru};
 
 use crate::{
     boot,
-    cpu::{PerCpu, USER_CS, USER_SS},
+    cpu::{this_cpu, PerCpu, USER_CS, USER_SS},
+    entry::Frame,
     faults::Fault,
-    fpu::{self, Fpu},
+    fpu::{self, Fpu, IrqsOff, AREA},
     hw,
+    memory::Memory,
     params::MAX_CPUS,
-    power,
     regs::RegFile,
-    sched, seeded, torture,
-    trap::Frame,
-    user::{self, UserBlock, BLOCK_BYTES},
-    verdict,
+    seeded,
+    user::{self, UserBlock, BLOCK_BYTES, RAISE},
 };
 
 /// Tasks that hold patterns in every register.
@@ -34,21 +33,20 @@ pub const USERS: usize = QUIET + 1;
 /// Kernel threads that use the FPU in sections.
 pub const WORKERS: usize = 2;
 const POWER: usize = USERS + WORKERS;
-const IDLE: usize = POWER + 1;
+const DEBUGGER: usize = POWER + 1;
+const IDLE: usize = DEBUGGER + 1;
 /// All tasks; the last are the idle ones.
 pub const TASKS: usize = IDLE + MAX_CPUS;
 
-const USER_PAGE: usize = boot::USER_PAGE as usize;
+pub const USER_PAGE: usize = boot::USER_PAGE as usize;
 /// The tasks' memory in user mode, behind their program.
 const BLOCKS: usize = USER_PAGE + 0x1_0000;
 const _: () = assert!(BLOCKS + USERS * BLOCK_BYTES <= USER_PAGE + boot::USER_PAGE_SIZE as usize);
-/// Room for one image: AMX needs 11 KiB.
-pub const AREA: usize = 12 * 1024;
 const STACK: usize = 16 * 1024;
 /// The lowest word of a stack, which nothing may reach.
 const CANARY: u64 = 0xDEAD_57AC_DEAD_57AC;
 /// Interrupts on.
-const USER_RFLAGS: u64 = 0x202;
+pub const USER_RFLAGS: u64 = 0x202;
 
 /// What a task is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,23 +59,10 @@ pub enum Kind {
     Worker,
     /// The kernel thread that takes CPUs down, and judges.
     Power,
+    /// The kernel thread that stops tasks and looks at their registers.
+    Debugger,
     /// Runs when no other thread does.
     Idle,
-}
-
-/// Bytes for a stack or an area.
-#[repr(C, align(64))]
-pub struct Memory<const N: usize>(UnsafeCell<[u8; N]>);
-// SAFETY: who may use it is its owner's matter.
-unsafe impl<const N: usize> Sync for Memory<N> {}
-
-impl<const N: usize> Memory<N> {
-    pub const fn new() -> Self {
-        Self(UnsafeCell::new([0; N]))
-    }
-    pub fn base(&self) -> NonNull<u8> {
-        NonNull::from(&self.0).cast()
-    }
 }
 
 /// The area of a child that has not begun; areas go from hand to hand with their contexts.
@@ -121,6 +106,14 @@ pub struct Task {
     pub spoilt: Cell<bool>,
     /// It is a child that has not looked at its registers yet.
     pub forked: Cell<bool>,
+    /// It has begun another program and not looked at its registers yet.
+    pub execed: Cell<bool>,
+    /// A signal is due; any CPU may say so.
+    pub signal: AtomicBool,
+    /// Times that a debugger has changed its registers since it looked at them.
+    pub traced: Cell<u32>,
+    /// What a signal has interrupted, while its handler runs.
+    pub interrupted: Cell<Option<Frame>>,
 }
 
 // SAFETY: cells are used by the CPU on which the task is current, which the scheduler's lock decides.
@@ -133,6 +126,7 @@ impl Task {
             QUIET => Kind::Quiet,
             USERS..POWER => Kind::Worker,
             POWER => Kind::Power,
+            DEBUGGER => Kind::Debugger,
             _ => Kind::Idle,
         };
         Self {
@@ -151,6 +145,10 @@ impl Task {
             ssp: Cell::new(0),
             spoilt: Cell::new(false),
             forked: Cell::new(false),
+            execed: Cell::new(false),
+            signal: AtomicBool::new(false),
+            traced: Cell::new(0),
+            interrupted: Cell::new(None),
         }
     }
 
@@ -170,6 +168,16 @@ impl Task {
     /// The first byte above its kernel stack.
     pub fn stack_top(&self) -> u64 {
         STACKS[self.slot].base().as_ptr() as u64 + STACK as u64
+    }
+
+    /// What its last entry into the kernel has left.
+    ///
+    /// # Safety
+    ///
+    /// It runs in user mode, and is switched out while the value lives.
+    pub unsafe fn frame(&self) -> &Frame {
+        // SAFETY: all entries and `spawn` put it at the top of the stack, and the task does not run.
+        unsafe { &*((self.stack_top() - size_of::<Frame>() as u64) as *const Frame) }
     }
 
     /// Has its stack overflowed, or come close to it?
@@ -218,6 +226,16 @@ impl Task {
         (unsafe { &mut *self.fpu.get() }, &self.area)
     }
 
+    /// Makes it the one that runs here, before its stack is.
+    ///
+    /// # Safety
+    ///
+    /// As for [`PerCpu::set_current`].
+    pub unsafe fn becomes_current(&self, cpu: &PerCpu) {
+        // SAFETY: the caller's.
+        unsafe { cpu.set_current(self.slot, self.stack_top()) };
+    }
+
     /// Counts that it begins to run here.
     pub fn arrives(&self, cpu: &PerCpu) {
         let here = u64::from(cpu.number.get()) + 1;
@@ -243,14 +261,35 @@ impl Task {
         frame.rsp = block as u64 + BLOCK_BYTES as u64;
         self.ssp.set(0);
         self.spoilt.set(false);
+        self.interrupted.set(None);
+        self.traced.set(0);
+        self.execed.set(false);
         // SAFETY: the task's own memory, in the identity map, and it does not run in user mode now.
         unsafe {
             (*block).want = RegFile::initial(hw::classes());
             (*block).seen = RegFile::initial(hw::classes());
+            (*block).handler_seen = RegFile::initial(hw::classes());
+            (*block).handler_loads = RegFile::initial(hw::classes());
             (*block).has_pkru = u32::from(hw::has_pkru());
+            (*block).edits = 0;
             (*block).pkru_want = if hw::has_pkru() { Pkru::LINUX_DEFAULT.bits() } else { 0 };
             // Until it looks.
             (*block).pkru_seen = (*block).pkru_want;
+        }
+    }
+
+    /// Begins its program anew: it stays, with initial registers. The error is the library's.
+    ///
+    /// # Safety
+    ///
+    /// Interrupts are off, this is the current task, and `frame` is its own.
+    pub unsafe fn exec(&self, frame: &mut Frame, here: &mut IrqsOff) -> Result<(), Error> {
+        self.begin_life(frame);
+        fpu::KEYS.exec(&self.pkru);
+        self.execed.set(true);
+        match self.fpu() {
+            Some(fpu) if !seeded::on(Fault::ExecKeeps) => fpu.reset(here),
+            _ => Ok(()),
         }
     }
 
@@ -260,21 +299,25 @@ impl Task {
     /// # Safety
     ///
     /// Interrupts are off, this is the current task, and `frame` is its own.
-    pub unsafe fn born_again(&self, frame: &mut Frame) {
+    pub unsafe fn born_again(&self, frame: &mut Frame) -> Result<(), AreaError> {
         let spoilt = self.spoilt.get();
         self.begin_life(frame);
         fpu::KEYS.exec(&self.pkru);
         if seeded::on(Fault::StaleSlot) && !spoilt {
-            return;
+            return Ok(());
         }
         // SAFETY: the current task's own, with interrupts off: no other code looks.
         let slot = unsafe { &mut *self.fpu.get() };
         *slot = None;
         // SAFETY: K19: the context that had it is gone.
-        match unsafe { fpu::new_context(self.area(), AREA) } {
-            Ok(fpu) => *slot = Some(fpu),
-            Err(why) => verdict::fail(format_args!("task {}: {why}", self.slot)),
-        }
+        *slot = Some(unsafe { fpu::new_context(self.area(), AREA) }?);
+        Ok(())
+    }
+
+    /// Is it to raise an x87 error in user mode?
+    pub fn raises(&self) -> bool {
+        // SAFETY: the task's own memory, while it waits.
+        unsafe { (*self.block()).action == RAISE }
     }
 
     /// Breaks the image in a way that the processor refuses, and no safe function can.
@@ -298,6 +341,14 @@ pub fn area(number: usize) -> NonNull<u8> {
 pub fn by_slot(slot: usize) -> &'static Task {
     &ALL[slot]
 }
+/// What runs on this CPU.
+pub fn current() -> &'static Task {
+    of(this_cpu())
+}
+/// What runs on a CPU.
+pub fn of(cpu: &PerCpu) -> &'static Task {
+    by_slot(cpu.current())
+}
 /// All tasks that are not idle.
 pub fn all() -> &'static [Task] {
     &ALL[..IDLE]
@@ -315,12 +366,12 @@ extern "C" {
     fn task_entry();
 }
 
-/// Makes all tasks but the idle ones.
+/// Makes all tasks but the idle ones. The error is that of a task's context.
 ///
 /// # Safety
 ///
 /// Called once, on the first CPU, before others are started.
-pub unsafe fn spawn(seed: u64) {
+pub unsafe fn spawn(seed: u64) -> Result<(), AreaError> {
     let blob = user::blob();
     // SAFETY: the user page has no user yet; the blob is shorter than what is before the blocks.
     unsafe { (USER_PAGE as *mut u8).copy_from_nonoverlapping(blob.as_ptr(), blob.len()) };
@@ -332,16 +383,10 @@ pub unsafe fn spawn(seed: u64) {
         task.seed.set(seed * 1_000_003 + task.slot as u64 * 65_537);
         let mut top = task.stack_top();
         if task.is_user() {
-            let need = RawFpu::area_len(fpu::plan());
-            if need > AREA {
-                verdict::fail(format_args!("an image has {need} bytes, tasks have {AREA}"));
-            }
             // SAFETY: K19: the slot's own memory, given once.
-            match unsafe { fpu::new_context(task.area(), AREA) } {
-                // SAFETY: the task does not run yet.
-                Ok(fpu) => unsafe { *task.fpu.get() = Some(fpu) },
-                Err(why) => verdict::fail(format_args!("task {}: {why}", task.slot)),
-            }
+            let context = unsafe { fpu::new_context(task.area(), AREA) }?;
+            // SAFETY: the task does not run yet.
+            unsafe { *task.fpu.get() = Some(context) };
             top -= size_of::<Frame>() as u64;
             // SAFETY: the top of its own stack, which no code uses yet.
             task.begin_life(unsafe { &mut *(top as *mut Frame) });
@@ -352,21 +397,5 @@ pub unsafe fn spawn(seed: u64) {
         unsafe { words.sub(2).write(task_entry as *const () as u64) };
         task.rsp.set(top - 8 * 8);
     }
-}
-
-/// The first code on a new stack.
-#[no_mangle]
-extern "C" fn task_begin() -> ! {
-    // SAFETY: a new stack, which `schedule` has switched to.
-    unsafe { sched::finish_switch() };
-    let task = crate::cpu::this_cpu().current();
-    match task.kind {
-        Kind::Holder | Kind::Quiet => {
-            let frame = (task.stack_top() - size_of::<Frame>() as u64) as *mut Frame;
-            // SAFETY: `spawn` put it there.
-            sched::return_to_user(unsafe { &mut *frame })
-        }
-        Kind::Power => power::thread(),
-        Kind::Worker | Kind::Idle => torture::worker(),
-    }
+    Ok(())
 }

@@ -1,19 +1,18 @@
-//! Interrupts, exceptions and system calls: from the assembly to their handlers.
+//! Interrupts, exceptions, system calls and new stacks: from the assembly to their handlers.
 
 use core::{
     arch::global_asm,
     mem::{offset_of, size_of},
 };
 
-use x86_64::{
-    structures::idt::{EntryOptions, InterruptDescriptorTable},
-    VirtAddr,
-};
-
 use crate::{
     apic,
-    cpu::{this_cpu, PerCpu, USER_CS, USER_SS},
-    fpu, sched, torture, verdict,
+    cpu::{PerCpu, USER_CS, USER_SS},
+    debugger,
+    entry::{Frame, SPURIOUS, TIMER},
+    fpu, handlers, power, rights, sched, signal,
+    task::{self, Kind},
+    to_user, torture, verdict, worker,
 };
 
 global_asm!(
@@ -24,123 +23,6 @@ global_asm!(
     user_cs = const USER_CS,
 );
 
-/// Vector of the local timer.
-pub const TIMER: u8 = 32;
-/// Vector of interrupts that were none.
-pub const SPURIOUS: u8 = 255;
-/// Stacks in the TSS, for interrupts that come with interrupts off.
-pub const IST_NMI: u16 = 0;
-pub const IST_DOUBLE_FAULT: u16 = 1;
-
-/// What an entry into the kernel leaves on the stack.
-#[repr(C)]
-pub struct Frame {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rbp: u64,
-    pub rdi: u64,
-    pub rsi: u64,
-    pub rdx: u64,
-    pub rcx: u64,
-    pub rbx: u64,
-    pub rax: u64,
-    pub vector: u64,
-    pub error: u64,
-    pub rip: u64,
-    pub cs: u64,
-    pub rflags: u64,
-    pub rsp: u64,
-    pub ss: u64,
-}
-// The assembly pushes 15 registers, 2 words, and the processor's 5.
-const _: () = assert!(size_of::<Frame>() == 22 * 8 && offset_of!(Frame, vector) == 15 * 8);
-
-impl Frame {
-    /// Was user mode interrupted?
-    pub fn is_user(&self) -> bool {
-        self.cs & 3 == 3
-    }
-}
-
-extern "C" {
-    fn trap_resume(frame: *mut Frame) -> !;
-    /// (vector, entry) pairs, up to vector -1.
-    static trap_table: [u64; 0];
-}
-
-/// Enters user mode.
-///
-/// # Safety
-///
-/// Interrupts are off; `frame` is one of user mode at the top of the current task's kernel stack; the
-/// registers hold that task.
-pub unsafe fn resume(frame: *mut Frame) -> ! {
-    // SAFETY: the caller's.
-    unsafe { trap_resume(frame) }
-}
-
-/// Fills the table that all CPUs share. Without a stack of their own, NMIs push to wherever RSP points.
-pub fn fill(idt: &mut InterruptDescriptorTable, nmi_on_ist: bool) {
-    let mut at = (&raw const trap_table).cast::<u64>();
-    loop {
-        // SAFETY: pairs up to vector -1, in the assembly.
-        let (vector, entry) = unsafe { (at.read(), at.add(1).read()) };
-        let Ok(vector) = u8::try_from(vector) else { return };
-        let entry = VirtAddr::new_truncate(entry);
-        set(idt, vector, entry);
-        if vector == 2 && !nmi_on_ist {
-            // SAFETY: the entry is for this vector; that it may come where RSP is no stack is what the fault is for.
-            unsafe { idt.non_maskable_interrupt.set_handler_addr(entry) };
-        }
-        // SAFETY: the table ends with vector -1, which this pair is not.
-        at = unsafe { at.add(2) };
-    }
-}
-
-fn set(idt: &mut InterruptDescriptorTable, vector: u8, entry: VirtAddr) {
-    // SAFETY: each entry of the assembly is for the vector that stands before it.
-    unsafe {
-        match vector {
-            0 => idt.divide_error.set_handler_addr(entry),
-            1 => idt.debug.set_handler_addr(entry),
-            2 => on_stack(idt.non_maskable_interrupt.set_handler_addr(entry), IST_NMI),
-            3 => idt.breakpoint.set_handler_addr(entry),
-            4 => idt.overflow.set_handler_addr(entry),
-            5 => idt.bound_range_exceeded.set_handler_addr(entry),
-            6 => idt.invalid_opcode.set_handler_addr(entry),
-            7 => idt.device_not_available.set_handler_addr(entry),
-            8 => on_stack(idt.double_fault.set_handler_addr(entry), IST_DOUBLE_FAULT),
-            10 => idt.invalid_tss.set_handler_addr(entry),
-            11 => idt.segment_not_present.set_handler_addr(entry),
-            12 => idt.stack_segment_fault.set_handler_addr(entry),
-            13 => idt.general_protection_fault.set_handler_addr(entry),
-            14 => idt.page_fault.set_handler_addr(entry),
-            16 => idt.x87_floating_point.set_handler_addr(entry),
-            17 => idt.alignment_check.set_handler_addr(entry),
-            18 => idt.machine_check.set_handler_addr(entry),
-            19 => idt.simd_floating_point.set_handler_addr(entry),
-            20 => idt.virtualization.set_handler_addr(entry),
-            21 => idt.cp_protection_exception.set_handler_addr(entry),
-            32.. => idt[vector].set_handler_addr(entry),
-            _ => return,
-        };
-    }
-}
-
-/// # Safety
-///
-/// The TSS has a stack of that number.
-unsafe fn on_stack(options: &mut EntryOptions, stack: u16) -> &mut EntryOptions {
-    // SAFETY: the caller's.
-    unsafe { options.set_stack_index(stack) }
-}
-
 /// Interrupts are off. Returns only if the kernel was interrupted.
 #[no_mangle]
 extern "C" fn trap_dispatch(frame: &mut Frame) {
@@ -148,7 +30,9 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         TIMER => {
             apic::eoi();
             torture::tick(frame);
-            if this_cpu().preemptible(frame) {
+            // With a signal it stays, so that the frame is written from registers.
+            let stays = frame.is_user() && signal::due(task::current());
+            if sched::preemptible(frame) && !stays {
                 sched::preempt();
             }
         }
@@ -156,17 +40,18 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         1 if !frame.is_user() => torture::step(frame),
         16 if frame.is_user() && torture::raised_as_it_should() => {
             // SAFETY: interrupts are off, and it is the current task's frame.
-            unsafe { this_cpu().current().born_again(frame) };
+            unsafe { to_user::ends(task::current(), frame) };
         }
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
-            if !torture::serves_fixup() || !fpu::fixed_up(frame) {
+            let served = handlers::serves_fixup() && fpu::fixed_up(frame);
+            if !served && !rights::answered(frame) {
                 verdict::kernel_exception(frame);
             }
         }
     }
     if frame.is_user() {
-        sched::return_to_user(frame);
+        to_user::return_to_user(frame);
     }
 }
 
@@ -179,4 +64,22 @@ extern "C" fn nmi_dispatch(frame: &mut Frame) {
 #[no_mangle]
 extern "C" fn double_fault(frame: &mut Frame) {
     verdict::kernel_exception(frame);
+}
+
+/// The first code on a new stack.
+#[no_mangle]
+extern "C" fn task_begin() -> ! {
+    // SAFETY: a new stack, which `schedule` has switched to.
+    unsafe { sched::finish_switch() };
+    let task = task::current();
+    match task.kind {
+        Kind::Holder | Kind::Quiet => {
+            let frame = (task.stack_top() - size_of::<Frame>() as u64) as *mut Frame;
+            // SAFETY: `spawn` put it there.
+            to_user::return_to_user(unsafe { &mut *frame })
+        }
+        Kind::Power => power::thread(),
+        Kind::Debugger => debugger::thread(),
+        Kind::Worker | Kind::Idle => worker::thread(),
+    }
 }

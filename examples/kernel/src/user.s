@@ -22,6 +22,8 @@ user_loop:
     xor ecx, ecx
     xor edx, edx
     wrpkru
+    .globl user_holds
+user_holds:
 user_act:
     mov eax, [rbx + {action}]
     test eax, eax
@@ -30,6 +32,20 @@ user_act:
     je user_raise
     syscall
     jmp user_done
+user_spin:
+    mov rcx, [rbx + {spin}]
+    test rcx, rcx
+    jz user_done
+user_spin_on:
+    dec rcx
+    jnz user_spin_on
+    .globl user_looks
+user_looks:
+user_done:
+    call user_see
+    mov eax, {check}
+    syscall
+    jmp user_loop
     # One divided by zero, which is not masked, is pending until the next x87 instruction that waits.
 user_raise:
     fninit
@@ -45,18 +61,71 @@ user_pending:
     jnz user_pending
     fwait
     ud2
-user_spin:
-    mov rcx, [rbx + {spin}]
-    test rcx, rcx
-    jz user_done
-user_spin_on:
-    dec rcx
-    jnz user_spin_on
-user_done:
-    call user_see
-    mov eax, {check}
+
+    # A signal handler: it has initial registers, loads others, and maybe edits the frame. From `user_act` to `user_done`
+    # the program's registers are what it expects, so there it expects what the frame has then.
+    .globl user_handler
+user_handler:
+    push rsi
+    push rdi
+    lea rdi, [rbx + {handler_seen}]
+    call user_dump
+    lea rdi, [rbx + {handler_loads}]
+    call user_load
+    cmp dword ptr [rbx + {has_pkru}], 0
+    je user_handled
+    xor ecx, ecx
+    rdpkru
+    mov [rbx + {handler_pkru}], eax
+    mov eax, [rbx + {handler_puts}]
+    xor edx, edx
+    wrpkru
+user_handled:
+    pop rdi
+    pop rsi
+    mov eax, [rbx + {handler_does}]
+    lea rcx, [rip + user_act]
+    cmp rsi, rcx
+    jb user_return
+    lea rcx, [rip + user_done]
+    cmp rsi, rcx
+    jae user_return
+    test eax, {edit}
+    jz user_edited
+    # MXCSR is at 24, XMM5 at 240, XSTATE_BV at 512, and AVX is bit 2 of that.
+    xor dword ptr [rdi + 24], {turns_mxcsr}
+    xor dword ptr [rbx + {want} + {fx} + 24], {turns_mxcsr}
+    xor dword ptr [rdi + 240], {turns}
+    xor dword ptr [rbx + {want} + 5*64], {turns}
+    inc dword ptr [rbx + {edits}]
+    mov edx, [rbx + {avx_at}]
+    test edx, edx
+    jz user_edited
+    test byte ptr [rdi + 512], 4
+    jz user_edited
+    xor dword ptr [rdi + rdx + 5*16], {turns}
+    xor dword ptr [rbx + {want} + 5*64 + 16], {turns}
+user_edited:
+    test eax, {clear_pkru}
+    jz user_return
+    and dword ptr [rdi + 512], 0xFFFFFDFF
+    mov dword ptr [rbx + {pkru_want}], 0
+user_return:
+    test eax, {reserved}
+    jz user_sound
+    or dword ptr [rdi + 24], 0x80000000
+user_sound:
+    test eax, {unknown}
+    jz user_known
+    or byte ptr [rdi + 512 + 7], 0x40
+user_known:
+    test eax, {astray}
+    jz user_sigreturn
+    lea rdi, [rdi + 0x100000]
+user_sigreturn:
+    mov eax, {sigreturn}
     syscall
-    jmp user_loop
+    ud2
 
     # The program of a task that leaves the FPU alone: it spins and calls, and now and then only looks.
     .globl user_quiet

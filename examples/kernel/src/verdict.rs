@@ -7,47 +7,31 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{observe::Totals, verify::VerifyError, Error};
+use fpu_core::{observe::Totals, verify::VerifyError, Error, RestoreFault};
 use fpu_x86::Plan;
 
 use crate::{
+    counts::{self, count},
     cpu::{self, this_cpu, PerCpu},
     cpuid,
+    entry::Frame,
     faults::Fault,
-    fpu, guest, hw, main_params,
-    params::{rung_name, Params},
+    files, fpu, hw,
+    params::{self, rung_name, Params},
     regs::{RegFile, RegisterName},
-    seeded, serial,
+    seeded, serial, steps,
     task::{self, Kind, Task},
-    torture,
-    trap::Frame,
     user::UserBlock,
 };
 
-static CHECKS: AtomicU64 = AtomicU64::new(0);
-static EXITS: AtomicU64 = AtomicU64::new(0);
-/// Children that have found in their registers what their parents had.
-static FORKS: AtomicU64 = AtomicU64::new(0);
-static OFFLINE: AtomicU64 = AtomicU64::new(0);
-static RESUMES: AtomicU64 = AtomicU64::new(0);
-static MISMATCHES: AtomicU64 = AtomicU64::new(0);
 static ENDED: AtomicBool = AtomicBool::new(false);
 
-pub fn count_exit() {
-    EXITS.fetch_add(1, Relaxed);
-}
-pub fn count_offline() {
-    OFFLINE.fetch_add(1, Relaxed);
-}
-pub fn count_resume() {
-    RESUMES.fetch_add(1, Relaxed);
-}
-
 /// A task has looked at its registers: they are what it put there, or (new) initial.
-pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
-    CHECKS.fetch_add(1, Relaxed);
-    let child = task.forked.replace(false);
+pub fn compare(task: &Task, cpu: &PerCpu, block: &mut UserBlock, new: bool) {
+    count(&counts::CHECKS);
+    let (child, execed) = (task.forked.replace(false), task.execed.replace(false));
     let who = match (new, child) {
+        (true, _) if execed => "the new program of task",
         (true, _) => "new task",
         (_, true) => "forked task",
         _ => "task",
@@ -66,14 +50,32 @@ pub fn compare(task: &Task, cpu: &PerCpu, block: &UserBlock, new: bool) {
             differs(who, task, cpu, "ssp", task.ssp.get(), seen);
         }
     }
-    FORKS.fetch_add(child.into(), Relaxed);
+    counts::FORKS.fetch_add(child.into(), Relaxed);
+    counts::TRACE_EDITS.fetch_add(task.traced.replace(0).into(), Relaxed);
+    counts::EXECS.fetch_add(execed.into(), Relaxed);
+    counts::EDITS.fetch_add(core::mem::take(&mut block.edits).into(), Relaxed);
+}
+
+/// A signal handler has looked at its registers: they are initial, but for what belongs to the thread.
+pub fn handler(task: &Task, cpu: &PerCpu, block: &UserBlock, pkru: u32) {
+    let who = "the signal handler of task";
+    let want = files::initial();
+    if let Some(name) = RegFile::register_of(want.quiet_first_difference(&block.handler_seen)) {
+        register(who, task, cpu, name, want, &block.handler_seen);
+    }
+    if hw::has_pkru() && block.handler_pkru != pkru {
+        differs(who, task, cpu, "pkru", pkru.into(), block.handler_pkru.into());
+    }
+    if hw::has_ssp() && hw::read_ssp() != task.ssp.get() {
+        differs(who, task, cpu, "ssp", task.ssp.get(), hw::read_ssp());
+    }
 }
 
 /// A section holds what it put into the registers.
 pub fn section(cpu: &PerCpu, want: &RegFile, seen: &RegFile) {
     let difference = want.quiet_first_difference(seen);
     if let Some(name) = RegFile::register_of(difference) {
-        MISMATCHES.fetch_add(1, Relaxed);
+        count(&counts::MISMATCHES);
         fail(format_args!(
             "kernel section on CPU {}: register {name} is {:#x} and should be {:#x}",
             cpu.number.get(),
@@ -87,13 +89,20 @@ pub fn section(cpu: &PerCpu, want: &RegFile, seen: &RegFile) {
 pub fn guest(number: usize, cpu: &PerCpu, left: &RegFile, seen: &RegFile) {
     let difference = left.quiet_first_difference(seen);
     if let Some(name) = RegFile::register_of(difference) {
-        MISMATCHES.fetch_add(1, Relaxed);
+        count(&counts::MISMATCHES);
         fail(format_args!(
             "guest {number} on CPU {}: register {name} is {:#x} and should be {:#x}",
             cpu.number.get(),
             name.value(seen),
             name.value(left)
         ));
+    }
+}
+
+/// A word of what a debugger reads.
+pub fn traced(task: &Task, what: &str, expected: u64, seen: u64) {
+    if expected != seen {
+        differs("the debugger of task", task, this_cpu(), what, expected, seen);
     }
 }
 
@@ -113,7 +122,7 @@ fn register(
     want: &RegFile,
     seen: &RegFile,
 ) -> ! {
-    MISMATCHES.fetch_add(1, Relaxed);
+    count(&counts::MISMATCHES);
     fail(format_args!(
         "{who} {} on CPU {}: register {name} is {:#x} and should be {:#x}",
         task.slot,
@@ -125,7 +134,7 @@ fn register(
 
 #[cold]
 fn differs(who: &str, task: &Task, cpu: &PerCpu, what: &str, want: u64, seen: u64) -> ! {
-    MISMATCHES.fetch_add(1, Relaxed);
+    count(&counts::MISMATCHES);
     fail(format_args!(
         "{who} {} on CPU {}: register {what} is {seen:#x} and should be {want:#x}",
         task.slot,
@@ -139,10 +148,19 @@ pub fn refused(task: &Task, why: Error) -> ! {
     fail(format_args!("task {} on CPU {}: {why}", task.slot, this_cpu().number.get()));
 }
 
+/// A spoilt image was refused, by #GP or, where the handler has not told it, by an unknown vector.
+pub fn refused_as_it_should(task: &Task, fault: RestoreFault) {
+    match fault.0 {
+        13 => count(&counts::BAD_IMAGES),
+        255 => count(&counts::RIP_ONLY),
+        _ => refused(task, Error::RestoreFailed(fault)),
+    }
+}
+
 /// The registers do not hold what the words claim.
 #[cold]
 pub fn disagree(task: &Task, cpu: &PerCpu, why: VerifyError) -> ! {
-    MISMATCHES.fetch_add(1, Relaxed);
+    count(&counts::MISMATCHES);
     fail(format_args!("task {} on CPU {}: {why}", task.slot, cpu.number.get()));
 }
 
@@ -154,7 +172,7 @@ pub fn kernel_exception(frame: &Frame) -> ! {
         frame.vector,
         frame.rip,
         this_cpu().number.get(),
-        this_cpu().current().slot,
+        task::current().slot,
         frame.error
     ));
 }
@@ -162,8 +180,9 @@ pub fn kernel_exception(frame: &Frame) -> ! {
 /// A fault of a task, none of which does what faults.
 #[cold]
 pub fn user_exception(frame: &Frame) -> ! {
-    let (cpu, task) = (this_cpu().number.get(), this_cpu().current().slot);
-    if frame.vector == 6 && torture::raises() {
+    let (cpu, current) = (this_cpu().number.get(), task::current());
+    let task = current.slot;
+    if frame.vector == 6 && current.raises() {
         fail(format_args!("task {task} on CPU {cpu}: register fsw has lost an x87 error"));
     }
     fail(format_args!(
@@ -188,29 +207,42 @@ pub fn judge(params: &Params, now: u64) {
         ("migrations", least(|t| &t.migrations), several * params.migrations),
         ("preemptions", least(|t| &t.preemptions), params.switches / 10),
         ("deferred preemptions", least(|t| &t.deferred), 1),
-        ("sections in interrupts", torture::IRQ_SECTIONS.load(Relaxed), params.switches),
-        ("sections", torture::SECTIONS.load(Relaxed), params.switches),
-        ("refused sections", torture::BUSY.load(Relaxed), 10),
-        ("refused sections in workers", torture::WORKER_BUSY.load(Relaxed), 5),
-        ("NMIs", torture::NMIS.load(Relaxed), 20),
-        ("single steps", torture::STEPS.load(Relaxed), 1000),
-        ("sections after single steps", torture::STEP_SECTIONS.load(Relaxed), 100),
+        ("sections in interrupts", counts::IRQ_SECTIONS.load(Relaxed), params.switches),
+        ("sections", counts::SECTIONS.load(Relaxed), params.switches),
+        ("refused sections", counts::BUSY.load(Relaxed), 10),
+        ("refused sections in workers", counts::WORKER_BUSY.load(Relaxed), 5),
+        ("NMIs", counts::NMIS.load(Relaxed), 20),
+        ("single steps", counts::STEPS.load(Relaxed), 1000),
+        ("sections after single steps", counts::STEP_SECTIONS.load(Relaxed), 100),
         ("refusals after single steps", step_busy(), 100),
-        ("exits", EXITS.load(Relaxed), 20),
-        ("forks", FORKS.load(Relaxed), 20),
-        ("x87 errors", torture::X87_ERRORS.load(Relaxed), 10),
-        ("CPUs taken down", OFFLINE.load(Relaxed), several * 6),
-        ("resumes", RESUMES.load(Relaxed), 10),
-        ("refused images", torture::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
+        ("exits", counts::EXITS.load(Relaxed), 20),
+        ("forks", counts::FORKS.load(Relaxed), 20),
+        ("execs", counts::EXECS.load(Relaxed), 5),
+        ("x87 errors", counts::X87_ERRORS.load(Relaxed), 10),
+        (
+            "accesses refused by keys",
+            counts::KEYED.load(Relaxed),
+            100 * u64::from(hw::keys_apply()),
+        ),
+        ("CPUs taken down", counts::OFFLINE.load(Relaxed), several * 6),
+        ("resumes", counts::RESUMES.load(Relaxed), 10),
+        ("refused images", counts::BAD_IMAGES.load(Relaxed), 5 * u64::from(hw::bad_images())),
         (
             "refused images by RIP only",
-            torture::RIP_ONLY.load(Relaxed),
+            counts::RIP_ONLY.load(Relaxed),
             5 * u64::from(hw::bad_images()),
         ),
         ("skipped restores", totals.skipped, params.switches / 4),
-        ("rounds of guests", guest::ROUNDS.load(Relaxed), 100),
-        ("idle times", torture::IDLE.load(Relaxed), 20),
-        ("verified claims", torture::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
+        ("signals", counts::RETURNS.load(Relaxed), 30),
+        ("signals after a fault", counts::RETRIES.load(Relaxed), 5),
+        ("edits of frames", counts::EDITS.load(Relaxed), 10),
+        ("ends by refused frames", counts::JUNK.load(Relaxed), 3),
+        ("reads of a debugger", counts::TRACE_READS.load(Relaxed), 20),
+        ("writes of a debugger", counts::TRACE_WRITES.load(Relaxed), 10),
+        ("edits of a debugger", counts::TRACE_EDITS.load(Relaxed), 5),
+        ("rounds of guests", counts::GUESTS.load(Relaxed), 100),
+        ("idle times", counts::IDLE.load(Relaxed), 20),
+        ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
     match goals.iter().find(|(_, have, want)| have < want) {
         None => verdict_end(None),
@@ -220,7 +252,7 @@ pub fn judge(params: &Params, now: u64) {
 }
 
 fn step_busy() -> u64 {
-    torture::STEP_ASKED.load(Relaxed).saturating_sub(torture::STEP_SECTIONS.load(Relaxed))
+    counts::STEP_ASKED.load(Relaxed).saturating_sub(counts::STEP_SECTIONS.load(Relaxed))
 }
 
 fn totals() -> Totals {
@@ -276,7 +308,7 @@ pub fn fail(why: fmt::Arguments<'_>) -> ! {
 fn verdict_end(why: Option<fmt::Arguments<'_>>) -> ! {
     x86_64::instructions::interrupts::disable();
     // Formatting may use vector registers, which no handler may take from now on.
-    torture::stop_stepping();
+    steps::stop_stepping();
     if ENDED.swap(true, Relaxed) {
         loop {
             x86_64::instructions::hlt();
@@ -291,7 +323,7 @@ fn verdict_end(why: Option<fmt::Arguments<'_>>) -> ! {
 
 /// Our messages hold nothing that JSON has to escape.
 fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result {
-    let params = main_params();
+    let params = params::given();
     let vendor = raw_cpuid::CpuId::with_cpuid_reader(cpuid::Reader).get_vendor_info();
     // Recorded words may hold what is no name.
     let vendor = vendor.as_ref().map(|vendor| vendor.as_str());
@@ -334,37 +366,46 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
     let holders = users.iter().filter(|task| task.kind == Kind::Holder).count() as u64;
     for (name, value) in [
         ("holders", holders),
-        ("milliseconds", torture::CLOCK.load(Relaxed) / 1000),
-        ("ticks", torture::TICKS.load(Relaxed)),
+        ("milliseconds", counts::CLOCK.load(Relaxed) / 1000),
+        ("ticks", counts::TICKS.load(Relaxed)),
         ("switches", sum(|t| &t.switches)),
         ("least_switches", least(|t| &t.switches)),
         ("migrations", sum(|t| &t.migrations)),
         ("least_migrations", least(|t| &t.migrations)),
         ("preemptions", sum(|t| &t.preemptions)),
         ("least_deferred", least(|t| &t.deferred)),
-        ("checks", CHECKS.load(Relaxed)),
-        ("mismatches", MISMATCHES.load(Relaxed)),
+        ("checks", counts::CHECKS.load(Relaxed)),
+        ("mismatches", counts::MISMATCHES.load(Relaxed)),
         ("saves", totals.saved),
         ("restores", totals.restored),
         ("skipped", totals.skipped),
-        ("sections", torture::SECTIONS.load(Relaxed)),
-        ("irq_sections", torture::IRQ_SECTIONS.load(Relaxed)),
-        ("busy", torture::BUSY.load(Relaxed)),
-        ("worker_busy", torture::WORKER_BUSY.load(Relaxed)),
-        ("nmis", torture::NMIS.load(Relaxed)),
-        ("steps", torture::STEPS.load(Relaxed)),
-        ("step_sections", torture::STEP_SECTIONS.load(Relaxed)),
-        ("bad_images", torture::BAD_IMAGES.load(Relaxed)),
-        ("rip_only", torture::RIP_ONLY.load(Relaxed)),
-        ("exits", EXITS.load(Relaxed)),
-        ("forks", FORKS.load(Relaxed)),
-        ("x87_errors", torture::X87_ERRORS.load(Relaxed)),
-        ("offline", OFFLINE.load(Relaxed)),
-        ("resumes", RESUMES.load(Relaxed)),
-        ("guests", guest::ROUNDS.load(Relaxed)),
-        ("idle", torture::IDLE.load(Relaxed)),
-        ("released", torture::RELEASED.load(Relaxed)),
-        ("verified", torture::VERIFIED.load(Relaxed)),
+        ("sections", counts::SECTIONS.load(Relaxed)),
+        ("irq_sections", counts::IRQ_SECTIONS.load(Relaxed)),
+        ("busy", counts::BUSY.load(Relaxed)),
+        ("worker_busy", counts::WORKER_BUSY.load(Relaxed)),
+        ("nmis", counts::NMIS.load(Relaxed)),
+        ("steps", counts::STEPS.load(Relaxed)),
+        ("step_sections", counts::STEP_SECTIONS.load(Relaxed)),
+        ("bad_images", counts::BAD_IMAGES.load(Relaxed)),
+        ("rip_only", counts::RIP_ONLY.load(Relaxed)),
+        ("exits", counts::EXITS.load(Relaxed)),
+        ("forks", counts::FORKS.load(Relaxed)),
+        ("execs", counts::EXECS.load(Relaxed)),
+        ("x87_errors", counts::X87_ERRORS.load(Relaxed)),
+        ("signals", counts::SIGNALS.load(Relaxed)),
+        ("signal_retries", counts::RETRIES.load(Relaxed)),
+        ("signal_returns", counts::RETURNS.load(Relaxed)),
+        ("signal_edits", counts::EDITS.load(Relaxed)),
+        ("junk_frames", counts::JUNK.load(Relaxed)),
+        ("trace_reads", counts::TRACE_READS.load(Relaxed)),
+        ("trace_writes", counts::TRACE_WRITES.load(Relaxed)),
+        ("trace_edits", counts::TRACE_EDITS.load(Relaxed)),
+        ("offline", counts::OFFLINE.load(Relaxed)),
+        ("resumes", counts::RESUMES.load(Relaxed)),
+        ("guests", counts::GUESTS.load(Relaxed)),
+        ("idle", counts::IDLE.load(Relaxed)),
+        ("released", counts::RELEASED.load(Relaxed)),
+        ("verified", counts::VERIFIED.load(Relaxed)),
     ] {
         write!(out, ",\"{name}\":{value}")?;
     }

@@ -6,7 +6,7 @@ use core::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
-use crate::{torture, trap::Frame};
+use crate::{entry::Frame, steps};
 
 /// A register that an instruction of ring 0 writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn writes(code: impl FnOnce()) -> Writes {
     // SAFETY: the first CPU; its handler of single steps is not on.
     unsafe { *SEEN.0.get() = Writes::NONE };
     ON.store(true, Relaxed);
-    torture::stepped(code);
+    steps::stepped(code);
     ON.store(false, Relaxed);
     // SAFETY: the first CPU; its handler of single steps is off again.
     unsafe { *SEEN.0.get() }

@@ -62,7 +62,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 26] {
+) -> [(&'static str, u64, u64); 34] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -83,7 +83,15 @@ fn goals(
         ("sections after single steps", n.step_sections, 100),
         ("exits of tasks", n.exits, 20),
         ("forks", n.forks, 20),
+        ("execs", n.execs, 5),
         ("x87 errors", n.x87_errors, 10),
+        ("signals", n.signal_returns, 30),
+        ("signals after a fault", n.signal_retries, 5),
+        ("edits of signal frames", n.signal_edits, 10),
+        ("ends by refused frames", n.junk_frames, 3),
+        ("reads of a debugger", n.trace_reads, 20),
+        ("writes of a debugger", n.trace_writes, 10),
+        ("edits of a debugger", n.trace_edits, 5),
         ("CPUs taken down", n.offline, 6 * several),
         ("resumes", n.resumes, 10),
         ("refused images", n.bad_images, 5 * refuses),

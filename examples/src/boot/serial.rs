@@ -137,8 +137,26 @@ counts! {
     exits
     /// Children that found in their registers what their parents had.
     forks
+    /// Programs that began with initial registers in a task that had others.
+    execs
     /// Unmasked x87 errors that tasks raised, and that came to the kernel as #MF.
     x87_errors
+    /// Signals delivered to tasks.
+    signals
+    /// Times that a frame could be copied, to or from the task's memory, at the second attempt only.
+    signal_retries
+    /// Those whose handlers have come back.
+    signal_returns
+    /// Edits of frames that the interrupted programs found in their registers.
+    signal_edits
+    /// Tasks that ended because the frame to which they returned was refused.
+    junk_frames
+    /// Stopped tasks whose registers a debugger has read, and they were what the tasks had.
+    trace_reads
+    /// Those whose registers it has changed.
+    trace_writes
+    /// Such changes that the tasks found in their registers.
+    trace_edits
     /// CPUs taken off and on.
     offline
     /// Resumes after registers were lost.

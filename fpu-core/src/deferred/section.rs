@@ -7,13 +7,8 @@ use crate::{
     backend::{KernelUnits, RawFpu, RestoreFault},
     error::Error,
     observe::{Event, EventKind},
-    protocol::{
-        closed::Closed,
-        cpu_word::gate,
-        steps::FpuRef,
-        word::{Place, Word},
-    },
-    section::Section,
+    protocol::{closed::Closed, steps::FpuRef, word::Word},
+    section::{self, Section},
     witness::Pinned,
 };
 
@@ -46,24 +41,6 @@ pub struct PendingSection<'c, C: Pinned> {
     current: Option<(FpuRef<'c, C::Backend>, SaveSteps)>,
 }
 
-/// A CPU that is closed, and the task that is to be saved first.
-type Begun<'c, C> = (Closed<'c, C>, Option<FpuRef<'c, <C as Pinned>::Backend>>);
-
-/// Closes the CPU, and decides on the save of `current`. On `Err` nothing has changed.
-fn begin<'c, C: Pinned>(
-    cpu: &'c mut C,
-    current: Option<FpuRef<'c, C::Backend>>,
-) -> Result<Begun<'c, C>, Error> {
-    let closed = Closed::new(cpu, gate::SECTION)?;
-    let Some(task) = current else { return Ok((closed, None)) };
-    let word = task.word.load();
-    match closed.place(word) {
-        Place::Registers => Ok((closed, current)),
-        Place::Both | Place::Memory => Ok((closed, None)),
-        Place::Elsewhere => Err(closed.refuse(word)),
-    }
-}
-
 impl<'c, C: Pinned> PendingSection<'c, C> {
     /// Closes the CPU, and decides on the save of `current`, the task that this CPU runs or has interrupted.
     ///
@@ -85,7 +62,7 @@ impl<'c, C: Pinned> PendingSection<'c, C> {
         current: Option<FpuRef<'c, C::Backend>>,
         units: KernelUnits,
     ) -> Result<Self, Error> {
-        let (closed, saves) = begin(cpu, current)?;
+        let (closed, saves) = section::close(cpu, current)?;
         let current = saves.map(|task| {
             let steps = SaveSteps {
                 save_to: task.area.as_ptr(),
@@ -131,19 +108,14 @@ impl<'c, C: Pinned> PendingSection<'c, C> {
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
     pub unsafe fn saved(self) -> Section<'c, C> {
-        let Self { mut closed, units, current } = self;
+        let Self { closed, units, current } = self;
         if let Some((task, steps)) = current {
             task.word.publish(Word::from_bits(steps.saved));
             task.tell(closed.cpu(), EventKind::Saved);
             task.tell(closed.cpu(), EventKind::Unloaded);
         }
-        closed.end_claims();
-        let cpu = closed.cpu();
-        cpu.observe(Event { kind: EventKind::Invalidated, context: 0 });
-        // SAFETY: C10: pinned (K2), section's save done (C42), this CPU is closed; the registers are nobody's: the
-        // current task is saved, and the stamp with which the CPU will reopen is no context's.
-        unsafe { cpu.backend().kernel_defaults(units) };
-        Section::new(closed, units)
+        // SAFETY: section's save done (C42).
+        unsafe { Section::begin(closed, units) }
     }
 }
 
@@ -236,7 +208,7 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
         guest: FpuRef<'c, C::Backend>,
         current: Option<FpuRef<'c, C::Backend>>,
     ) -> Result<Self, Error> {
-        let (closed, saves) = begin(cpu, current)?;
+        let (closed, saves) = section::close(cpu, current)?;
         let (word, saved) = (guest.word.load(), Word::NOWHERE.bits());
         let is_saved_first = saves.is_some_and(|task| core::ptr::eq(task.word, guest.word));
         if !word.in_memory() && !is_saved_first {

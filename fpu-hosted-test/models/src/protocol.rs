@@ -79,7 +79,7 @@ protocol! {
     AdoptSkipsMark, "the mark that adopted registers are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),
-        "section.rs": "unsafe { steps::save(task, closed.cpu(), word.saved()) };" => "";
+        "section.rs": "unsafe { steps::save(task, closed.cpu(), Word::both(closed.stamp())) };" => "";
     SectionEndsLate, "the order: the CPU is open again before a section has ended" => [SCENARIO], "I5", "the end of a section is told late", At(1),
         "section.rs":
          "unsafe { self.closed.cpu().backend().section_end(self.units) };" =>
@@ -91,19 +91,20 @@ protocol! {
         "section.rs": "unsafe { self.closed.cpu().backend().section_end(self.units) };" => "";
     SectionMarksBeforeSave, "the order of the save before a section and its mark" => wrong::IN_SECTION, "I1", "Causality violation", 0, At(2),
         "section.rs":
-         "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>
-         "task.word.publish(word.saved());
-         unsafe { steps::save(task, closed.cpu(), word.saved()) };";
+         "unsafe { steps::save(task, closed.cpu(), Word::both(closed.stamp())) };" =>
+         "task.word.publish(Word::both(closed.stamp()));
+         unsafe { steps::save(task, closed.cpu(), Word::both(closed.stamp())) };";
     SectionMarkRelaxed, "the release of the mark after the save before a section" => wrong::IN_SECTION, "I1", "Causality violation", 0, Not(ORDERING),
         "section.rs":
-         "unsafe { steps::save(task, closed.cpu(), word.saved()) };" =>
+         "unsafe { steps::save(task, closed.cpu(), Word::both(closed.stamp())) };" =>
          "unsafe { closed.cpu().backend().save(task.area) };
-         task.word.mark_live(crate::protocol::cpu_word::Stamp::from_bits(word.saved().bits()));";
+         let saved = Word::both(closed.stamp()).bits();
+         task.word.mark_live(crate::protocol::cpu_word::Stamp::from_bits(saved));";
     SectionKeepsStamp, "the invalidation by a section" => section::TASK, "I5, I11", "kernel residue", 0, At(1),
         "section.rs":
-         "let mut closed = begin(self, current)?;
-         closed.end_claims();" =>
-         "let closed = begin(self, current)?;";
+         "closed.end_claims();
+         let cpu = closed.cpu();" =>
+         "let cpu = closed.cpu();";
     SectionSkipsGate, "the closing for a section" => section::INTERRUPT, "I3, I5", "kernel residue", 0, At(1),
         "protocol/closed.rs":
          "set_gate(cpu, by);" =>
@@ -124,10 +125,10 @@ protocol! {
          // An interrupt has just begun a section or session and forgotten the guard. The CPU";
     SectionRefusedStaysClosed, "the reopening after a refusal" => wrong::ELSEWHERE, "liveness", "Busy", 0, At(1),
         "section.rs":
-         "Place::Elsewhere => return Err(closed.refuse(word))," =>
+         "Place::Elsewhere => Err(closed.refuse(word))," =>
          "Place::Elsewhere => {
          core::mem::forget(closed);
-         return Err(word.live_elsewhere());
+         Err(word.live_elsewhere())
          }";
     CloseReadsBeforeGate, "the order of gate and word" => section::LIFECYCLE, "I3", "kernel residue", 0, At(1),
         "protocol/closed.rs":
@@ -172,11 +173,6 @@ protocol! {
         "session/open.rs":
          "Place::Registers | Place::Elsewhere => Err(closed.refuse(word))," =>
          "_ => Ok(ReadSession::MemoryOnly(Session { task, closed, state: PhantomData })),";
-    SectionStepsKeepStamp, "the invalidation by a section's steps" => restore::SECTION_STEPS, "I5, I11", "kernel residue", 0, At(1),
-        "deferred/section.rs":
-         "closed.end_claims();
-         let cpu = closed.cpu();" =>
-         "let cpu = closed.cpu();";
     GuestStepsKeepStamp, "the invalidation by a guest's steps" => restore::SECTION_STEPS, "I2, I11", "another task's residue", 0, At(2),
         "deferred/section.rs":
          "self.closed.end_claims();
@@ -352,8 +348,8 @@ protocol! {
          "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
     SectionRefusesWhileClosed, "the reopening before the error of a refused section is chosen" => wrong::ELSEWHERE, "I1", "not reported: section", 0, At(1),
         "section.rs":
-         "Place::Elsewhere => return Err(closed.refuse(word))," =>
-         "Place::Elsewhere => return Err(word.refusal(closed.cpu().words())),";
+         "Place::Elsewhere => Err(closed.refuse(word))," =>
+         "Place::Elsewhere => Err(word.refusal(closed.cpu().words())),";
     LiveHereIsLost, "the comparison that tells a live context from a lost one" => [REASON], "I1", "not refused: run_guest", At(1),
         "protocol/word.rs": "_ if w == cpu.resident() => 4," => "";
     PersistentIgnoresNmi, "the refusal of a persistent run in an NMI, ahead of all others" => section::NMI, "I5", "wrong error: in an NMI", 0, At(2),
@@ -377,8 +373,8 @@ protocol! {
     PersistentNeverSkips, "the skip of a restore before a persistent run" => [COST], "no restore without need", "registers are loaded that hold it already", At(2),
         "section.rs": "if let Place::Both = closed.place(persistent.word.load()) {" => "if false {";
     SectionSavesAgain, "the skip of a save where memory is valid" => [COST], "no save without need", "an image is saved that is valid already", At(3),
-        "section.rs": "Place::Registers => {" => "Place::Registers | Place::Both => {",
-        "section.rs": "Place::Both | Place::Memory => {}" => "Place::Memory => {}";
+        "section.rs": "Place::Registers => Ok((closed, current))," => "Place::Registers | Place::Both => Ok((closed, current)),",
+        "section.rs": "Place::Both | Place::Memory => Ok((closed, None))," => "Place::Memory => Ok((closed, None)),";
     LoadKeepsNoClaim, "the claim after a session's load" => section::SESSION, "no restore without need", "loaded twice", 0, At(1),
         "protocol/steps.rs": "context.word.publish(Word::both(stamp));" => "";
     SavedToldEarly, "the order of a mark and its event" => [EVENT], "events", "told of too early", At(1),

@@ -4,7 +4,7 @@
 use std::{arch::x86_64::__cpuid_count, ptr::NonNull};
 
 use fpu_core::{RawFpu, RestoreFault};
-use fpu_x86::{ForeignError, ForeignImage, Plan};
+use fpu_x86::{Components, ForeignError, ForeignImage, Format, Plan};
 
 use super::{Classes, RealHarness, RegFile, Seen};
 use crate::conformance::{Harness, Step};
@@ -31,6 +31,52 @@ impl Memory {
     }
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         &mut self.0
+    }
+}
+
+/// An image with something in every component.
+pub(super) fn held(plan: &Plan) -> Box<Memory> {
+    let mut memory = Memory::initial(plan);
+    fill(plan, plan.components().bits(), &mut memory, |bytes| bytes.fill(0x55));
+    memory
+}
+
+/// Values for these components, a fixed one where not every value is legal, in an area that then holds an image.
+pub(super) fn fill(
+    plan: &Plan,
+    present: u64,
+    memory: &mut Memory,
+    mut value: impl FnMut(&mut [u8]),
+) {
+    // SAFETY: C9: aligned, long enough, ours.
+    unsafe { plan.write_initial(memory.base()) };
+    let places: Vec<_> = plan
+        .components()
+        .iter()
+        .filter_map(|component| plan.place(component).map(|place| (component, place)))
+        .filter(|(_, (offset, _))| *offset >= HEADER)
+        .collect();
+    let bytes = memory.bytes();
+    value(&mut bytes[..24]);
+    value(&mut bytes[32..416]);
+    let mut mxcsr = [0; 4];
+    value(&mut mxcsr);
+    bytes[24..28].copy_from_slice(&(u32::from_le_bytes(mxcsr) & plan.mxcsr_mask()).to_le_bytes());
+    for (component, (offset, size)) in places {
+        let place = &mut bytes[offset..offset + size];
+        match component {
+            // Enabled, and where the directory lies; what the last fault was.
+            Components::BNDCSR => (place[0], place[1], place[8]) = (3, 0x70, 1),
+            // One tile of 16 rows of 64 bytes.
+            Components::TILECFG => (place[0], place[16], place[48]) = (1, 64, 16),
+            Components::TILEDATA => {}
+            _ => value(place),
+        }
+    }
+    if plan.format() != Format::Legacy {
+        // Of tiles a task has only the configuration.
+        let present = present & !Components::TILEDATA.bits();
+        bytes[HEADER..HEADER + 8].copy_from_slice(&present.to_le_bytes());
     }
 }
 

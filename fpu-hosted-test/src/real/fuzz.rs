@@ -3,11 +3,14 @@
 
 use fpu_core::RawFpu;
 use fpu_x86::{
-    Beyond, Components, ForeignError, ForeignImage, ForeignLayout, ForeignRules, Format, FrameKind,
-    Image, ImageError, ImageMut, LegacyOnly, Plan, Selectors, SignalFrame, UserFormat, ValidImage,
+    Beyond, Components, ForeignError, ForeignImage, ForeignLayout, ForeignRules, FrameKind, Image,
+    ImageError, ImageMut, LegacyOnly, Plan, Selectors, SignalFrame, UserFormat, ValidImage,
 };
 
-use super::{foreign::Memory, registers_of, settled, RealHarness, Seen};
+use super::{
+    foreign::{fill, held, Memory},
+    registers_of, settled, RealHarness, Seen,
+};
 use crate::{
     conformance::{Harness, Step},
     random::Random,
@@ -289,8 +292,16 @@ impl Subject {
         assert_eq!(expected.first_difference(&got), None, "{entry:?}: another register");
     }
 
-    /// Random registers in some of the components, as an input that is taken as it is.
-    pub(super) fn legal(&mut self, entry: Entry, words: &mut Random) -> Vec<u8> {
+    /// Random registers in some of the components, as an input that has to be taken as it is.
+    ///
+    /// ```
+    /// use fpu_hosted_test::{real::{Entry, Subject}, Random};
+    /// let mut subject = Subject::of_this_cpu().remove(0);
+    /// let bytes = subject.legal(Entry::Prfpreg, &mut Random::new(1));
+    /// assert_eq!(subject.check(Entry::Prfpreg, &bytes), Ok("taken"));
+    /// ```
+    #[must_use]
+    pub fn legal(&mut self, entry: Entry, words: &mut Random) -> Vec<u8> {
         let plan = &self.plan;
         let user = plan.components().difference(Components::SUPERVISOR);
         let some = if words.below(4) == 0 { u64::MAX } else { words.word() };
@@ -307,38 +318,6 @@ impl Subject {
             bytes.splice(..0, note);
         }
         bytes
-    }
-}
-
-/// An image with something in every component.
-fn held(plan: &Plan) -> Box<Memory> {
-    let mut memory = Memory::initial(plan);
-    fill(plan, plan.components().bits(), &mut memory, |bytes| bytes.fill(0x55));
-    memory
-}
-
-/// Values for these components, where any value is legal, in an area that then holds an image.
-fn fill(plan: &Plan, present: u64, memory: &mut Memory, mut value: impl FnMut(&mut [u8])) {
-    // SAFETY: C9: aligned, long enough, ours.
-    unsafe { plan.write_initial(memory.base()) };
-    let places = plan.components().iter().filter_map(|component| {
-        let checked = Components::BNDCSR | Components::AMX;
-        plan.place(component).filter(|_| !checked.contains(component))
-    });
-    let places: Vec<_> = places.filter(|(offset, _)| *offset >= HEADER).collect();
-    let bytes = memory.bytes();
-    value(&mut bytes[..24]);
-    value(&mut bytes[32..416]);
-    let mut mxcsr = [0; 4];
-    value(&mut mxcsr);
-    bytes[24..28].copy_from_slice(&(u32::from_le_bytes(mxcsr) & plan.mxcsr_mask()).to_le_bytes());
-    for (offset, size) in places {
-        value(&mut bytes[offset..offset + size]);
-    }
-    if plan.format() != Format::Legacy {
-        // Of tiles a task has only the configuration, and that initial.
-        let present = present & !Components::TILEDATA.bits();
-        bytes[HEADER..HEADER + 8].copy_from_slice(&present.to_le_bytes());
     }
 }
 

@@ -149,7 +149,9 @@ fn change(
             let size = end(front, &parts, len, words).saturating_sub(front);
             bytes.resize(bytes.len().max(front + size + 4), 0);
             set(bytes, front + 464, &MAGIC1.to_le_bytes());
-            let all = size as u32 + 4 - words.below(8) as u32 / 7 * 5;
+            // Seldom one byte less than the image.
+            let short = if words.below(8) == 0 { 5 } else { 0 };
+            let all = (size as u32 + 4).saturating_sub(short);
             set(bytes, front + 468, &all.to_le_bytes());
             set(bytes, front + 480, &(size as u32).to_le_bytes());
             set(bytes, front + size, &MAGIC2.to_le_bytes());

@@ -27,15 +27,15 @@ const CORE: [&[&str]; 3] = [
     &["cpu", "deferred", "raw", "section", "session", "stopped", "switch", "task", "verify"],
 ];
 
-/// Crates of several files, except the kernel that boots: there CPUs, tasks and the interrupts that strike them call each
-/// other.
-const CRATES: [&str; 6] = [
+/// Crates of several files.
+const CRATES: [&str; 7] = [
     "fpu-core",
     "fpu-x86",
     "fpu-hosted-test",
     "fpu-hosted-test/models",
     "fpu-hosted-test/suite",
     "examples",
+    "examples/kernel",
 ];
 
 type Files = BTreeMap<String, String>;

@@ -176,10 +176,10 @@ impl fmt::Display for ForeignError {
         let list = |bits| Components::from_bits_retain(bits).list();
         match *self {
             Self::Truncated { len, need } => {
-                write!(f, "the length is {len}: {need} bytes are needed")
+                write!(f, "{len} bytes where {need} are needed: too short a length")
             }
             Self::WrongLength { len, need } => {
-                write!(f, "the length is {len}: it has to be {need} bytes")
+                write!(f, "{len} bytes, not {need}: a wrong length")
             }
             Self::Supervisor { bits } => {
                 write!(

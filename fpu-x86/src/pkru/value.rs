@@ -131,14 +131,25 @@ impl fmt::Display for Pkru {
         if *self == Self::INITIAL {
             return f.write_str("all keys");
         }
-        let limited = ProtectionKey::all().filter(|key| self.rights(*key) != KeyRights::All);
-        for (n, key) in limited.enumerate() {
-            let rights = match self.rights(key) {
+        // Neighbours with the same rights together.
+        let mut rest = ProtectionKey::all().peekable();
+        let mut comma = "";
+        while let Some(first) = rest.next() {
+            let rights = self.rights(first);
+            let mut last = first;
+            while let Some(same) = rest.next_if(|next| self.rights(*next) == rights) {
+                last = same;
+            }
+            let rights = match rights {
+                KeyRights::All => continue,
                 KeyRights::ReadOnly => "read only",
-                _ => "no access",
+                KeyRights::None => "no access",
             };
-            let comma = if n == 0 { "" } else { ", " };
-            write!(f, "{comma}key {} {rights}", key.number())?;
+            match (first.0, last.0) {
+                (key, last) if key == last => write!(f, "{comma}key {key} {rights}")?,
+                (key, last) => write!(f, "{comma}keys {key} to {last} {rights}")?,
+            }
+            comma = ", ";
         }
         Ok(())
     }

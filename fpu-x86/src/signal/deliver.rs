@@ -121,7 +121,7 @@ impl UserFormat<'_> {
     /// `copy`, and makes the task's user components initial, with which the handler starts. Supervisor components stay.
     /// Returns the part's length, [`frame_len`](Self::frame_len), which is known before.
     ///
-    /// `buffer` is the kernel's own, for instance one for each CPU; nobody else uses it meanwhile. `copy` copies to user
+    /// `buffer` is the kernel's own, for instance this CPU's or this thread's; nobody else uses it meanwhile. `copy` copies to user
     /// memory, and fails instead of sleeping: the session is open while it runs. What else is in a frame (general
     /// registers, `siginfo`) it writes too, so that nothing is left that could fail after the state has changed. What a
     /// failed copy has written lies beyond the program's stack pointer, and the next try writes it again.
@@ -134,7 +134,6 @@ impl UserFormat<'_> {
     /// [`DeliverError`]. Nothing has changed, except that memory may now hold what only registers held.
     ///
     /// ```
-    /// # use core::fmt::Display;
     /// use fpu_core::{Error, Pinned, SaveArea, SoftFloat, TaskFpu};
     /// use fpu_x86::{DeliverError, UserFormat, XsaveImages};
     /// # struct Segv;
@@ -146,12 +145,13 @@ impl UserFormat<'_> {
     /// #     fn make_present(&self, fault: Fault) -> Result<(), Segv>;
     /// # }
     /// # struct Fault;
-    /// /// Preemption is on. `at` is where the frame's FPU part is to lie, at a multiple of 64.
+    /// /// Preemption is on, and `buffer` this thread's. `at` is where the frame's FPU part is to lie, at a multiple of 64.
     /// fn deliver<K: Kernel, A: SaveArea>(
     ///     kernel: &K, format: UserFormat<'_>, task: &TaskFpu<K::Backend, A>, at: usize, buffer: &mut [u8],
     /// ) -> Result<(), Segv> {
-    ///     // A part of this length touches so many pages; more tries than that are a program that takes them away.
-    ///     for _ in 0..2 + format.frame_len() / 4096 {
+    ///     // Each page that the part touches can be missing once; then a program takes pages away meanwhile.
+    ///     let pages = format.frame_len() / 4096 + 2;
+    ///     for _ in 0..=pages {
     ///         let mut cpu = kernel.preempt_off();
     ///         let session = task.open(&mut cpu)?.make_memory_valid_read();
     ///         let delivered = format.without_pkru().deliver(session, None, buffer, |part| {
@@ -172,8 +172,7 @@ impl UserFormat<'_> {
     /// [`open_saved`](fpu_core::TaskFpu::open_saved):
     ///
     /// ```
-    /// use fpu_core::{Exclusive, Pinned, SaveArea, TaskFpu, PendingSave};
-    /// # use core::error::Error;
+    /// use fpu_core::{Exclusive, PendingSave, Pinned, SaveArea, TaskFpu};
     /// use fpu_x86::{DeliverError, UserFormat, XsaveImages};
     /// /// `save` executes the steps of a save, in assembly, and says that it has.
     /// fn deliver<C, A: SaveArea, E>(
@@ -295,8 +294,23 @@ impl UserFormat<'_> {
         buffer: &mut [u8],
         copy: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
     ) -> Result<Returned, SigreturnError<E>> {
+        self.sigreturn_32_by(&ForeignRules::new(), task, buffer, copy)
+    }
+
+    /// The same by other rules, as for [`read_frame_32_by`](Self::read_frame_32_by).
+    ///
+    /// # Errors
+    ///
+    /// As for [`sigreturn`](Self::sigreturn).
+    pub fn sigreturn_32_by<E>(
+        &self,
+        rules: &ForeignRules<'_>,
+        task: impl InMemory,
+        buffer: &mut [u8],
+        copy: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Returned, SigreturnError<E>> {
         let fetched = self.fetch(FRONT, buffer, copy)?;
-        take_in(task, self.read_frame_32(fetched))
+        take_in(task, self.read_frame_32_by(rules, fetched))
     }
 
     /// The bytes of a part that begins with `front` bytes of FSAVE's, in the buffer.

@@ -6,8 +6,9 @@
 //! Without them only the first 512 bytes count. In a frame of a 32-bit program FSAVE's image comes first.
 //!
 //! Nothing here knows what lies around that part, nor reads a program's memory: the kernel copies the bytes, which
-//! may fail, and tries again after it has made the page present. The registers are in memory when an image is at hand:
-//! [`FpuRef`](fpu_core::FpuRef)'s sessions see to that, whether the state was loaded, stored or claimed by another CPU.
+//! may fail, and tries again after it has made the page present. [`deliver`](UserFormat::deliver) and
+//! [`sigreturn`](UserFormat::sigreturn) do all of it on a task's opened state, or nothing; the other functions work on an
+//! image and on bytes.
 
 mod deliver;
 mod fsave;
@@ -182,7 +183,8 @@ impl<'p> UserFormat<'p> {
         (self.frame_len() + 63 + 15).saturating_add(other).saturating_add(15) & !15
     }
 
-    /// Writes a frame's FPU part, and returns its length, [`frame_len`](Self::frame_len). All of it is written, and
+    /// Writes a frame's FPU part, and returns its length, [`frame_len`](Self::frame_len); [`deliver`](Self::deliver) does
+    /// more of what a signal takes. All of it is written, and
     /// nothing of what lay in the image or in `out` before comes along.
     ///
     /// `pkru` is the value that the interrupted task had, where the kernel switches it; without it the component is
@@ -263,7 +265,8 @@ impl<'p> UserFormat<'p> {
         }
     }
 
-    /// Checks a frame's FPU part in a private copy, in which bytes behind the frame do not matter.
+    /// Checks a frame's FPU part in a private copy, in which bytes behind the frame do not matter;
+    /// [`sigreturn`](Self::sigreturn) does more of what a return takes.
     ///
     /// Taken are full frames, of which only the components count that software's word at 472 names; frames of which only
     /// the legacy area counts, see [`LegacyOnly`]; and frames of machines with fewer or more components: where the second

@@ -62,6 +62,10 @@ fn values_say_what_they_are() {
     assert_eq!(Pkru::INITIAL.to_string(), "0x00000000: all keys");
     let two = Pkru::from_bits(0x24);
     assert_eq!(two.to_string(), "0x00000024: key 1 no access, key 2 read only");
+    assert_eq!(Pkru::LINUX_DEFAULT.to_string(), "0x55555554: keys 1 to 15 no access");
+    let groups = Pkru::from_bits(0xC000_A00A);
+    let said = "0xc000a00a: keys 0 to 1 read only, keys 6 to 7 read only, key 15 no access";
+    assert_eq!(groups.to_string(), said);
     assert_eq!(format!("{two:?}"), "Pkru(0x00000024)");
 }
 

@@ -200,7 +200,7 @@ fn every_refusal_of_foreign_bytes_says_what_and_changes_nothing() {
             0 | 1 => {
                 let done = match entry {
                     0 => format.sigreturn_by(&rules, open(&mut pin), buffer, copy).map(drop),
-                    _ => format.sigreturn_32(open(&mut pin), buffer, copy).map(drop),
+                    _ => format.sigreturn_32_by(&rules, open(&mut pin), buffer, copy).map(drop),
                 };
                 match done {
                     Err(SigreturnError::Refused(why)) => Err(why),
