@@ -270,6 +270,12 @@ impl Machine {
     pub fn refuses_bad_images(&self, rung: Option<&str>) -> bool {
         self.emulator != Emulator::Tcg || rung.or(self.rung) != Some("fxsave")
     }
+    /// Does it have SVM, by which the kernel runs guests? Other machines may, and then run them too.
+    #[must_use]
+    pub fn has_svm(&self) -> bool {
+        let model = self.cpu.split(',').next().unwrap_or_default();
+        self.emulator == Emulator::Tcg && ["qemu64", "max", "EPYC-Milan"].contains(&model)
+    }
     /// CPUs of the host that it keeps busy with `cpus` of its own.
     #[must_use]
     pub fn weight(&self, cpus: u32) -> usize {
