@@ -285,7 +285,11 @@ fn an_error_names_line_and_column() {
             "xstate_bv 1003",
             "line 1, column 11: an image with XCR0 0x2e7 cannot hold component 12 (CET_S)",
         ),
-        (Kind::Frame, "mxcsr 10000", "line 1, column 1: mxcsr: MXCSR bits 0x10000"),
+        (
+            Kind::Frame,
+            "mxcsr 10000",
+            "line 1, column 1: mxcsr: MXCSR at offset 24 has bits 0x10000",
+        ),
         (Kind::Frame, "xcr0 602e7\nfcw 0\n tilecfg 5", "line 3, column 2: "),
         (Kind::Frame, "thread 1\nfcw 1\nthread 2", "line 3, column 1: a second thread"),
         (Kind::Frame, "thread 0x1", "line 1, column 8: \"0x1\" is no decimal number of 32 bits"),

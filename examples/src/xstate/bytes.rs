@@ -43,7 +43,8 @@ impl Malformed {
     #[must_use]
     pub fn foreign(why: &ForeignError, base: u64) -> Self {
         let offset = base.saturating_add(why.offset() as u64);
-        Self::new(why.field(), offset, why.value(), why.to_string())
+        // The library counts from the beginning of the image.
+        Self::new(why.field(), offset, why.value(), format!("in the image, {why}"))
     }
 }
 

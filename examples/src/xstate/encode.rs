@@ -2,7 +2,8 @@
 
 use fpu_core::{Area, RawFpu, SaveArea};
 use fpu_x86::{
-    Components, CpuidInfo, ForeignLayout, ImageError, ImageMut, Plan, Selectors, UserFormat, X87,
+    Components, CpuidInfo, ForeignLayout, Format, ImageError, ImageMut, Plan, SaveInstruction,
+    Selectors, UserFormat, X87,
 };
 
 use super::{
@@ -150,7 +151,12 @@ fn plan(thread: &Thread, machine: &Machine<'_>) -> Done<Plan> {
     }
     let plan =
         Plan::for_kernel(machine.facts.clone(), machine.mxcsr_mask, wanted | Components::LEGACY);
-    plan.map_err(|why| wrong(explain(&why)))
+    let plan = plan.map_err(|why| wrong(explain(&why)))?;
+    // A plan saves x87 and SSE alone by FXSAVE. Frames and regsets of a machine with XSAVE have a header all the same.
+    match machine.facts.xsave() && plan.format() == Format::Legacy {
+        true => Ok(plan.clone().with_save_instruction(SaveInstruction::Xsave).unwrap_or(plan)),
+        false => Ok(plan),
+    }
 }
 
 /// The format, in which there is exactly what is enabled.

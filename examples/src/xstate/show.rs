@@ -80,10 +80,7 @@ pub fn image(
         let text = match verdict {
             Ok(()) => style.good("a task of this machine could have these registers"),
             Err(why) => {
-                let (field, at, value) = (why.field(), why.offset(), why.value());
-                let text = format!(
-                    "refused for a task of this machine: {field} at offset {at} of the image is {value:#x}: {why}"
-                );
+                let text = format!("refused for a task of this machine: {why}");
                 style.bad(&wrapped(&text, wide(style, 12), 12))
             }
         };
