@@ -275,7 +275,9 @@ pub fn pieces(rows: &[Row], overhead: u32) -> String {
         ("nothing due", Piece::OutNothing),
     ] {
         if let Some((_, median)) = total.deferred.samples.min_and_median(piece, overhead) {
-            list.push(format!("{name} {median}"));
+            // A piece that is as short as a pair of stamps has no figure.
+            let figure = if median == 0 { format!("< {overhead}") } else { median.to_string() };
+            list.push(format!("{name} {figure}"));
         }
     }
     let most = rows.iter().map(|row| row.runs).max().unwrap_or(0);

@@ -16,7 +16,8 @@ use core::{fmt, ptr::NonNull};
 /// The implementer promises:
 ///
 /// * **B1** [`area_len`](Self::area_len) and [`area_align`](Self::area_align) never change, the
-///   alignment is a power of two, and no method reads or writes outside that many bytes.
+///   alignment is a power of two, and no method reads or writes outside that many bytes; of an area that has been given
+///   more room, outside the bytes of that room ([`GrowFpu`](crate::grow::GrowFpu), B13).
 /// * **B2** [`save`](Self::save) writes every register that any task can hold (on x86: XCR0 | IA32_XSS)
 ///   and changes none.
 /// * **B3** [`restore`](Self::restore) sets every such register, those absent from the image to
@@ -92,6 +93,18 @@ pub unsafe trait RawFpu {
     #[must_use]
     fn area_len(&self) -> usize;
 
+    /// Bytes of this area that the backend uses: [`area_len`](Self::area_len), or more where it has given the area more
+    /// room ([`GrowFpu`](crate::grow::GrowFpu)).
+    ///
+    /// # Safety
+    ///
+    /// Valid area (C9) of [`write_initial`](Self::write_initial), reading only, and the area holds an image.
+    #[inline(always)]
+    unsafe fn image_len(&self, area: NonNull<u8>) -> usize {
+        let _ = area;
+        self.area_len()
+    }
+
     /// Alignment a save area must have, in bytes, a power of two (on x86: 64, for XSAVE).
     #[must_use]
     fn area_align(&self) -> usize;
@@ -142,6 +155,22 @@ pub unsafe trait RawFpu {
     #[doc(alias = "ex_handler_fprestore")]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault>;
 
+    /// The registers, as they are, become those of the context with this area ([`TaskFpu::adopt`](crate::TaskFpu::adopt)),
+    /// which no restore from it has said to the CPU. By default there is nothing to say.
+    ///
+    /// # Errors
+    ///
+    /// The hardware refused; the registers are nobody's.
+    ///
+    /// # Safety
+    ///
+    /// Valid area (C9) and registers free (C10) as for [`save`](Self::save), reading only.
+    #[inline(always)]
+    unsafe fn adopt(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        let _ = area;
+        Ok(())
+    }
+
     /// A section begins: puts the control words that compiled kernel code expects into the registers, for the units
     /// asked for. On x86: FNINIT for x87, MXCSR = 0x1F80 for SIMD.
     ///
@@ -191,8 +220,8 @@ pub unsafe trait RawFpu {
 }
 
 /// A backend that knows which registers keep a core from sleeping deeply, and gives them up. Only
-/// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) asks for it; nothing of it exists for who does not call
-/// that.
+/// [`CpuLifecycle::fpu_idle`](crate::CpuLifecycle::fpu_idle) asks for it, and a kernel that does not
+/// call `fpu_idle` needs no such backend.
 ///
 /// Some registers keep power on although no code uses them: with AMX tiles that are not in their
 /// initial state, a core does not reach its deepest idle states. After a switch to idle the tiles may

@@ -22,6 +22,29 @@ use crate::{
 pub use section::{GuestSteps, PendingGuest, PendingSection};
 pub use switch::SwitchSteps;
 
+/// A backend whose save and restore assembly can execute by [`plan_word`](RawFpu::plan_word) and an area alone. All
+/// [steps](UserSteps) ask for it.
+///
+/// # Safety
+///
+/// * **B16** the backend's instruction for a save, executed with the plan word on an area, does what
+///   [`save`](RawFpu::save) does, and that for a restore what [`restore`](RawFpu::restore) does, whichever area it is.
+///
+/// ```
+/// fn has_steps<B: fpu_core::StepsFpu>() {}
+/// has_steps::<fpu_hosted_test::doc::Backend>();
+/// ```
+#[cfg_attr(
+    fpu_diagnostics,
+    diagnostic::on_unimplemented(
+        message = "assembly cannot save or restore for the backend `{Self}`",
+        label = "what a save or a restore takes differs from area to area",
+        note = "`fpu_x86::DynamicPlan` asks each area what it has room for, and writes IA32_XFD before a restore: use the calls of `TaskFpu`, or `fpu_x86::Plan`",
+        note = "a backend of your own whose save and restore are one instruction each implements `fpu_core::StepsFpu`"
+    )
+)]
+pub unsafe trait StepsFpu: RawFpu {}
+
 /// The steps of one trip to user mode and back, for assembly. The backend's restore, if one is due, its save, and two
 /// stores of 8 bytes, in the CPU's own byte order; on x86:
 ///
@@ -146,6 +169,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     #[inline]
     pub fn begin_user<'t, C>(&'t self, cpu: &'t mut C) -> Result<PendingUser<'t, C>, Error>
     where
+        B: StepsFpu,
         C: Exclusive + Pinned<Backend = B>,
     {
         let area = self.base().as_ptr();
@@ -192,6 +216,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         cpu: &'t mut C,
     ) -> Result<Option<PendingSave<'t, C>>, Error>
     where
+        B: StepsFpu,
         C: Exclusive + Pinned<Backend = B>,
     {
         let Some(saved) = due_on_leaving(&self.word, cpu.words())? else { return Ok(None) };

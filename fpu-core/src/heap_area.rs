@@ -45,8 +45,24 @@ impl HeapArea {
     /// # Ok::<(), fpu_core::AreaError>(())
     /// ```
     pub fn for_backend<B: RawFpu>(backend: &TheBackend<B>) -> Result<Self, AreaError> {
+        Self::with_len(backend, backend.area_len())
+    }
+
+    /// The same of so many bytes: for a context that is to have [more room](crate::TaskFpu::replace_area).
+    ///
+    /// # Errors
+    ///
+    /// As for [`for_backend`](Self::for_backend).
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::the_backend;
+    /// use fpu_core::{HeapArea, SaveArea};
+    /// assert_eq!(HeapArea::with_len(the_backend(), 11008)?.len(), 11008);
+    /// # Ok::<(), fpu_core::AreaError>(())
+    /// ```
+    pub fn with_len<B: RawFpu>(backend: &TheBackend<B>, len: usize) -> Result<Self, AreaError> {
         // A backend without registers needs no byte, but the allocator has to be asked for one.
-        let need = backend.area_len().max(1);
+        let need = len.max(1);
         let refused = AreaError::OutOfMemory { need };
         let Ok(layout) = Layout::from_size_align(need, backend.area_align()) else {
             return Err(refused);

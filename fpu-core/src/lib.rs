@@ -18,6 +18,7 @@ pub mod guide;
 // What a kernel calls.
 mod cpu;
 mod deferred;
+pub mod grow;
 pub mod raw;
 mod section;
 pub mod session;
@@ -45,8 +46,8 @@ pub use area::{Area, RawArea, SaveArea};
 pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
 pub use cpu::{CpuFpu, CpuLifecycle};
 pub use deferred::{
-    GuestSteps, PendingGuest, PendingSave, PendingSection, PendingUser, SaveSteps, SwitchSteps,
-    UserSteps,
+    GuestSteps, PendingGuest, PendingSave, PendingSection, PendingUser, SaveSteps, StepsFpu,
+    SwitchSteps, UserSteps,
 };
 pub use error::{AreaError, Error, NewError, SwitchError};
 #[cfg(feature = "alloc")]

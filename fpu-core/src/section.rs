@@ -113,6 +113,10 @@ pub trait KernelFpu: Pinned {
     /// saves `persistent` afterwards. If no other code has used the registers since its last run
     /// here, nothing is loaded; the words tell whether any has.
     ///
+    /// The CPU is closed while `code` runs: sections are refused with [`Error::Busy`], those in interrupts too. `code` does not
+    /// sleep, and is not preempted (K2). A hypervisor whose thread may be preempted makes the guest's context the thread's
+    /// current one instead.
+    ///
     /// # Errors
     ///
     /// As for [`kernel_fpu`](Self::kernel_fpu), for `persistent` too; and [`Error::RestoreFailed`]: the

@@ -64,6 +64,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// # Errors
     ///
     /// [`Error::CpuOffline`], [`Error::Busy`], [`Error::Exhausted`]: nothing has changed.
+    /// [`Error::RestoreFailed`]: the backend could not [make the registers this context's](RawFpu::adopt), and they are unowned.
     ///
     /// # Safety
     ///
@@ -93,6 +94,11 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         let mut closed = Closed::new(cpu, gate::SESSION)?;
         // Whoever's state the registers held no longer matches; C37 says that it is saved.
         closed.end_claims();
+        // SAFETY: C9: checked in `new`; current here (K5). C10: pinned (K2), this CPU is closed, and what is in the
+        // registers is this context's (C37).
+        if let Err(why) = unsafe { closed.cpu().backend().adopt(self.base()) } {
+            return Err(Error::RestoreFailed(why));
+        }
         self.word.mark_live(closed.stamp());
         self.tell(closed.cpu(), EventKind::Loaded);
         Ok(())

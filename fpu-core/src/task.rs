@@ -33,6 +33,7 @@ use crate::{
 /// | read or write a stopped task's state | [`stopped`](Self::stopped) |
 /// | use the FPU in the kernel | [`KernelFpu::kernel_fpu`](crate::KernelFpu::kernel_fpu) |
 /// | fork, exec, exit | [`fork_into`](Self::fork_into), [`reset`](Self::reset), drop |
+/// | give it a larger or smaller area | [`replace_area`](Self::replace_area) |
 /// | do it from assembly | [`begin_user`](Self::begin_user), [`SwitchSteps`](crate::SwitchSteps), [`raw`](crate::raw) |
 ///
 /// ```

@@ -29,7 +29,7 @@ use crate::{
 /// The implementer promises, with B6 (bounded steps) of [`RawFpu`]:
 ///
 /// * **B8** [`same_state`](Self::same_state) reads no more than
-///   [`area_len`](RawFpu::area_len) bytes of either area, writes none, and leaves the registers alone.
+///   [`image_len`](RawFpu::image_len) bytes of either area, writes none, and leaves the registers alone.
 /// * **B9** it answers `Ok` only if a task could not tell a restore of the one from a restore of the
 ///   other, by whatever the architecture promises to keep.
 /// * **B10** it answers `Ok` if the second image was saved right after the first was restored or saved,
@@ -163,6 +163,14 @@ pub enum VerifyError {
     /// the next [`switch_return`](TaskFpu::switch_return) loads the task from
     /// memory, which was saved before and is right.
     Disagreement(Difference),
+    /// Nothing was compared, and nothing has changed: the scratch is smaller than the task's image, whose area was
+    /// [replaced](TaskFpu::replace_area).
+    ScratchTooSmall {
+        /// Bytes of the image.
+        need: usize,
+        /// Bytes of the scratch.
+        have: usize,
+    },
 }
 
 impl From<Error> for VerifyError {
@@ -177,6 +185,9 @@ impl fmt::Display for VerifyError {
             Self::Refused(why) => why.fmt(f),
             Self::Disagreement(difference) => {
                 write!(f, "the registers do not hold the task's state: {difference}")
+            }
+            Self::ScratchTooSmall { need, have } => {
+                write!(f, "the scratch has {have} bytes, the task's image {need}")
             }
         }
     }
@@ -289,10 +300,15 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
             TaskState::Both(_) => {}
         }
         let (backend, memory, registers) = (state.cpu().backend(), self.base(), scratch.0.base());
-        // SAFETY: C9: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): as many bytes each, apart
-        // (K18); the scratch is borrowed exclusively.
+        // SAFETY: C9: checked in `new`, against this backend (K1); memory is valid, and this CPU is closed.
+        let (need, have) = (unsafe { backend.image_len(memory) }, scratch.0.area.len());
+        if have < need {
+            return Err(VerifyError::ScratchTooSmall { need, have });
+        }
+        // SAFETY: C9: `Scratch::new` checked the area, and `new` the task's, against this backend (K1): so many bytes each, as
+        // just asked, apart (K18); the scratch is borrowed exclusively.
         unsafe {
-            registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());
+            registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), need);
         }
         // SAFETY: C9: `Scratch::new` checked it, and it now holds the task's image. C10: pinned (K2), soft-float (K9);
         // a save changes no register (B2). B7: should the CPU take the scratch for the area of its last restore (the

@@ -11,11 +11,12 @@
 //! # Ok::<(), fpu_core::Error>(())
 //! ```
 
-use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, AREA_LEN};
+pub use crate::sim::Room;
+use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, XfdCpu, XfdFpu, AREA_LEN, BASE_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    observe::Totals, CpuFpu, GuestSteps, RawFpu, RestoreFault, SaveSteps, SwitchSteps, TaskFpu,
-    TheBackend, UserSteps,
+    observe::Totals, CpuFpu, GuestSteps, HeapArea, RawFpu, RestoreFault, SaveSteps, SwitchSteps,
+    TaskFpu, TheBackend, UserSteps,
 };
 pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
@@ -84,6 +85,31 @@ pub fn new_task() -> Task {
 #[must_use]
 pub fn cpu_and_task() -> (Cpu, Task) {
     (online_cpu(), new_task())
+}
+/// A CPU that has tiles on demand, and a context whose area has no room for them.
+///
+/// # Panics
+///
+/// Never, as the area fits.
+#[must_use]
+pub fn cpu_and_task_on_demand() -> (XfdCpu, TaskFpu<XfdFpu, HeapArea>) {
+    let cpu = XfdCpu::online(0);
+    match TaskFpu::new(cpu.fpu().the_backend(), area_on_demand(BASE_LEN)) {
+        Ok(task) => (cpu, task),
+        Err(why) => unreachable!("{why}"),
+    }
+}
+/// Memory for an image of that CPU.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn area_on_demand(len: usize) -> HeapArea {
+    match HeapArea::with_len(XfdCpu::online(0).fpu().the_backend(), len) {
+        Ok(area) => area,
+        Err(why) => panic!("{why}"),
+    }
 }
 /// Proof that the example's task is stopped.
 #[must_use]

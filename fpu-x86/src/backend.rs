@@ -13,7 +13,7 @@ use crate::{
 };
 use fpu_core::{
     verify::{CompareFpu, Difference},
-    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+    IdleFpu, KernelUnits, RawFpu, RestoreFault, StepsFpu,
 };
 
 /// Bytes of an area that are worth fetching: all but tiles.
@@ -158,6 +158,9 @@ unsafe impl RawFpu for Plan {
         ImageMut::new(bytes, self)
     }
 }
+
+// SAFETY: B16: one instruction each, after a scrub where the plan says so, for all areas; `Plan::routines` has them.
+unsafe impl StepsFpu for Plan {}
 
 // SAFETY: B8: both are read as slices of `area_len` bytes, and nothing is written; no instruction of this
 // crate runs. B9: `image::equality` goes through every component of the plan and all of its registers, and leaves

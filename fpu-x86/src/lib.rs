@@ -58,11 +58,19 @@ mod guest;
 #[cfg(fpu_instructions)]
 mod backend;
 
+#[cfg(fpu_instructions)]
+mod dynamic;
+
 #[cfg(test)]
 mod tests;
 
 pub use components::Components;
 pub use cpuid::{CpuidInfo, Described};
+#[cfg(fpu_instructions)]
+pub use dynamic::{
+    Answer, DynamicPlan, FirstUse, FirstUseError, PermissionError, Permissions, Room, Whose,
+    XfdCopy,
+};
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
 pub use exception::{FpError, Spurious};
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};

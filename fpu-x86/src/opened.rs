@@ -57,14 +57,14 @@ impl<B> XsaveImages for B where
 /// where
 ///     C::Backend: XsaveImages,
 /// {
-///     is_one(state); // `.make_memory_valid_read()` is missing
+///     is_one(state); // a session has to be read: `.make_memory_valid_read()`
 /// }
 /// ```
 #[cfg_attr(
     fpu_diagnostics,
     diagnostic::on_unimplemented(
         message = "`{Self}` is no task whose image is in memory",
-        label = "`make_memory_valid_read()` is missing before this",
+        label = "not a session whose image is in memory, and not a stopped task",
         note = "`task.open(&mut cpu)?.make_memory_valid_read()`, `task.open_saved(&mut cpu)?` or `task.stopped(&mut proof)?` gives one, of a backend whose images are those of `fpu-x86`"
     )
 )]

@@ -1,4 +1,5 @@
-//! What switching costs, as ratios to the bare instructions measured in the same run: `cargo bench -p fpu-examples`.
+//! What switching costs, as ratios to the bare instructions measured in the same run:
+//! `cargo bench -p fpu-examples --bench switch`.
 //!
 //! Rows of 32 steps between two time stamps, all ways and classes in a new order in each round. The minimum, the
 //! first quartile and the median of a row are printed; the ratio is that of the first quartiles.
@@ -36,7 +37,7 @@ const STEPS: u64 = 32;
 const HELP: &str = "\
 Measures what each way of switching costs, beside the bare instructions, in one run.
 
-usage: cargo bench -p fpu-examples -- [options]
+usage: cargo bench -p fpu-examples --bench switch -- [options]
 
   --rounds N      rows of every kind (default 2000)
   --class NAME    only tasks that have this in use: nothing, SSE, SSE in a small plan, AVX,

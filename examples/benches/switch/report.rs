@@ -47,7 +47,9 @@ impl Report {
         let brand = raw_cpuid::CpuId::new().get_processor_brand_string();
         let cpu =
             brand.map_or("a CPU without name".into(), |brand| brand.as_str().trim().to_owned());
-        let plan = format!("{:?}, {:?}", plan.save_instruction(), plan.components());
+        let plan = format!("{:?}64, {:?}", plan.save_instruction(), plan.components())
+            .to_uppercase()
+            .replace("COMPONENTS", "");
         Self { cpu, plan, lines: Vec::new(), skipped: Vec::new() }
     }
     /// The bare instructions of the same class and scenario.

@@ -227,6 +227,14 @@ pub unsafe fn new_context(base: NonNull<u8>, len: usize) -> Result<Fpu, AreaErro
 
 // 5. The two calls of the hot path.
 
+/// The scheduler has picked a task: if it ran on another CPU, its registers' image is fetched from there.
+#[inline]
+pub fn picked(task: Option<&Fpu>, cpu: &IrqsOff) {
+    if let Some(fpu) = task {
+        fpu.prefetch(cpu);
+    }
+}
+
 /// The scheduler leaves a task: its registers are saved, if they are its only copy.
 #[inline]
 pub fn leave(task: Option<&Fpu>, cpu: &IrqsOff) -> Result<(), Error> {

@@ -105,6 +105,7 @@ pub fn schedule(next: Next) {
     }
     // SAFETY: interrupts are off until after the last use, which is before the switch of stacks.
     let irqs_off = unsafe { IrqsOff::new() };
+    fpu::picked(next.fpu(), &irqs_off);
     let unsaved = prev.vcpu().is_some() && seeded::on(Fault::GuestUnsaved);
     if !seeded::on(Fault::ForgetPrepare) && !unsaved {
         let saved = counts::saved(&cpu.counters);

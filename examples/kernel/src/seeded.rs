@@ -127,6 +127,10 @@ unsafe impl RawFpu for Seeded {
     fn plan_word(&self) -> u64 {
         self.plan.plan_word()
     }
+    #[inline(always)]
+    fn prefetch(&self, area: NonNull<u8>) {
+        self.plan.prefetch(area);
+    }
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: the caller's, as in all of these.
         unsafe {

@@ -90,7 +90,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
                 set(Command::Decode { file, as_what: As::Show, layout: None })?;
             }
             "encode" => {
-                let name = options.text()?;
+                let name = options.text().map_err(|why| format!("{why}: KIND TEXT FILE"))?;
                 let known = Kind::ALL.into_iter().find(|(known, _)| *known == name);
                 let unknown = || {
                     let names = Kind::ALL.map(|(name, _)| name).join(", ");
@@ -110,7 +110,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Args, String> {
             "--json" => form = Some(As::Json),
             "--layout" if layout.is_some() => return Err("--layout twice".into()),
             "--layout" => {
-                let name = options.text()?;
+                let name = options.text().map_err(|why| format!("{why}: KIND TEXT FILE"))?;
                 if name != "here" && whose::named(&name).is_none() {
                     let what = "no such layout (here, intel, amd, zen2)";
                     return Err(options.wrong(what, name.as_ref()));

@@ -2,7 +2,7 @@
 
 use core::marker::PhantomData;
 
-use super::SaveSteps;
+use super::{SaveSteps, StepsFpu};
 use crate::{
     backend::{KernelUnits, RawFpu, RestoreFault},
     error::Error,
@@ -61,7 +61,10 @@ impl<'c, C: Pinned> PendingSection<'c, C> {
         cpu: &'c mut C,
         current: Option<FpuRef<'c, C::Backend>>,
         units: KernelUnits,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Error>
+    where
+        C::Backend: StepsFpu,
+    {
         let (closed, saves) = section::close(cpu, current)?;
         let current = saves.map(|task| {
             let steps = SaveSteps {
@@ -207,7 +210,10 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
         cpu: &'c mut C,
         guest: FpuRef<'c, C::Backend>,
         current: Option<FpuRef<'c, C::Backend>>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Error>
+    where
+        C::Backend: StepsFpu,
+    {
         let (closed, saves) = section::close(cpu, current)?;
         let (word, saved) = (guest.word.load(), Word::NOWHERE.bits());
         let is_saved_first = saves.is_some_and(|task| core::ptr::eq(task.word, guest.word));

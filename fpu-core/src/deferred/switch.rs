@@ -1,5 +1,6 @@
 //! Both tasks of a switch in one call, for kernels whose compiled code uses the registers.
 
+use super::StepsFpu;
 use crate::{
     backend::{RawFpu, RestoreFault},
     error::Error,
@@ -105,7 +106,10 @@ impl SwitchSteps {
         cpu: &mut C,
         prev: Option<FpuRef<'_, C::Backend>>,
         next: Option<FpuRef<'_, C::Backend>>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Error>
+    where
+        C::Backend: StepsFpu,
+    {
         let words = (prev.map(|task| task.word), next.map(|task| task.word));
         let (saves, loads) = due_on_switch(words.0, words.1, cpu.words())?;
         let mut steps = Self {

@@ -293,13 +293,29 @@ protocol! {
         "task.rs": "unsafe { backend.write_initial(task.base()) };" => "";
     ResetKeepsClaim, "the invalidation at exec" => lifetime::EXEC, "I1, I13", "residue", 0, At(2),
         "task.rs": "self.word.mark_nowhere();" => "";
+    ReplaceSkipsSave, "the save before a context's area is replaced" => lifetime::GROW, "I1", "stale registers", 0, At(2),
+        "grow.rs":
+         "unsafe { steps::save(self.context(), closed.cpu(), word.saved()) };" =>
+         "self.word.publish(word.saved());";
+    ReplaceKeepsClaim, "the invalidation of what was loaded for another area" => lifetime::GROW, "I2, I10", "another's IA32_XFD", 0, At(2),
+        "grow.rs":
+         "self.word.publish(Word::NOWHERE);
+         self.tell(closed.cpu(), EventKind::Invalidated);" => "";
+    ReplaceKeepsArea, "the replacement itself" => lifetime::GROW, "I1", "not grown", 0, At(1),
+        "grow.rs": "let old = mem::replace(&mut self.area, area);" => "let old = area;";
+    ReplaceIgnoresElsewhere, "the refusal of another area for a context that is live elsewhere" => [SCENARIO], "I1", "not refused: an area", At(1),
+        "grow.rs": "Place::Elsewhere => return refused(closed.refuse(word), area)," => "Place::Elsewhere => {}";
+    AdoptKeepsRoom, "what a CPU is told of the room of a context that adopts its registers" => [SCENARIO], "I10", "another's IA32_XFD", At(3),
+        "switch.rs":
+         "if let Err(why) = unsafe { closed.cpu().backend().adopt(self.base()) } {" =>
+         "if let Err(why) = Ok::<(), crate::backend::RestoreFault>(()) {";
     CounterWraps, "the end of the stamps" => power::EXHAUSTED, "I2", "another task's residue", 0, At(4),
         "protocol/steps.rs":
          "let fresh = current.next();" =>
          "let fresh = if current.is_open() { current.next().open() } else { current.next() };";
     VerifySkipsSave, "the save before registers are compared with memory" => verify::RIGHT, "no false alarm", "false alarm", 0, At(2),
         "verify.rs": "unsafe { backend.save(registers) };" => "",
-        "verify.rs": "registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), backend.area_len());" => "";
+        "verify.rs": "registers.as_ptr().copy_from_nonoverlapping(memory.as_ptr(), need);" => "";
     VerifyKeepsClaim, "the invalidation after registers and memory disagree" => verify::BROKEN, "I1, I11", "kernel residue", 0, At(2),
         "verify.rs": "drop(state.make_memory_valid_write());" => "";
     IdleKeepsClaim, "the invalidation after an idle CPU gave up registers" => idle::BETWEEN, "I1, I2", "torn state", 0, At(1),

@@ -39,6 +39,9 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         | "SectionMarksBeforeSave"
         | "SaveMarksFirst"
         | "ResetMarksLate" => Bounds { depth, ..Bounds::OTHERS },
+        // It shows where areas have more room and less.
+        "ReplaceKeepsClaim" | "ReplaceKeepsArea" => Bounds { depth, ..Bounds::GROWS },
+        "AdoptKeepsRoom" => Bounds { interrupts: false, tasks: 2, depth, ..Bounds::GROWS },
         "LastStampTaken" | "OnlineTakesNoStep" | "OnlineRefusedStaysClosed" => {
             Bounds { cpus: 1, tasks: 1, stamps: Some(6), depth, ..Bounds::SUITE }
         }

@@ -61,6 +61,13 @@ fn contexts_may_change_places_in_memory() {
     nothing_wrong(&explore(Bounds { forgotten: false, moves: true, ..bounds() }), 15_000);
 }
 
+/// A context is loaded where what it has room for is allowed, and no more.
+#[test]
+fn areas_may_grow() {
+    let Bounds { cpus, .. } = bounds();
+    nothing_wrong(&explore(Bounds { cpus, ..Bounds::GROWS }), 5_000);
+}
+
 #[test]
 fn stamps_may_run_out() {
     nothing_wrong(&explore(Bounds { cpus: 1, stamps: Some(6), ..bounds() }), 8_000);
@@ -107,11 +114,12 @@ fn a_cpu_with_a_forgotten_session_does_not_go_offline() {
 }
 
 /// The sources whose public functions the search must call.
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "cpu.rs",
     "deferred.rs",
     "deferred/section.rs",
     "deferred/switch.rs",
+    "grow.rs",
     "raw.rs",
     "section.rs",
     "session/typed.rs",
@@ -144,7 +152,7 @@ const OTHER_SOURCES: [&str; 19] = [
     "witness.rs",
 ];
 /// Types in the sources that are the kernel's or a backend's: per-CPU memory, a proof, and the comparison of images.
-const OTHER_TYPES: [&str; 3] = ["CpuFpu::", "CompareFpu::", "Stopped::"];
+const OTHER_TYPES: [&str; 4] = ["CpuFpu::", "CompareFpu::", "GrowFpu::", "Stopped::"];
 
 /// `TYPE::function` of everything public, as the source has it. Of the type's parameters only a session's state stays.
 fn public_functions(file: &str, source: &str) -> BTreeSet<String> {

@@ -19,6 +19,10 @@ fn exec_reset() {
     check(&lifetime::EXEC);
 }
 #[test]
+fn area_grows() {
+    check(&lifetime::GROW);
+}
+#[test]
 fn stopped_read_against_wakeup() {
     check(&stopped::READ);
 }

@@ -10,7 +10,7 @@ use std::{
 
 use fpu_core::{
     verify::{CompareFpu, Difference},
-    IdleFpu, KernelUnits,
+    IdleFpu, KernelUnits, RawFpu,
 };
 use fpu_x86::units::{SIMD, X87};
 use fpu_x86::{Components, Format, Image, ImageMut, Plan, PlanError, SaveInstruction};
@@ -58,24 +58,24 @@ unsafe extern "C" fn load(file: *mut c_void) {
     // SAFETY: C31: `run` passes files of the harness's classes. C32: `run_between` ends with it.
     unsafe { load_registers(file.cast()) }
 }
-unsafe extern "C" fn step(argument: *mut c_void) {
-    // SAFETY: `run` passes a `Call` of its own plan; C9 (valid area) and C10 (registers free) are `run`'s.
-    unsafe { call::<Plan>(argument.cast()) }
+unsafe extern "C" fn step<F: RawFpu>(argument: *mut c_void) {
+    // SAFETY: `run` passes a `Call` of its own backend; C9 (valid area) and C10 (registers free) are `run`'s.
+    unsafe { call::<F>(argument.cast()) }
 }
 
-/// A plan to ask, and its answer.
-struct Idle<'p> {
-    plan: &'p Plan,
+/// A backend to ask, and its answer.
+struct Idle<'p, F> {
+    fpu: &'p F,
     awake: bool,
 }
-unsafe extern "C" fn idle(argument: *mut c_void) {
+unsafe extern "C" fn idle<F: IdleFpu>(argument: *mut c_void) {
     // SAFETY: `Harness::idle` passes a live one.
-    let idle = unsafe { &mut *argument.cast::<Idle<'_>>() };
+    let idle = unsafe { &mut *argument.cast::<Idle<'_, F>>() };
     // SAFETY: C10: `run_between` has nothing of its own in the registers.
-    idle.awake = unsafe { idle.plan.keeps_awake() };
+    idle.awake = unsafe { idle.fpu.keeps_awake() };
     if idle.awake {
         // SAFETY: C10: `run_between` needs no register; `keeps_awake` has just answered.
-        unsafe { idle.plan.release() };
+        unsafe { idle.fpu.release() };
     }
 }
 
@@ -105,7 +105,7 @@ impl fmt::Debug for Seen {
     }
 }
 
-/// A plan on the registers of the CPU that this runs on.
+/// A plan, or a backend with a plan inside, on the registers of the CPU that this runs on.
 ///
 /// ```
 /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
@@ -117,8 +117,9 @@ impl fmt::Debug for Seen {
 /// # Ok::<(), fpu_x86::PlanError>(())
 /// ```
 #[derive(Debug)]
-pub struct RealHarness {
-    plan: Plan,
+pub struct RealHarness<F = Plan> {
+    fpu: F,
+    format: Format,
     classes: Classes,
     parts: Vec<Components>,
     count: fn() -> Option<u64>,
@@ -150,13 +151,27 @@ impl RealHarness {
             classes = classes.with(Classes::AVX512).with(Classes::WIDE_MASKS);
         }
         let classes = classes.and(Classes::detect());
-        Self { plan, classes, parts, count: || None, allocations: 0 }
+        let format = plan.format();
+        Self { fpu: plan, format, classes, parts, count: || None, allocations: 0 }
     }
 
-    /// With a way to tell how often this thread has allocated.
+    /// The harness of a backend with this plan inside, whose new areas are `without` these components.
+    ///
+    /// ```
+    /// # #[cfg(all(target_arch = "x86_64", target_os = "linux"))] {
+    /// use fpu_hosted_test::{conformance::Harness, real::RealHarness};
+    /// use fpu_x86::{Components, Plan};
+    /// let plan = Plan::detect_user(Components::all())?;
+    /// let harness = RealHarness::new(plan.clone()).of_backend(plan, Components::empty());
+    /// assert!(harness.components() >= 2);
+    /// # }
+    /// # Ok::<(), fpu_x86::PlanError>(())
+    /// ```
     #[must_use]
-    pub fn counting(self, count: fn() -> Option<u64>) -> Self {
-        Self { count, ..self }
+    pub fn of_backend<F>(self, fpu: F, without: Components) -> RealHarness<F> {
+        let Self { format, classes, mut parts, count, allocations, .. } = self;
+        parts.retain(|part| !without.contains(*part));
+        RealHarness { fpu, format, classes, parts, count, allocations }
     }
 
     /// The plan of every rung that this CPU offers to ring 3, and a sentence for every one it does not.
@@ -184,7 +199,14 @@ impl RealHarness {
         }
         (offered, skipped)
     }
+}
 
+impl<F> RealHarness<F> {
+    /// With a way to tell how often this thread has allocated.
+    #[must_use]
+    pub fn counting(self, count: fn() -> Option<u64>) -> Self {
+        Self { count, ..self }
+    }
     /// The registers it moves and compares.
     #[must_use]
     pub fn classes(&self) -> Classes {
@@ -240,12 +262,16 @@ fn shown(image: &Image<'_>, component: Components, n: usize) -> Option<Vec<u8>> 
     })
 }
 
-impl Harness for RealHarness {
-    type Fpu = Plan;
+impl<F> Harness for RealHarness<F>
+where
+    F: CompareFpu + IdleFpu + 'static,
+    F: for<'a> RawFpu<Image<'a> = Image<'a>, ImageMut<'a> = ImageMut<'a>>,
+{
+    type Fpu = F;
     type Registers = Seen;
 
-    fn fpu(&self) -> &Plan {
-        &self.plan
+    fn fpu(&self) -> &F {
+        &self.fpu
     }
     fn components(&self) -> u32 {
         self.parts.len() as u32
@@ -262,7 +288,7 @@ impl Harness for RealHarness {
     }
 
     unsafe fn run(&mut self, steps: &[Step<'_, Seen>]) -> Outcome<Seen> {
-        let mut calls: Vec<Call<Plan>> = steps
+        let mut calls: Vec<Call<F>> = steps
             .iter()
             .map(|step| {
                 let action = match *step {
@@ -272,7 +298,7 @@ impl Harness for RealHarness {
                     Step::End(units) => Action::End(units),
                     Step::Load(_) => Action::Defaults(KernelUnits::NONE), // not called
                 };
-                Call::new(&self.plan, action)
+                Call::new(&self.fpu, action)
             })
             .collect();
         let mut list: Vec<Entry> = Vec::with_capacity(steps.len() + 1);
@@ -282,7 +308,7 @@ impl Harness for RealHarness {
                     function: Some(load),
                     argument: (&file.0 as *const RegFile).cast_mut().cast(),
                 },
-                _ => Entry { function: Some(step), argument: addr_of_mut!(*call).cast() },
+                _ => Entry { function: Some(step::<F>), argument: addr_of_mut!(*call).cast() },
             });
         }
         list.push(Entry { function: None, argument: std::ptr::null_mut() });
@@ -352,7 +378,7 @@ impl Harness for RealHarness {
             return true;
         }
         // A reserved byte of the header.
-        let header = self.plan.format() != Format::Legacy;
+        let header = self.format != Format::Legacy;
         if header {
             image[512 + 16] |= 1;
         }
@@ -362,7 +388,7 @@ impl Harness for RealHarness {
         /// XSTATE_BV, in the header behind the legacy region.
         const PRESENT: std::ops::Range<usize> = 512..520;
         const MXCSR: std::ops::Range<usize> = 24..28;
-        if self.plan.format() == Format::Legacy {
+        if self.format == Format::Legacy {
             return false;
         }
         let omitted = |(bit, _): &(usize, &Components)| components >> bit & 1 != 0;
@@ -370,7 +396,7 @@ impl Harness for RealHarness {
             // The components that a harness sees are in the first byte.
             image[PRESENT][0] &= !(component.bits() as u8);
             // The standard form of XRSTOR loads MXCSR whether SSE is present or not (SDM vol. 1, 13.8.1).
-            if *component == Components::SSE && self.plan.format() == Format::Standard {
+            if *component == Components::SSE && self.format == Format::Standard {
                 image[MXCSR].copy_from_slice(&0x1F80u32.to_le_bytes());
             }
         }
@@ -382,14 +408,14 @@ impl Harness for RealHarness {
         other: NonNull<u8>,
     ) -> Option<Result<(), Difference>> {
         // SAFETY: valid area (C9), no other writer (C11) by the caller.
-        Some(unsafe { self.plan.same_state(one, other) })
+        Some(unsafe { self.fpu.same_state(one, other) })
     }
     // A `RegFile` has no tiles, so `keeps_awake` is 0: what is seen is that no other register changes.
     fn idle(&mut self, registers: &Seen) -> Option<(bool, Seen)> {
         let mut after = registers.0.clone();
-        let mut job = Idle { plan: &self.plan, awake: false };
+        let mut job = Idle { fpu: &self.fpu, awake: false };
         // SAFETY: C31: files of classes that the CPU has. C33: a live argument; the thunk moves a few integers.
-        unsafe { run_between(&registers.0, idle, addr_of_mut!(job).cast(), &mut after) };
+        unsafe { run_between(&registers.0, idle::<F>, addr_of_mut!(job).cast(), &mut after) };
         Some((job.awake, Seen(after)))
     }
     fn allocations(&self) -> Option<u64> {

@@ -20,6 +20,13 @@ pub struct SimWords {
     line: Rc<Line>,
 }
 
+impl SimWords {
+    /// Those of a CPU with that interrupt line.
+    pub(super) fn on(line: Rc<Line>) -> Self {
+        Self { line, ..Self::default() }
+    }
+}
+
 // SAFETY: K13: cells that only the core writes, kept for as long as the CPU. K14: the interrupt line
 // strikes between accesses only.
 unsafe impl CpuWords for SimWords {
@@ -69,7 +76,7 @@ impl SimCpu {
     #[must_use]
     pub fn offline() -> Self {
         let fpu = SimFpu::new();
-        let words = SimWords { line: Rc::clone(&fpu.line), ..SimWords::default() };
+        let words = SimWords::on(Rc::clone(&fpu.line));
         Self { fpu, words, counters: Counters::new(), events: RefCell::new(None) }
     }
     /// A CPU that is online, with a number that the caller gives to no other.

@@ -1,5 +1,7 @@
 //! The registers of one simulated CPU, and the backend over them.
 
+mod moves;
+
 use super::{
     layout::{get, put, ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
     line::Line,
@@ -9,12 +11,11 @@ use crate::random::Random;
 use core::ptr::NonNull;
 use fpu_core::{
     verify::{CompareFpu, Difference},
-    IdleFpu, KernelUnits, RawFpu, RestoreFault,
+    IdleFpu, KernelUnits, RawFpu, RestoreFault, StepsFpu,
 };
 use fpu_x86::units::{SIMD, X87};
 use std::{
     cell::{Cell, RefCell},
-    hint::black_box,
     rc::Rc,
 };
 
@@ -205,22 +206,6 @@ impl SimFpu {
     }
 }
 
-/// # Safety
-///
-/// Valid area (C9).
-unsafe fn illegal(area: NonNull<u8>) -> bool {
-    // SAFETY: the caller's valid area (C9); the header is inside the area.
-    let header: [u64; HEADER_WORDS] = core::array::from_fn(|i| unsafe { get(area, i) });
-    header[PRESENT] & !ALL != 0
-        || header[FORMAT] != FORMAT_VALUE
-        || header[2..].iter().any(|&reserved| reserved != 0)
-        || LAYOUT.iter().enumerate().any(|(index, component)| {
-            // SAFETY: the caller's valid area (C9); every component is inside the area.
-            let first = unsafe { get(area, component.offset / 8) };
-            header[PRESENT] >> index & 1 != 0 && first & !component.legal != 0
-        })
-}
-
 // SAFETY: B1: constants; the layout ends at `AREA_LEN`, which a test checks. B2, B3: every component is
 // either moved or counted as initial. B4: an illegal image is refused before anything is read from it,
 // and none is written by a restore. B5: the checks of `illegal` are what saves, initial images, copies
@@ -273,111 +258,13 @@ unsafe impl RawFpu for SimFpu {
     }
 
     unsafe fn save(&self, area: NonNull<u8>) {
-        self.line.step();
-        let same_place = self.restored_from.get() == area.as_ptr() as usize
-            || self.is(Flaw::ModifiedIgnoresAddress);
-        let skip = if same_place { !self.modified.get() } else { 0 };
-        assert!(!(self.is(Flaw::SavePanics) && self.in_use.get() != ALL), "broken on purpose");
-        for (index, component) in LAYOUT.iter().enumerate() {
-            self.line.step();
-            if self.in_use.get() & !skip & 1 << index == 0
-                || (self.is(Flaw::SaveSkipsComponent) && index == COMPONENTS - 1)
-            {
-                continue;
-            }
-            let all = self.registers.borrow();
-            let torn = usize::from(self.is(Flaw::SaveTears) && index == 2);
-            for (nth, &value) in all.component(index).iter().enumerate().skip(torn) {
-                // SAFETY: the caller's valid area (C9); the component is inside the area.
-                unsafe { put(area, component.offset / 8 + nth, value) };
-            }
-        }
-        self.line.step();
-        // SAFETY: the caller's valid area (C9); the header is inside the area; the word behind it is not, and the
-        // test of `WritesBeyond` has room there.
-        unsafe {
-            if !self.is(Flaw::SaveForgetsHeader) {
-                let kept = self.is(Flaw::SaveKeepsPresent).then(|| get(area, PRESENT));
-                put(area, PRESENT, self.in_use.get() | kept.unwrap_or(0));
-            }
-            put(area, FORMAT, FORMAT_VALUE);
-            if self.is(Flaw::WritesBeyond) {
-                put(area, AREA_LEN / 8, 0);
-            }
-        }
-        if self.is(Flaw::SaveClobbers) {
-            self.write_one(2, 1, 0);
-        }
-        if self.is(Flaw::SaveAllocates) {
-            drop(black_box(Box::new(self.in_use.get())));
-        }
-        self.line.step();
+        // SAFETY: the caller's valid area (C9): with places for all.
+        unsafe { self.save_these(area, ALL, 0) }
     }
 
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
-        self.line.step();
-        let from = area.as_ptr() as usize;
-        if self.is(Flaw::RestoreSkipsSameAddress) && self.restored_from.get() == from {
-            return Ok(());
-        }
-        self.restored_from.set(0);
-        // SAFETY: the caller's valid area (C9).
-        let (refused, present) = unsafe { (illegal(area), get(area, PRESENT)) };
-        if (refused && !self.is(Flaw::RestoreIgnoresFault))
-            || self.broken.get()
-            || (self.is(Flaw::RestoreRefusesInitial) && present == 0)
-        {
-            self.broken.set(self.is(Flaw::RestoreStaysBroken));
-            if self.is(Flaw::RestoreWritesImage) {
-                // SAFETY: the caller's valid area (C9).
-                unsafe { put(area, PRESENT, present & ALL) };
-            }
-            self.undefined(from as u64);
-            return Err(ILLEGAL);
-        }
-        let fails = match self.fail_in.get() {
-            Some(nth) => {
-                self.fail_in.set(nth.checked_sub(1).filter(|&left| left != 0));
-                nth == 1
-            }
-            None => false,
-        };
-        let initial = Registers::initial();
-        for (index, component) in LAYOUT.iter().enumerate() {
-            self.line.step();
-            if fails && index == COMPONENTS / 2 {
-                self.undefined(from as u64);
-                return Err(INJECTED);
-            }
-            if self.is(Flaw::RestoreSkipsComponent) && index == 0 {
-                continue;
-            }
-            let there = present >> index & 1 != 0;
-            if !there && self.is(Flaw::RestoreLeavesResidue) {
-                continue;
-            }
-            // SAFETY: the caller's valid area (C9); the component is inside the area.
-            let asks = self.is(Flaw::RestoreAsksTheBytes)
-                && (0..component.words)
-                    .any(|nth| unsafe { get(area, component.offset / 8 + nth) } != 0);
-            let load = there || asks || self.is(Flaw::RestoreLoadsOldBytes);
-            let mut all = self.registers.borrow_mut();
-            for (nth, word) in all.component_mut(index).iter_mut().enumerate() {
-                *word = if load {
-                    // SAFETY: the caller's valid area (C9); the component is inside the area.
-                    unsafe { get(area, component.offset / 8 + nth) }
-                } else {
-                    initial.component(index)[nth]
-                };
-            }
-        }
-        // SAFETY: the caller's valid area (C9), except for the writing.
-        unsafe { self.spoil_restored(area) };
-        self.in_use.set(present & ALL);
-        self.modified.set(0);
-        self.restored_from.set(from);
-        self.line.step();
-        Ok(())
+        // SAFETY: the caller's valid area (C9): with places for all.
+        unsafe { self.restore_these(area, ALL) }
     }
 
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
@@ -432,6 +319,9 @@ unsafe impl RawFpu for SimFpu {
         SimImageMut::new(SimImage::new(area, self.flaw))
     }
 }
+
+// SAFETY: B16: what `doc` executes for assembly are these two.
+unsafe impl StepsFpu for SimFpu {}
 
 // SAFETY: B8: the views read words of the area, and nothing is written. B9, B10: all words of all components
 // are compared, an absent one as its initial value. A `Flaw` breaks one of them on purpose.

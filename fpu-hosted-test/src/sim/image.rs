@@ -1,7 +1,7 @@
 //! The typed views of an image.
 
 use super::{
-    layout::{get, put, ALL, AVX, PRESENT},
+    layout::{get, put, ALL, AVX, FORMAT, PRESENT},
     Flaw, Registers, COMPONENTS, LAYOUT,
 };
 use core::{marker::PhantomData, ptr::NonNull};
@@ -91,9 +91,12 @@ impl<'a> SimImageMut<'a> {
         unsafe { put(self.0.area, index, value) }
     }
     /// Gives one component these words (illegal bits of control words are cleared); shorter slices
-    /// leave the rest as it was.
+    /// leave the rest as it was. One that has no place in the image stays as it is.
     pub fn set_component(&mut self, index: usize, words: &[u64]) {
         let Some(component) = LAYOUT.get(index) else { return };
+        if self.0.word(FORMAT) >> index & 1 == 0 {
+            return; // it has no place here
+        }
         let now = self.0.registers();
         for (nth, &old) in now.component(index).iter().enumerate() {
             let value = words.get(nth).copied().unwrap_or(old);

@@ -30,15 +30,17 @@ pub struct Component {
 pub const COMPONENTS: usize = 4;
 /// Bytes of an image.
 pub const AREA_LEN: usize = 512;
+/// Bytes of an image that has no place for the last component.
+pub const BASE_LEN: usize = 256;
 /// Alignment of an image.
 pub const AREA_ALIGN: usize = 64;
 
 /// The components. The header is the first 64 bytes: which are present, the format, zeros.
 pub const LAYOUT: [Component; COMPONENTS] = [
     component("x87", 6, 64, 0x037F, ORDINARY),
-    component("sse", 8, 448, 0x1F80, ORDINARY),
-    component("avx", 8, 384, 0, ORDINARY),
-    component("tile", 32, 128, 0, !ORDINARY),
+    component("sse", 8, 192, 0x1F80, ORDINARY),
+    component("avx", 8, 128, 0, ORDINARY),
+    component("tile", 32, 256, 0, !ORDINARY),
 ];
 
 /// A child inherits it, and a core sleeps with it.
@@ -62,7 +64,11 @@ pub(super) const TILE: usize = 3;
 pub(super) const PRESENT: usize = 0;
 /// What XCOMP_BV is to XSAVEC.
 pub(super) const FORMAT: usize = 1;
-pub(super) const FORMAT_VALUE: u64 = 1 << 63 | ALL;
+pub(super) const FORMAT_VALUE: u64 = format_of(ALL);
+/// Of an image with places for these components.
+pub(super) const fn format_of(components: u64) -> u64 {
+    1 << 63 | components
+}
 pub(super) const HEADER_WORDS: usize = 8;
 pub(super) const ALL: u64 = (1 << COMPONENTS) - 1;
 const MOST_WORDS: usize = 32;

@@ -29,14 +29,16 @@ mod harness;
 mod image;
 mod layout;
 mod line;
+mod on_demand;
 
 pub use cpu::{Interrupted, IrqsOff, Kind, Nmi, Preempt, SimCpu, SimStopped, SimWords, Witness};
 pub use flaw::Flaw;
 pub use fpu::SimFpu;
 pub use harness::SimHarness;
 pub use image::{SimImage, SimImageMut};
-pub use layout::{Component, Registers, AREA_ALIGN, AREA_LEN, COMPONENTS, LAYOUT};
+pub use layout::{Component, Registers, AREA_ALIGN, AREA_LEN, BASE_LEN, COMPONENTS, LAYOUT};
 pub use line::{Injection, Interrupt};
+pub use on_demand::{Room, XfdCpu, XfdFpu, XfdPin};
 
 /// Memory for one simulated image.
 pub type SimArea = fpu_core::Area<AREA_LEN>;

@@ -24,7 +24,10 @@ const CORE: [&[&str]; 3] = [
         "witness",
     ],
     &["protocol"],
-    &["cpu", "deferred", "raw", "section", "session", "stopped", "switch", "task", "verify"],
+    &[
+        "cpu", "deferred", "grow", "raw", "section", "session", "stopped", "switch", "task",
+        "verify",
+    ],
 ];
 
 /// Crates of several files.

@@ -91,7 +91,7 @@ impl GuestControls {
     ///
     /// # Errors
     ///
-    /// [`GuestRefused`]: the host's values are in force. Faults become errors if the kernel's handlers serve
+    /// [`GuestRefused`]: the host's values are in force, and the guest must not run. Faults become errors if the kernel's handlers serve
     /// [`fixup`](crate::fixup).
     ///
     /// # Safety

@@ -3,27 +3,42 @@
 use core::fmt;
 
 use super::controls::GuestControls;
-use crate::{plan::Plan, registers::ControlRegister, save_instruction::SaveInstruction};
+use crate::{
+    components::Components, plan::Plan, registers::ControlRegister,
+    save_instruction::SaveInstruction,
+};
 
-/// The CPU refused a guest's value, although it is legal by the manual: an emulator, or a hypervisor below, may. The
-/// host's values are in force, and the guest must not run.
+/// Why a guest must not run. The host's values are in force.
 ///
 /// ```
 /// use fpu_x86::{ControlRegister, GuestRefused};
-/// let why = GuestRefused { register: ControlRegister::Xcr0, vector: 13 };
+/// let why = GuestRefused::Value { register: ControlRegister::Xcr0, vector: 13 };
 /// assert_eq!(why.to_string(), "a guest's XCR0 was refused with exception 13");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GuestRefused {
-    /// Which.
-    pub register: ControlRegister,
-    /// The exception.
-    pub vector: u32,
+#[non_exhaustive]
+pub enum GuestRefused {
+    /// The CPU refused a value, although it is legal by the manual: an emulator, or a hypervisor below, may.
+    Value {
+        /// Which.
+        register: ControlRegister,
+        /// The exception.
+        vector: u32,
+    },
+    /// The guest's XCR0 has these, and its context has no room for them: IA32_XFD disables them while it is loaded.
+    NoRoom(Components),
 }
 
 impl fmt::Display for GuestRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a guest's {} was refused with exception {}", self.register, self.vector)
+        match self {
+            Self::Value { register, vector } => {
+                write!(f, "a guest's {register} was refused with exception {vector}")
+            }
+            Self::NoRoom(components) => {
+                write!(f, "a guest's context has no room for {components:?}")
+            }
+        }
     }
 }
 
@@ -72,7 +87,7 @@ impl Host {
 fn write(register: ControlRegister, vector: u32) -> Result<(), GuestRefused> {
     match vector {
         0 => Ok(()),
-        vector => Err(GuestRefused { register, vector }),
+        vector => Err(GuestRefused::Value { register, vector }),
     }
 }
 
@@ -83,6 +98,10 @@ pub(super) fn enter(
     guest: &GuestControls,
 ) -> Result<Host, GuestRefused> {
     let host = Host::of(on, plan);
+    let no_room = host.xfd.unwrap_or(0) & guest.xcr0;
+    if no_room != 0 {
+        return Err(GuestRefused::NoRoom(Components::from_bits_retain(no_room)));
+    }
     if let Err(why) = load(on, &host, guest) {
         // What has not been written yet is the host's; it is written once more, for its own value is taken.
         put_back(on, &host, None);

@@ -76,6 +76,10 @@ impl<'a> Image<'a> {
             None
         }
     }
+    /// Is an extended component absent, or all zero, which is the initial value of them all?
+    pub(crate) fn is_initial(&self, number: u32) -> bool {
+        self.component(number).map_or(true, |bytes| bytes.iter().all(|byte| *byte == 0))
+    }
     /// The fixed part that all formats have.
     pub(super) fn legacy(&self) -> &'a [u8] {
         part(self.bytes, 0, XSTATE_BV).unwrap_or_default()

@@ -46,6 +46,10 @@ impl<'a> ImageMut<'a> {
     pub(crate) fn new(bytes: &'a mut [u8], plan: &'a Plan) -> Self {
         Self { bytes, plan }
     }
+    /// Writes the bytes that software owns (`dynamic::room`).
+    pub(crate) fn set_room(&mut self, write: impl FnOnce(&mut [u8])) {
+        write(self.bytes);
+    }
 }
 
 // Why a restore accepts what these write (B5). XRSTOR refuses: reserved MXCSR bits; XSTATE_BV bits

@@ -263,7 +263,7 @@ impl ProtectionKeys {
     }
 
     /// From one thread to the next, on the way of the switch of stacks: before `next` or an interrupt in it accesses user
-    /// memory. `None` is a thread that never does, on whose behalf nothing is moved.
+    /// memory. `None` is a thread that never accesses user memory: the register stays as it is.
     ///
     /// One RDPKRU, as user mode may have written the register at any time; WRPKRU only if `next` has another value.
     ///

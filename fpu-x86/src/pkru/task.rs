@@ -66,10 +66,10 @@ impl TaskPkru {
     /// `proof` is the proof that this cell's task is stopped.
     ///
     /// ```
-    /// # use fpu_x86::{Pkru, TaskPkru};
-    /// // NT_X86_XSTATE is read.
-    /// fn rights(pkru: &TaskPkru, traced: &impl fpu_core::Stopped) -> Option<u32> {
-    ///     Some(pkru.read(traced).bits())
+    /// # use fpu_x86::{Pkru, ProtectionKeys, TaskPkru};
+    /// // NT_X86_XSTATE is read, in the format `keys.format(plan)`, which has no place for PKRU where keys are off.
+    /// fn rights(keys: &ProtectionKeys, pkru: &TaskPkru, traced: &impl fpu_core::Stopped) -> Option<u32> {
+    ///     keys.are_on().then(|| pkru.read(traced).bits())
     /// }
     /// ```
     #[must_use]

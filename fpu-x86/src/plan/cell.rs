@@ -32,7 +32,7 @@ const SET: u8 = 2;
 /// * [`set`] and [`get`] hand out a reference after that write: `set` has just done it, and `get` has seen, by an
 ///   acquiring load, what `set` stored with release.
 /// * [`assume_set`] has no proof of its own. Its duty C25 says that the write comes before; a kernel that makes its
-///   witnesses after the boot CPU has set the cell, and starts other CPUs after that, has it for nothing.
+///   witnesses after the boot CPU has set the cell, and starts other CPUs after that, keeps that duty without more.
 ///
 /// [`set`]: Self::set
 /// [`get`]: Self::get

@@ -121,7 +121,8 @@ impl UserFormat<'_> {
     /// `copy`, and makes the task's user components initial, with which the handler starts. Supervisor components stay.
     /// Returns the part's length, [`frame_len`](Self::frame_len), which is known before.
     ///
-    /// `buffer` is the kernel's own, for instance this CPU's or this thread's; nobody else uses it meanwhile. `copy` copies to user
+    /// `buffer` is this thread's; or this CPU's, if the kernel takes it anew with preemption off at each try. No other code uses it
+    /// meanwhile. `copy` copies to user
     /// memory, and fails instead of sleeping: the session is open while it runs. What else is in a frame (general
     /// registers, `siginfo`) it writes too, so that nothing is left that could fail after the state has changed. What a
     /// failed copy has written lies beyond the program's stack pointer, and the next try writes it again.

@@ -4,8 +4,8 @@ use core::{cell::RefCell, ptr::NonNull};
 use std::{vec, vec::Vec};
 
 use fpu_core::{
-    Area, CpuFpu, CpuLifecycle, KernelUnits, RawFpu, RestoreFault, SaveSteps, SwitchSteps, TaskFpu,
-    TheBackend, UserSteps,
+    Area, CpuFpu, CpuLifecycle, KernelUnits, RawFpu, RestoreFault, SaveSteps, StepsFpu,
+    SwitchSteps, TaskFpu, TheBackend, UserSteps,
 };
 
 use crate::{
@@ -57,6 +57,9 @@ fpu_core::witness! {
         context: |proof| proof.1.context(),
     }
 }
+
+// SAFETY: B16: what the tests execute are these two.
+unsafe impl StepsFpu for Simulated {}
 
 // SAFETY: B1: the plan's sizes. B2, B3: whole images, in which what is absent is initial. B4: a refused image is only looked
 // at. B5: refused is what the SDM says of XRSTOR (vol. 1, 13.8), which the plan's setters do not write. B6: nothing of the

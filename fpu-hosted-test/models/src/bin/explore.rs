@@ -21,6 +21,7 @@ fn main() -> ExitCode {
             ("lifecycle", &mut bounds.lifecycle),
             ("others", &mut bounds.others),
             ("moves", &mut bounds.moves),
+            ("grows", &mut bounds.grows),
         ];
         let name = word.trim_start_matches("--");
         let (off, name) = name.strip_prefix("no-").map_or((false, name), |name| (true, name));
@@ -66,6 +67,7 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
   --[no-]lifecycle    an interrupt that takes the CPU offline or brings it online (on)
   --[no-]others       another CPU's whole operation at each step, interrupts off or not (off)
   --[no-]moves        contexts change places in memory (off)
+  --[no-]grows        areas that have more room and less (off)
   --help              this text
 
 Exit code: 0 if nothing was wrong, 1 if something was, 2 if an option was not understood.";

@@ -121,11 +121,11 @@ impl Machine {
         let open = before.cpus[cpu].is_open();
         let of = match step.op {
             Op::Session(of, _) | Op::Saved(of, _) | Op::Persistent(of, _) | Op::Verify(of) => of,
-            Op::GuestSteps(of, _) => of,
+            Op::GuestSteps(of, _) | Op::Replace(of, _) => of,
             _ => Of::Current,
         };
         let which = match step.op {
-            Op::Held(_) | Op::Switch(_) => Some(usize::from(step.context)),
+            Op::Held(_) | Op::HeldReplace(_) | Op::Switch(_) => Some(usize::from(step.context)),
             _ if of == Of::Guest => Some(self.guest()),
             _ => before.cpus[cpu].current,
         };
@@ -144,6 +144,7 @@ impl Machine {
             | Op::WithSection
             | Op::Persistent(..) => true,
             Op::Held(_) | Op::Adopt(_) | Op::Switch(_) => true,
+            Op::Replace(..) | Op::HeldReplace(_) => true,
             Op::Saved(..) | Op::ForkSaved => true,
             Op::SectionSteps(_) | Op::GuestSteps(..) | Op::DropGuest(_) => true,
             Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch => true,
@@ -173,13 +174,14 @@ impl Machine {
         let leaves = [Op::DropPendingSave, Op::Fork].contains(&step.op)
             || sections.contains(&step.op)
             || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_))
-            || matches!(step.op, Op::Saved(..) | Op::ForkSaved);
+            || matches!(step.op, Op::Saved(..) | Op::ForkSaved)
+            || matches!(step.op, Op::Replace(..) | Op::HeldReplace(_));
         if leaves && saved && saves > 0 {
             complain("an image is saved that is valid already");
         }
         let valid = match step.op {
             Op::Session(_, Does::Reads) | Op::Persistent(..) | Op::Fork | Op::Held(_) => true,
-            Op::ForkSaved => true,
+            Op::ForkSaved | Op::Replace(..) | Op::HeldReplace(_) => true,
             Op::GuestSteps(..) | Op::SectionSteps(true) => is.is_some(),
             Op::Enter(form, _) => form == Form::RoundTrip,
             _ => false,

@@ -34,7 +34,10 @@ impl Machine {
             | Op::ExitCurrent => current.is_some(),
             Op::EnterFails(_) => current.is_some_and(|task| !self.held(cpu, task)),
             Op::Session(of, does) => self.allows_session(cpu, of, does),
-            Op::Held(_) => context != self.guest() && self.current_nowhere(context),
+            Op::Replace(of, _) => target(of).is_some(),
+            Op::Held(_) | Op::HeldReplace(_) => {
+                context != self.guest() && self.current_nowhere(context)
+            }
             Op::Adopt(_) => current.is_some_and(|task| self.can_adopt(cpu, task)),
             Op::Switch(_) | Op::SwitchFails => self.allows_switch(step),
             Op::Section | Op::WithSection | Op::Clobber => true,
@@ -102,6 +105,8 @@ impl Machine {
             }
             Op::Session(of, does) => self.session(cpu, about(of), does),
             Op::Held(does) => self.session(cpu, context, does),
+            Op::Replace(of, room) => self.replace(cpu, about(of), room),
+            Op::HeldReplace(room) => self.replace(cpu, context, room),
             Op::Adopt(user) => {
                 self.with_current(cpu, |which, task| self.adopt(cpu, which, task, user))
             }

@@ -8,11 +8,13 @@ use std::cell::Cell;
 
 use fpu_core::{
     verify::{CompareFpu, Difference},
-    CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, TheBackend,
+    CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, StepsFpu, TheBackend,
 };
 
 use super::{
-    image::{get, put, Area, ImageMut, Symbol, DEFAULTS, INITIAL, TORN},
+    image::{
+        get, has_room, move_to, put, set_room, Area, ImageMut, Symbol, DEFAULTS, INITIAL, TORN,
+    },
     line::Line,
     words::{goes_back, GATE_OPEN, OPEN},
 };
@@ -30,6 +32,8 @@ pub(super) struct Symbolic {
     changes: Cell<u32>,
     /// The next restore fails.
     pub(super) fails: Cell<bool>,
+    /// IA32_XFD: are the registers disabled that only some areas have room for?
+    pub(super) disables: Cell<bool>,
     /// The units with which a section began that has not ended.
     pub(super) section: Cell<Option<KernelUnits>>,
     /// Saves of the operation.
@@ -53,6 +57,7 @@ impl Symbolic {
             unmodified: Cell::new(0),
             changes: Cell::new(0),
             fails: Cell::new(false),
+            disables: Cell::new(true),
             section: Cell::new(None),
             saves: Cell::new(0),
             restores: Cell::new(0),
@@ -83,7 +88,10 @@ unsafe impl RawFpu for Symbolic {
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         self.line.step();
         // SAFETY: the caller's valid area (C9).
-        unsafe { put(area, INITIAL) };
+        unsafe {
+            put(area, INITIAL);
+            set_room(area, false);
+        }
         self.line.step();
     }
     unsafe fn save(&self, area: NonNull<u8>) {
@@ -104,6 +112,8 @@ unsafe impl RawFpu for Symbolic {
         self.restores.set(self.restores.get() + 1);
         // SAFETY: the caller's valid area (C9).
         let symbol = unsafe { get(area) };
+        // SAFETY: the caller's valid area (C9).
+        self.disables.set(!unsafe { has_room(area) });
         self.change(TORN);
         let changes = self.changes.get();
         self.line.step();
@@ -115,6 +125,11 @@ unsafe impl RawFpu for Symbolic {
             self.unmodified.set(area.as_ptr() as usize);
         }
         self.line.step();
+        Ok(())
+    }
+    unsafe fn adopt(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        // SAFETY: the caller's valid area (C9).
+        self.disables.set(!unsafe { has_room(area) });
         Ok(())
     }
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
@@ -135,7 +150,7 @@ unsafe impl RawFpu for Symbolic {
     unsafe fn copy_for_child(&self, from: NonNull<u8>, to: NonNull<u8>) {
         self.line.step();
         // SAFETY: the caller's valid area (C9) of both.
-        unsafe { put(to, get(from)) };
+        unsafe { move_to(from, to, false) };
         self.line.step();
     }
     unsafe fn image(&self, area: NonNull<u8>) -> Symbol {
@@ -147,6 +162,9 @@ unsafe impl RawFpu for Symbolic {
         unsafe { ImageMut::of(area) }
     }
 }
+
+// SAFETY: B16: what the operations execute are these two.
+unsafe impl StepsFpu for Symbolic {}
 
 // SAFETY: B8: reads. B9, B10: the symbol is the state.
 unsafe impl CompareFpu for Symbolic {

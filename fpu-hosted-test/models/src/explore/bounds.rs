@@ -25,6 +25,8 @@ pub struct Bounds {
     pub others: bool,
     /// Contexts change places in memory.
     pub moves: bool,
+    /// Areas have more room and less.
+    pub grows: bool,
     /// So many stamps of its number are left to each CPU, at most 11. Then the CPU takes a number that none has had.
     pub stamps: Option<u8>,
     /// Kernel code breaks a duty, which the search must find.
@@ -43,10 +45,14 @@ impl Bounds {
         lifecycle: true,
         others: false,
         moves: false,
+        grows: false,
         stamps: None,
         wrong_kernel: false,
         depth: None,
     };
+    /// What the suite runs with areas that grow.
+    pub const GROWS: Self =
+        Self { tasks: 1, forgotten: false, lifecycle: false, grows: true, ..Self::SUITE };
     /// What the suite runs with another CPU's operations.
     pub const OTHERS: Self =
         Self { interrupts: false, forgotten: false, lifecycle: false, others: true, ..Self::SUITE };
@@ -119,6 +125,10 @@ impl Bounds {
             for does in [Does::Nothing, Does::Reads, Does::Writes, Does::ReadsThenWrites] {
                 all.push(Op::Saved(of, does));
             }
+            all.push(Op::Replace(of, false));
+            if self.grows {
+                all.push(Op::Replace(of, true));
+            }
             all.push(Op::Reset(of));
             all.push(Op::Verify(of));
             all.push(Op::Finds(of));
@@ -144,12 +154,22 @@ impl Bounds {
             Op::Fork,
             Op::ForkSaved,
             Op::SwitchFails,
-            Op::SwitchToFails,
             Op::DropSwitch,
+            Op::HeldReplace(false),
         ]);
+        if self.grows {
+            all.push(Op::HeldReplace(true));
+        }
+        // From one task to another.
+        let another = self.tasks > 1;
+        if another {
+            all.push(Op::SwitchToFails);
+        }
         for user in [Looks, Writes, Clears] {
             all.push(Op::Switch(user));
-            all.push(Op::SwitchTo(user));
+            if another {
+                all.push(Op::SwitchTo(user));
+            }
         }
         for does in [Does::Reads, Does::Writes, Does::ReadsThenWrites, Does::WritesNothing] {
             all.push(Op::Held(does));

@@ -85,6 +85,8 @@ calls! {
     RawSaved "raw::saved"
     RawReturn "raw::switch_return"
     RawRestored "raw::restored"
+    Replace "TaskFpu::replace_area"
+    Room "TaskFpu::room"
     ScratchNew "Scratch::new"
     ScratchIntoArea "Scratch::into_area"
 }

@@ -67,6 +67,7 @@ impl Machine {
                 }
                 if ahead == 0 && (open || !memory) {
                     self.judge(which, state.cpus[cpu].holds, "registers that are claimed");
+                    self.judge_room(&self.cpus[cpu], context.room, which);
                 }
                 if !memory {
                     self.elsewhere(cpu, which);
@@ -82,6 +83,11 @@ impl Machine {
     /// Every other CPU refuses a context that is live on one, and changes nothing.
     pub(super) fn elsewhere(&self, live: usize, which: usize) {
         let before = self.state();
+        for cpu in self.cpus.iter().enumerate().filter(|(c, _)| *c != live).map(|(_, cpu)| cpu) {
+            if self.refused_area(cpu, which) == Some(Ok(())) {
+                self.line.report(|| format!("not refused: an area for context {which}"));
+            }
+        }
         let context = self.slots[which].fpu.borrow();
         let told = Some(context.context());
         let number = number(self.cpus[live].words.resident());

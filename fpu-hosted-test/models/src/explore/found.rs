@@ -62,8 +62,18 @@ pub struct Found {
 
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Bounds { cpus, tasks, interrupts, forgotten, lifecycle, others, moves, stamps, .. } =
-            self.bounds;
+        let Bounds {
+            cpus,
+            tasks,
+            interrupts,
+            forgotten,
+            lifecycle,
+            others,
+            moves,
+            grows,
+            stamps,
+            ..
+        } = self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
         let extras = [
             (interrupts, "an interrupt at each step"),
@@ -71,6 +81,7 @@ impl fmt::Display for Found {
             (lifecycle, "online and offline in an interrupt"),
             (others, "another CPU's operation at each step"),
             (moves, "moves in memory"),
+            (grows, "areas that grow"),
         ];
         for (_, name) in extras.iter().filter(|(on, _)| *on) {
             write!(f, ", {name}")?;

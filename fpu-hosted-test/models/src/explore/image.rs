@@ -22,11 +22,41 @@ pub(super) const FIRST: Symbol = 16;
 /// Memory for one image.
 pub(super) type Area = fpu_core::Area<8>;
 
-/// The two halves of an image: its bytes, and whether they count.
+/// An image: its bytes, whether they count, and whether the area has more room than the least.
 #[repr(C)]
 struct Image {
     bytes: Symbol,
-    present: u32,
+    present: u16,
+    room: u16,
+}
+
+/// Has an area more room than the least?
+///
+/// # Safety
+///
+/// Valid area (C9).
+pub(super) unsafe fn has_room(area: NonNull<u8>) -> bool {
+    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
+    unsafe { area.cast::<Image>().as_ref() }.room != 0
+}
+/// # Safety
+///
+/// Valid area (C9).
+pub(super) unsafe fn set_room(area: NonNull<u8>, room: bool) {
+    // SAFETY: the caller's C9: 8 bytes, aligned to 8.
+    unsafe { area.cast::<Image>().as_mut() }.room = u16::from(room);
+}
+/// Makes of another area one with that room that holds what an image holds, over old bytes.
+///
+/// # Safety
+///
+/// Valid area (C9) of both.
+pub(super) unsafe fn move_to(from: NonNull<u8>, to: NonNull<u8>, room: bool) {
+    // SAFETY: the caller's valid area (C9) of both.
+    unsafe {
+        put_over_old_bytes(to, get(from));
+        set_room(to, room);
+    }
 }
 
 /// # Safety
@@ -48,7 +78,7 @@ pub(super) unsafe fn get(area: NonNull<u8>) -> Symbol {
 pub(super) unsafe fn put(area: NonNull<u8>, symbol: Symbol) {
     // SAFETY: as for `get`.
     let image = unsafe { area.cast::<Image>().as_mut() };
-    image.present = u32::from(symbol != INITIAL);
+    image.present = u16::from(symbol != INITIAL);
     if symbol != INITIAL {
         image.bytes = symbol;
     }

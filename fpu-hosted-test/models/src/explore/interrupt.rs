@@ -42,6 +42,10 @@ impl Around for Machine {
 
 impl Machine {
     fn interrupted(&self, cpu: &Cpu, irq: Irq) -> Result<(), Error> {
+        if self.is_held(cpu) {
+            self.locked_out(cpu, irq);
+            return Ok(());
+        }
         let mut pin = Pin(cpu, Level::HardIrq);
         let current = self.current(cpu);
         let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
@@ -57,6 +61,7 @@ impl Machine {
             }
             Irq::Online if cpu.words.gate() != GATE_OFFLINE => {}
             Irq::Online => {
+                cpu.registers.disables.set(true);
                 // SAFETY: K15: the CPU keeps its number to itself. K16: its words are kept.
                 unsafe { pin.fpu_online(number(cpu.words.resident()))? };
                 self.uses_registers(pin, current, guest);

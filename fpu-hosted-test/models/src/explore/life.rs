@@ -56,6 +56,10 @@ impl Machine {
                 self.call(Call::Online);
                 let own = number(cpu.words.resident());
                 let number = if op == Op::Online { own } else { self.number() };
+                // What sets up a CPU, before it comes online, disables them.
+                if cpu.words.gate() == GATE_OFFLINE {
+                    cpu.registers.disables.set(true);
+                }
                 // SAFETY: K15: a CPU has a number to itself, and none takes up a number that was given up. K16: its words
                 // are kept.
                 unsafe { pin.fpu_online(number)? };

@@ -11,7 +11,8 @@ use super::{
     backend::{Context, Cpu, Symbolic},
     calls::{Call, Called},
     image::{
-        get, put_over_old_bytes, Area, ImageMut, Symbol, DEFAULTS, FIRST, INITIAL, KERNEL, TORN,
+        get, has_room, put_over_old_bytes, set_room, Area, ImageMut, Symbol, DEFAULTS, FIRST,
+        INITIAL, KERNEL, TORN,
     },
     line::Line,
     ops::{Of, Op, User},
@@ -160,6 +161,11 @@ impl Machine {
         cpu.current.get().map_or(true, |task| self.saved(task))
     }
 
+    pub(super) fn room(context: &Context) -> bool {
+        // SAFETY: C9: the context's own area; nothing else runs.
+        unsafe { has_room(Self::area(context)) }
+    }
+
     /// Puts the machine into a state.
     pub(super) fn load(&self, state: &State) {
         let mut residents = [0; CPUS];
@@ -177,13 +183,17 @@ impl Machine {
                 cpu.registers.unmodified.set(area.as_ptr() as usize);
             }
             cpu.registers.fails.set(false);
+            cpu.registers.disables.set(to.disables);
             cpu.current.set(to.current);
         }
         for (slot, to) in self.slots.iter().zip(&state.contexts) {
             let context = slot.fpu.borrow();
             Self::word(&context).store(to.claim.word(&residents), Relaxed);
             // SAFETY: C9: the context's own area; nothing else runs.
-            unsafe { put_over_old_bytes(Self::area(&context), to.memory) };
+            unsafe {
+                put_over_old_bytes(Self::area(&context), to.memory);
+                set_room(Self::area(&context), to.room);
+            }
             slot.expected.set(to.expected);
         }
         self.fresh.set(FIRST + 64);
@@ -207,6 +217,7 @@ impl Machine {
                 from: if at == 0 { None } else { self.slots.iter().position(from) },
                 current: cpu.current.get(),
                 left: left(residents[c]),
+                disables: cpu.registers.disables.get(),
             };
         }
         for (slot, to) in self.slots.iter().zip(&mut state.contexts) {
@@ -215,6 +226,7 @@ impl Machine {
                 claim: Claim::of(Self::word(&context).load(Relaxed), &residents[..self.cpus.len()]),
                 memory: Self::memory(&context),
                 expected: slot.expected.get(),
+                room: Self::room(&context),
             };
         }
         state
@@ -248,6 +260,7 @@ impl Machine {
     /// User code of a context runs on a CPU.
     pub(super) fn runs(&self, cpu: &Cpu, context: usize, user: User, place: &str) {
         self.judge(context, cpu.registers.holds.get(), place);
+        self.judge_room(cpu, Self::room(&self.slots[context].fpu.borrow()), context);
         let new = match user {
             User::Looks => return,
             User::Writes => self.fresh(),

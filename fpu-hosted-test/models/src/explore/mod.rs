@@ -48,6 +48,7 @@ mod check;
 mod deferred;
 mod forms;
 mod found;
+mod grow;
 mod image;
 mod inside;
 mod interrupt;

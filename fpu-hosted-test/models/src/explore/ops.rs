@@ -98,6 +98,10 @@ pub enum Op {
     SwitchFails,
     /// A session on what memory holds, without an instruction.
     Saved(Of, Does),
+    /// The context gets another area, with more room or with the least.
+    Replace(Of, bool),
+    /// So does that of a task that is current nowhere, by whoever holds its context exclusively.
+    HeldReplace(bool),
     /// A kernel FPU section.
     Section,
     /// A kernel FPU section by closure.
@@ -175,6 +179,8 @@ impl Op {
                 | Op::DropGuest(_)
                 | Op::Fork
                 | Op::ForkSaved
+                | Op::Replace(..)
+                | Op::HeldReplace(_)
                 | Op::Reset(_)
                 | Op::Verify(_)
                 | Op::Idle
@@ -217,7 +223,7 @@ impl Op {
     }
     /// Is it about a context that it names?
     pub(super) fn about_context(self) -> bool {
-        let names = matches!(self, Op::Become | Op::Takes | Op::Held(_));
+        let names = matches!(self, Op::Become | Op::Takes | Op::Held(_) | Op::HeldReplace(_));
         let forks = matches!(self, Op::Fork | Op::ForkSaved);
         let switches = matches!(self, Op::Switch(_) | Op::SwitchFails)
             || matches!(self, Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch);
@@ -229,6 +235,7 @@ impl Op {
             self,
             Op::Session(Guest, _)
                 | Op::Saved(Guest, _)
+                | Op::Replace(Guest, _)
                 | Op::GuestSteps(Guest, _)
                 | Op::GuestStepsFail
                 | Op::DropGuest(Guest)

@@ -21,6 +21,7 @@ pub(super) struct CpuState {
     pub(super) current: Option<usize>,
     /// How many stamps are left.
     pub(super) left: u8,
+    pub(super) disables: bool,
 }
 impl CpuState {
     /// Can code use its registers?
@@ -35,6 +36,7 @@ pub(super) struct ContextState {
     pub(super) claim: Claim,
     pub(super) memory: Symbol,
     pub(super) expected: Symbol,
+    pub(super) room: bool,
 }
 
 impl ContextState {
@@ -156,6 +158,7 @@ impl State {
             pack.put(cpu.from.map_or(0, |slot| 1 + place(&order.contexts, slot)), 3);
             pack.put(cpu.current.map_or(0, |task| 1 + place(&order.contexts, task)), 3);
             pack.put(usize::from(cpu.left), 4);
+            pack.put(usize::from(cpu.disables), 1);
         }
         for &c in &order.contexts[..contexts] {
             let context = &self.contexts[usize::from(c)];
@@ -170,6 +173,7 @@ impl State {
             pack.put(usize::from(ahead.min(FAR)), 4);
             pack.put(name(context.memory), 3);
             pack.put(name(context.expected), 3);
+            pack.put(usize::from(context.room), 1);
         }
         pack.0
     }
@@ -190,6 +194,7 @@ impl State {
             cpu.from = from.take(3).checked_sub(1);
             cpu.current = from.take(3).checked_sub(1);
             cpu.left = from.take(4) as u8;
+            cpu.disables = from.take(1) != 0;
         }
         for context in &mut state.contexts[..contexts] {
             let (kind, cpu, ahead) = (from.take(2), from.take(2), from.take(4) as u8);
@@ -200,6 +205,7 @@ impl State {
             };
             context.memory = symbol(from.take(3));
             context.expected = symbol(from.take(3));
+            context.room = from.take(1) != 0;
         }
         state
     }
@@ -212,9 +218,14 @@ impl State {
             from: None,
             current: None,
             left: PLENTY,
+            disables: true,
         }; CPUS],
-        contexts: [ContextState { claim: Claim::Nowhere, memory: INITIAL, expected: INITIAL };
-            CONTEXTS],
+        contexts: [ContextState {
+            claim: Claim::Nowhere,
+            memory: INITIAL,
+            expected: INITIAL,
+            room: false,
+        }; CONTEXTS],
     };
 }
 
@@ -225,10 +236,24 @@ mod tests {
     #[test]
     fn packing_loses_names_and_nothing_else() {
         let mut state = State::EMPTY;
-        state.cpus[0] =
-            CpuState { gate: 1, open: true, holds: 90, from: Some(1), current: Some(0), left: 7 };
-        state.cpus[1] =
-            CpuState { gate: 3, open: false, holds: 91, from: None, current: None, left: PLENTY };
+        state.cpus[0] = CpuState {
+            gate: 1,
+            open: true,
+            holds: 90,
+            from: Some(1),
+            current: Some(0),
+            left: 7,
+            disables: true,
+        };
+        state.cpus[1] = CpuState {
+            gate: 3,
+            open: false,
+            holds: 91,
+            from: None,
+            current: None,
+            left: PLENTY,
+            disables: false,
+        };
         state.contexts[0].claim = Claim::On { cpu: 0, ahead: 0, memory: true };
         state.contexts[1].claim = Claim::Lost { cpu: 1 };
         (state.contexts[1].memory, state.contexts[1].expected) = (90, 90);
@@ -247,8 +272,15 @@ mod tests {
         let orders = Order::all(3, 2);
         assert_eq!(orders.len(), 12);
         let mut state = State::EMPTY;
-        state.cpus[2] =
-            CpuState { gate: 1, open: true, holds: 90, from: Some(1), current: Some(1), left: 7 };
+        state.cpus[2] = CpuState {
+            gate: 1,
+            open: true,
+            holds: 90,
+            from: Some(1),
+            current: Some(1),
+            left: 7,
+            disables: true,
+        };
         state.contexts[1].claim = Claim::On { cpu: 2, ahead: 0, memory: false };
         state.contexts[1].expected = 90;
         let mut other = State::EMPTY;

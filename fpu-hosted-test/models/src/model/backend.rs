@@ -1,11 +1,16 @@
 //! The backend of the models: a CPU's ghost registers, and images that loom watches.
 
 use fpu_core_loom::{
+    grow::{GrowFpu, NoRoom},
     verify::{CompareFpu, Difference},
-    IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea, TheBackend,
+    IdleFpu, KernelUnits, RawFpu, RestoreFault, SaveArea, StepsFpu, TheBackend,
 };
 use loom::cell::UnsafeCell;
-use std::{cell::Cell, ptr::NonNull};
+use std::{
+    cell::Cell,
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use super::{
     fault::{broken, Backend},
@@ -20,6 +25,8 @@ pub struct Image {
     /// A save that finds the component initial leaves this as it was, as the initial optimisation does.
     high: UnsafeCell<u64>,
     high_present: UnsafeCell<bool>,
+    /// It has more room than the least. No loom's atomic, so that no model explores more because of it.
+    room: AtomicBool,
 }
 
 impl Image {
@@ -30,6 +37,7 @@ impl Image {
             low: UnsafeCell::new(0),
             high: UnsafeCell::new(0),
             high_present: UnsafeCell::new(false),
+            room: AtomicBool::new(false),
         }
     }
     /// What the image says.
@@ -114,6 +122,8 @@ pub struct Registers {
     /// The area of the last restore, while nothing has changed the registers since (B7).
     unmodified: Cell<Option<NonNull<u8>>>,
     will_fail: Cell<bool>,
+    /// IA32_XFD: are the registers disabled that only some areas have room for?
+    disables: Cell<bool>,
 }
 
 impl Registers {
@@ -130,6 +140,7 @@ impl Registers {
             now: Cell::new(Regs::of(INITIAL)),
             unmodified: Cell::new(None),
             will_fail: Cell::new(false),
+            disables: Cell::new(true),
         }
     }
     /// What they hold.
@@ -146,6 +157,11 @@ impl Registers {
     pub fn set(&self, registers: Regs) {
         self.now.set(registers);
         self.unmodified.set(None);
+    }
+    /// Are registers disabled that only some areas have room for?
+    #[must_use]
+    pub fn disables(&self) -> bool {
+        self.disables.get()
     }
     /// The next restore fails half way.
     pub fn fail_next(&self) {
@@ -184,6 +200,7 @@ unsafe impl RawFpu for Registers {
     unsafe fn write_initial(&self, area: NonNull<u8>) {
         // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };
+        image.room.store(false, Relaxed);
         image.set_low(INITIAL);
         if !broken(Backend::InitialKeepsOldBytes) {
             image.set_high(INITIAL);
@@ -211,6 +228,7 @@ unsafe impl RawFpu for Registers {
         // SAFETY: valid area (C9) by the caller.
         let image = unsafe { image_at(area) };
         let Regs { low, high } = image.get();
+        self.disables.set(!image.room.load(Relaxed));
         self.unmodified.set(None);
         if self.will_fail.replace(false) {
             self.now.set(Regs { low, high: UNDEFINED });
@@ -247,6 +265,7 @@ unsafe impl RawFpu for Registers {
         // SAFETY: valid area (C9) of both by the caller.
         let (from, to) = unsafe { (image_at(from), image_at(to)) };
         let Regs { low, high } = from.get();
+        to.room.store(false, Relaxed);
         to.set(Regs { low, high: if broken(Backend::ChildCopyOmits) { INITIAL } else { high } });
     }
     unsafe fn image(&self, area: NonNull<u8>) -> &Image {
@@ -258,6 +277,34 @@ unsafe impl RawFpu for Registers {
         ImageMut(unsafe { image_at(area) })
     }
 }
+
+// SAFETY: B13: every area is an `Image`. B14: both parts are moved. B15: a restore notes what the area has room for; no
+// model adopts registers for an area that has grown.
+unsafe impl GrowFpu for Registers {
+    type Room = bool;
+    fn room_len(&self, _: bool) -> usize {
+        size_of::<Image>()
+    }
+    unsafe fn room(&self, area: NonNull<u8>) -> bool {
+        // SAFETY: valid area (C9) by the caller.
+        unsafe { image_at(area) }.room.load(Relaxed)
+    }
+    unsafe fn move_image(
+        &self,
+        from: NonNull<u8>,
+        to: NonNull<u8>,
+        room: bool,
+    ) -> Result<(), NoRoom> {
+        // SAFETY: valid area (C9) of both by the caller.
+        let (from, to) = unsafe { (image_at(from), image_at(to)) };
+        to.set(from.get());
+        to.room.store(room, Relaxed);
+        Ok(())
+    }
+}
+
+// SAFETY: B16: what the models' kernel executes are these two.
+unsafe impl StepsFpu for Registers {}
 
 // SAFETY: B8: both are read. B9, B10: what each of the two parts means is compared. The seeded fault breaks B9 (equal
 // means equal).

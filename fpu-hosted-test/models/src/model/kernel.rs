@@ -31,6 +31,9 @@ impl Cpu {
     /// User mode: the registers must be the task's. As a rule its code changes them.
     pub fn user(&self, task: &Task) {
         task.ghost.judge(self.registers.get(), "user mode");
+        if self.registers.disables() == task.fpu.room(&self.pinned()) {
+            panic!("another's IA32_XFD: task {:?} in user mode", task.ghost);
+        }
         if !self.users_only_look.get() {
             self.registers.fill(task.ghost.user_writes());
         }

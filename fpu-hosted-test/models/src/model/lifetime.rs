@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{cover, Cpu, Model, Slot, Task};
+use super::{backend::Image, cover, Cpu, Model, Slot, Task};
 
 /// A new task in the memory of one that exited finds the initial state, although another CPU's
 /// registers still hold the old task (I2, I8, I11).
@@ -91,6 +91,39 @@ fn fork_into_used(cpu: &Cpu, parent: &Task, child: &mut Arc<Task>) {
     }
     let Some(child) = Arc::get_mut(child) else { panic!("the child is not new") };
     cpu.fork(parent, child);
+}
+
+/// A task whose context gets a larger area goes on with what it held, on whichever CPU, where what it has room for
+/// now is allowed (I1, I2, I10).
+pub const GROW: Model = Model::new("area_grows", "I1 I2 I10")
+    .explores(1500)
+    .comes_to(&["grown from registers", "grown where the other CPU holds it", "migrated"])
+    .on_cpus(2, 1, |cpu, machine| {
+        let slot = &machine.slots[0];
+        for _ in 0..3 {
+            let Some(mut task) = slot.take() else { continue };
+            if cpu.number == 0 && task.last_cpu() == 1 {
+                cover("grown where the other CPU holds it");
+                grow(cpu, &mut task);
+            }
+            cpu.run(&task);
+            if cpu.number == 0 {
+                cover("grown from registers");
+                grow(cpu, &mut task);
+                cpu.run(&task);
+            }
+            cpu.hand_over(task, slot);
+        }
+    });
+
+/// A task that runs here is held by this CPU alone, which has interrupts off.
+fn grow(cpu: &Cpu, task: &mut Arc<Task>) {
+    cpu.set_current(None);
+    let Some(task) = Arc::get_mut(task) else { panic!("another CPU has the task") };
+    match task.fpu.replace_area(&mut cpu.pinned(), Image::new(), true) {
+        Ok(_) if task.fpu.room(&cpu.pinned()) => {}
+        other => panic!("not grown: {other:?}"),
+    }
 }
 
 /// After exec a task runs from the initial state, on whichever CPU (I1, I13).

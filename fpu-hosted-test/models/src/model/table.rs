@@ -160,6 +160,7 @@ pub const MODELS: &[&Model] = &[
     &lifetime::FORK,
     &lifetime::RECYCLED,
     &lifetime::EXEC,
+    &lifetime::GROW,
     &stopped::READ,
     &stopped::WRITE,
     &section::TASK,

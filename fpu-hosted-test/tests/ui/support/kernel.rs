@@ -36,6 +36,8 @@ macro_rules! backend {
 }
 backend!(Xsave);
 backend!(Fxsave);
+// SAFETY: never run.
+unsafe impl StepsFpu for Xsave {}
 
 /// Interrupts off, in a kernel compiled soft-float.
 pub struct IrqOff(CpuFpu);
