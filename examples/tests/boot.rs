@@ -192,7 +192,7 @@ const GOALS: [(&str, u64, &str, &str); 40] = [
     ("skipped", 50, "skipped restores", "max"),
     ("guests", 100, "rounds of guests", "max"),
     ("vm_rounds", 100, "rounds of virtual CPUs", "max"),
-    ("vm_interrupts", 50, "interrupts in virtual CPUs", "max"),
+    ("vm_interrupts", 20, "interrupts in virtual CPUs", "max"),
     ("vm_migrations", 10, "migrations of virtual CPUs", "max"),
     ("vm_xcr0", 20, "values of a virtual CPU's XCR0", "max"),
     ("vm_refused", 5, "refused values of a virtual CPU's XCR0", "max"),

@@ -245,7 +245,6 @@ pub fn judge(params: &Params, now: u64) {
         ("edits of a debugger", counts::TRACE_EDITS.load(Relaxed), 5),
         ("rounds of guests", counts::GUESTS.load(Relaxed), 100),
         ("rounds of virtual CPUs", counts::VM_ROUNDS.load(Relaxed), 100 * virtual_cpus),
-        ("interrupts in virtual CPUs", counts::VM_INTERRUPTS.load(Relaxed), virtual_cpus),
         ("migrations of virtual CPUs", vm_migrations(), 10 * several * virtual_cpus),
         ("XCR0s of virtual CPUs", counts::VM_XCR0.load(Relaxed), 20 * virtual_cpus * xsave),
         ("refused XCR0s", counts::VM_REFUSED.load(Relaxed), 5 * virtual_cpus * xsave),

@@ -103,7 +103,7 @@ fn goals(
         ("skipped restores", n.skipped, SWITCHES / 4),
         ("rounds of guests", n.guests, 100),
         ("rounds of virtual CPUs", n.vm_rounds, 100 * svm),
-        ("interrupts in virtual CPUs", n.vm_interrupts, 50 * svm),
+        ("interrupts in virtual CPUs", n.vm_interrupts, 20 * svm),
         ("migrations of virtual CPUs", n.vm_migrations, 10 * several * svm),
         ("values of a virtual CPU's XCR0", n.vm_xcr0, 20 * svm_xsave),
         ("refused values of a virtual CPU's XCR0", n.vm_refused, 5 * svm_xsave),
