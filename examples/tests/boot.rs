@@ -162,7 +162,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 33] = [
+const GOALS: [(&str, u64, &str, &str); 40] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -191,6 +191,13 @@ const GOALS: [(&str, u64, &str, &str); 33] = [
     ("restores", 1, "restores", "max"),
     ("skipped", 50, "skipped restores", "max"),
     ("guests", 100, "rounds of guests", "max"),
+    ("vm_rounds", 100, "rounds of virtual CPUs", "max"),
+    ("vm_interrupts", 20, "interrupts in virtual CPUs", "max"),
+    ("vm_migrations", 10, "migrations of virtual CPUs", "max"),
+    ("vm_xcr0", 20, "values of a virtual CPU's XCR0", "max"),
+    ("vm_refused", 5, "refused values of a virtual CPU's XCR0", "max"),
+    ("vm_saves_avoided", 50, "saves of virtual CPUs avoided", "max"),
+    ("vm_restores_avoided", 50, "restores of virtual CPUs avoided", "max"),
     ("idle", 20, "idle times", "max"),
     ("checks", 1000, "checks of registers", "max"),
     ("bad_images", 5, "refused images", "arrandale"),
@@ -215,10 +222,13 @@ fn a_pass_is_held_against_every_goal() {
     }
     // Counts without a goal: sums of those that have one.
     let free: Vec<_> = COUNTS.iter().filter(|c| GOALS.iter().all(|goal| goal.0 != **c)).collect();
-    assert_eq!(free, [&"switches", &"migrations", &"mismatches", &"signals", &"released"]);
+    assert_eq!(
+        free,
+        [&"switches", &"migrations", &"mismatches", &"signals", &"vm_entries", &"released"]
+    );
     // One CPU has nowhere to move a task to, and cannot be taken down.
     let one = Params { cpus: 1, ..params };
-    let alone = [("cpus", 1), ("least_migrations", 0), ("offline", 0)];
+    let alone = [("cpus", 1), ("least_migrations", 0), ("offline", 0), ("vm_migrations", 0)];
     assert_eq!(of("max", &alone, &one), None);
     // Where a machine cannot do it, or is not asked to.
     let plain = Params::default();
@@ -227,6 +237,9 @@ fn a_pass_is_held_against_every_goal() {
         ("bad_images", "qemu64", plain),
         ("bad_images", "max-noxsave", plain),
         ("rip_only", "qemu64", plain),
+        ("vm_rounds", "haswell", plain),
+        ("vm_rounds", "icelake", plain),
+        ("vm_xcr0", "qemu64", plain),
     ] {
         assert_eq!(of(name, &[(key, 0)], &params), None, "{key} on {name}");
     }

@@ -280,6 +280,13 @@ fn every_fault_has_a_machine_where_it_can_show() {
             host::can_show(fault, machine(name), &params).is_ok()
         };
         let shows = |name| with(None, name);
+        if matches!(fault.needs(), Needs::Svm | Needs::SvmAvx | Needs::SvmPku) {
+            assert!(shows("max") && shows("milan"), "{fault:?}");
+            assert!(!shows("haswell") && !shows("icelake") && !shows("ryzen"), "{fault:?}");
+            assert_eq!(shows("qemu64"), fault.needs() == Needs::Svm, "{fault:?}");
+            assert_eq!(shows("max-noavx"), fault.needs() != Needs::SvmAvx, "{fault:?}");
+            continue;
+        }
         let wide = fault.needs() == Needs::Standard512;
         let placed = wide || fault.needs() == Needs::Standard;
         let unscrubbed = fault.needs() == Needs::Unscrubbed;

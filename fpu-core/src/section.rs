@@ -19,7 +19,9 @@ use crate::{
 ///
 /// Which to use: [`with_kernel_fpu`](Self::with_kernel_fpu) if the code fits in a closure (a closure
 /// cannot be forgotten); [`kernel_fpu`](Self::kernel_fpu) for spans;
-/// [`run_guest`](Self::run_guest) for a virtual CPU, whose registers may survive until its next run.
+/// [`run_guest`](Self::run_guest) for a persistent context that is saved at the end of each run and may survive in the
+/// registers until its next. A virtual CPU whose registers stay over exits is a context that is entered by
+/// [`switch_return`](crate::TaskFpu::switch_return).
 ///
 /// The first section of a system call saves the user's state. The task is in memory only then, so
 /// further sections save nothing, and one restore is due on the way to user mode.
@@ -46,7 +48,8 @@ pub trait KernelFpu: Pinned {
     /// closure and value through `black_box`.
     ///
     /// `current` is the task this CPU runs or has interrupted,
-    /// `None` for a task without a context (a kernel thread, idle).
+    /// `None` for a task without a context (a kernel thread, idle). Of a thread that runs a virtual CPU it is the guest's
+    /// context, from the thread's own `switch_prepare` until the guest's.
     ///
     /// # Errors
     ///

@@ -246,6 +246,31 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// assert_eq!((cpu.avx0(), cpu.totals().restored), (7, 1));
     /// # Ok::<(), fpu_core::Error>(())
     /// ```
+    ///
+    /// A virtual CPU's context is a task's. The thread that runs it has its own in memory meanwhile, and the VM entry takes
+    /// the value:
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// fn vm_entry(_ready: fpu_core::UserReady<'_, Cpu>) { /* VMRUN, VMLAUNCH; it returns at the exit */ }
+    /// # let (mut cpu, thread) = cpu_and_task();
+    /// # let guest = new_task();
+    /// # drop(thread.switch_return(&mut cpu)?);
+    /// # cpu.set_avx0(7);
+    /// // The thread's system call that runs its guest: from here on the guest's context is the thread's current one.
+    /// thread.switch_prepare(&cpu)?;
+    /// for _ in 0..1000 {
+    ///     vm_entry(guest.switch_return(&mut cpu)?); // interrupts off; the first loads, no exit saves
+    ///     // Handle the exit, interrupts on.
+    ///     // A section, or an interrupt's, is told of the guest: `cpu.with_kernel_fpu(Some(guest.context()), ..)`.
+    ///     // The scheduler, if the thread gives up the CPU: `guest.switch_prepare(&cpu)`.
+    /// }
+    /// // Back to user mode.
+    /// guest.switch_prepare(&cpu)?;
+    /// drop(thread.switch_return(&mut cpu)?);
+    /// assert_eq!((cpu.avx0(), cpu.totals().saved, cpu.totals().restored), (7, 2, 3));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
     #[doc(alias = "switch_fpu_return")]
     #[doc(alias = "switch_fpu_finish")]
     #[doc(alias = "fpregs_restore_userregs")]

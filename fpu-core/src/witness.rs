@@ -79,7 +79,8 @@ pub unsafe trait CpuWords {
 ///   is one backend (K1) of [`TheBackend`].)
 /// * **K5** a context is handed to methods with this value only by the CPU on which its task is
 ///   current, or is being switched in or out (for a persistent context: by the one CPU that uses it
-///   now); or by whoever holds it exclusively: no other code uses the context meanwhile, and its task neither runs nor
+///   now; for a virtual CPU's: by the CPU on which the thread is current that runs it); or by whoever holds it
+///   exclusively: no other code uses the context meanwhile, and its task neither runs nor
 ///   is switched, except in the holder's own calls. `&mut TaskFpu` proves that, and so does the lock that gives it
 ///   out. Whatever passes a task from one CPU to the next, or the exclusive hold of it (a
 ///   run-queue lock), orders what the first did before what the second does. The crate reports the violations that it
@@ -181,7 +182,7 @@ pub unsafe trait Exclusive: Pinned {}
 /// # Safety
 ///
 /// * **K9** between any two calls into this crate on a CPU, outside a section, only the task's own code (in user
-///   mode; in a kernel without it, what runs as that task) reads
+///   mode; in a kernel without it, what runs as that task; of a virtual CPU, its guest from entry to exit) reads
 ///   or writes the registers that the backend manages: no code of the kernel, no firmware, no loss of
 ///   power. (What the ABI of system calls takes from a task, the entry of a system call may discard before the first
 ///   call into this crate: what is left is the task's state.) Where that has to happen, [`invalidate_registers`](crate::CpuLifecycle::invalidate_registers),

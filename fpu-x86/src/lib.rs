@@ -53,6 +53,9 @@ mod pkru;
 mod ring0;
 
 #[cfg(fpu_instructions)]
+mod guest;
+
+#[cfg(fpu_instructions)]
 mod backend;
 
 #[cfg(fpu_instructions)]
@@ -71,6 +74,8 @@ pub use dynamic::{
 pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanError, WrongWord};
 pub use exception::{FpError, Spurious};
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};
+#[cfg(fpu_instructions)]
+pub use guest::{GuestControls, GuestError, GuestRefused, InGuest};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
 pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};

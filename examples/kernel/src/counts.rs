@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use fpu_core::observe::Counters;
+
 /// Sections in interrupts, in threads and system calls, and those that were refused.
 pub static IRQ_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static SECTIONS: AtomicU64 = AtomicU64::new(0);
@@ -53,6 +55,28 @@ pub static JUNK: AtomicU64 = AtomicU64::new(0);
 pub static TRACE_READS: AtomicU64 = AtomicU64::new(0);
 pub static TRACE_WRITES: AtomicU64 = AtomicU64::new(0);
 pub static TRACE_EDITS: AtomicU64 = AtomicU64::new(0);
+
+/// Entries into virtual CPUs, each with its exit; those that ended by an interrupt; rounds of their programs; values of XCR0
+/// that they were given and refused.
+pub static VM_ENTRIES: AtomicU64 = AtomicU64::new(0);
+pub static VM_INTERRUPTS: AtomicU64 = AtomicU64::new(0);
+pub static VM_ROUNDS: AtomicU64 = AtomicU64::new(0);
+pub static VM_XCR0: AtomicU64 = AtomicU64::new(0);
+pub static VM_REFUSED: AtomicU64 = AtomicU64::new(0);
+/// Saves and restores of their registers.
+pub static VM_SAVES: AtomicU64 = AtomicU64::new(0);
+pub static VM_RESTORES: AtomicU64 = AtomicU64::new(0);
+
+/// Saves on this CPU so far.
+pub fn saved(counters: &Counters) -> u64 {
+    counters.totals().saved
+}
+/// Counts those since then, if they were of a virtual CPU.
+pub fn of_guest(is: bool, counters: &Counters, before: u64) {
+    if is {
+        VM_SAVES.fetch_add(saved(counters) - before, Relaxed);
+    }
+}
 
 /// One more.
 pub fn count(what: &AtomicU64) {

@@ -39,6 +39,10 @@ pub enum Fault {
     PkruOfHandler,
     PkruKept,
     LatePkru,
+    GuestUnsaved,
+    GuestNoted,
+    GuestXcr0,
+    GuestPkru,
     NoTimer,
     NoResched,
     NoMigration,
@@ -69,12 +73,18 @@ pub enum Needs {
     Supervisor,
     /// XRSTORS without a scrub, and supervisor state.
     Unscrubbed,
+    /// Guests of SVM.
+    Svm,
+    /// And AVX in XCR0.
+    SvmAvx,
+    /// And protection keys.
+    SvmPku,
     /// Another CPU.
     SecondCpu,
 }
 
 impl Fault {
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 48] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -107,6 +117,10 @@ impl Fault {
         Self::PkruOfHandler,
         Self::PkruKept,
         Self::LatePkru,
+        Self::GuestUnsaved,
+        Self::GuestNoted,
+        Self::GuestXcr0,
+        Self::GuestPkru,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -157,6 +171,10 @@ impl Fault {
             Self::PkruOfHandler => "pkru-of-handler",
             Self::PkruKept => "pkru-kept",
             Self::LatePkru => "late-pkru",
+            Self::GuestUnsaved => "guest-unsaved",
+            Self::GuestNoted => "guest-noted",
+            Self::GuestXcr0 => "guest-xcr0",
+            Self::GuestPkru => "guest-pkru",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -220,6 +238,10 @@ impl Fault {
             Self::PkruOfHandler => "signal frames have the PKRU with which the handler starts",
             Self::PkruKept => "a frame without PKRU is read as one that leaves it alone",
             Self::LatePkru => "PKRU is switched on the way to user mode only",
+            Self::GuestUnsaved => "a virtual CPU's thread is switched out without a save",
+            Self::GuestNoted => "a virtual CPU counts as loaded where it ran last",
+            Self::GuestXcr0 => "a virtual CPU is saved while its own XCR0 is in force",
+            Self::GuestPkru => "a guest runs with the host's PKRU",
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -240,7 +262,13 @@ impl Fault {
     pub const fn signs(self) -> &'static [&'static str] {
         match self {
             Self::PkruDelivered => &["the signal handler of task"],
-            Self::ForgetPrepare => &["live in the registers of CPU", "given away before"],
+            Self::EditLost => &["register ", "returns by junk"],
+            Self::GuestNoted => &["register "],
+            Self::GuestXcr0 => &["register ymm"],
+            Self::GuestPkru => &["register pkru"],
+            Self::ForgetPrepare | Self::GuestUnsaved => {
+                &["live in the registers of CPU", "given away before"]
+            }
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
             Self::TraceRunning => &["live in the registers of CPU", "register "],
@@ -274,6 +302,9 @@ impl Fault {
             | Self::PkruDelivered
             | Self::PkruOfHandler
             | Self::PkruKept => Needs::Pku,
+            Self::GuestUnsaved | Self::GuestNoted => Needs::Svm,
+            Self::GuestXcr0 => Needs::SvmAvx,
+            Self::GuestPkru => Needs::SvmPku,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,

@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`worker`], [`guest`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! ([`torture`], [`worker`], [`guest`], [`vcpu`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
 //! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
@@ -48,7 +48,9 @@ mod to_user;
 mod torture;
 mod trap;
 mod user;
+mod vcpu;
 mod verdict;
+mod vmcb;
 mod watch;
 mod worker;
 
@@ -108,7 +110,10 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     }
     // The plan is in force, so that the processor can be asked about images; then as every CPU begins.
     // SAFETY: no code needs the registers, and the CPU's word is not open.
-    unsafe { hw::detect() };
+    unsafe {
+        hw::detect();
+        vmcb::detect();
+    }
     power::bring_up(cpu);
     rights::detect();
 
@@ -125,6 +130,7 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
             verdict::fail(format_args!("a task's context: {why}"));
         }
         guest::prepare();
+        vcpu::prepare();
         fork::prepare();
         boot::prepare_trampoline();
     }

@@ -18,7 +18,7 @@ use crate::{
     fpu::{self, IrqsOff},
     odd, params,
     sched::{self, Next},
-    seeded, task, verdict,
+    seeded, task, verdict, vmcb,
 };
 
 /// The word of the CPU that went last, for the fault that puts it back.
@@ -57,6 +57,8 @@ pub fn bring_up(cpu: &PerCpu) {
     if let Err(why) = fpu::protection_keys() {
         verdict::fail(format_args!("CPU {} differs: {why}", cpu.number.get()));
     }
+    // SAFETY: interrupts are off.
+    unsafe { vmcb::enable(cpu) };
     cpu.state.store(state::ON, Release);
 }
 

@@ -10,13 +10,14 @@ use spin::Mutex;
 use x86_64::instructions::interrupts::without_interrupts;
 
 use crate::{
+    counts,
     cpu::{state, this_cpu, PerCpu},
     entry::Frame,
     faults::Fault,
     fpu::{self, IrqsOff},
     seeded,
     task::{self, Task, TASKS},
-    verdict,
+    verdict, vmcb,
 };
 
 /// Who could run and does not.
@@ -47,7 +48,7 @@ pub fn open(cpus: usize) {
     CPUS.store(cpus as u64, Ordering::Relaxed);
     let mut queue = QUEUE.lock();
     for task in task::all() {
-        queue.ready[task.slot] = true;
+        queue.ready[task.slot] = task.vcpu().is_none() || vmcb::available();
     }
 }
 
@@ -105,10 +106,13 @@ pub fn schedule(next: Next) {
     // SAFETY: interrupts are off until after the last use, which is before the switch of stacks.
     let irqs_off = unsafe { IrqsOff::new() };
     fpu::picked(next.fpu(), &irqs_off);
-    if !seeded::on(Fault::ForgetPrepare) {
+    let unsaved = prev.vcpu().is_some() && seeded::on(Fault::GuestUnsaved);
+    if !seeded::on(Fault::ForgetPrepare) && !unsaved {
+        let saved = counts::saved(&cpu.counters);
         if let Err(why) = fpu::leave(prev.fpu(), &irqs_off) {
             verdict::refused(prev, why);
         }
+        counts::of_guest(prev.vcpu().is_some(), &cpu.counters, saved);
     }
     if seeded::on(Fault::LatePkru) {
         fpu::switch_rights(prev.pkru(), None);
@@ -178,7 +182,7 @@ pub fn preemptible(frame: &Frame) -> bool {
         return false;
     }
     // With interrupts off nothing is interrupted; a system call runs with them off, or in a section.
-    frame.is_user() || task::of(cpu).fpu().is_none()
+    frame.is_user() || !task::of(cpu).is_user()
 }
 
 /// The timer found that another thread may run. Interrupts are off.

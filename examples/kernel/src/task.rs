@@ -34,7 +34,10 @@ pub const USERS: usize = QUIET + 1;
 pub const WORKERS: usize = 2;
 const POWER: usize = USERS + WORKERS;
 const DEBUGGER: usize = POWER + 1;
-const IDLE: usize = DEBUGGER + 1;
+const VCPU: usize = DEBUGGER + 1;
+/// Kernel threads that run a virtual CPU, where there is SVM.
+pub const VCPUS: usize = 2;
+const IDLE: usize = VCPU + VCPUS;
 /// All tasks; the last are the idle ones.
 pub const TASKS: usize = IDLE + MAX_CPUS;
 
@@ -61,6 +64,8 @@ pub enum Kind {
     Power,
     /// The kernel thread that stops tasks and looks at their registers.
     Debugger,
+    /// A kernel thread that runs a virtual CPU, whose context is the one that it has.
+    Vcpu,
     /// Runs when no other thread does.
     Idle,
 }
@@ -68,6 +73,7 @@ pub enum Kind {
 /// The area of a child that has not begun; areas go from hand to hand with their contexts.
 pub const CRADLE: usize = USERS;
 static AREAS: [Memory<AREA>; USERS + 1] = [const { Memory::new() }; USERS + 1];
+static VCPU_AREAS: [Memory<AREA>; VCPUS] = [const { Memory::new() }; VCPUS];
 static STACKS: [Memory<STACK>; TASKS] = [const { Memory::new() }; TASKS];
 static ALL: [Task; TASKS] = {
     let mut all = [const { Task::new(0) }; TASKS];
@@ -85,7 +91,7 @@ pub struct Task {
     pub kind: Kind,
     /// The stack pointer while it does not run.
     pub rsp: Cell<u64>,
-    /// `None` in kernel threads and idle.
+    /// `None` in kernel threads but those that run a virtual CPU, and idle.
     fpu: UnsafeCell<Option<Fpu>>,
     /// Which memory its context has.
     area: Cell<usize>,
@@ -127,6 +133,7 @@ impl Task {
             USERS..POWER => Kind::Worker,
             POWER => Kind::Power,
             DEBUGGER => Kind::Debugger,
+            VCPU..IDLE => Kind::Vcpu,
             _ => Kind::Idle,
         };
         Self {
@@ -189,6 +196,11 @@ impl Task {
     /// Which of the workers it is.
     pub fn worker(&self) -> usize {
         self.slot.wrapping_sub(USERS) % WORKERS
+    }
+
+    /// The virtual CPU that the task runs.
+    pub fn vcpu(&self) -> Option<usize> {
+        (self.kind == Kind::Vcpu).then(|| self.slot - VCPU)
     }
 
     /// Tells whether the task runs in user mode.
@@ -390,6 +402,12 @@ pub unsafe fn spawn(seed: u64) -> Result<(), AreaError> {
             top -= size_of::<Frame>() as u64;
             // SAFETY: the top of its own stack, which no code uses yet.
             task.begin_life(unsafe { &mut *(top as *mut Frame) });
+        }
+        if let Some(number) = task.vcpu() {
+            // SAFETY: K19: the virtual CPU's own memory, given once.
+            let context = unsafe { fpu::new_context(VCPU_AREAS[number].base(), AREA) }?;
+            // SAFETY: the task does not run yet.
+            unsafe { *task.fpu.get() = Some(context) };
         }
         // What `switch_stacks` pops: six registers, and where to go. The stack is aligned for a call there.
         let words = top as *mut u64;

@@ -121,6 +121,7 @@ fn irq_section(cpu: &PerCpu, units: KernelUnits) -> bool {
     // SAFETY: an interrupt handler, with interrupts off.
     let mut irq = unsafe { InIrq::new() };
     let current = task::of(cpu);
+    let saved = counts::saved(&cpu.counters);
     let had_one = match irq.kernel_fpu(current.fpu().map(Fpu::context), units) {
         Ok(section) => {
             control_words(cpu, units);
@@ -138,6 +139,7 @@ fn irq_section(cpu: &PerCpu, units: KernelUnits) -> bool {
         }
         Err(why) => verdict::refused(current, why),
     };
+    counts::of_guest(current.vcpu().is_some(), &cpu.counters, saved);
     had_one
 }
 

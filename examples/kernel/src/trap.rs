@@ -12,7 +12,7 @@ use crate::{
     entry::{Frame, SPURIOUS, TIMER},
     fpu, handlers, power, rights, sched, signal,
     task::{self, Kind},
-    to_user, torture, verdict, worker,
+    to_user, torture, vcpu, verdict, worker,
 };
 
 global_asm!(
@@ -80,6 +80,7 @@ extern "C" fn task_begin() -> ! {
         }
         Kind::Power => power::thread(),
         Kind::Debugger => debugger::thread(),
+        Kind::Vcpu => vcpu::thread(),
         Kind::Worker | Kind::Idle => worker::thread(),
     }
 }

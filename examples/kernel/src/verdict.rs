@@ -8,7 +8,7 @@ use core::{
 };
 
 use fpu_core::{observe::Totals, verify::VerifyError, Error, RestoreFault};
-use fpu_x86::Plan;
+use fpu_x86::{Plan, SaveInstruction};
 
 use crate::{
     counts::{self, count},
@@ -22,6 +22,7 @@ use crate::{
     seeded, serial, steps,
     task::{self, Kind, Task},
     user::UserBlock,
+    vmcb,
 };
 
 static ENDED: AtomicBool = AtomicBool::new(false);
@@ -201,6 +202,8 @@ pub fn judge(params: &Params, now: u64) {
         task::users().iter().map(|task| of(task).load(Relaxed)).min().unwrap_or(0)
     };
     let several = u64::from(params.cpus > 1);
+    let virtual_cpus = u64::from(vmcb::available());
+    let xsave = u64::from(fpu::plan().save_instruction() != SaveInstruction::Fxsave);
     let totals = totals();
     let goals = [
         ("switches", least(|t| &t.switches), params.switches),
@@ -241,6 +244,12 @@ pub fn judge(params: &Params, now: u64) {
         ("writes of a debugger", counts::TRACE_WRITES.load(Relaxed), 10),
         ("edits of a debugger", counts::TRACE_EDITS.load(Relaxed), 5),
         ("rounds of guests", counts::GUESTS.load(Relaxed), 100),
+        ("rounds of virtual CPUs", counts::VM_ROUNDS.load(Relaxed), 100 * virtual_cpus),
+        ("migrations of virtual CPUs", vm_migrations(), 10 * several * virtual_cpus),
+        ("XCR0s of virtual CPUs", counts::VM_XCR0.load(Relaxed), 20 * virtual_cpus * xsave),
+        ("refused XCR0s", counts::VM_REFUSED.load(Relaxed), 5 * virtual_cpus * xsave),
+        ("saves avoided", vm_avoided(&counts::VM_SAVES), 50 * virtual_cpus),
+        ("restores avoided", vm_avoided(&counts::VM_RESTORES), 50 * virtual_cpus),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
@@ -249,6 +258,15 @@ pub fn judge(params: &Params, now: u64) {
         Some((what, have, want)) if late => fail(format_args!("too few {what}: {have} of {want}")),
         Some(_) => {}
     }
+}
+
+/// A hypervisor that swaps at each exit makes one save and one restore an entry, of the guest alone.
+fn vm_avoided(done: &AtomicU64) -> u64 {
+    counts::VM_ENTRIES.load(Relaxed).saturating_sub(done.load(Relaxed))
+}
+fn vm_migrations() -> u64 {
+    let vcpus = task::all().iter().filter(|task| task.vcpu().is_some());
+    vcpus.map(|task| task.migrations.load(Relaxed)).sum()
 }
 
 fn step_busy() -> u64 {
@@ -403,6 +421,14 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("offline", counts::OFFLINE.load(Relaxed)),
         ("resumes", counts::RESUMES.load(Relaxed)),
         ("guests", counts::GUESTS.load(Relaxed)),
+        ("vm_entries", counts::VM_ENTRIES.load(Relaxed)),
+        ("vm_interrupts", counts::VM_INTERRUPTS.load(Relaxed)),
+        ("vm_rounds", counts::VM_ROUNDS.load(Relaxed)),
+        ("vm_migrations", vm_migrations()),
+        ("vm_xcr0", counts::VM_XCR0.load(Relaxed)),
+        ("vm_refused", counts::VM_REFUSED.load(Relaxed)),
+        ("vm_saves_avoided", vm_avoided(&counts::VM_SAVES)),
+        ("vm_restores_avoided", vm_avoided(&counts::VM_RESTORES)),
         ("idle", counts::IDLE.load(Relaxed)),
         ("released", counts::RELEASED.load(Relaxed)),
         ("verified", counts::VERIFIED.load(Relaxed)),

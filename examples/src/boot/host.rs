@@ -113,6 +113,15 @@ pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), 
         {
             "it needs XRSTORS without a scrub"
         }
+        Needs::Svm | Needs::SvmAvx | Needs::SvmPku if !machine.has_svm() => {
+            "the machine has no SVM"
+        }
+        Needs::SvmAvx if !machine.standard(AVX, params.rung) => {
+            "AVX is not saved in the standard format"
+        }
+        Needs::SvmPku if !machine.pku || params.rung == Some("fxsave") => {
+            "the machine has no protection keys"
+        }
         Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),
     };

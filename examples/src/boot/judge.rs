@@ -62,12 +62,14 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 34] {
+) -> [(&'static str, u64, u64); 41] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
     let own = params.rung.is_none() && params.cpuid.is_none();
     let refuses = u64::from(machine.refuses_bad_images((!own).then_some(rung)));
+    let svm = u64::from(machine.has_svm());
+    let svm_xsave = svm * u64::from(rung != "fxsave");
     [
         ("switches of a task", n.least_switches, SWITCHES),
         ("migrations of a task", n.least_migrations, params.migrations()),
@@ -100,6 +102,13 @@ fn goals(
         ("restores", n.restores, 1),
         ("skipped restores", n.skipped, SWITCHES / 4),
         ("rounds of guests", n.guests, 100),
+        ("rounds of virtual CPUs", n.vm_rounds, 100 * svm),
+        ("interrupts in virtual CPUs", n.vm_interrupts, 20 * svm),
+        ("migrations of virtual CPUs", n.vm_migrations, 10 * several * svm),
+        ("values of a virtual CPU's XCR0", n.vm_xcr0, 20 * svm_xsave),
+        ("refused values of a virtual CPU's XCR0", n.vm_refused, 5 * svm_xsave),
+        ("saves of virtual CPUs avoided", n.vm_saves_avoided, 50 * svm),
+        ("restores of virtual CPUs avoided", n.vm_restores_avoided, 50 * svm),
         ("idle times", n.idle, 20),
         ("times that tiles were given up", n.released, u64::from(own && params.trust)),
         ("comparisons at switches", n.verified, 50 * u64::from(params.check)),

@@ -270,6 +270,13 @@ impl Machine {
     pub fn refuses_bad_images(&self, rung: Option<&str>) -> bool {
         self.emulator != Emulator::Tcg || rung.or(self.rung) != Some("fxsave")
     }
+    /// Tells whether the machine has SVM, by which the kernel runs guests. Other machines may have it, and then run guests
+    /// too.
+    #[must_use]
+    pub fn has_svm(&self) -> bool {
+        let model = self.cpu.split(',').next().unwrap_or_default();
+        self.emulator == Emulator::Tcg && ["qemu64", "max", "EPYC-Milan"].contains(&model)
+    }
     /// The CPUs of the host that the machine keeps busy with `cpus` of its own.
     #[must_use]
     pub fn weight(&self, cpus: u32) -> usize {

@@ -163,6 +163,22 @@ counts! {
     resumes
     /// Rounds of guests, which find what they left in the registers.
     guests
+    /// Entries into virtual CPUs, each with its exit.
+    vm_entries
+    /// Those that an interrupt ended.
+    vm_interrupts
+    /// Times that a virtual CPU compared its registers.
+    vm_rounds
+    /// Virtual CPUs that went on on another CPU.
+    vm_migrations
+    /// Values of XCR0 that they were given.
+    vm_xcr0
+    /// Those that they were refused, as they must.
+    vm_refused
+    /// Saves of their registers that were not needed, of one at each exit.
+    vm_saves_avoided
+    /// Restores of their registers that were not needed, of one at each entry.
+    vm_restores_avoided
     /// Times that a CPU went to sleep.
     idle
     /// Times that it had to give registers up for that: AMX tiles.

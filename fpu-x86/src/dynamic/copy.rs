@@ -15,7 +15,8 @@ use crate::{
 ///
 /// * **K20** on each CPU, [`get`](Self::get) returns what the last [`set`](Self::set) there stored, or 0 if there was none;
 ///   [`write`](Self::write) and [`take_error`](Self::take_error) are of that CPU's registers, or of what stands for them. Nothing else
-///   writes IA32_XFD or IA32_XFD_ERR while the CPU is online.
+///   writes IA32_XFD or IA32_XFD_ERR while the CPU is online, but for a guest's values from
+///   [`GuestControls::enter`](crate::GuestControls::enter) until its exit, after which the register is what it was.
 ///
 /// ```
 /// use core::cell::Cell;

@@ -249,6 +249,20 @@ impl ProtectionKeys {
         let _decided = self.state.compare_exchange(UNDECIDED, state, Relaxed, Relaxed);
     }
 
+    /// What the register holds, whichever thread's value that is. `None` where keys are off.
+    #[inline(always)]
+    pub(crate) fn loaded(&self) -> Option<u32> {
+        self.register().map(|on| on.read())
+    }
+
+    /// Loads it, where keys are on.
+    #[inline(always)]
+    pub(crate) fn load(&self, value: u32) {
+        if let Some(on) = self.register() {
+            on.write(value);
+        }
+    }
+
     /// Switches the register from one thread to the next. The kernel calls this as part of the switch of stacks, before
     /// `next` or an interrupt in it accesses user memory. `None` is a thread that never accesses user memory; nothing
     /// is moved for it.

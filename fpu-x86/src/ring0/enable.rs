@@ -258,7 +258,8 @@ impl Plan {
     /// * **C3** all CPUs of the system use this plan; no area of another one is ever loaded on them.
     /// * Handlers (C4) as for [`enable_legacy_on_this_cpu`].
     /// * **C5** until the CPU goes offline, nothing else changes those bits of CR0 and CR4, or XCR0,
-    ///   IA32_XSS and IA32_XFD; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
+    ///   IA32_XSS and IA32_XFD, but for a guest's values from [`GuestControls::enter`](crate::GuestControls::enter) until
+    ///   its exit; and EFER.FFXSR is clear, as after reset (with it AMD CPUs leave XMM out of
     ///   FXSAVE and FXRSTOR in ring 0).
     ///
     /// ```no_run

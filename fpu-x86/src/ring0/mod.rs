@@ -14,4 +14,4 @@ pub use control::{ControlMismatch, ControlState};
 #[cfg(fpu_instructions)]
 pub use enable::{enable_legacy_on_this_cpu, EnableError};
 #[cfg(fpu_instructions)]
-pub(crate) use enable::{IA32_XFD, IA32_XFD_ERR};
+pub(crate) use enable::{IA32_XFD, IA32_XFD_ERR, IA32_XSS};
