@@ -298,8 +298,9 @@ fn the_tables_of_quirks_say_what_is_overlooked() {
         assert!(table.contains(overlooked), "{name}: {table}");
         let none = ["cpuid-limit", "athlon2"].contains(&name);
         assert_eq!(table.contains("\n  no XSAVE: "), none, "{table}");
-        // x87 and SSE alone are saved by FXSAVE, with XSAVE or without.
-        let xsave = !none && !table.contains("\n  XCR0         0x3  X87 SSE\n");
+        // x87 and SSE alone are saved by FXSAVE, with XSAVE or without; not where there are protection keys (n5105).
+        let few = table.contains("\n  XCR0         0x3  X87 SSE\n");
+        let xsave = !none && !(few && name != "n5105");
         assert_eq!(table.contains("\n  in ring 0    XSAVE"), xsave, "{table}");
     }
     std::fs::remove_file(&path).expect("ours");
@@ -450,7 +451,7 @@ fn help_version_and_bad_arguments() {
         assert!(help.contains(&format!("  {kind}  ")), "{kind}");
         assert!(text(&kinds.stderr).contains(kind), "{kind}");
     }
-    assert!(help.lines().all(|line| line.chars().count() <= 100));
+    assert!(help.lines().all(|line| line.chars().count() <= 79));
     let version = xstate(&["--version"]);
     assert_eq!(text(&version.stdout), concat!("xstate ", env!("CARGO_PKG_VERSION"), "\n"));
     for bad in [
