@@ -157,8 +157,8 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
             true,
         ));
         if let Ok(optimised) = tasks(Some(SaveInstruction::Xsaveopt)) {
-            let way = Eager::<XSAVEOPT>(optimised);
-            all.push(candidate("as Redox (XSAVEOPT, eager)", way, |way| &way.0, true));
+            let way = Eager(Bare::<XSAVEOPT>(optimised));
+            all.push(candidate("as Redox (XSAVEOPT, eager)", way, |way| &way.0 .0, true));
         }
         // It saves no more than this.
         if plan.components() == Components::LEGACY {

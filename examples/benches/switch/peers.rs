@@ -41,37 +41,34 @@ unsafe impl<const SAVE: u8> Way for Bare<SAVE> {
     }
 }
 
-/// Eager (Redox, Theseus): every task has registers, the idle task too; a flag says which task is in.
-pub struct Eager<const SAVE: u8>(pub Tasks);
+/// Eager (Redox, Theseus): as [`Bare`], and the idle task has registers too.
+pub struct Eager<const SAVE: u8>(pub Bare<SAVE>);
 
 // SAFETY: as for `Bare`.
 unsafe impl<const SAVE: u8> Way for Eager<SAVE> {
     #[inline(always)]
     fn unknown(&self, _: usize) {}
     #[inline(always)]
-    fn leave(&self, _: usize, task: usize) {
-        save::<SAVE>(self.0.area(task), self.0.plan.plan_word());
+    fn leave(&self, cpu: usize, task: usize) {
+        self.0.leave(cpu, task);
     }
     #[inline(always)]
-    fn enter(&self, _: usize, task: usize) {
-        restore::<SAVE>(self.0.area(task), self.0.plan.plan_word());
+    fn enter(&self, cpu: usize, task: usize) {
+        self.0.enter(cpu, task);
     }
     #[inline(always)]
     fn idle(&self, _: usize) {
-        restore::<SAVE>(self.0.idle.base().as_ptr(), self.0.plan.plan_word());
-        save::<SAVE>(self.0.idle.base().as_ptr(), self.0.plan.plan_word());
+        let Tasks { idle, plan, .. } = &self.0 .0;
+        restore::<SAVE>(idle.base().as_ptr(), plan.plan_word());
+        save::<SAVE>(idle.base().as_ptr(), plan.plan_word());
     }
     #[inline(always)]
     fn section(&self, cpu: usize, task: usize) {
-        self.leave(cpu, task);
-        self.enter(cpu, task);
+        self.0.section(cpu, task);
     }
     #[inline(always)]
     fn guest(&self, cpu: usize, task: usize) {
-        self.leave(cpu, task);
-        self.enter(cpu, GUEST);
-        self.leave(cpu, GUEST);
-        self.enter(cpu, task);
+        self.0.guest(cpu, task);
     }
 }
 
