@@ -90,13 +90,13 @@ pub unsafe trait CpuWords {
 /// * **K7** [`observe`](Self::observe) does not use the crate with this CPU.
 ///
 /// K2 (pinned), K3 (own words) and K5 (current here) are about how values are made and used, so the function that makes
-/// one should be `unsafe`, or the kernel's guard of whose making they follow.
+/// one should be `unsafe`, or take the kernel's guard, which proves the promise.
 ///
 /// ```
 /// use fpu_core::{CpuFpu, Pinned, TheBackend};
 /// # use fpu_hosted_test::doc::{Backend, the_backend, this_cpu_fpu};
-/// struct PreemptOff(core::marker::PhantomData<*mut ()>); // a guard: `!Send`
-/// // SAFETY: K2: the guard turned preemption off. K3: per-CPU data. K4: each CPU enables it when it starts.
+/// struct PreemptOff(core::marker::PhantomData<*mut ()>); // a token: `!Send`
+/// // SAFETY: K2: made while preemption is off. K3: per-CPU data. K4: each CPU enables it when it starts.
 /// // K5: run-queue locks. K6: NMI handlers use another type.
 /// unsafe impl Pinned for PreemptOff {
 ///     type Backend = Backend;
@@ -112,7 +112,7 @@ pub unsafe trait CpuWords {
     diagnostic::on_unimplemented(
         message = "`{Self}` does not prove that this code stays on its CPU",
         label = "not a proof of being pinned",
-        note = "disable preemption first and pass the kernel's guard type, for which it implements `fpu_core::Pinned`"
+        note = "disable preemption first and pass the kernel's token, for whose type it implements `fpu_core::Pinned`"
     )
 )]
 pub unsafe trait Pinned {
@@ -168,7 +168,7 @@ pub unsafe trait Pinned {
     diagnostic::on_unimplemented(
         message = "`{Self}` does not exclude interrupts, which may use the FPU",
         label = "a kernel FPU section could begin between the decision and its use",
-        note = "disable interrupts and pass the guard type for which the kernel implements `fpu_core::Exclusive`"
+        note = "disable interrupts and pass the kernel's token, for whose type it implements `fpu_core::Exclusive`"
     )
 )]
 pub unsafe trait Exclusive: Pinned {}

@@ -1,6 +1,6 @@
 // error: E0277
 // expect: `kernel::PreemptOff` does not exclude interrupts, which may use the FPU
-// expect: disable interrupts and pass the guard type
+// expect: disable interrupts and pass the kernel's token
 #[path = "support/kernel.rs"]
 mod kernel;
 use fpu_core::*;

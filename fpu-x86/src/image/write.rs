@@ -56,12 +56,20 @@ impl<'a> ImageMut<'a> {
 // outside XCR0 or, compacted, outside XCOMP_BV; a header that is not zero elsewhere (SDM vol. 1, 13.8);
 // and illegal values of a few components. Here MXCSR is checked, bits are set only of components of the
 // plan, the rest of the header is not written, and of the components only x87 and SSE are, and those
-// of `PLAIN`, which have no illegal values, and of `CHECKED`, where they are refused.
+// of `PLAIN`, which have no illegal values, and of `CHECKED`, where they are refused. Of CET_U only the pointer is
+// written, where it is present, and only with a value that a restore takes.
 impl ImageMut<'_> {
     /// A read-only view of this image.
     #[must_use]
     pub fn as_image(&self) -> Image<'_> {
         Image::new(self.bytes, self.plan)
+    }
+
+    /// Sets the shadow-stack pointer of an image that has CET_U: a multiple of 8 below 2^47, which a restore takes.
+    pub(crate) fn set_shadow_stack(&mut self, pointer: [u8; 8]) {
+        if let Some((offset, _)) = self.plan.place(Components::CET_U) {
+            set(self.bytes, offset + 8, pointer);
+        }
     }
 
     /// Makes one managed component present; it then holds its initial value if it was absent.

@@ -1,4 +1,4 @@
-//! The layout note of a core file, written and read.
+//! The layout note of a core file, written and read; the regset of the shadow stack.
 
 use super::UserFormat;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     error::ImageError,
     fields::{put, set, u32_at},
     foreign::ForeignError,
-    image::Image,
+    image::{Image, ImageMut},
     layout::EXTENDED,
     origin::ForeignLayout,
 };
@@ -80,6 +80,49 @@ impl UserFormat<'_> {
         let mut pointer = [0; 8];
         put(&mut pointer, 0, state.get(8..)?).ok()?;
         Some(pointer)
+    }
+
+    /// Sets `NT_X86_SHSTK`: a stopped task's shadow-stack pointer, where the task has a shadow stack. Which memory is a
+    /// shadow stack is the kernel's to know: the processor checks it at the task's next return.
+    ///
+    /// # Errors
+    ///
+    /// `image` is unchanged. [`ImageError::NotManaged`]: the task has no shadow stack, as for
+    /// [`shadow_stack`](Self::shadow_stack). [`ImageError::OutOfRange`]: the regset is 8 bytes long.
+    /// [`ImageError::IllegalValue`]: the pointer is no multiple of 8, or no address below 2<sup>47</sup>; a restore refuses
+    /// some of those (SDM vol. 1, 13.8).
+    ///
+    /// ```
+    /// use fpu_x86::{ImageError, ImageMut, UserFormat};
+    /// fn set(format: UserFormat<'_>, image: &mut ImageMut<'_>, regset: &[u8]) -> Result<(), ImageError> {
+    ///     format.set_shadow_stack(image, regset)
+    /// }
+    /// ```
+    pub fn set_shadow_stack(
+        &self,
+        image: &mut ImageMut<'_>,
+        regset: &[u8],
+    ) -> Result<(), ImageError> {
+        const POINTER: usize = 8;
+        let component = Components::CET_U;
+        if self.shadow_stack(&image.as_image()).is_none() {
+            return Err(ImageError::NotManaged { component });
+        }
+        let len = regset.len();
+        let wrong = ImageError::OutOfRange { component, at: POINTER, len };
+        let pointer = <[u8; 8]>::try_from(regset).map_err(|_| wrong)?;
+        let address = u64::from_le_bytes(pointer);
+        let bad = match address {
+            _ if address & 7 != 0 => Some(0),
+            _ if address >> 47 != 0 => pointer.iter().rposition(|byte| *byte != 0),
+            _ => None,
+        };
+        if let Some(byte) = bad {
+            let value = pointer.get(byte).copied().unwrap_or_default();
+            return Err(ImageError::IllegalValue { component, at: POINTER + byte, value });
+        }
+        image.set_shadow_stack(pointer);
+        Ok(())
     }
 }
 

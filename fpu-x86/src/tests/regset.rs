@@ -260,6 +260,40 @@ fn the_shadow_stacks_pointer_is_there_where_there_is_one() {
     area[offset] = 1;
     let pointer = format.shadow_stack(&Image::new(&area, &plan));
     assert_eq!(pointer.map(u64::from_le_bytes), Some(0x7FFF_1234_5678));
+    // A debugger sets it, to what a restore takes and nothing else.
+    let mut random = Random(0x5357_4143);
+    let component = Components::CET_U;
+    for n in 0..20_000u64 {
+        let value = match n % 4 {
+            0 => random.word(),
+            1 => random.word() >> 17 & !7,
+            2 => 1 << (n % 64),
+            _ => random.word() >> 17,
+        };
+        let before = area.clone();
+        let set_to =
+            format.set_shadow_stack(&mut ImageMut::new(&mut area, &plan), &value.to_le_bytes());
+        if value % 8 == 0 && value < 1 << 47 {
+            assert_eq!(set_to, Ok(()), "{value:#x}");
+            let pointer = format.shadow_stack(&Image::new(&area, &plan));
+            assert_eq!(pointer.map(u64::from_le_bytes), Some(value));
+            assert_eq!(area[..offset + 8], before[..offset + 8], "{value:#x}");
+            assert_eq!(area[offset + 16..], before[offset + 16..], "{value:#x}");
+        } else {
+            let refused = matches!(set_to, Err(ImageError::IllegalValue { component: c, at, value: byte })
+                if c == component && byte == value.to_le_bytes()[at - 8]);
+            assert!(refused && area == before, "{value:#x}: {set_to:?}");
+        }
+    }
+    for len in [0, 7, 9, 16] {
+        let before = area.clone();
+        let long = format.set_shadow_stack(&mut ImageMut::new(&mut area, &plan), &vec![0; len]);
+        assert_eq!(long, Err(ImageError::OutOfRange { component, at: 8, len }));
+        assert_eq!(area, before);
+    }
+    area[offset] = 0;
+    let none = format.set_shadow_stack(&mut ImageMut::new(&mut area, &plan), &[0; 8]);
+    assert_eq!(none, Err(ImageError::NotManaged { component }), "not enabled");
     let without = sample::plan(Components::LEGACY);
     let name = String::from("no CET");
     let mut area = vec![0; without.area_len()];

@@ -67,11 +67,11 @@ const ON_PURPOSE: &[&str] = &["fpu_demo_", "fpu_real_", "fpu_x86_", "clobber"];
 const LEGEND: &str = "\
 Counted on a path: all but the final ret, the marked save or restore, and a lea or mov that only
 computes its operand. No path that returns has a lock, fence or call, and no path at all a panic; no whole
-function has a lock, fence or panic. Quiet functions, which the demo runs while registers hold tasks,
+function has a lock, fence or panic. Quiet functions, which demo and benchmark run while registers hold tasks,
 touch no FPU register but by the backend's own instructions. With the rights, RDPKRU and WRPKRU are counted too.
 ";
 
-/// Builds and judges the probes, and the functions of the demo that must not touch the FPU.
+/// Builds and judges the probes, and the functions of the demo and the benchmark that must not touch the FPU.
 pub fn check(suite: &Suite) -> Outcome {
     let Some(objdump) = suite.tool(&["objdump", "llvm-objdump"]) else {
         return Outcome::Skipped("no objdump or llvm-objdump: install the package binutils".into());
@@ -98,9 +98,11 @@ pub fn check(suite: &Suite) -> Outcome {
         }
         Err(why) => return Outcome::Failed(why),
     }
-    match demo(suite, &objdump) {
-        Ok(found) => lines.extend(found),
-        Err(why) => return Outcome::Failed(why),
+    for target in [["--bin", "demo"], ["--bench", "switch"]] {
+        match quiet_code(suite, &objdump, target) {
+            Ok(found) => lines.extend(found),
+            Err(why) => return Outcome::Failed(why),
+        }
     }
     let report = report(&lines, suite.verbose);
     let file = suite.target.join("object-code.txt");
@@ -114,17 +116,24 @@ pub fn check(suite: &Suite) -> Outcome {
     Outcome::Passed { count: lines.len(), note: report }
 }
 
-/// The demo's functions named `quiet_...`, and what they call.
-fn demo(suite: &Suite, objdump: &str) -> Result<Vec<Line>, String> {
-    suite.cargo(&["build", "--release", "-p", "fpu-examples", "--bin", "demo"]).ok()?;
-    let program = suite.target.join("release/demo");
-    let functions = resolved(objdump, &program)?;
+/// The functions named `quiet_...` of the demo or of the benchmark, and what they call.
+fn quiet_code(suite: &Suite, objdump: &str, target: [&str; 2]) -> Result<Vec<Line>, String> {
+    let build = ["build", "--release", "--message-format=json", "-p", "fpu-examples"];
+    let said = suite.cargo(&build).args(&target).ok()?;
+    let program = said.lines().find_map(executable).ok_or("cargo names no program")?;
+    let functions = resolved(objdump, Path::new(&program))?;
     let roots: Vec<_> =
         functions.keys().filter(|name| last_part(name).starts_with("quiet_")).collect();
     if roots.is_empty() {
-        return Err("the demo has no function named quiet_...: nothing was checked".into());
+        return Err(format!("{target:?} has no function named quiet_...: nothing was checked"));
     }
     Ok(quiet::judge(&functions, &roots, ON_PURPOSE, &|_, insn| quiet::noise(insn)))
+}
+
+/// The program that a line of cargo's says it has built.
+fn executable(line: &str) -> Option<String> {
+    let said: serde_json::Value = serde_json::from_str(line).ok()?;
+    said.get("executable")?.as_str().map(str::to_owned)
 }
 
 /// The functions of an object file, library or program.
