@@ -221,9 +221,15 @@ impl fmt::Display for ImageError {
             Self::OtherSize { component, size } => {
                 write!(f, "the size of {} is {size} bytes, not as here", List(*component))
             }
+            Self::NotManaged { component } if component.is_empty() => {
+                f.write_str("no component is named")
+            }
             Self::NotManaged { component } => {
                 let bits = component.bits();
                 write!(f, "components {bits:#x} are not part of the plan: {}", List(*component))
+            }
+            Self::NotWritable { component } if component.is_empty() => {
+                f.write_str("no component to write is named")
             }
             Self::NotWritable { component } => {
                 let bits = component.bits();
@@ -259,6 +265,19 @@ mod tests {
         assert_eq!(
             PlanError::Unsupported(bits).to_string(),
             "not known here: TILEDATA, component 61, LWP"
+        );
+    }
+
+    #[test]
+    fn no_component_at_all_is_not_called_a_number() {
+        let component = Components::empty();
+        let said = [ImageError::NotManaged { component }, ImageError::NotWritable { component }]
+            .map(|why| why.to_string());
+        assert_eq!(said, ["no component is named", "no component to write is named",]);
+        let component = Components::LWP;
+        assert_eq!(
+            ImageError::NotManaged { component }.to_string(),
+            "components 0x4000000000000000 are not part of the plan: LWP"
         );
     }
 }

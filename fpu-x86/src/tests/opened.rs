@@ -7,7 +7,7 @@ use fpu_core::{Error, KernelFpu, KernelUnits};
 use crate::{
     components::Components,
     fields::{set, MXCSR},
-    foreign::ForeignError,
+    foreign::{Beyond, ForeignError, ForeignRules},
     image::{Image, ImageMut},
     plan::Plan,
     regset::tests::{random_area, same, some},
@@ -16,7 +16,9 @@ use crate::{
         corpus,
         sample::{self, Random},
         simulated::{supervisor, Cpu, Soft, Task, Traced, Vector},
+        words,
     },
+    x87::Selectors,
 };
 
 /// A task that ran on CPU 0 with these registers, was switched out there, and is still claimed there.
@@ -207,6 +209,153 @@ fn frames_of_another_plan_go_in_only_if_they_fit() {
     assert!(task.registers_valid(&Soft(&cpus[0])), "the claim stands");
     assert!(put(Components::LEGACY | Components::AVX, 0x1F80, &large).is_ok());
     assert!(!task.registers_valid(&Soft(&cpus[0])));
+}
+
+/// Each length of the kernel's buffer that is too short for the frame: refused, with the length that there is and the one
+/// that is needed, of a 32-bit program's frame behind FSAVE's image once x87 and SSE are there.
+#[test]
+fn a_buffer_that_is_too_short_for_a_frame_is_named_by_length() {
+    let plan = sample::plan(Components::LEGACY | Components::AVX);
+    let (format, cpus) = (plan.user_format(), Cpu::some(&plan, 1));
+    let before = registers(&plan, &mut Random(55));
+    let task = stopped(&cpus, &before);
+    let memory = cpus[0].memory(&task);
+    let front = format.frame_len_32() - format.frame_len();
+    assert_eq!((front, format.frame_len()), (112, 836));
+    for narrow in [false, true] {
+        let front = if narrow { front } else { 0 };
+        let mut frame = vec![0; front + 836];
+        let image = Image::new(&before, &plan);
+        let written = match narrow {
+            true => format.write_frame_32(&image, Selectors::default(), None, &mut frame),
+            false => format.write_frame(&image, None, &mut frame),
+        };
+        assert_eq!(written, Ok(frame.len()));
+        for len in 0..=frame.len() + 8 {
+            let (mut buffer, mut fetched) = (vec![0xEE; len], 0);
+            let copy = |at: usize, bytes: &mut [u8]| {
+                assert_eq!(at, fetched);
+                fetched += bytes.len();
+                bytes.copy_from_slice(&frame[at..at + bytes.len()]);
+                Ok::<(), ()>(())
+            };
+            let mut pin = Soft(&cpus[0]);
+            let session = task.open(&mut pin).unwrap().make_memory_valid_read();
+            let returned = match narrow {
+                true => format.sigreturn_32(session, &mut buffer, copy),
+                false => format.sigreturn(session, &mut buffer, copy),
+            };
+            let refused =
+                |len, need| Err(SigreturnError::Refused(ForeignError::Truncated { len, need }));
+            let (expected, due) = match len {
+                _ if len < front + 512 => (refused(len, front + 512), 0),
+                _ if len < frame.len() => (refused(len - front, 836), len),
+                _ => {
+                    assert!(returned.is_ok(), "{len}");
+                    assert_eq!(fetched, frame.len());
+                    continue;
+                }
+            };
+            assert_eq!((returned, fetched), (expected, due), "32 bits: {narrow}, {len}");
+            assert_eq!(cpus[0].memory(&task), memory, "{len}");
+        }
+    }
+}
+
+/// What a frame has beyond the plan is refused, left out, or left out and named.
+#[test]
+fn a_return_names_what_was_left_out_if_it_is_asked_to() {
+    let large = sample::plan(Components::LEGACY | Components::AVX | Components::AVX512);
+    let small = sample::plan(Components::LEGACY | Components::AVX);
+    let (format, cpus) = (small.user_format(), Cpu::some(&small, 1));
+    let mut random = Random(56);
+    let (masks, shared) = (Components::OPMASK, Components::LEGACY | Components::AVX);
+    for present in [shared, shared | masks] {
+        let beyond = present.intersection(masks);
+        let area = random_area(&large, present, &mut random);
+        let image = Image::new(&area, &large);
+        let mut frames = [vec![0; 4096], vec![0; 4096]];
+        let writer = large.user_format();
+        writer.write_frame(&image, None, &mut frames[0]).unwrap();
+        let selectors = Selectors::default();
+        writer.write_frame_32(&image, selectors, None, &mut frames[1]).unwrap();
+        for (narrow, frame) in [false, true].into_iter().zip(&frames) {
+            for rule in [Beyond::Refuse, Beyond::Drop, Beyond::Report] {
+                let before = registers(&small, &mut random);
+                let (rules, task) = (ForeignRules::new().beyond(rule), stopped(&cpus, &before));
+                let copy = |at: usize, bytes: &mut [u8]| {
+                    bytes.copy_from_slice(&frame[at..at + bytes.len()]);
+                    Ok::<(), ()>(())
+                };
+                let (mut pin, mut buffer) = (Soft(&cpus[0]), vec![0; 4096]);
+                let session = task.open(&mut pin).unwrap().make_memory_valid_read();
+                let returned = match narrow {
+                    true => format.sigreturn_32_by(&rules, session, &mut buffer, copy),
+                    false => format.sigreturn_by(&rules, session, &mut buffer, copy),
+                };
+                let after = cpus[0].enter(&task);
+                if rule == Beyond::Refuse && !beyond.is_empty() {
+                    let why = ForeignError::NotEnabled { bits: beyond.bits() };
+                    assert_eq!((returned, after), (Err(SigreturnError::Refused(why)), before));
+                    continue;
+                }
+                let named = if rule == Beyond::Report { beyond } else { Components::empty() };
+                assert_eq!(returned.map(|it| it.beyond), Ok(named), "32 bits: {narrow}, {rule:?}");
+                let after = Image::new(&after, &small);
+                assert_eq!((after.xmm(7), after.ymm_hi(7)), (image.xmm(7), image.ymm_hi(7)));
+            }
+        }
+    }
+}
+
+/// A kernel that does not switch PKRU gets no value of it, whatever the debugger's bytes have.
+#[test]
+fn a_regset_has_rights_only_for_a_format_that_has_them() {
+    // The rights lie in the middle, so the format without them has as many bytes.
+    let plan = words::tiles().plan().unwrap();
+    let (format, cpus) = (plan.user_format(), Cpu::some(&plan, 1));
+    let without = format.without_pkru();
+    assert_eq!(without.xstate_len(), format.xstate_len());
+    let before = random_area(&plan, Components::LEGACY, &mut Random(57));
+    let task = stopped(&cpus, &before);
+    for pkru in [None, Some(0), Some(5)] {
+        let mut xstate = vec![0; format.xstate_len()];
+        format.write_xstate(&Image::new(&before, &plan), pkru, &mut xstate).unwrap();
+        for (format, rights) in [(format, Some(pkru.unwrap_or(0))), (without, None)] {
+            let mut proof = Traced(&cpus[0], &task);
+            let stopped = task.stopped(&mut proof).unwrap();
+            assert_eq!(format.set_xstate(stopped, &mut xstate.clone()), Ok(rights), "{pkru:?}");
+        }
+    }
+}
+
+/// Another size than the task's plan has is another register: CPUID decides how large tiles are.
+#[test]
+fn a_component_of_another_size_does_not_go_into_a_task() {
+    let large = words::tiles().plan().unwrap();
+    let small = words::tiles().with(0xD, 18, [4096, 2816, 6, 0]).plan().unwrap();
+    let cpus = Cpu::some(&small, 1);
+    let before = random_area(&small, Components::LEGACY | Components::AVX, &mut Random(58));
+    let component = Components::TILEDATA;
+    for present in [Components::LEGACY, Components::LEGACY | component] {
+        let area = random_area(&large, present, &mut Random(59));
+        // SAFETY: C24: no register is restored but simulated ones.
+        let format = unsafe { large.user_format().without_pkru().with_tiles() };
+        let mut xstate = vec![0; format.xstate_len()];
+        format.write_xstate(&Image::new(&area, &large), None, &mut xstate).unwrap();
+        let task = stopped(&cpus, &before);
+        let memory = cpus[0].memory(&task);
+        let mut proof = Traced(&cpus[0], &task);
+        let set = format.set_xstate(task.stopped(&mut proof).unwrap(), &mut xstate);
+        if present.contains(component) {
+            let why = ForeignError::OtherSize { component, offset: 2816, size: 8192 };
+            assert_eq!(set, Err(why));
+            assert_eq!(cpus[0].memory(&task), memory);
+            assert!(task.registers_valid(&Soft(&cpus[0])), "the claim stands");
+        } else {
+            assert_eq!(set, Ok(None), "what both have goes in");
+        }
+    }
 }
 
 /// A program that changes its frame between the two copies harms itself: what is taken is what the copies gave.

@@ -141,6 +141,8 @@ fn every_wrong_kernel_is_noticed() {
         (ForkTakesDefault, "a stopped task's value"),
         (ExecKeeps, "a running task's register"),
         (SetWithinScope, "a running task's register"),
+        (WritesNotCounted, "the current task's value"),
+        (BegunWithinScope, "a running task's register"),
     ] {
         let why = explore(Some(wrong)).expect_err("not noticed");
         eprintln!("{wrong:?}: {why}");

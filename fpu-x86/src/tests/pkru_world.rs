@@ -39,6 +39,8 @@ pub(super) enum Wrong {
     ForkTakesDefault,
     ExecKeeps,
     SetWithinScope,
+    WritesNotCounted,
+    BegunWithinScope,
 }
 
 /// All of a world that counts.
@@ -160,7 +162,14 @@ impl World {
     pub(super) fn of(state: State, wrong: Option<Wrong>) -> Self {
         let cells = state.tasks.map(|task| {
             let cell = TaskPkru::new(Pkru::from_bits(task.saved));
-            let word = Word { user: task.word.0, scopes: task.word.1, writes: 0 };
+            let (user, scopes) = match task.word {
+                // Another thread's, which has ended within a scope.
+                _ if !task.lives => (LEFT, 1),
+                // Outside of scopes it does not count, not even if a debugger writes the same.
+                (_, 0) => (A, 0),
+                word => word,
+            };
+            let word = Word { user, scopes, writes: 0 };
             assert!(cell.replace(cell.word(), word));
             cell
         });
@@ -242,6 +251,12 @@ impl World {
     fn debug(&self, at: usize, value: u32) {
         match self.wrong {
             Some(Wrong::DebuggerWritesTheRegistersWord) => self.cells[at].save(value),
+            Some(Wrong::WritesNotCounted) => {
+                let cell = &self.cells[at];
+                let writes = cell.word().writes;
+                cell.set_value(Pkru::from_bits(value));
+                assert!(cell.replace(cell.word(), Word { writes, ..cell.word() }));
+            }
             _ => self.cells[at].set_value(Pkru::from_bits(value)),
         }
         self.debugged.set(Some(value));
@@ -433,7 +448,10 @@ impl World {
                     Some(Wrong::ForkTakesDefault) => Pkru::from_bits(DEFAULT),
                     _ => register::current(&self.on(at, false), &self.cells[at]),
                 };
-                self.cells[1 - at].begin(value);
+                match self.wrong {
+                    Some(Wrong::BegunWithinScope) => self.cells[1 - at].set_value(value),
+                    _ => self.cells[1 - at].begin(value),
+                }
                 self.change(|state| {
                     let user = state.tasks[at].user;
                     state.tasks[1 - at] = Task { lives: true, user, ..Task::default() };

@@ -9,7 +9,7 @@ use crate::{
     image::{write_initial, ImageMut},
     plan::Plan,
     regset::tests::{no_residue, random_area, same, some},
-    save_instruction::Format,
+    save_instruction::{Format, SaveInstruction},
     tests::{
         corpus,
         sample::{self, Random},
@@ -154,6 +154,11 @@ fn software_words_that_do_not_fit_leave_the_legacy_area() {
             assert!(plan.user_format().read_frame(&mut short).is_ok());
         }
     }
+    // Nothing lies between the image and the end of all: as for Linux, that is no reason to refuse.
+    let format = plan.user_format();
+    let mut equal = with(&frame, 468, &word(2688));
+    let kind = format.read_frame(&mut equal).map(|read| read.kind());
+    assert_eq!(kind, Ok(FrameKind::Full(format.frame_components())));
     // What has not been copied is not taken for missing.
     for len in [512, 2688, 2691] {
         let refused = plan.user_format().read_frame(&mut frame[..len].to_vec()).map(drop);
@@ -339,6 +344,19 @@ fn a_frame_without_rights_has_the_initial_ones() {
     let refused = without.write_frame(&Image::new(&area, &plan), Some(1), &mut out);
     assert_eq!(refused, Err(ImageError::NotManaged { component: Components::PKRU }));
     assert_eq!(without.read_frame(&mut out).unwrap().pkru(), None);
+    // Nor has a frame of FXSAVE.
+    let plan = sample::plan(Components::LEGACY).with_save_instruction(SaveInstruction::Fxsave);
+    let plan = plan.unwrap();
+    let (format, mut area) = (plan.user_format(), vec![0; plan.area_len()]);
+    write_initial(&mut area, &plan);
+    let (image, mut out) = (Image::new(&area, &plan), vec![0xEE; format.frame_len_32()]);
+    assert_eq!(format.frame_len(), 512);
+    for pkru in [0, 1] {
+        assert_eq!(format.write_frame(&image, Some(pkru), &mut out), refused);
+        let narrow = format.write_frame_32(&image, Selectors::default(), Some(pkru), &mut out);
+        assert_eq!((narrow, out.iter().all(|byte| *byte == 0xEE)), (refused, true));
+    }
+    assert_eq!(format.write_frame(&image, None, &mut out), Ok(512));
 }
 
 /// The FPU's part at a multiple of 64, the whole below it at a multiple of 16, and as Linux has it 8 less.

@@ -8,6 +8,7 @@ use crate::{
     components::Components as C,
     error::{CpuidRegister as R, Expected, LeftOut, PlanError, WrongWord},
     plan::{CpuMismatch, Plan, Quirk, SizeWord},
+    registers::ControlRegister,
     save_instruction::SaveInstruction,
     tests::words::{big_core, server, tiles, Words},
 };
@@ -270,6 +271,19 @@ fn sizes_after_enabling_only_enlarge() {
         .with_save_instruction(SaveInstruction::Fxsave)
         .unwrap();
     assert_eq!(legacy.clone().with_sizes(&after(9, 9)), legacy, "FXSAVE has 512 bytes");
+    // Sizes that were for more components go with one of them.
+    let why = LeftOut::NotKept { register: ControlRegister::Xcr0 };
+    for instruction in [SaveInstruction::Xsave, SaveInstruction::Xsavec, SaveInstruction::Xsaves] {
+        let user = big_core().kernel(C::USER).unwrap();
+        let mut left = user.with_save_instruction(instruction).unwrap();
+        let mut sized = left.clone().with_sizes(&after(9008, 9000));
+        assert!(sized.area_len() >= 9000, "{instruction:?}");
+        for plan in [&mut left, &mut sized] {
+            plan.leave_out(C::AVX512, why).unwrap();
+        }
+        let of = |plan: &Plan| (plan.save_instruction(), plan.components(), plan.area_len());
+        assert_eq!((of(&sized), sized.area_len()), (of(&left), 832));
+    }
 }
 
 /// PKRU is not saved, so its place does not matter, and no place is trusted.
@@ -363,8 +377,18 @@ fn a_plan_for_ring_3_is_for_one_xcr0() {
     assert_eq!(plan.check_cpu(&unknown), why);
     // A system without XSAVE has x87 and SSE enabled, whatever is said of XCR0.
     let disabled = server().with(1, 0, [0, 0, 1 << 26, 3 << 24]);
-    let legacy = disabled.plan().unwrap();
-    assert_eq!(legacy.check_cpu(&disabled.cpuid_info().unwrap()), Ok(()));
+    let (legacy, disabled) = (disabled.plan().unwrap(), disabled.cpuid_info().unwrap());
+    assert_eq!(legacy.check_cpu(&disabled), Ok(()));
+    // The instructions of XSAVE have an invalid opcode there, also for a plan of what is enabled.
+    let narrow = server().xcr0(3).plan().unwrap();
+    assert_eq!(narrow.check_cpu(&with(3)), Ok(()));
+    for plan in [&plan, &narrow] {
+        let why = CpuMismatch::NoInstruction(SaveInstruction::Xsavec);
+        assert_eq!(plan.check_cpu(&disabled), Err(why));
+        assert_eq!(plan.check_cpu(&disabled.clone().with_xcr0(plan.xcr0())), Err(why));
+    }
+    let fxsave = narrow.with_save_instruction(SaveInstruction::Fxsave).unwrap();
+    assert_eq!(fxsave.check_cpu(&disabled), Ok(()));
     assert!(legacy.check_cpu(&with(0x2E7)).is_err());
     // Ring 0 decides XCR0 itself.
     let kernel = server().kernel(C::all()).unwrap();
