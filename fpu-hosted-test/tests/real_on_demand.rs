@@ -12,7 +12,7 @@ use fpu_hosted_test::{
     conformance::{self, Harness},
     real::{run_between, RealHarness, RegFile},
 };
-use fpu_x86::{Components, DynamicPlan, Plan, Room, SaveInstruction, XfdCopy};
+use fpu_x86::{Components, DynamicPlan, Format, Plan, Room, SaveInstruction, XfdCopy};
 
 #[path = "support/real.rs"]
 mod support;
@@ -137,7 +137,10 @@ fn saves_and_restores_go_by_the_room() {
         for (set, others) in casts(h) {
             let (plan, what) = (on_demand(h.fpu(), set), format!("{rung:?}, {set:?} on demand"));
             let (all, part) = (h.pattern(1, every(h)).0, h.pattern(2, others).0);
-            assert!(plan.area_len() < plan.area_len_of(Room::Full), "{what}");
+            // In the standard format another component may lie behind, as MPX does behind AVX.
+            let (base, full) = (plan.area_len(), plan.area_len_of(Room::Full));
+            let may_lie_behind = h.fpu().format() == Format::Standard;
+            assert!(base < full || base == full && may_lie_behind, "{what}: {base}, {full}");
             let mut base = base_area(&plan);
             let mut full = grown(&plan, &mut base);
             let initial = h.pattern(0, 0).0;
