@@ -241,7 +241,10 @@ fn xcr0(block: &Block, controls: &mut GuestControls, value: u64) {
             verdict::fail(format_args!("a guest was given {value:#x} in XCR0"));
         }
         Ok(()) => count(&counts::VM_XCR0),
-        Err(GuestError::Xcr0Lacks(Components::SSE)) if *controls == before => {
+        // Without AVX in the plan its bit alone is refused.
+        Err(GuestError::Xcr0Lacks(Components::SSE) | GuestError::Xcr0Beyond(Components::AVX))
+            if value == u64::from(block.illegal) && *controls == before =>
+        {
             count(&counts::VM_REFUSED);
         }
         Err(why) => verdict::fail(format_args!("a guest's XCR0 {value:#x}: {why}")),
