@@ -244,7 +244,7 @@ fn run(arguments: &Arguments) -> Result<Report, Failure> {
             continue;
         }
         let plan = match class {
-            // SAFETY: C25: the rows use no register that the plan leaves out.
+            // SAFETY: C23: the rows leave what the plan leaves out in its initial state.
             Class::SmallPlan => unsafe { Plan::detect_user_without(!Components::LEGACY) }?
                 // As a kernel's plan has it.
                 .with_save_instruction(SaveInstruction::Fxsave)?,
