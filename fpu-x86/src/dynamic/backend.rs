@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use super::{DynamicPlan, Room, XfdCopy};
 use crate::{
     components::Components,
-    image::{Image, ImageMut},
+    image::{Image, ImageMut, NOT_INHERITED},
     insn,
     layout::{self, EXTENDED},
 };
@@ -14,11 +14,6 @@ use fpu_core::{
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu, RestoreFault,
 };
-
-/// The components that a child gets from its parent: as for a plan without state on demand.
-const INHERITED: Components = Components::from_bits_retain(u64::MAX)
-    .difference(Components::AMX)
-    .difference(Components::SUPERVISOR);
 
 // SAFETY: B1, B13: a save to an area is that of the plan for the room that the area names, whose places `with` computed; an
 // area of `area_len` bytes names the least, as `write_initial` and `copy_for_child` leave it. B2: the components without
@@ -96,7 +91,8 @@ unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
         unsafe { self.write_initial(to) };
         // SAFETY: valid area (C9) of both, not overlapping; `to` was just written.
         let (from, mut to) = unsafe { (self.image(from), self.image_mut(to)) };
-        let done = to.import(&from, INHERITED.difference(self.on_demand), INHERITED);
+        let all = !NOT_INHERITED;
+        let done = to.import(&from, all.difference(self.on_demand), all);
         debug_assert!(done.is_ok(), "what is not on demand has a place in every area");
     }
 

@@ -108,7 +108,17 @@ fn lacks(asked: Components) -> Components {
     all.difference(asked)
 }
 
-/// May a guest to which these components are offered have that value?
+/// [`GuestControls::offered`], where protection keys are on or not.
+pub(super) fn offer(plan: &Plan, keys: bool) -> Components {
+    if !xsave(plan) {
+        return Components::empty();
+    }
+    let placed = plan.user_format().components().contains(Components::PKRU);
+    let pkru = if keys && placed { Components::PKRU } else { Components::empty() };
+    plan.xcr0().union(pkru)
+}
+
+/// Refuses a value that a guest to which these components are offered may not have.
 pub(super) fn legal_xcr0(value: u64, offered: Components) -> Result<(), GuestError> {
     if let Some(bits) = beyond(value, offered) {
         return Err(GuestError::Xcr0Beyond(bits));
@@ -142,12 +152,7 @@ impl GuestControls {
     /// host has protection keys on. Nothing where the plan is for FXSAVE: guests of such a host have no XSAVE.
     #[must_use]
     pub fn offered(plan: &Plan, keys: &ProtectionKeys) -> Components {
-        if !xsave(plan) {
-            return Components::empty();
-        }
-        let placed = plan.user_format().components().contains(Components::PKRU);
-        let pkru = if keys.are_on() && placed { Components::PKRU } else { Components::empty() };
-        plan.xcr0().union(pkru)
+        offer(plan, keys.are_on())
     }
 
     /// The guest wants this in XCR0: XSETBV with ECX = 0, which has exited.

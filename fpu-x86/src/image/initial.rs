@@ -15,11 +15,14 @@ pub(crate) fn write_initial(zeroed: &mut [u8], plan: &Plan) {
     }
 }
 
-/// A child starts without its parent's tiles, as on Linux, and without its supervisor components, which the
-/// kernel sets for each task: a shadow stack, user interrupts and traces are one task's own.
+/// What a child does not get: its parent's tiles, as on Linux, and supervisor components, which the kernel sets for each
+/// task: a shadow stack, user interrupts and traces are one task's own.
+pub(crate) const NOT_INHERITED: Components = Components::AMX.union(Components::SUPERVISOR);
+
+/// Makes a child's image of its parent's: what the child does not get is absent.
 pub(crate) fn disinherit(bytes: &mut [u8], plan: &Plan) {
     if plan.format() != Format::Legacy {
-        let kept = u64_at(bytes, XSTATE_BV) & !(Components::AMX | Components::SUPERVISOR).bits();
+        let kept = u64_at(bytes, XSTATE_BV) & !NOT_INHERITED.bits();
         set(bytes, XSTATE_BV, kept.to_le_bytes());
     }
 }

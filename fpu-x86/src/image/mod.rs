@@ -16,7 +16,7 @@ mod validity;
 mod write;
 
 pub(crate) use extended::{standard_len, Where};
-pub(crate) use initial::{disinherit, write_initial};
+pub(crate) use initial::{disinherit, write_initial, NOT_INHERITED};
 pub use read::Image;
 pub(crate) use validity::first_illegal;
 pub use write::ImageMut;

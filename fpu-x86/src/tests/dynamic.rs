@@ -25,6 +25,7 @@ use crate::{
     tests::{
         corpus,
         sample::{plans, Random},
+        words::tiles,
     },
 };
 
@@ -251,6 +252,35 @@ fn a_child_has_no_room() {
             let equal = unsafe { plan.same_state(parent.base(), child.base()) };
             assert_eq!(equal.is_err(), present.intersects(plan.on_demand()), "{present:?}");
         }
+    }
+}
+
+/// Where a plan has a shadow stack beside the tiles, a child gets neither; of a plan without state on demand it gets the
+/// same.
+#[test]
+fn a_child_has_no_shadow_stack() {
+    let words = tiles().with(0xD, 1, [0x1F, 10752, 0x800, 0]).with(0xD, 11, [16, 0, 1, 0]);
+    let full = words.kernel(Components::all()).unwrap();
+    assert!(full.components().contains(TILES | Components::CET_U));
+    let plan = DynamicPlan::new(full.clone(), Cpu::new()).unwrap();
+    let mut random = Random(0x5C);
+    for n in 0..200 {
+        let own = if n % 2 == 0 { Components::CET_U } else { Components::empty() };
+        let present = some(&full, &mut random) | own;
+        let area = random_area(&full, present, &mut random);
+        let (parent, child, other) = (Memory::new(), Memory::new(), Memory::new());
+        put(&parent, &area);
+        plan.image_room(&parent, Room::Full);
+        // SAFETY: C9: areas of the test's own; the parent's holds an image.
+        unsafe {
+            plan.copy_for_child(parent.base(), child.base());
+            full.copy_for_child(parent.base(), other.base());
+        }
+        // SAFETY: C9, C11: an area of the test's own, which holds an image.
+        let inherited = unsafe { full.image(other.base()) }.present();
+        assert_eq!(image(&plan, &child).present(), inherited, "{present:?}");
+        let own = Components::CET_U | Components::AMX;
+        assert_eq!(inherited, present.difference(own), "{present:?}");
     }
 }
 

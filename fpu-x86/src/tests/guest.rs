@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    controls::{legal_xcr0, GuestControls, GuestError},
+    controls::{legal_xcr0, offer, GuestControls, GuestError},
     moves::{enter, exit, GuestRefused, Registers},
 };
 use crate::{
@@ -38,6 +38,21 @@ fn fxsave() -> Plan {
 /// The next set of bits of `of` behind `set`, in the order of numbers.
 fn next_subset(set: u64, of: u64) -> u64 {
     (set | !of).wrapping_add(1) & of
+}
+
+/// PKRU is offered beside the plan's components where its keys are on and an image has a place for it.
+#[test]
+fn pkru_is_offered_where_keys_are_on() {
+    let plan = with_xfd();
+    let place = plan.user_format().components().contains(Components::PKRU);
+    assert!(place && !plan.xcr0().contains(Components::PKRU));
+    assert_eq!(offer(&plan, true), plan.xcr0() | Components::PKRU);
+    assert_eq!(offer(&plan, false), plan.xcr0());
+    assert!(offer(&fxsave(), true).is_empty() && offer(&fxsave(), false).is_empty());
+    // After reset x87 alone is on, and a write of IA32_XFD exits.
+    let reset = GuestControls::new();
+    assert_eq!((reset.xcr0, reset.xss, reset.xfd, reset.xfd_err, reset.pkru), (1, 0, 0, 0, 0));
+    assert!(!reset.changes_xfd);
 }
 
 /// Every set of the named user components, and each reserved bit beside a legal one, against several offers.

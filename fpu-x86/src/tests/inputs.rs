@@ -337,6 +337,9 @@ fn layout_notes_are_possible_or_refused() {
         (vec![avx, [2, 64, 832, 0]], wrong(16, 2)),
         (vec![avx, [5, 0, 832, 0]], wrong(20, 0)),
         (vec![[5, u32::MAX, 832, 0]], wrong(4, u32::MAX)),
+        // A supervisor component has no place of its own, so its size alone counts: up to 1 MiB.
+        (vec![[11, 1 << 20, 0, 1]], Ok(())),
+        (vec![[11, (1 << 20) + 1, 0, 1]], wrong(4, (1 << 20) + 1)),
         (vec![avx, [5, 64, 575, 0]], wrong(24, 575)),
         (vec![avx, [5, 64, 831, 0]], wrong(24, 831)),
         (vec![mask, [2, 257, 576, 0]], wrong(24, 576)),
@@ -345,6 +348,8 @@ fn layout_notes_are_possible_or_refused() {
         assert_eq!(ForeignLayout::from_note(&note(&records)).map(drop), expected, "{records:?}");
     }
     let bytes = vec![0; 61 * 16 + 16];
+    // 61 records are as many as there are numbers: the first is looked at.
+    assert_eq!(ForeignLayout::from_note(&bytes[..61 * 16]).map(drop), wrong(0, 0));
     for (len, need) in [(15, 0), (17, 16), (62 * 16, 61 * 16)] {
         let refused = ForeignLayout::from_note(&bytes[..len]);
         assert_eq!(refused, Err(ForeignError::WrongLength { len, need }));
