@@ -215,7 +215,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// ```
     #[inline]
     pub fn prefetch<C: Pinned<Backend = B>>(&self, cpu: &C) {
-        if !self.word.load().is_of(Stamp::of(cpu.words())) {
+        if !self.word.peek().is_of(Stamp::of(cpu.words())) {
             cpu.backend().prefetch(self.base());
         }
     }
