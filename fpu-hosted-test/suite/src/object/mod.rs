@@ -120,7 +120,9 @@ pub fn check(suite: &Suite) -> Outcome {
 fn quiet_code(suite: &Suite, objdump: &str, target: [&str; 2]) -> Result<Vec<Line>, String> {
     let build = ["build", "--release", "--message-format=json", "-p", "fpu-examples"];
     let said = suite.cargo(&build).args(&target).ok()?;
-    let program = said.lines().find_map(executable).ok_or("cargo names no program")?;
+    // A benchmark is built together with the programs of its package.
+    let program = said.lines().find_map(|line| executable(line, target[1]));
+    let program = program.ok_or("cargo names no program")?;
     let functions = resolved(objdump, Path::new(&program))?;
     let roots: Vec<_> =
         functions.keys().filter(|name| last_part(name).starts_with("quiet_")).collect();
@@ -130,9 +132,12 @@ fn quiet_code(suite: &Suite, objdump: &str, target: [&str; 2]) -> Result<Vec<Lin
     Ok(quiet::judge(&functions, &roots, ON_PURPOSE, &|_, insn| quiet::noise(insn)))
 }
 
-/// The program that a line of cargo's says it has built.
-fn executable(line: &str) -> Option<String> {
+/// The program of this target, if a line of cargo's says that it is built.
+fn executable(line: &str, target: &str) -> Option<String> {
     let said: serde_json::Value = serde_json::from_str(line).ok()?;
+    if said.get("target")?.get("name")?.as_str()? != target {
+        return None;
+    }
     said.get("executable")?.as_str().map(str::to_owned)
 }
 
@@ -216,7 +221,21 @@ fn report(lines: &[Line], verbose: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{as_short_as_by_reference, Line};
+    use super::{as_short_as_by_reference, executable, Line};
+
+    /// Cargo builds a package's programs for its benchmark, and says so in any order.
+    #[test]
+    fn the_program_is_that_of_the_target() {
+        let said = |name: &str, path: &str| {
+            format!(r#"{{"target":{{"name":"{name}"}},"executable":"{path}"}}"#)
+        };
+        assert_eq!(executable(&said("boot", "/t/boot"), "switch"), None);
+        assert_eq!(
+            executable(&said("switch", "/t/switch-1"), "switch"),
+            Some("/t/switch-1".into())
+        );
+        assert_eq!(executable(r#"{"reason":"build-finished"}"#, "switch"), None);
+    }
 
     #[test]
     fn a_cell_that_costs_something_is_named() {
