@@ -6,6 +6,7 @@
 #![allow(clippy::print_literal)]
 
 mod api;
+mod bench;
 mod boot;
 mod cpus;
 mod crash;
@@ -90,7 +91,8 @@ fn main() -> ExitCode {
     };
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = root.join(target.unwrap_or_else(|| "target".into()));
-    let suite = Suite { root, target, verbose: options.verbose };
+    let only = options.only.clone();
+    let suite = Suite { root, target, only, verbose: options.verbose };
 
     let steps = steps::all(&suite);
     let wanted = |name: &str| {
