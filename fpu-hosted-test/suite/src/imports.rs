@@ -26,7 +26,7 @@ const CORE: [&[&str]; 3] = [
     ],
     &["protocol"],
     &[
-        "cpu", "deferred", "grow", "raw", "section", "session", "stopped", "switch", "task",
+        "cpu", "deferred", "grow", "raw", "section", "session", "stopped", "switch", "task", "trap",
         "verify",
     ],
 ];
