@@ -10,6 +10,7 @@ mod peers;
 mod report;
 mod row;
 mod scenes;
+mod tried;
 mod ways;
 
 use std::{
@@ -32,6 +33,7 @@ use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
 use scenes::{steps, Guest, Idle, Sections, SystemCall, TwoTasks};
+use tried::{PageApart, Trimmed};
 use ways::{number, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
 
 type Failure = Box<dyn std::error::Error>;
@@ -103,19 +105,23 @@ struct Candidate {
 }
 
 /// Switches of tasks, or other units, in one step of a scenario.
-const SCENES: [(&str, f64); 5] = [
+const SCENES: [(&str, f64); 6] = [
     ("two tasks, a switch", 2.0),
     ("task-idle-task", 1.0),
     ("system call", 1.0),
     ("3 sections", 1.0),
     ("3 guest exits", 1.0),
+    (TRIED, 2.0),
 ];
+/// Two tasks, for what is not in the library.
+const TRIED: &str = "tried, a switch";
 
 /// The tasks, by what their areas are.
 #[derive(Clone, Copy)]
 enum Known {
     Inline(&'static Tasks),
     Heap(&'static Tasks<HeapArea>),
+    PageApart(&'static Tasks<PageApart>),
 }
 impl From<&'static Tasks> for Known {
     fn from(tasks: &'static Tasks) -> Self {
@@ -125,6 +131,11 @@ impl From<&'static Tasks> for Known {
 impl From<&'static Tasks<HeapArea>> for Known {
     fn from(tasks: &'static Tasks<HeapArea>) -> Self {
         Self::Heap(tasks)
+    }
+}
+impl From<&'static Tasks<PageApart>> for Known {
+    fn from(tasks: &'static Tasks<PageApart>) -> Self {
+        Self::PageApart(tasks)
     }
 }
 
@@ -149,7 +160,7 @@ fn candidate<W: Way + 'static, T: Into<Known>>(
 }
 
 /// The ways whose instruction is that of the plan, and the others.
-fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
+fn candidates<const SAVE: u8>(plan: &Plan, class: Class) -> Result<Vec<Candidate>, Failure> {
     let tasks = |instruction: Option<SaveInstruction>| -> Result<Tasks, Failure> {
         let plan = match instruction {
             Some(instruction) => plan.clone().with_save_instruction(instruction)?,
@@ -183,6 +194,21 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
             all.push(candidate("bare FXSAVE", Bare::<FXSAVE>(fxsave), |way| &way.0, true));
         }
     }
+    let two_tasks = |one: &Candidate| (TRIED, one.scenes[0].1);
+    for one in &mut all[..2] {
+        one.scenes.push(two_tasks(one));
+    }
+    let page_apart = Typed(Tasks::<PageApart>::new(plan.clone())?);
+    let mut tried =
+        vec![candidate("fpu-core, areas a page apart", page_apart, |way| &way.0, false)];
+    if SAVE != FXSAVE {
+        let trimmed = Trimmed::<SAVE>(tasks(None)?, class.needs().bits());
+        tried.push(candidate("bare, only what is in use", trimmed, |way| &way.0, false));
+    }
+    for mut one in tried {
+        one.scenes = vec![two_tasks(&one)];
+        all.push(one);
+    }
     Ok(all)
 }
 
@@ -194,15 +220,16 @@ const BARE: &str = "bare instructions";
 
 fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Result<(), Failure> {
     let all = match number(plan.save_instruction()) {
-        Some(XSAVEC) => candidates::<XSAVEC>(plan)?,
-        Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan)?,
-        Some(XSAVE) => candidates::<XSAVE>(plan)?,
-        _ => candidates::<FXSAVE>(plan)?,
+        Some(XSAVEC) => candidates::<XSAVEC>(plan, class)?,
+        Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan, class)?,
+        Some(XSAVE) => candidates::<XSAVE>(plan, class)?,
+        _ => candidates::<FXSAVE>(plan, class)?,
     };
     for one in &all {
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
+            Known::PageApart(tasks) => class.give(tasks)?,
         }
     }
     let classes = Classes::detect();
@@ -241,14 +268,19 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         let refused = match one.tasks {
             Known::Inline(tasks) => &tasks.refused,
             Known::Heap(tasks) => &tasks.refused,
+            Known::PageApart(tasks) => &tasks.refused,
         };
         if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
             return Err(format!("{}: the library refused a call", one.name).into());
         }
     }
-    rows.sort_by_key(|(which, scene, _)| (*scene, *which));
+    let place = |which: usize, scene: usize| {
+        let name = all[which].scenes[scene].0;
+        SCENES.iter().position(|(scene, _)| *scene == name).unwrap_or_default()
+    };
+    rows.sort_by_key(|(which, scene, _)| (place(*which, *scene), *which));
     for (which, scene, ticks) in rows {
-        let (name, per) = SCENES[scene];
+        let (name, per) = SCENES[place(which, scene)];
         lines.push(Line::new(class.name(), name, all[which].name, ticks, STEPS as f64 * per));
     }
     Ok(())

@@ -101,7 +101,7 @@ impl Report {
                 head = (line.class, line.scene);
                 let _ = writeln!(
                     out,
-                    "\n{:<32}{:>9}{:>9}{:>9}{:>8}",
+                    "\n{:<40}{:>9}{:>9}{:>9}{:>8}",
                     format!("{}: {}", line.class, line.scene),
                     "least",
                     "quarter",
@@ -113,7 +113,7 @@ impl Report {
             let [least, quarter, median] = line.ticks;
             let _ = writeln!(
                 out,
-                "  {:<30}{least:>9.1}{quarter:>9.1}{median:>9.1}{ratio:>8.3}",
+                "  {:<38}{least:>9.1}{quarter:>9.1}{median:>9.1}{ratio:>8.3}",
                 line.way
             );
         }
