@@ -54,9 +54,15 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             Outcome::of(s.cargo(&args).ok())
         }),
     );
-    for package in
-        ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-suite", "fpu-examples"]
-    {
+    for package in [
+        "fpu-core",
+        "fpu-x86",
+        "fpu-hosted-test",
+        "fpu-models",
+        "fpu-scale",
+        "fpu-suite",
+        "fpu-examples",
+    ] {
         let about = format!("unit tests of {package}");
         add(
             &format!("unit-{}", &package["fpu-".len()..]),
@@ -149,6 +155,7 @@ impl Group {
             "diff" => "against this CPU's own instructions, release".into(),
             "compiled" => "what optimised code holds where registers change, release".into(),
             "explore" => "every order of calls on the real core, release".into(),
+            "scale" => "cache lines between 2 to 1,024 simulated CPUs".into(),
             "ui" => "wrong use does not compile, and says why".into(),
             _ => format!("tests of {}", self.package),
         }
@@ -175,6 +182,7 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
     for (dir, package) in [
         ("fpu-hosted-test", "fpu-hosted-test"),
         ("fpu-hosted-test/models", "fpu-models"),
+        ("fpu-hosted-test/scale", "fpu-scale"),
         ("fpu-core", "fpu-core"),
         ("fpu-x86", "fpu-x86"),
         ("examples", "fpu-examples"),
@@ -196,7 +204,7 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
                 word => word.unwrap_or(&stem),
             };
             let name = match package {
-                "fpu-hosted-test" | "fpu-models" => word.to_owned(),
+                "fpu-hosted-test" | "fpu-models" | "fpu-scale" => word.to_owned(),
                 _ => format!("{}-{word}", package.trim_start_matches("fpu-")),
             };
             let group = groups.entry(name).or_insert(Group { package, tests: Vec::new(), release });
