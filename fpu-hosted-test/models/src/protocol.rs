@@ -75,7 +75,7 @@ protocol! {
          }
          steps::enter(self.context(), cpu, drop)";
     AdoptKeepsStamp, "the new stamp of registers that are adopted" => inside::ADOPT, "I2", "another task's residue", 0, At(3),
-        "switch.rs": "closed.end_claims();" => "";
+        "switch.rs": "closed.drop_claims();" => "";
     AdoptSkipsMark, "the mark that adopted registers are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),

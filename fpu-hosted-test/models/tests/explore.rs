@@ -130,10 +130,14 @@ const SOURCES: [&str; 13] = [
     "verify.rs",
 ];
 /// The sources without such functions: what a kernel or a backend supplies, and what is internal.
-const OTHER_SOURCES: [&str; 19] = [
+const OTHER_SOURCES: [&str; 23] = [
     "align.rs",
     "area.rs",
     "backend.rs",
+    "bound/context.rs",
+    "bound/mod.rs",
+    "bound/per_cpu.rs",
+    "bound/slot.rs",
     "error.rs",
     "guide.rs",
     "heap_area.rs",
