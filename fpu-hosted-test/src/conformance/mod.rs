@@ -25,8 +25,9 @@ mod harness;
 mod idle;
 mod memory;
 mod report;
+mod unchanged;
 
-pub use harness::{call, Action, Call, Harness, Outcome, Step};
+pub use harness::{call, save_if_changed, Action, Call, Harness, Outcome, Step};
 pub use report::{Check, Report, Verdict};
 
 /// Runs every check.

@@ -1,7 +1,7 @@
 //! The simulated CPU as the conformance suite sees it.
 
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
-use crate::conformance::{Harness, Outcome, Step};
+use crate::conformance::{save_if_changed, Harness, Outcome, Step};
 use core::ptr::NonNull;
 use fpu_core::{
     verify::{CompareFpu, Difference},
@@ -25,12 +25,16 @@ impl SimHarness {
     /// The harness of the sound backend.
     #[must_use]
     pub fn new() -> Self {
-        Self { fpu: SimFpu::new(), count: || None, allocations: 0 }
+        Self::of(SimFpu::new())
+    }
+    fn of(fpu: SimFpu) -> Self {
+        fpu.tell_unchanged();
+        Self { fpu, count: || None, allocations: 0 }
     }
     /// The harness of a broken backend.
     #[must_use]
     pub fn with_flaw(flaw: Flaw) -> Self {
-        Self { fpu: SimFpu::with_flaw(flaw), ..Self::new() }
+        Self::of(SimFpu::with_flaw(flaw))
     }
     /// With a way to tell how often this thread has allocated.
     #[must_use]
@@ -69,7 +73,9 @@ impl Harness for SimHarness {
                 match *step {
                     Step::Load(registers) => self.fpu.load(registers),
                     Step::Save(area) => self.fpu.save(area),
+                    Step::SaveIfChanged(area) => save_if_changed(&self.fpu, area),
                     Step::Restore(area) => restored = self.fpu.restore(area),
+                    Step::Adopt(area) => restored = self.fpu.adopt(area),
                     Step::Defaults(units) => self.fpu.kernel_defaults(units),
                     Step::End(units) => self.fpu.section_end(units),
                 }
