@@ -108,7 +108,7 @@ pub fn cpu_and_task() -> (Cpu, Task) {
 /// Never, as the backend traps.
 #[must_use]
 pub fn new_trapped() -> Trapped<Task> {
-    // SAFETY: K21: simulated registers, which no code reads by speculation. K22: the examples call its sections.
+    // SAFETY: K22: simulated registers, which no code reads by speculation. K23: the examples call its sections.
     match unsafe { Trapped::new(new_task(), the_backend()) } {
         Ok(task) => task,
         Err(why) => unreachable!("{why}"),

@@ -375,8 +375,8 @@ unsafe impl Stopped for Traced<'_> {
 ///
 /// # Safety
 ///
-/// One trust domain (K21), own sections (K22) of [`Trapped::new`].
+/// One trust domain (K22), own sections (K23) of [`Trapped::new`].
 pub unsafe fn trapped(context: Fpu) -> Result<Trapped<Fpu>, NotTrapped<Fpu>> {
-    // SAFETY: K21, K22: the caller's.
+    // SAFETY: K22, K23: the caller's.
     unsafe { Trapped::new(context, backend()) }
 }

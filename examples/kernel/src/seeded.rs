@@ -217,7 +217,7 @@ unsafe impl IdleFpu for Seeded {
     }
 }
 
-// SAFETY: B17 (whole trap), B18 (exact trap) are those of the plan.
+// SAFETY: B18 (whole trap), B19 (exact trap) are those of the plan.
 unsafe impl TrapFpu for Seeded {
     fn traps(&self) -> bool {
         self.plan.traps()
