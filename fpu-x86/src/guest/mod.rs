@@ -18,6 +18,9 @@ mod moves;
 #[cfg(test)]
 #[path = "../tests/guest.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "../tests/guest_xfd.rs"]
+mod xfd_tests;
 
 pub use controls::{GuestControls, GuestError};
 pub use enter::InGuest;

@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             ("others", &mut bounds.others),
             ("moves", &mut bounds.moves),
             ("grows", &mut bounds.grows),
+            ("unchanged", &mut bounds.unchanged),
         ];
         let name = word.trim_start_matches("--");
         let (off, name) = name.strip_prefix("no-").map_or((false, name), |name| (true, name));
@@ -69,6 +70,7 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
                       and off (off)
   --[no-]moves        contexts change places in memory (off)
   --[no-]grows        areas that have more room and less (off)
+  --[no-]unchanged    saves are left out where memory holds the registers already (off)
   --help              this text
 
 Exit code: 0 if nothing was wrong, 1 if something was, 2 if an option was not
