@@ -7,6 +7,7 @@
 mod classes;
 mod moved;
 mod peers;
+mod published;
 mod report;
 mod row;
 mod scenes;
@@ -187,6 +188,10 @@ fn candidates<const SAVE: u8>(plan: &Plan, class: Class) -> Result<Vec<Candidate
         if let Ok(optimised) = tasks(Some(SaveInstruction::Xsaveopt)) {
             let way = Eager(Bare::<XSAVEOPT>(optimised));
             all.push(candidate("as Redox (XSAVEOPT, eager)", way, |way| &way.0 .0, true));
+        }
+        let xsave = plan.clone().with_save_instruction(SaveInstruction::Xsave)?;
+        if let Some(published) = published::Published::new(xsave)? {
+            all.push(candidate("crate xsave 2.0.2", published, |way| &way.bare.0, true));
         }
         // It saves no more than this.
         if plan.components() == Components::LEGACY {
