@@ -142,8 +142,8 @@ pub(super) fn exit(on: &impl Registers, host: &Host, guest: &mut GuestControls) 
     if host.pkru.is_some() {
         guest.pkru = on.pkru().unwrap_or(guest.pkru);
     }
-    // With IA32_XFD at 0 no #NM writes IA32_XFD_ERR.
-    if host.xfd.is_some() && (guest.changes_xfd || guest.xfd != 0 || guest.xfd_err != 0) {
+    // With IA32_XFD at 0 no #NM writes IA32_XFD_ERR, and the guest's own writes exit.
+    if host.xfd.is_some() && (guest.changes_xfd || guest.xfd != 0) {
         guest.xfd_err = on.xfd_err();
         if guest.changes_xfd {
             guest.xfd = on.xfd();

@@ -142,8 +142,7 @@ impl<'p> UserFormat<'p> {
         let need = self.standard_len(components);
         let out = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
         let given = if pkru.is_some() { Components::PKRU } else { Components::empty() };
-        let present = image.present().user_part().difference(initial);
-        let excess = present.union(given).difference(components);
+        let excess = image.present().user_part().union(given).difference(components);
         if !excess.is_empty() {
             return Err(ImageError::NotManaged { component: excess });
         }

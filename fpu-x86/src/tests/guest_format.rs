@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     components::{self, extended},
     fields::{COMPACTED, MXCSR, XCOMP_BV, XSTATE_BV},
+    origin::{MAGIC1, XFEATURES, XSTATE_SIZE},
     plan::Plan,
     regset::tests::{no_residue, random_area, same, some},
     save_instruction::Format,
@@ -105,6 +106,9 @@ fn an_offer_is_of_what_the_plan_holds() {
                 let may = may || !xsave && value == 0;
                 let format = GuestFormat::of(user, keys, offered);
                 assert_eq!(format.is_ok(), may, "{name}: {value:#x}");
+                let without = GuestFormat::of(user.without_pkru(), keys, offered);
+                let pkru = offered.contains(Components::PKRU);
+                assert_eq!(without.is_ok(), may && !pkru, "{name}: {value:#x}");
                 value = (value | !NAMED).wrapping_add(1) & NAMED;
                 if value == 0 {
                     break;
@@ -303,15 +307,6 @@ fn lengths_and_headers_that_are_wrong_are_refused_by_name() {
         assert_eq!(set(&bytes), Err(ForeignError::ReservedHeader { offset, value: 1 }));
     }
     assert!(cpu.memory(&task) == held);
-    // Software's bytes, and what lies behind the components, are not looked at; nor are lengths beyond a page.
-    let mut bytes = good.clone();
-    bytes[SOFTWARE..HEADER].fill(0xFF);
-    let len = format.user.xstate_len();
-    bytes[len..].fill(0xFF);
-    bytes.resize(9000, 0xFF);
-    assert_eq!(set_to(&format, cpu, &task, &mut guest, &bytes), Ok(()));
-    assert_eq!(write(&format, cpu, &task, &guest), good);
-
     // A plan with tiles has more than a page, and a context may hold what is not offered.
     let all = offer(plan, true);
     assert_eq!(format_of(plan, true, all).xsave_len(), 11008);
@@ -325,6 +320,57 @@ fn lengths_and_headers_that_are_wrong_are_refused_by_name() {
     let refused = format.write_xsave(&Image::new(&area, plan), &guest, &mut out);
     assert_eq!(refused, Err(ImageError::NotManaged { component }));
     assert!(out.iter().all(|byte| *byte == 0xA5));
+}
+
+/// Software's bytes, what lies behind the components, lengths beyond a page, MXCSR without SSE, PKRU without an offer.
+#[test]
+fn what_is_not_state_is_not_looked_at() {
+    let plan = &plans()[0];
+    let cpu = &Cpu::some(plan, 1)[0];
+    let area = random_area(plan, Components::LEGACY, &mut Random(0x6B79));
+    let task = context(cpu, &area);
+    let format = format_of(plan, true, Components::LEGACY | Components::AVX);
+    let mut guest = GuestControls::new();
+    let good = write(&format, cpu, &task, &guest);
+    let mut bytes = good.clone();
+    bytes[SOFTWARE..HEADER].fill(0xFF);
+    let len = format.user.xstate_len();
+    bytes[len..].fill(0xFF);
+    bytes.resize(9000, 0xFF);
+    assert_eq!(set_to(&format, cpu, &task, &mut guest, &bytes), Ok(()));
+    assert_eq!(write(&format, cpu, &task, &guest), good);
+    // Software's bytes do not tell another machine's layout: AMD's, here.
+    crate::fields::set(&mut bytes, SOFTWARE, MAGIC1.to_le_bytes());
+    crate::fields::set(&mut bytes, XFEATURES, 0x2E7u64.to_le_bytes());
+    crate::fields::set(&mut bytes, XSTATE_SIZE, 2440u32.to_le_bytes());
+    crate::fields::set(&mut bytes, XSTATE_BV, 0xE7u64.to_le_bytes());
+    Random(0x6B7A).fill(&mut bytes[len..]);
+    let all = format_of(plan, true, offer(plan, true));
+    assert_eq!(set_to(&all, cpu, &task, &mut guest, &bytes), Ok(()));
+    let mut opmask = [0; 64];
+    let mut pin = Vector(cpu);
+    let session = task.open_saved(&mut pin).unwrap();
+    session.image().read(Components::OPMASK, 0, &mut opmask).unwrap();
+    assert_eq!(opmask, bytes[1088..1152]);
+    drop(session);
+    // MXCSR is a part of SSE, and is looked at with x87, SSE and AVX.
+    for (present, mxcsr) in (0..8u64).flat_map(|set| [(set, 0xFFFF), (set, 1 << 31)]) {
+        let mut bytes = good.clone();
+        crate::fields::set(&mut bytes, XSTATE_BV, present.to_le_bytes());
+        crate::fields::set(&mut bytes, MXCSR, u32::to_le_bytes(mxcsr));
+        let done = set_to(&format, cpu, &task, &mut guest, &bytes);
+        if present != 0 && mxcsr >> 31 == 1 {
+            assert_eq!(done, Err(ForeignError::ReservedMxcsr { bits: mxcsr }));
+            continue;
+        }
+        assert_eq!(done, Ok(()));
+        let held = u32_at(&write(&format, cpu, &task, &guest), MXCSR);
+        assert_eq!(held, if present & 2 != 0 { mxcsr } else { 0x1F80 }, "{present:#x}");
+    }
+    // PKRU that is not offered is not touched.
+    guest.pkru = 4;
+    assert_eq!(set_to(&format, cpu, &task, &mut guest, &good), Ok(()));
+    assert_eq!(guest.pkru, 4);
 }
 
 /// Without tiles the form takes no tiles, whatever is offered: no permission, or no room.
