@@ -12,10 +12,15 @@ mod row;
 mod scenes;
 mod ways;
 
-use std::{ffi::c_void, process::ExitCode};
+use std::{
+    ffi::c_void,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use fpu_core::HeapArea;
-use fpu_examples::options::Options;
+use fpu_examples::{options::Options, ratios};
 use fpu_hosted_test::{
     real::{Classes, RegFile},
     Random,
@@ -35,28 +40,35 @@ type Failure = Box<dyn std::error::Error>;
 const STEPS: u64 = 32;
 
 const HELP: &str = "\
-Measures what each way of switching costs, beside the bare instructions, in one run.
+Measures what each way of switching costs, beside the bare instructions, in
+one run.
 
 usage: cargo bench -p fpu-examples --bench switch -- [options]
 
   --rounds N      rows of every kind (default 2000)
-  --class NAME    only tasks that have this in use: nothing, SSE, SSE in a small plan, AVX,
-                  once AVX-512, AVX-512
+  --class NAME    only tasks that have this in use: nothing, SSE,
+                  SSE in a small plan, AVX, once AVX-512, AVX-512
   --json          print one JSON document and nothing else
+  --svg FILE      draw the ratios, too (paths count from the package)
+  --page FILE     write the figures into the tables of this page (repeatable)
   --help          this
 
-exit code: 0 measured, 1 a way's registers were wrong, or a measurement was not possible, 2 bad arguments
+exit code: 0 measured, 1 a way's registers were wrong, a measurement was not
+           possible or a file could not be written, 2 bad arguments
 ";
 
 struct Arguments {
     rounds: u64,
     class: Option<Class>,
     json: bool,
+    svg: Option<PathBuf>,
+    pages: Vec<PathBuf>,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
     let mut options = Options::new(std::env::args_os().skip(1));
-    let mut found = Arguments { rounds: 2000, class: None, json: false };
+    let mut found =
+        Arguments { rounds: 2000, class: None, json: false, svg: None, pages: Vec::new() };
     while let Some(name) = options.next_name()? {
         match name.as_str() {
             // What cargo adds.
@@ -69,11 +81,16 @@ fn arguments() -> Result<Option<Arguments>, String> {
                     Some(class.ok_or_else(|| options.wrong("no such class", text.as_ref()))?);
             }
             "--json" => found.json = true,
+            "--svg" => found.svg = Some(options.file()?),
+            "--page" => found.pages.push(options.file()?),
             "--help" => return Ok(None),
             other => return Err(options.unknown(other.as_ref())),
         }
     }
     options.flag()?;
+    if found.class.is_some() && !found.pages.is_empty() {
+        return Err("--class and --page contradict each other".into());
+    }
     Ok(Some(found))
 }
 
@@ -208,7 +225,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
             unsafe { row.run(&before, &mut after) };
             ticks.push(row.ticks);
             // Task 0 is in the registers at each end, with the same values.
-            if round == 0 {
+            if round == 0 || round + 1 == rounds {
                 let right = expected.get_or_insert_with(|| after.clone());
                 if let Some(wrong) = right.first_difference(&after) {
                     return Err(format!(
@@ -263,6 +280,22 @@ fn run(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(report)
 }
 
+/// The picture, and the pages.
+fn write(arguments: &Arguments, report: &Report) -> Result<(), String> {
+    let tables = report.tables();
+    let put = |file: &Path, text: String| {
+        fs::write(file, text).map_err(|why| format!("{}: {why}", file.display()))
+    };
+    if let Some(file) = &arguments.svg {
+        put(file, ratios::document(&tables))?;
+    }
+    for page in &arguments.pages {
+        let old = fs::read_to_string(page).map_err(|why| format!("{}: {why}", page.display()))?;
+        put(page, tables.fill(&old))?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(Some(arguments)) => arguments,
@@ -275,11 +308,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&arguments) {
-        Ok(report) => {
-            print!("{}", if arguments.json { report.json() } else { report.text() });
-            ExitCode::SUCCESS
-        }
+    let written = run(&arguments).map_err(|why| why.to_string()).and_then(|report| {
+        print!("{}", if arguments.json { report.json() } else { report.text() });
+        write(&arguments, &report)
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("bench: {why}");
             ExitCode::FAILURE

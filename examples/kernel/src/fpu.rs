@@ -5,6 +5,7 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
+    trap::{NotTrapped, Trapped},
     verify::{Scratch, Verified, VerifyError},
     AreaError, CpuFpu, CpuLifecycle, Error, FpuRef, Level, RawArea, Stopped, TaskFpu, TheBackend,
     UserReady,
@@ -392,7 +393,7 @@ unsafe impl Stopped for Traced<'_> {
     }
 }
 
-// 11. State on demand.
+// 11. Tiles on demand.
 
 /// This CPU's copy of IA32_XFD.
 #[derive(Clone, Copy)]
@@ -454,4 +455,16 @@ pub fn first_use(
     // SAFETY: C1: ring 0, interrupts are off.
     let error = unsafe { plan.take_error() };
     plan.first_use(error, in_user_mode, task.map(|fpu| fpu.room(cpu)), process)
+}
+
+// 12. Threads that may never use a register, where all may read each other.
+
+/// The context of such a thread: its first use of a register traps, where the plan can.
+///
+/// # Safety
+///
+/// One trust domain (K22), own sections (K23) of [`Trapped::new`].
+pub unsafe fn trapped(context: Fpu) -> Result<Trapped<Fpu>, NotTrapped<Fpu>> {
+    // SAFETY: K22, K23: the caller's.
+    unsafe { Trapped::new(context, backend()) }
 }

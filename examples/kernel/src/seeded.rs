@@ -7,6 +7,7 @@ use core::{
 
 use fpu_core::{
     grow::{GrowFpu, NoRoom},
+    trap::TrapFpu,
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu, RestoreFault,
 };
@@ -331,5 +332,22 @@ unsafe impl<X: XfdCopy> GrowFpu for Seeded<X> {
             Some(small) => unsafe { small.move_image(from, to, room) },
             None => Err(NoRoom),
         }
+    }
+}
+
+// SAFETY: B18 (whole trap), B19 (exact trap) are those of the plan.
+unsafe impl<X: XfdCopy> TrapFpu for Seeded<X> {
+    fn traps(&self) -> bool {
+        self.plan.traps()
+    }
+    unsafe fn arm(&self) {
+        if !on(Fault::TrapUnarmed) {
+            // SAFETY: the caller's.
+            unsafe { self.plan.arm() }
+        }
+    }
+    unsafe fn disarm(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.plan.disarm() }
     }
 }

@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{observe::Totals, verify::VerifyError, Error, RestoreFault};
+use fpu_core::{observe::Totals, trap::TrapFpu, verify::VerifyError, Error, RestoreFault};
 use fpu_x86::{Plan, SaveInstruction};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     files, fpu, hw,
     params::{self, rung_name, Params},
     regs::{RegFile, RegisterName},
-    seeded, serial, steps,
+    scalar, seeded, serial, steps,
     task::{self, Kind, Task},
     user::UserBlock,
     vmcb,
@@ -266,6 +266,11 @@ pub fn judge(params: &Params, now: u64) {
         ("areas given back by exec", counts::TILES_SHRUNK.load(Relaxed), 2 * demand),
         ("comparisons of tiles", counts::TILE_CHECKS.load(Relaxed), 100 * demand),
         ("forks with tiles", counts::TILE_FORKS.load(Relaxed), 2 * demand),
+        (
+            "first uses",
+            counts::FIRST_USES.load(Relaxed),
+            scalar::COMPUTING * u64::from(fpu::plan().traps()),
+        ),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
@@ -459,6 +464,8 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("tiles_shrunk", counts::TILES_SHRUNK.load(Relaxed)),
         ("tile_checks", counts::TILE_CHECKS.load(Relaxed)),
         ("tile_forks", counts::TILE_FORKS.load(Relaxed)),
+        ("first_uses", counts::FIRST_USES.load(Relaxed)),
+        ("trap_sections", counts::TRAP_SECTIONS.load(Relaxed)),
         ("idle", counts::IDLE.load(Relaxed)),
         ("released", counts::RELEASED.load(Relaxed)),
         ("verified", counts::VERIFIED.load(Relaxed)),

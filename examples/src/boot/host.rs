@@ -125,6 +125,7 @@ pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), 
         Needs::Demand if !machine.demand || params.rung == Some("fxsave") => {
             "no tiles come on demand"
         }
+        Needs::Trap if !machine.traps() => "CR0.TS does not cover all registers",
         Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),
     };

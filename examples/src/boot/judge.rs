@@ -62,7 +62,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 48] {
+) -> [(&'static str, u64, u64); 50] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -117,6 +117,8 @@ fn goals(
         ("areas given back by exec", n.tiles_shrunk, 2 * demand),
         ("comparisons of tiles", n.tile_checks, 100 * demand),
         ("forks with tiles", n.tile_forks, 2 * demand),
+        ("first uses", n.first_uses, 2 * u64::from(own && machine.traps())),
+        ("sections of trapped threads", n.trap_sections, 5 * u64::from(own && machine.traps())),
         ("idle times", n.idle, 20),
         ("times that tiles were given up", n.released, u64::from(own && params.trust)),
         ("comparisons at switches", n.verified, 50 * u64::from(params.check)),

@@ -195,6 +195,10 @@ counts! {
     tile_checks
     /// Forks of tasks that had tiles.
     tile_forks
+    /// First uses of registers that were trapped, in threads of ring 0.
+    first_uses
+    /// Sections in interrupts of threads that could be trapped.
+    trap_sections
     /// Times that a CPU went to sleep.
     idle
     /// Times that it had to give registers up for that: AMX tiles.

@@ -16,6 +16,9 @@ mod backend;
 mod copy;
 mod first_use;
 mod permission;
+#[cfg(test)]
+#[path = "../tests/refused_on_demand.rs"]
+mod refused_tests;
 mod room;
 #[cfg(test)]
 #[path = "../tests/dynamic.rs"]

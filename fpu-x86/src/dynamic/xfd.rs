@@ -44,7 +44,8 @@ impl<X: XfdCopy> DynamicPlan<X> {
     #[inline]
     pub(super) unsafe fn let_use(&self, room: Room) -> Result<(), RestoreFault> {
         let xfd = self.xfd_of(room).bits();
-        if self.on_demand.is_empty() || self.copy.get() == xfd {
+        // Where nothing is on demand the copy stays 0 (K20).
+        if self.copy.get() == xfd {
             return Ok(());
         }
         // SAFETY: the plan is in force here (K4), in ring 0; the caller is pinned (C10).
@@ -54,7 +55,7 @@ impl<X: XfdCopy> DynamicPlan<X> {
     /// # Safety
     ///
     /// Undisturbed in ring 0 (C1), where the plan is in force.
-    #[inline(never)]
+    #[inline(always)] // a call here would make every return to user mode save registers for it
     unsafe fn write_xfd(&self, xfd: u64) -> Result<(), RestoreFault> {
         // SAFETY: the value is what the register holds, or "unknown" (K20).
         unsafe { self.copy.set(UNKNOWN) };

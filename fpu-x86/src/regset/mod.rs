@@ -114,6 +114,11 @@ impl<'p> UserFormat<'p> {
         standard_len(self.plan, components)
     }
 
+    /// This format of these components.
+    pub(crate) fn only(self, components: Components) -> Self {
+        Self { components, ..self }
+    }
+
     /// Writes `components` of an image. All of the first `len` bytes are written.
     pub(crate) fn write(
         &self,
@@ -122,10 +127,23 @@ impl<'p> UserFormat<'p> {
         components: Components,
         out: &mut [u8],
     ) -> Result<usize, ImageError> {
+        self.write_without(image, pkru, components, Components::empty(), out)
+    }
+
+    /// As [`write`](Self::write). The components `initial` are written as initial, whatever the image holds.
+    pub(crate) fn write_without(
+        &self,
+        image: &Image<'_>,
+        pkru: Option<u32>,
+        components: Components,
+        initial: Components,
+        out: &mut [u8],
+    ) -> Result<usize, ImageError> {
         let need = self.standard_len(components);
         let out = out.get_mut(..need).ok_or(ImageError::TooShort { need })?;
         let given = if pkru.is_some() { Components::PKRU } else { Components::empty() };
-        let excess = image.present().user_part().union(given).difference(components);
+        let present = image.present().user_part().difference(initial);
+        let excess = present.union(given).difference(components);
         if !excess.is_empty() {
             return Err(ImageError::NotManaged { component: excess });
         }
@@ -133,7 +151,7 @@ impl<'p> UserFormat<'p> {
         if bits != 0 {
             return Err(ImageError::ReservedMxcsr { bits });
         }
-        let set_of = components.difference(Components::PKRU);
+        let set_of = components.difference(Components::PKRU).difference(initial);
         // Beyond the plan's own there is only PKRU.
         image.export(out, need, Format::Standard, set_of, Where::Standard(self.plan))?;
         set(out, MXCSR_MASK, self.plan.mxcsr_mask().to_le_bytes());
