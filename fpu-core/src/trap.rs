@@ -19,7 +19,8 @@
 //! | `switch_return`, `switch_in` or [`switch`] of a context that was never used | its `switch_prepare`, a [`switch`] to a context that is used, or its first use |
 //!
 //! and not in the sections in between. It is never armed while another context is current, so a kernel can have `TaskFpu`s
-//! beside, and they know nothing of it.
+//! beside, and they know nothing of it. A [bound](crate::BoundCpu) context whose save is deferred is saved before the trap is
+//! armed.
 //!
 //! A context that was never used hands out no [`FpuRef`](crate::FpuRef). So `cpu.with_kernel_fpu(Some(..))` cannot be told
 //! of it: [`Trapped::with_kernel_fpu`] disarms the trap for the section. A section that is told of no task, although such a
@@ -47,6 +48,8 @@
 //! assert_eq!((cpu.totals().saved, cpu.totals().restored, cpu.totals().skipped), (1000, 1, 1000));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`TaskFpu`]: crate::TaskFpu
 
 mod backend;
 mod error;
@@ -70,7 +73,7 @@ use crate::{
     section,
     sync::{AtomicU64, Ordering},
     task::UserReady,
-    witness::{Exclusive, Pinned, SoftFloat},
+    witness::{Exclusive, Pinned, Settle, SoftFloat},
 };
 
 /// The types of contexts that [`Trapped`] can hold: [`TaskFpu`](crate::TaskFpu).
@@ -123,7 +126,8 @@ where
     ///   with the trap armed can find out by speculation what they hold (CVE-2018-3665).
     /// * **K23** own sections: while this context is current, code of the kernel that uses the registers runs in a section of
     ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used). No guest runs under this context. Before
-    ///   the context is dropped or moved away from its task, its [`switch_prepare`](Self::switch_prepare) is called.
+    ///   another context is loaded on its CPU, and before this one is dropped or moved away from its task, its
+    ///   [`switch_prepare`](Self::switch_prepare) is called, or [`switch`] with it as `prev`.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -172,10 +176,10 @@ where
         self.state() == USED
     }
 
-    /// Tells whether the trap is armed for this context on the CPU of this stamp.
+    /// Tells whether the trap is armed for this context on the CPU of this stamp, which has lost nothing since.
     #[inline]
     fn is_armed(&self, stamp: Stamp) -> bool {
-        !matches!(self.state(), NEVER | USED) && Word::from_bits(self.state()).is_of(stamp)
+        self.state() == stamp.bits()
     }
 
     /// Ends the trap if it is armed for this context, and tells whether it was.
@@ -195,18 +199,21 @@ where
         Ok(true)
     }
 
-    /// Arms the trap for this context, which was never used.
+    /// Arms the trap for this context, which was never used; also where it is armed under an earlier stamp: the CPU may have
+    /// been offline since, and its control registers set up anew.
     #[inline]
     fn arm<C: Pinned<Backend = T::Backend>>(&self, cpu: &C, stamp: Stamp) -> Result<(), Error> {
         let state = self.state();
-        if state == NEVER {
-            // SAFETY: C50: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
-            // which disarm (K23).
-            unsafe { cpu.backend().arm() };
-            self.set(stamp.bits());
-        } else if !Word::from_bits(state).is_of(stamp) {
+        if state == stamp.bits() {
+            return Ok(());
+        }
+        if state != NEVER && !Word::from_bits(state).is_of(stamp) {
             return Err(Word::from_bits(state).live_elsewhere());
         }
+        // SAFETY: C50: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
+        // which disarm (K23); no save is deferred until then (`settle`).
+        unsafe { cpu.backend().arm() };
+        self.set(stamp.bits());
         Ok(())
     }
 
@@ -263,6 +270,10 @@ where
         let stamp = Stamp::of(cpu.words());
         if !stamp.is_open() {
             return Err(Word::NOWHERE.refusal(cpu.words()));
+        }
+        if !self.is_armed(stamp) {
+            // While the trap is armed, no instruction of the kernel can save what another context has left in the registers.
+            cpu.settle(Settle::NOW);
         }
         self.arm(cpu, stamp)
     }

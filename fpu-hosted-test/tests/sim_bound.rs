@@ -3,8 +3,8 @@
 #![allow(clippy::result_large_err)] // a refused context comes back, area and all
 
 use fpu_core::{
-    Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits,
-    PendingGuest, PendingSection, SwitchSteps, TaskFpu,
+    trap::Trapped, Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu,
+    KernelUnits, PendingGuest, PendingSection, SwitchSteps, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -175,6 +175,43 @@ fn whatever_needs_the_registers_saves_them_first() {
         finds(&machine, &task, &mine, name);
         assert_eq!(machine.cpu.totals().restored - restored, u64::from(!keeps), "{name}");
         assert!(machine.cpu.totals().saved >= totals.saved + saves);
+    }
+}
+
+/// While a context that was never used is current, the trap is armed: a save would meet it. So none may be left to do.
+#[test]
+fn nothing_is_left_to_save_while_the_trap_is_armed() {
+    let run: [Taker; 4] = [
+        taker("settle", 1, true, |machine, _| {
+            machine.bound().settle(&mut machine.irqs_off()).expect("open");
+        }),
+        taker("its session", 1, true, |machine, bound| {
+            drop(bound.open(&mut machine.preempt_off()).expect("free").make_memory_valid_read());
+        }),
+        taker("a session of another bound context", 1, true, |machine, _| {
+            let other = machine.bind(new_task());
+            drop(other.open(&mut machine.preempt_off()).expect("free"));
+        }),
+        taker("offline, and online", 1, false, |machine, _| {
+            machine.irqs_off().fpu_offline().expect("online");
+            // SAFETY: K15, K16: the number it had, its words kept.
+            unsafe { machine.irqs_off().fpu_online(3) }.expect("offline");
+        }),
+    ];
+    for Taker { name, saves, keeps, run } in run {
+        let machine = Machine::new(3);
+        let (task, mine) = postponed(&machine, EVERY);
+        // SAFETY: K22: simulated registers. K23: no section, and it is switched out below.
+        let scalar =
+            unsafe { Trapped::new(new_task(), machine.cpu.fpu()) }.expect("it can be trapped");
+        scalar.switch_in(&mut machine.irqs_off()).expect("open");
+        assert!(machine.cpu.fpu().trap_is_armed());
+        run(&machine, &task);
+        assert_eq!(machine.cpu.fpu().kernel_traps(), 0, "{name}: kernel code met the trap");
+        assert_eq!(machine.cpu.totals().saved, saves, "{name}");
+        assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
+        scalar.switch_prepare(&machine.irqs_off()).expect("armed here");
+        finds(&machine, &task, &mine, name);
     }
 }
 
