@@ -426,7 +426,7 @@ fpu_core::witness! {
         words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
         bound: |it| it.1,
     }
-    // SAFETY: K2-K9: as above.
+    // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
     unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Unwinds<'_>> {
         backend: SimFpu = |it| it.0.fpu(),
         words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
