@@ -5,6 +5,7 @@
 //! first quartile and the median of a row are printed; the ratio is that of the first quartiles.
 
 mod classes;
+mod demand;
 mod moved;
 mod peers;
 mod report;
@@ -23,6 +24,7 @@ use fpu_hosted_test::{
 use fpu_x86::{Components, Plan, SaveInstruction};
 
 use classes::Class;
+use demand::Demand;
 use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
@@ -99,6 +101,12 @@ const SCENES: [(&str, f64); 5] = [
 enum Known {
     Inline(&'static Tasks),
     Heap(&'static Tasks<HeapArea>),
+    Demand(&'static Demand),
+}
+impl From<&'static Demand> for Known {
+    fn from(tasks: &'static Demand) -> Self {
+        Self::Demand(tasks)
+    }
 }
 impl From<&'static Tasks> for Known {
     fn from(tasks: &'static Tasks) -> Self {
@@ -172,20 +180,27 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
 /// The typed calls where the context has its area elsewhere.
 const HEAP: &str = "fpu-core, typed, HeapArea";
 
+/// The same with state on demand.
+const DEMAND: &str = "fpu-core, typed, on demand";
+
 /// The way that others are compared with.
 const BARE: &str = "bare instructions";
 
 fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Result<(), Failure> {
-    let all = match number(plan.save_instruction()) {
+    let mut all = match number(plan.save_instruction()) {
         Some(XSAVEC) => candidates::<XSAVEC>(plan)?,
         Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan)?,
         Some(XSAVE) => candidates::<XSAVE>(plan)?,
         _ => candidates::<FXSAVE>(plan)?,
     };
+    if plan.components().contains(Components::AVX512) {
+        all.push(candidate(DEMAND, Demand::new(plan, class)?, |way| way, false));
+    }
     for one in &all {
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
+            Known::Demand(_) => {}
         }
     }
     let classes = Classes::detect();
@@ -224,6 +239,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         let refused = match one.tasks {
             Known::Inline(tasks) => &tasks.refused,
             Known::Heap(tasks) => &tasks.refused,
+            Known::Demand(tasks) => &tasks.refused,
         };
         if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
             return Err(format!("{}: the library refused a call", one.name).into());
