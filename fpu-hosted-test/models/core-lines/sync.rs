@@ -6,6 +6,9 @@ use std::{cell::Cell, thread_local};
 /// Counters are words of the crate too.
 pub(crate) use AtomicU64 as Count;
 
+/// So are a CPU's own.
+pub(crate) use AtomicU64 as Own;
+
 thread_local! {
     static HOOK: Cell<fn(usize, bool)> = const { Cell::new(|_, _| ()) };
 }

@@ -1,6 +1,6 @@
 //! What the core moves between CPUs: nothing where no task moves, and with a task its lines, on 2 to 1,024 CPUs.
 
-use std::{env, fs, path::Path, sync::OnceLock};
+use std::{env, fs, path::Path, process::Command, sync::OnceLock};
 
 use fpu_core::Area;
 use fpu_scale::{
@@ -92,6 +92,19 @@ fn a_protocol_that_looks_through_all_cpus_is_not_flat() {
     let transfers = SIZES.map(|cpus| owners_looked_through(cpus).transfers());
     for (two, cpus) in transfers.windows(2).zip(&SIZES[1..]) {
         assert!(two[1] > 1.5 * two[0] && two[1] > *cpus as f64 / 4.0, "{transfers:?}");
+    }
+}
+
+#[test]
+fn the_program_refuses_what_it_does_not_know_and_its_help_fits_79_columns() {
+    let run = |args: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_scale")).args(args).output().expect("starts");
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (code, help) = run(&["--help"]);
+    assert!(code == Some(0) && help.lines().all(|line| line.chars().count() <= 79), "{help}");
+    for wrong in [["--svg"].as_slice(), &["--svg", "-"], &["--cpus"], &["--help=1"]] {
+        assert_eq!(run(wrong), (Some(2), String::new()), "{wrong:?}");
     }
 }
 

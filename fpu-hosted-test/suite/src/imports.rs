@@ -26,8 +26,8 @@ const CORE: [&[&str]; 3] = [
     ],
     &["protocol"],
     &[
-        "cpu", "deferred", "grow", "raw", "section", "session", "stopped", "switch", "task", "trap",
-        "verify",
+        "bound", "cpu", "deferred", "grow", "raw", "section", "session", "stopped", "switch",
+        "task", "trap", "verify",
     ],
 ];
 

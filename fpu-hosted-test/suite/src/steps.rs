@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    api, boot, cpus, habits, hygiene,
+    api, bench, boot, cpus, habits, hygiene,
     libtest::{cargo_test, counted},
     nostd, object, package,
     run::{Cmd, Outcome, Suite, LIBRARIES},
@@ -111,6 +111,8 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     add("rustc-web", debian, false, Box::new(toolchains::debian));
     add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
     add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
+    let short = "a short run of the benchmark; its ratio is judged only with --only bench";
+    add(bench::NAME, short, false, Box::new(bench::check));
     add("kernel-lint", "rustfmt and clippy on the kernel that boots", false, Box::new(boot::lint));
     let quiet = "no vector register wherever the kernel's tasks, handlers and threads go";
     add("kernel-object", quiet, false, Box::new(object::kernel::check));

@@ -24,6 +24,9 @@ fn main() -> ExitCode {
         match options.next_name() {
             Ok(None) => break Ok(()),
             Ok(Some(name)) if name == "--help" => {
+                if let Err(why) = options.flag() {
+                    break Err(why);
+                }
                 print!("{HELP}");
                 return ExitCode::SUCCESS;
             }
