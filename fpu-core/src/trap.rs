@@ -1,6 +1,6 @@
 //! Contexts without registers of their own until their task's first use of one, for kernels that are one trust domain.
 //!
-//! In a unikernel most tasks are scalar: they never use a vector register. A [`TaskFpu`] of such a task is saved and
+//! In a unikernel most tasks are scalar: they never use a vector register. A [`TaskFpu`](crate::TaskFpu) of such a task is saved and
 //! restored all the same, whenever the task is switched. A [`Trapped`] context costs a scalar task nothing of that: the
 //! task runs with the registers as another task left them, and the hardware refuses each instruction that would use
 //! one (on x86: CR0.TS, #NM). The first such instruction is a fault, whose handler calls [`Trapped::first_use`]. From then
@@ -10,7 +10,7 @@
 //!
 //! The registers of the task before can be read by speculation although the fault comes first (CVE-2018-3665). So
 //! [`Trapped::new`] is unsafe: all tasks must be allowed to read each other. A kernel with users, guests or sandboxes
-//! stays with [`TaskFpu`].
+//! stays with [`TaskFpu`](crate::TaskFpu).
 //!
 //! # When the trap is armed
 //!
@@ -106,10 +106,8 @@ pub struct Trapped<T> {
     context: T,
 }
 
-impl<T: Kind> Trapped<T>
-where
-    T::Backend: TrapFpu,
-{
+// The bound is on the method, so that the compiler prints the text of `TrapFpu`.
+impl<T: Kind> Trapped<T> {
     /// A context that was never used, whatever `context` was. It gets the initial state.
     ///
     /// # Errors
@@ -138,14 +136,22 @@ where
     pub unsafe fn new(
         mut context: T,
         backend: &TheBackend<T::Backend>,
-    ) -> Result<Self, NotTrapped<T>> {
+    ) -> Result<Self, NotTrapped<T>>
+    where
+        T::Backend: TrapFpu,
+    {
         if !backend.traps() {
             return Err(NotTrapped { context });
         }
         context.begin_anew(backend);
         Ok(Self { state: AtomicU64::new(NEVER), context })
     }
+}
 
+impl<T: Kind> Trapped<T>
+where
+    T::Backend: TrapFpu,
+{
     #[inline(always)]
     fn state(&self) -> u64 {
         self.state.load(Ordering::Relaxed)

@@ -133,7 +133,7 @@ impl Harness for SimHarness {
         // SAFETY: C49: the simulated backend traps, and no code uses the registers but `writes`.
         unsafe { self.fpu.arm() };
         let armed = !writes(&self.fpu);
-        // SAFETY: C49: as above; no task relies on the trap.
+        // SAFETY: C49: the simulated backend traps; no task relies on the trap.
         unsafe { self.fpu.disarm() };
         let registers = self.fpu.registers();
         Some(Trap { armed, disarmed: !writes(&self.fpu), registers })
