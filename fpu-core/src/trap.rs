@@ -30,7 +30,7 @@
 //! # use fpu_hosted_test::doc::*;
 //! use fpu_core::trap::Trapped;
 //! # let mut cpu = online_cpu();
-//! // SAFETY: K21: a unikernel: one program, all its tasks its own. K22: sections of these tasks go by `Trapped`.
+//! // SAFETY: K22: a unikernel: one program, all its tasks its own. K23: sections of these tasks go by `Trapped`.
 //! let [scalar, vector] = [(); 2].map(|()| unsafe { Trapped::new(new_task(), the_backend()) }.unwrap());
 //!
 //! vector.switch_in(&mut cpu)?;
@@ -117,9 +117,9 @@ impl<T: Kind> Trapped<T> {
     ///
     /// # Safety
     ///
-    /// * **K21** one trust domain: each task of this kernel may read the registers of every other, because a task that runs
+    /// * **K22** one trust domain: each task of this kernel may read the registers of every other, because a task that runs
     ///   with the trap armed can find out by speculation what they hold (CVE-2018-3665).
-    /// * **K22** own sections: while this context is current, code of the kernel that uses the registers runs in a section of
+    /// * **K23** own sections: while this context is current, code of the kernel that uses the registers runs in a section of
     ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used). No guest runs under this context. Before
     ///   the context is dropped or moved away from its task, its [`switch_prepare`](Self::switch_prepare) is called.
     ///
@@ -128,7 +128,7 @@ impl<T: Kind> Trapped<T> {
     /// # let cpu = online_cpu();
     /// use fpu_core::{trap::Trapped, Area, TaskFpu};
     /// let context = TaskFpu::new(cpu.backend(), Area::<AREA>::new())?;
-    /// // SAFETY: K21: a unikernel. K22: its interrupt handlers call `with_kernel_fpu` of the current task's context.
+    /// // SAFETY: K22: a unikernel. K23: its interrupt handlers call `with_kernel_fpu` of the current task's context.
     /// let task = unsafe { Trapped::new(context, cpu.backend()) };
     /// assert!(task.is_ok_and(|task| !task.is_used()));
     /// # Ok::<(), fpu_core::AreaError>(())
@@ -195,7 +195,7 @@ where
         if !armed.is_of(Stamp::of(cpu.words())) {
             return Err(armed.live_elsewhere());
         }
-        // SAFETY: C49: it was armed for this context, on this CPU, and no code of its task runs now (K5).
+        // SAFETY: C50: it was armed for this context, on this CPU, and no code of its task runs now (K5).
         unsafe { cpu.backend().disarm() };
         self.set(NEVER);
         Ok(true)
@@ -206,8 +206,8 @@ where
     fn arm<C: Pinned<Backend = T::Backend>>(&self, cpu: &C, stamp: Stamp) -> Result<(), Error> {
         let state = self.state();
         if state == NEVER {
-            // SAFETY: C49: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
-            // which disarm (K22).
+            // SAFETY: C50: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
+            // which disarm (K23).
             unsafe { cpu.backend().arm() };
             self.set(stamp.bits());
         } else if !Word::from_bits(state).is_of(stamp) {

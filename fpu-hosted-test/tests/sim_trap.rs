@@ -11,7 +11,7 @@ type Task = Trapped<TaskFpu<SimFpu, SimArea>>;
 
 fn new(cpu: &SimCpu) -> Task {
     let context = TaskFpu::new(cpu.fpu(), SimArea::new()).unwrap();
-    // SAFETY: K21: simulated registers. K22: the tests that break it say so.
+    // SAFETY: K22: simulated registers. K23: the tests that break it say so.
     unsafe { Trapped::new(context, cpu.fpu()) }.unwrap()
 }
 

@@ -169,7 +169,7 @@ pub fn run(cpu: &PerCpu) {
         let Ok(context) = context else {
             verdict::fail(format_args!("the context of thread {slot}"));
         };
-        // SAFETY: K21: threads of this kernel. K22: `tick` and `turn` call its sections, and each is switched out.
+        // SAFETY: K22: threads of this kernel. K23: `tick` and `turn` call its sections, and each is switched out.
         unsafe { fpu::trapped(context) }
     };
     let Ok(first) = context(0) else {

@@ -9,10 +9,10 @@ use crate::backend::RawFpu;
 ///
 /// The implementer promises, with B6 (bounded steps) of [`RawFpu`]:
 ///
-/// * **B17** the answer of [`traps`](Self::traps) never changes. Where it is `true`: from [`arm`](Self::arm) to
+/// * **B18** the answer of [`traps`](Self::traps) never changes. Where it is `true`: from [`arm`](Self::arm) to
 ///   [`disarm`](Self::disarm) each instruction of a task that reads or writes a register that a task can hold faults, and has
 ///   no effect.
-/// * **B18** `arm` and `disarm` change no register that a task can hold, and no memory. After `disarm` all methods of
+/// * **B19** `arm` and `disarm` change no register that a task can hold, and no memory. After `disarm` all methods of
 ///   [`RawFpu`] work as if the trap had never been armed.
 ///
 /// # Examples
@@ -42,14 +42,14 @@ use crate::backend::RawFpu;
 /// #     unsafe fn image_mut<'a>(&'a self, area: NonNull<u8>) -> &'a mut u64 { unsafe { area.cast::<u64>().as_mut() } }
 /// # }
 ///
-/// // SAFETY: B17: the bit is that of the one register there is. B18: it is the only thing that changes.
+/// // SAFETY: B18: the bit is that of the one register there is. B19: it is the only thing that changes.
 /// unsafe impl TrapFpu for OneRegister {
 ///     fn traps(&self) -> bool { true }
 ///     unsafe fn arm(&self) { self.refused.set(true) }
 ///     unsafe fn disarm(&self) { self.refused.set(false) }
 /// }
 /// # let cpu = OneRegister { value: Cell::new(7), refused: Cell::new(false) };
-/// # // SAFETY: C49: no code uses the register.
+/// # // SAFETY: C50: no code uses the register.
 /// # unsafe { cpu.arm() };
 /// # assert!(cpu.refused.get() && cpu.value.get() == 7);
 /// ```
@@ -71,7 +71,7 @@ pub unsafe trait TrapFpu: RawFpu {
     ///
     /// # Safety
     ///
-    /// * **C49** [`traps`](Self::traps) is `true`, the backend is enabled here (K4 of [`Pinned`](crate::Pinned)), and until
+    /// * **C50** [`traps`](Self::traps) is `true`, the backend is enabled here (K4 of [`Pinned`](crate::Pinned)), and until
     ///   [`disarm`](Self::disarm) no code of the kernel uses the registers on this CPU, and none changes what arms the trap.
     unsafe fn arm(&self);
 

@@ -75,7 +75,7 @@ protocol! {
          }
          steps::enter(self.context(), cpu, drop)";
     AdoptKeepsStamp, "the new stamp of registers that are adopted" => inside::ADOPT, "I2", "another task's residue", 0, At(3),
-        "switch.rs": "closed.end_claims();" => "";
+        "switch.rs": "closed.drop_claims();" => "";
     AdoptSkipsMark, "the mark that adopted registers are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),
@@ -331,13 +331,48 @@ protocol! {
     SaveMarksFirst, "the order of every save and its mark" => wrong::IN, "I1", "Causality violation", 0, At(1),
         "protocol/steps.rs":
          "unsafe { cpu.backend().save(context.area) };
+         EventKind::Saved
+         };
          context.word.publish(word);" =>
          "context.word.publish(word);
-         unsafe { cpu.backend().save(context.area) };";
+         unsafe { cpu.backend().save(context.area) };
+         EventKind::Saved
+         };";
     SaveMarkRelaxed, "the release of every mark after a save" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/steps.rs":
          "context.word.publish(word);" =>
          "context.word.mark_live(Stamp::from_bits(word.bits()));";
+    UnchangedUnasked, "the question whether an area holds the registers already" => switch::UNCHANGED, "I1", "stale registers", 0, At(1),
+        "protocol/steps.rs": "if cpu.unchanged(address) ||" => "if address != 0 ||";
+    UnchangedOverruled, "the witness's and the backend's \"no\"" => switch::UNCHANGED, "I1", "stale registers", 0, At(1),
+        "protocol/steps.rs":
+         "if cpu.unchanged(address) || unsafe { cpu.backend().unchanged(context.area) } {" =>
+         "if !(cpu.unchanged(address) || unsafe { cpu.backend().unchanged(context.area) }) {";
+    UnchangedForgetsMark, "the mark where a save is left out" => switch::UNCHANGED, "I1", "unsaved state", 0, At(1),
+        "protocol/steps.rs":
+         "{
+         EventKind::Unchanged
+         } else {" =>
+         "{
+         return context.tell(cpu, EventKind::Unchanged);
+         } else {";
+    UnchangedMarksFirst, "the order of the question and the mark" => wrong::IN, "I1", "Causality violation", 0, At(1),
+        "protocol/steps.rs":
+         "let address = context.word.as_ptr() as usize;" =>
+         "context.word.publish(word);
+         let address = context.word.as_ptr() as usize;";
+    UnchangedNeverAsked, "the saves that are left out" => [COST], "no save without need", "saved, and nobody was asked", At(1),
+        "protocol/steps.rs":
+         "if cpu.unchanged(address) || unsafe { cpu.backend().unchanged(context.area) } {" =>
+         "if address == 0 {";
+    UnchangedToldAsSaved, "the event of a save that is left out" => [EVENT], "events", "told of a save that was left out", At(1),
+        "protocol/steps.rs":
+         "{
+         EventKind::Unchanged
+         } else {" =>
+         "{
+         EventKind::Saved
+         } else {";
     LoadMarksFirst, "the order of a load and its mark" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
          "unsafe { restore(context, cpu) }?;
@@ -396,8 +431,8 @@ protocol! {
     SavedToldEarly, "the order of a mark and its event" => [EVENT], "events", "told of too early", At(1),
         "protocol/steps.rs":
          "context.word.publish(word);
-         context.tell(cpu, EventKind::Saved);" =>
-         "context.tell(cpu, EventKind::Saved);
+         context.tell(cpu, done);" =>
+         "context.tell(cpu, done);
          context.word.publish(word);";
     ResetMarksLate, "the order of mark and image at exec" => [SCENARIO], "I1", "written while CPU 0 claims what was there", At(2),
         "task.rs": "self.word.mark_nowhere();" => "",

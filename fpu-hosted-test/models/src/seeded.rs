@@ -41,7 +41,12 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         "PrepareMarksBeforeSave"
         | "SectionMarksBeforeSave"
         | "SaveMarksFirst"
+        | "UnchangedMarksFirst"
         | "ResetMarksLate" => Bounds { depth, ..Bounds::OTHERS },
+        // It shows where saves are left out.
+        "UnchangedForgetsMark" | "UnchangedOverruled" | "UnchangedToldAsSaved" => {
+            Bounds { depth, ..Bounds::UNCHANGED }
+        }
         // It shows where areas have more room and less.
         "ReplaceKeepsClaim" | "ReplaceKeepsArea" => Bounds { depth, ..Bounds::GROWS },
         "AdoptKeepsRoom" => Bounds { interrupts: false, tasks: 2, depth, ..Bounds::GROWS },

@@ -42,6 +42,8 @@ pub struct SimFpu {
     /// XRSTOR_INFO: where that restore came from, 0 if it failed.
     restored_from: Cell<usize>,
     fail_in: Cell<Option<u64>>,
+    /// `unchanged` compares, and does not always say no.
+    tells: Cell<bool>,
     flaw: Option<Flaw>,
     broken: Cell<bool>,
     /// The units of a beginning without an end, or of an end without a beginning.
@@ -71,6 +73,7 @@ impl SimFpu {
             modified: Cell::new(ALL),
             restored_from: Cell::new(0),
             fail_in: Cell::new(None),
+            tells: Cell::new(false),
             flaw: None,
             broken: Cell::new(false),
             section: Cell::new(None),
@@ -85,6 +88,20 @@ impl SimFpu {
     /// call would write outside an area.
     pub(super) fn with_flaw(flaw: Flaw) -> Self {
         Self { flaw: Some(flaw), ..Self::new() }
+    }
+    /// From now on the backend says where an area holds what the registers hold, so that no save is needed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// the_backend().tell_unchanged();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// task.switch_prepare(&cpu)?;
+    /// assert_eq!((cpu.totals().saved, cpu.totals().unchanged), (0, 1));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn tell_unchanged(&self) {
+        self.tells.set(true);
     }
     /// What this backend does wrong.
     #[must_use]
@@ -220,7 +237,7 @@ impl SimFpu {
 // and none is written by a restore. B5: the checks of `illegal` are what saves, initial images, copies
 // and `SimImageMut` keep. B6: cells and copies; stepping calls a test's handler, which is an
 // interrupt. B7: `modified` is set by every write of a register and cleared only by a restore, and
-// counts only for the address of the last one. With a `Flaw` one of them is broken, for tests that
+// counts only for the address of the last one. B17: all words are compared. With a `Flaw` one of them is broken, for tests that
 // expect it.
 unsafe impl RawFpu for SimFpu {
     type Image<'a> = SimImage<'a>;
@@ -269,6 +286,27 @@ unsafe impl RawFpu for SimFpu {
     unsafe fn save(&self, area: NonNull<u8>) {
         // SAFETY: the caller's valid area (C9): with places for all.
         unsafe { self.save_these(area, ALL, 0) }
+    }
+
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        self.line.step();
+        if self.is(Flaw::UnchangedClobbers) {
+            self.write_one(2, 1, 0);
+        }
+        let untouched = self.modified.get() == 0 && self.restored_from.get() != 0;
+        if self.is(Flaw::UnchangedGuesses) || untouched && self.is(Flaw::UnchangedForgetsAdoption) {
+            return true;
+        }
+        // SAFETY: the caller's valid area (C9) and no other writer (C11).
+        let image = unsafe { self.image(area) };
+        let (present, image, registers) = (image.present(), image.registers(), self.registers());
+        let compared = COMPONENTS - usize::from(self.is(Flaw::UnchangedSkipsComponent));
+        let same = (0..compared).all(|index| {
+            self.line.step();
+            let initial = self.is(Flaw::UnchangedAsksHeader) && present >> index & 1 == 0;
+            initial || image.component(index) == registers.component(index)
+        });
+        self.tells.get() && same
     }
 
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {

@@ -83,6 +83,7 @@ pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
 /// # Safety
 ///
 /// Ring 0 (N4), legal value (N5) except for the value.
+#[inline]
 pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
     fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }

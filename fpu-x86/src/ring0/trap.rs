@@ -15,9 +15,9 @@ impl Plan {
     }
 }
 
-// SAFETY: B17: fixed fields. With CR0.TS set, an instruction that accesses one of these components raises #NM, a fault
+// SAFETY: B18: fixed fields. With CR0.TS set, an instruction that accesses one of these components raises #NM, a fault
 // (SDM vol. 3, 2.5); WAIT does too, as CR0.MP is set while the plan is enabled (K4). PREFETCHh, SFENCE, LFENCE, MFENCE,
-// MOVNTI, CLFLUSH, CRC32 and POPCNT access no register of theirs. B18: MOV to CR0 and CLTS change CR0 only, and CLTS
+// MOVNTI, CLFLUSH, CRC32 and POPCNT access no register of theirs. B19: MOV to CR0 and CLTS change CR0 only, and CLTS
 // clears the bit that `arm` has set.
 unsafe impl TrapFpu for Plan {
     /// On x86: a plan for ring 0 with x87, SSE, AVX and AVX-512 at most.
@@ -26,13 +26,13 @@ unsafe impl TrapFpu for Plan {
     }
     /// On x86: sets CR0.TS.
     unsafe fn arm(&self) {
-        // SAFETY: N4: a plan that traps (C49) is for ring 0, where it is enabled (K4). N5: TS is legal with the bits
-        // that stand there, and no code of the kernel uses the registers (C49).
+        // SAFETY: N4: a plan that traps (C50) is for ring 0, where it is enabled (K4). N5: TS is legal with the bits
+        // that stand there, and no code of the kernel uses the registers (C50).
         unsafe { insn::set_cr0(insn::cr0() | CR0_TS) };
     }
     /// On x86: CLTS.
     unsafe fn disarm(&self) {
-        // SAFETY: N4: a plan that traps (C49) is for ring 0. N5: no task relies on the trap (C49).
+        // SAFETY: N4: a plan that traps (C50) is for ring 0. N5: no task relies on the trap (C50).
         unsafe { insn::clts() };
     }
 }

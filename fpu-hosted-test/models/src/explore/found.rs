@@ -29,11 +29,12 @@ impl fmt::Display for Violation {
         for step in &self.trace {
             writeln!(f, "        {step},")?;
         }
-        let Bounds { cpus, tasks, stamps, .. } = self.bounds;
+        let Bounds { cpus, tasks, stamps, unchanged, .. } = self.bounds;
         writeln!(f, "    ];")?;
+        let base = if unchanged { "UNCHANGED" } else { "SUITE" };
         writeln!(
             f,
-            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, stamps: {stamps:?}, ..Bounds::SUITE }};"
+            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, stamps: {stamps:?}, ..Bounds::{base} }};"
         )?;
         writeln!(f, "    assert_eq!(replay(bounds, &trace), Ok(()));\n}}")
     }
@@ -71,6 +72,7 @@ impl fmt::Display for Found {
             others,
             moves,
             grows,
+            unchanged,
             stamps,
             ..
         } = self.bounds;
@@ -82,6 +84,7 @@ impl fmt::Display for Found {
             (others, "another CPU's operation at each step"),
             (moves, "moves in memory"),
             (grows, "areas that grow"),
+            (unchanged, "saves left out"),
         ];
         for (_, name) in extras.iter().filter(|(on, _)| *on) {
             write!(f, ", {name}")?;

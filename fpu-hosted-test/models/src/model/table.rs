@@ -109,6 +109,7 @@ rows! { BACKEND, Backend(Backend):
     ReplaceOmitsComponent, "a component from a state that replaces another" => migrate::REPLACE, "I6, I13", "torn state", 0;
     CopyLoadsOldBytes, "the absence of a component in an image that is copied" => migrate::COPY, "I8", "torn state", 0;
     CompareOmitsComponent, "B9: a component from the comparison" => verify::BROKEN, "I11", "not found", 0;
+    UnchangedGuesses, "B17: the comparison" => switch::UNCHANGED, "I1", "stale registers", 0;
 }
 
 rows! { EMBEDDER, Embedder(Embedder):
@@ -149,6 +150,7 @@ rows! { EMBEDDER, Embedder(Embedder):
 /// All models. Each must catch at least one fault.
 pub const MODELS: &[&Model] = &[
     &switch::SWITCH,
+    &switch::UNCHANGED,
     &switch::THREE_CPUS,
     &switch::ALTERNATE,
     &switch::BOUNCE,

@@ -165,7 +165,7 @@ unsafe impl IdleFpu for Registers {
     }
 }
 
-// SAFETY: B17: the machine asks `armed` before a task's code uses the registers. B18: a cell that is no register.
+// SAFETY: B18: the machine asks `armed` before a task's code uses the registers. B19: a cell that is no register.
 unsafe impl TrapFpu for Registers {
     fn traps(&self) -> bool {
         true

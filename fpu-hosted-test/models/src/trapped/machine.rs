@@ -36,7 +36,7 @@ fn context(cpu: &Cpu) -> Context {
     }
 }
 fn trapped(cpu: &Cpu) -> Trapped<Context> {
-    // SAFETY: K21: symbols. K22: the operations keep it.
+    // SAFETY: K22: symbols. K23: the operations keep it.
     match unsafe { Trapped::new(context(cpu), cpu.registers.the_backend()) } {
         Ok(trapped) => trapped,
         Err(why) => unreachable!("{why}"),

@@ -15,10 +15,10 @@ impl SimFpu {
     /// ```
     /// use fpu_core::trap::TrapFpu;
     /// let fpu = fpu_hosted_test::sim::SimFpu::new();
-    /// // SAFETY: C49: simulated registers.
+    /// // SAFETY: C50: simulated registers.
     /// unsafe { fpu.arm() };
     /// assert!(!fpu.task_writes(1, 0, 7));
-    /// // SAFETY: C49: the same.
+    /// // SAFETY: C50: the same.
     /// unsafe { fpu.disarm() };
     /// assert!(fpu.task_writes(1, 0, 7));
     /// ```
@@ -44,7 +44,7 @@ impl SimFpu {
     }
 }
 
-// SAFETY: B17: `task_writes` is how a task's instruction uses a register. B18: one cell, which is no register. A `Flaw`
+// SAFETY: B18: `task_writes` is how a task's instruction uses a register. B19: one cell, which is no register. A `Flaw`
 // breaks one of them on purpose.
 unsafe impl TrapFpu for SimFpu {
     fn traps(&self) -> bool {
