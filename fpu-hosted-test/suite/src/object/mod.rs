@@ -35,6 +35,8 @@ const REAL: Allowed = Allowed {
         "xrstor64",
         "xrstors64",
         "fxrstor64",
+        "xgetbv",
+        "stmxcsr",
         "fnclex",
         "emms",
         "fild",
