@@ -27,7 +27,7 @@ use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
 use scenes::{steps, Guest, Idle, Sections, SystemCall, TwoTasks};
-use ways::{number, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
+use ways::{number, Inline, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -40,8 +40,8 @@ Measures what each way of switching costs, beside the bare instructions, in one 
 usage: cargo bench -p fpu-examples --bench switch -- [options]
 
   --rounds N      rows of every kind (default 2000)
-  --class NAME    only tasks that have this in use: nothing, SSE, SSE in a small plan, AVX,
-                  once AVX-512, AVX-512
+  --class NAME    only tasks that have this in use: nothing, nothing beside AVX, SSE,
+                  SSE in a small plan, AVX, once AVX-512, AVX-512
   --json          print one JSON document and nothing else
   --help          this
 
@@ -143,6 +143,12 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
     let mut all = vec![
         candidate(BARE, Bare::<SAVE>(tasks(None)?), |way| &way.0, true),
         candidate("fpu-core, typed", Typed(tasks(None)?), |way| &way.0, true),
+        candidate(
+            SKIPS,
+            Typed(Tasks::<Inline>::new(plan.clone().skipping_initial())?),
+            |way| &way.0,
+            true,
+        ),
         candidate(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, true),
         candidate("fpu-core, steps", Steps::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("fpu-core, raw", Raw::<SAVE>(tasks(None)?), |way| &way.0, false),
@@ -169,6 +175,8 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
     Ok(all)
 }
 
+/// The typed calls with a plan that neither saves nor restores what is initial.
+const SKIPS: &str = "fpu-core, typed, skips initial";
 /// The typed calls where the context has its area elsewhere.
 const HEAP: &str = "fpu-core, typed, HeapArea";
 
