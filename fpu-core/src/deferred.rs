@@ -16,7 +16,7 @@ use crate::{
         word::{TaskWord, Word},
     },
     task::{TaskFpu, UserReady},
-    witness::{Exclusive, Pinned},
+    witness::{Exclusive, Pinned, Settle},
 };
 
 pub use section::{GuestSteps, PendingGuest, PendingSection};
@@ -172,6 +172,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         B: StepsFpu,
         C: Exclusive + Pinned<Backend = B>,
     {
+        cpu.settle(Settle::NOW);
         let area = self.base().as_ptr();
         let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
             OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),

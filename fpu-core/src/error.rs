@@ -53,6 +53,17 @@ pub enum Error {
     /// last few to the hot path. No stamp is issued twice: take the CPU offline, and online again with a number that no
     /// CPU has had. Tasks in its registers can be saved and switched out, and those that it holds can run on.
     Exhausted,
+    /// The context is [bound](crate::BoundFpu) to that CPU, or the [`BoundCpu`](crate::BoundCpu) is that CPU's, and this is
+    /// another one.
+    BoundElsewhere {
+        /// The CPU to which it belongs.
+        cpu: u32,
+    },
+    /// Each slot of this CPU's [`BoundCpu`](crate::BoundCpu) has a context.
+    NoSlot,
+    /// The witness does not name this CPU's [`BoundCpu`](crate::BoundCpu), so no call would save its contexts
+    /// ([`Pinned::settle`](crate::Pinned::settle)).
+    NotNamed,
 }
 
 impl fmt::Display for Error {
@@ -71,6 +82,9 @@ impl fmt::Display for Error {
             Error::Lost => f.write_str("the registers were given away before the task was saved"),
             Error::RestoreFailed(fault) => write!(f, "restoring the image failed: {fault}"),
             Error::Exhausted => f.write_str("this CPU number has issued all its stamps"),
+            Error::BoundElsewhere { cpu } => write!(f, "bound to CPU {cpu}, which is another one"),
+            Error::NoSlot => f.write_str("no slot is free for another bound context"),
+            Error::NotNamed => f.write_str("the witness does not name these bound contexts"),
         }
     }
 }
@@ -215,3 +229,47 @@ impl<A> From<NewError<A>> for AreaError {
 #[cfg(fpu_core_error)]
 #[allow(clippy::incompatible_msrv)] // as above
 impl<A> core::error::Error for NewError<A> {}
+
+/// Why a context was not bound or unbound, with what was to be.
+///
+/// ```
+/// # use fpu_hosted_test::doc::*;
+/// use fpu_core::{BoundError, Error};
+/// # let mut cpu = offline_cpu();
+/// match this_cpu_bound().bind(new_task(), &mut cpu) {
+///     Err(BoundError { why, of }) => {
+///         assert_eq!(why, Error::CpuOffline);
+///         drop(of); // the context
+///     }
+///     Ok(_) => unreachable!(),
+/// }
+/// ```
+pub struct BoundError<T> {
+    /// Why it was refused.
+    pub why: Error,
+    /// The context, or the handle: unchanged.
+    pub of: T,
+}
+
+impl<T> From<BoundError<T>> for Error {
+    fn from(refused: BoundError<T>) -> Self {
+        refused.why
+    }
+}
+
+// Prints the reason only, so what it carries need not be `Debug`.
+impl<T> fmt::Debug for BoundError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundError").field("why", &self.why).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Display for BoundError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+#[cfg(fpu_core_error)]
+#[allow(clippy::incompatible_msrv)] // as above
+impl<T> core::error::Error for BoundError<T> {}

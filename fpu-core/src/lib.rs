@@ -16,6 +16,7 @@ extern crate std;
 pub mod guide;
 
 // The calls of a kernel.
+mod bound;
 mod cpu;
 mod deferred;
 pub mod grow;
@@ -25,6 +26,7 @@ pub mod session;
 mod stopped;
 mod switch;
 mod task;
+pub mod trap;
 pub mod verify;
 
 // The protocol behind the calls.
@@ -44,12 +46,13 @@ mod witness;
 
 pub use area::{Area, RawArea, SaveArea};
 pub use backend::{IdleFpu, KernelUnits, RawFpu, RestoreFault, TheBackend};
+pub use bound::{BoundCpu, BoundFpu, BoundSlot};
 pub use cpu::{CpuFpu, CpuLifecycle};
 pub use deferred::{
     GuestSteps, PendingGuest, PendingSave, PendingSection, PendingUser, SaveSteps, StepsFpu,
     SwitchSteps, UserSteps,
 };
-pub use error::{AreaError, Error, NewError, SwitchError};
+pub use error::{AreaError, BoundError, Error, NewError, SwitchError};
 #[cfg(feature = "alloc")]
 pub use heap_area::HeapArea;
 pub use protocol::steps::FpuRef;
@@ -57,4 +60,4 @@ pub use section::{KernelFpu, Section};
 pub use stopped::{Stopped, StoppedImageMut, StoppedTask};
 pub use switch::switch;
 pub use task::{TaskFpu, UserReady};
-pub use witness::{CpuWords, Exclusive, Level, Pinned, SoftFloat, MAX_CPUS};
+pub use witness::{CpuWords, Exclusive, Level, Pinned, Settle, SoftFloat, MAX_CPUS};

@@ -10,6 +10,7 @@
 /// |---|---|---|
 /// | `backend: B = \|w\| ..` | both | a reference to [`TheBackend<B>`](crate::TheBackend) |
 /// | `words: W = \|w\| ..` | `Pinned` | a reference to this CPU's words |
+/// | `bound: \|w\| ..` | `Pinned`, may be left out | this CPU's [`BoundCpu`](crate::BoundCpu): in all witnesses of a kernel, or in none |
 /// | `level: \|w\| ..` | `Pinned`, may be left out | [`Level::Task`](crate::Level::Task) otherwise |
 /// | `unchanged: \|w, context\| ..` | `Pinned`, may be left out | `false` otherwise |
 /// | `observe: \|w, event\| ..` | `Pinned`, may be left out | nothing otherwise |
@@ -57,6 +58,7 @@ macro_rules! witness {
         unsafe impl Pinned $(+ $promise:ident)* for $name:ty {
             backend: $backend:ty = |$b:tt| $get_backend:expr,
             words: $words:ty = |$w:tt| $get_words:expr,
+            $(bound: |$s:tt| $get_bound:expr,)?
             $(level: |$l:tt| $get_level:expr,)?
             $(unchanged: |$u:tt, $context:tt| $is_unchanged:expr,)?
             $(observe: |$o:tt, $event:tt| $tell:expr,)?
@@ -77,6 +79,13 @@ macro_rules! witness {
                 let $w = self;
                 $get_words
             }
+            $(
+                #[inline]
+                fn settle(&self, due: $crate::Settle<'_>) {
+                    let $s = self;
+                    $crate::BoundCpu::settle_due($get_bound, self, due);
+                }
+            )?
             $(
                 #[inline]
                 fn level(&self) -> $crate::Level {
@@ -145,7 +154,7 @@ macro_rules! witness {
         ::core::compile_error!(
             "witness!: `unsafe impl Pinned for Type` (or `Pinned + Exclusive + SoftFloat`) has these entries in this order, \
             each with a comma: `backend: B = |w| ..`, `words: W = |w| ..`; \
-            then, where wanted, `level: |w| ..`, `unchanged: |w, context| ..`, `observe: |w, event| ..`"
+            then, where wanted, `bound: |w| ..`, `level: |w| ..`, `unchanged: |w, context| ..`, `observe: |w, event| ..`"
         );
     };
     ($($rest:tt)*) => {

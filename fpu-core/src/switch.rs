@@ -93,7 +93,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     {
         let mut closed = Closed::new(cpu, gate::SESSION)?;
         // The context whose state the registers held no longer matches; by C37 its state is saved.
-        closed.end_claims();
+        closed.drop_claims();
         // SAFETY: C9: checked in `new`; current here (K5). C10: pinned (K2), this CPU is closed, and what is in the
         // registers is this context's (C37).
         if let Err(why) = unsafe { closed.cpu().backend().adopt(self.base()) } {

@@ -3,5 +3,8 @@
 
 pub(crate) use core::sync::atomic::{compiler_fence, fence, AtomicU64, Ordering};
 
+/// A CPU's own, or a mark that no image follows, so the models keep the real type.
+pub(crate) use core::sync::atomic::AtomicU64 as Own;
+
 /// Counts events and decides nothing, so the models keep the real type.
 pub(crate) use core::sync::atomic::AtomicU64 as Count;

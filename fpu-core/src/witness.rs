@@ -3,6 +3,8 @@
 //! Every trait here is *trusted*: an `unsafe trait` with numbered duties that the proofs in this
 //! crate cite. A kernel writes each `impl` once.
 
+use core::cell::Cell;
+
 use crate::{
     backend::{RawFpu, TheBackend},
     observe::Event,
@@ -130,6 +132,15 @@ pub unsafe trait Pinned {
     #[must_use]
     fn words(&self) -> &Self::Words;
 
+    /// Saves the [bound](crate::BoundCpu) context that this CPU's registers are the only copy of, if there is one. Every call
+    /// that is about to give the registers to other code asks this first. A kernel without bound contexts leaves it out, and
+    /// the calls vanish; one with them calls [`BoundCpu::settle_due`](crate::BoundCpu::settle_due), as the `bound` line of
+    /// [`witness!`](crate::witness) does, in each of its witnesses.
+    #[inline(always)]
+    fn settle(&self, due: Settle<'_>) {
+        let _ = due;
+    }
+
     /// The level at which the code runs. Every call except the hot path asks for it.
     #[must_use]
     fn level(&self) -> Level {
@@ -182,6 +193,32 @@ pub unsafe trait Pinned {
     fn observe(&self, event: Event) {
         let _ = event;
     }
+}
+
+/// What the crate asks of [`Pinned::settle`]. Only the crate makes one, at the moments at which a save is right.
+///
+/// ```
+/// fn passes_it_on(cpu: &fpu_hosted_test::doc::Cpu, due: fpu_core::Settle<'_>) {
+///     fpu_hosted_test::doc::this_cpu_bound().settle_due(cpu, due);
+/// }
+/// # let _ = passes_it_on;
+/// ```
+#[derive(Debug)]
+pub struct Settle<'a>(pub(crate) Asked<'a>);
+
+/// What is asked.
+#[derive(Debug)]
+pub(crate) enum Asked<'a> {
+    /// A save, if the context is live under the CPU's own word, which is open.
+    Now,
+    /// A save, if the context is live under this stamp, with which the CPU, closed now, is opened again.
+    Under(u64),
+    /// No save, but where the state is that the witness names.
+    Which(&'a Cell<*const ()>),
+}
+
+impl Settle<'static> {
+    pub(crate) const NOW: Self = Self(Asked::Now);
 }
 
 /// Further proof: no kernel FPU section can begin on this CPU while the value lives. Interrupts are

@@ -14,8 +14,8 @@ pub use crate::sim::Room;
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, XfdCpu, XfdFpu, AREA_LEN, BASE_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    observe::Totals, CpuFpu, GuestSteps, HeapArea, RawFpu, RestoreFault, SaveSteps, SwitchSteps,
-    TaskFpu, TheBackend, UserSteps,
+    observe::Totals, trap::Trapped, BoundCpu, BoundSlot, CpuFpu, GuestSteps, HeapArea, RawFpu,
+    RestoreFault, SaveSteps, SwitchSteps, TaskFpu, TheBackend, UserSteps,
 };
 pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
@@ -27,9 +27,11 @@ pub const AREA: usize = AREA_LEN;
 pub type Area = fpu_core::Area<AREA>;
 /// A task's context.
 pub type Task = TaskFpu<Backend, Area>;
+type Slots = BoundCpu<Backend, Area, [BoundSlot<Backend, Area>; 4]>;
 
 thread_local! {
     static CPU: Cell<Option<&'static SimCpu>> = const { Cell::new(None) };
+    static BOUND: Cell<Option<&'static Slots>> = const { Cell::new(None) };
     static WORDS: &'static CpuFpu = Box::leak(Box::new(CpuFpu::new()));
 }
 
@@ -48,10 +50,24 @@ fn this_cpu() -> &'static SimCpu {
     })
 }
 
+/// The bound contexts of this thread's CPU, as its per-CPU data would hold them: room for four.
+#[must_use]
+pub fn this_cpu_bound() -> &'static BoundCpu<Backend, Area> {
+    BOUND.with(|bound| match bound.get() {
+        Some(bound) => bound,
+        None => {
+            let new: &'static Slots = Box::leak(Box::new(BoundCpu::new(0)));
+            bound.set(Some(new));
+            new
+        }
+    })
+}
+
 /// A new CPU for this thread, not online.
 #[must_use]
 pub fn offline_cpu() -> Cpu {
     CPU.with(|cpu| cpu.set(None));
+    BOUND.with(|bound| bound.set(None));
     Cpu(PhantomData)
 }
 /// A new CPU for this thread, online as number 0.
@@ -84,6 +100,24 @@ pub fn new_task() -> Task {
 #[must_use]
 pub fn cpu_and_task() -> (Cpu, Task) {
     (online_cpu(), new_task())
+}
+/// A context that was never used, and traps.
+///
+/// # Panics
+///
+/// Never, as the backend traps.
+#[must_use]
+pub fn new_trapped() -> Trapped<Task> {
+    // SAFETY: K22: simulated registers, which no code reads by speculation. K23: the examples call its sections.
+    match unsafe { Trapped::new(new_task(), the_backend()) } {
+        Ok(task) => task,
+        Err(why) => unreachable!("{why}"),
+    }
+}
+/// A CPU that is online, and a context that was never used.
+#[must_use]
+pub fn cpu_and_trapped() -> (Cpu, Trapped<Task>) {
+    (online_cpu(), new_trapped())
 }
 /// A CPU that has tiles on demand, and a context whose area has no room for them.
 ///
@@ -131,6 +165,11 @@ impl Cpu {
     pub fn set_avx0(&self, value: u64) {
         this_cpu().fpu().set_avx0(value);
     }
+    /// Tells whether the first use of a register would trap now.
+    #[must_use]
+    pub fn trap_is_armed(&self) -> bool {
+        this_cpu().fpu().trap_is_armed()
+    }
     /// One register that keeps the core awake.
     #[must_use]
     pub fn tile0(&self) -> u64 {
@@ -152,6 +191,7 @@ fpu_core::witness! {
     unsafe impl Pinned + Exclusive + SoftFloat for Cpu {
         backend: Backend = |_| this_cpu().fpu(),
         words: SimWords = |_| this_cpu().words(),
+        bound: |_| this_cpu_bound(),
         observe: |_, event| this_cpu().count(event),
     }
 }

@@ -4,8 +4,8 @@ use fpu_core::{
     observe::{Counters, Event, Totals},
     session::{Both, MemoryOnly, MemoryWritable, ReadSession, RegistersOnly, Session, TaskState},
     verify::{Scratch, VerifyError},
-    Area, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, PendingSave, PendingUser, RawArea, Section,
-    StoppedImageMut, StoppedTask, SwitchError, TaskFpu, UserReady,
+    Area, BoundCpu, BoundFpu, BoundSlot, CpuFpu, Error, FpuRef, HeapArea, KernelUnits, PendingSave,
+    PendingUser, RawArea, Section, StoppedImageMut, StoppedTask, SwitchError, TaskFpu, UserReady,
 };
 use fpu_hosted_test::{
     doc::Cpu,
@@ -58,6 +58,10 @@ assert_impl_all!(TaskFpu<SimFpu, RawArea>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, HeapArea>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, Area<512, 16>>: Send, Sync);
 assert_impl_all!(TaskFpu<SimFpu, Box<Area<512>>>: Send, Sync);
+// Bound to its CPU by type; the CPU's array may be a static.
+stay_on_their_cpu!(BoundFpu<'static, SimFpu, Area<512>>);
+assert_impl_all!(BoundCpu<SimFpu, Area<512>, [BoundSlot<SimFpu, Area<512>>; 2]>: Send, Sync);
+assert_not_impl_any!(BoundCpu<SimFpu, FpuRef<'static, SimFpu>, [BoundSlot<SimFpu, FpuRef<'static, SimFpu>>; 1]>: Sync);
 assert_impl_all!(Scratch<SimFpu, Area<512>>: Send, Sync);
 assert_impl_all!(VerifyError: Send, Sync, Copy);
 assert_impl_all!(CpuFpu: Send, Sync);

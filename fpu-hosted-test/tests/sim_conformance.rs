@@ -68,6 +68,9 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::ReleaseKeeps, "idle-gives-up-no-more"),
         (Flaw::ReleaseTears, "idle-gives-up-no-more"),
         (Flaw::ReleaseClobbers, "idle-gives-up-no-more"),
+        (Flaw::TrapMissesComponent, "trap-covers-everything"),
+        (Flaw::ArmClobbers, "trap-changes-nothing"),
+        (Flaw::DisarmForgets, "trap-changes-nothing"),
     ];
     std::panic::set_hook(Box::new(|_| {})); // one flaw panics in most checks
     let mut missed = Vec::new();

@@ -43,6 +43,8 @@ pub enum Fault {
     GuestNoted,
     GuestXcr0,
     GuestPkru,
+    TrapUnarmed,
+    TrapUntold,
     NoTimer,
     NoResched,
     NoMigration,
@@ -79,12 +81,14 @@ pub enum Needs {
     SvmAvx,
     /// And protection keys.
     SvmPku,
+    /// A plan all of whose registers CR0.TS covers.
+    Trap,
     /// Another CPU.
     SecondCpu,
 }
 
 impl Fault {
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 50] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -121,6 +125,8 @@ impl Fault {
         Self::GuestNoted,
         Self::GuestXcr0,
         Self::GuestPkru,
+        Self::TrapUnarmed,
+        Self::TrapUntold,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -175,6 +181,8 @@ impl Fault {
             Self::GuestNoted => "guest-noted",
             Self::GuestXcr0 => "guest-xcr0",
             Self::GuestPkru => "guest-pkru",
+            Self::TrapUnarmed => "trap-unarmed",
+            Self::TrapUntold => "trap-untold",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -242,6 +250,12 @@ impl Fault {
             Self::GuestNoted => "a virtual CPU counts as loaded where it ran last",
             Self::GuestXcr0 => "a virtual CPU is saved while its own XCR0 is in force",
             Self::GuestPkru => "a guest runs with the host's PKRU",
+            Self::TrapUnarmed => {
+                "a thread that was never seen to use a register runs without the trap"
+            }
+            Self::TrapUntold => {
+                "an interrupt's section is told of no thread while the trap is armed for one"
+            }
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -277,6 +291,8 @@ impl Fault {
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
             Self::NmiWithoutIst => &["an NMI is not on its own stack"],
+            Self::TrapUnarmed => &["was not trapped", "register "],
+            Self::TrapUntold => &["a section or session is open"],
             Self::NoTimer => &["too few preemptions"],
             Self::NoResched => &["with a preemption due"],
             Self::NoMigration => &["too few migrations"],
@@ -305,6 +321,7 @@ impl Fault {
             Self::GuestUnsaved | Self::GuestNoted => Needs::Svm,
             Self::GuestXcr0 => Needs::SvmAvx,
             Self::GuestPkru => Needs::SvmPku,
+            Self::TrapUnarmed | Self::TrapUntold => Needs::Trap,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
@@ -324,6 +341,12 @@ impl Fault {
     #[must_use]
     pub const fn is_seen_from_outside(self) -> bool {
         matches!(self, Self::Exception | Self::NoTable | Self::StandStill)
+    }
+
+    /// Tells whether it is of the threads whose first use of a register traps.
+    #[must_use]
+    pub const fn is_of_trap(self) -> bool {
+        matches!(self, Self::TrapUnarmed | Self::TrapUntold)
     }
 
     /// By its name.

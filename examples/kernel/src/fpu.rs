@@ -5,6 +5,7 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
+    trap::{NotTrapped, Trapped},
     verify::{Scratch, Verified, VerifyError},
     AreaError, CpuFpu, CpuLifecycle, Error, FpuRef, Level, RawArea, Stopped, TaskFpu, TheBackend,
     UserReady,
@@ -366,4 +367,16 @@ unsafe impl Stopped for Traced<'_> {
     fn context(&self) -> FpuRef<'_, Backend> {
         self.0.context()
     }
+}
+
+// 11. Threads that may never use a register, where all may read each other.
+
+/// The context of such a thread: its first use of a register traps, where the plan can.
+///
+/// # Safety
+///
+/// One trust domain (K22), own sections (K23) of [`Trapped::new`].
+pub unsafe fn trapped(context: Fpu) -> Result<Trapped<Fpu>, NotTrapped<Fpu>> {
+    // SAFETY: K22, K23: the caller's.
+    unsafe { Trapped::new(context, backend()) }
 }

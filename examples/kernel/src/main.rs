@@ -2,7 +2,7 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`worker`], [`guest`], [`vcpu`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! ([`torture`], [`worker`], [`guest`], [`vcpu`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`scalar`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
 //! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
@@ -35,6 +35,7 @@ mod power;
 mod refusal;
 mod regs;
 mod rights;
+mod scalar;
 mod sched;
 mod seeded;
 mod serial;
@@ -124,6 +125,9 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     };
     files::prepare();
     torture::prepare(ticks_per_ms);
+    if params.fault.is_none_or(faults::Fault::is_of_trap) {
+        scalar::run(cpu);
+    }
     // SAFETY: once, on the first CPU; no other has been started.
     unsafe {
         if let Err(why) = task::spawn(params.seed) {

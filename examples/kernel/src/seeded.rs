@@ -6,6 +6,7 @@ use core::{
 };
 
 use fpu_core::{
+    trap::TrapFpu,
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu, RestoreFault,
 };
@@ -213,5 +214,22 @@ unsafe impl IdleFpu for Seeded {
     unsafe fn release(&self) {
         // SAFETY: the caller's.
         unsafe { self.plan.release() }
+    }
+}
+
+// SAFETY: B18 (whole trap), B19 (exact trap) are those of the plan.
+unsafe impl TrapFpu for Seeded {
+    fn traps(&self) -> bool {
+        self.plan.traps()
+    }
+    unsafe fn arm(&self) {
+        if !on(Fault::TrapUnarmed) {
+            // SAFETY: the caller's.
+            unsafe { self.plan.arm() }
+        }
+    }
+    unsafe fn disarm(&self) {
+        // SAFETY: the caller's.
+        unsafe { self.plan.disarm() }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     cpu::{PerCpu, USER_CS, USER_SS},
     debugger,
     entry::{Frame, SPURIOUS, TIMER},
-    fpu, handlers, power, rights, sched, signal,
+    fpu, handlers, power, rights, scalar, sched, signal,
     task::{self, Kind},
     to_user, torture, vcpu, verdict, worker,
 };
@@ -29,6 +29,9 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
     match frame.vector as u8 {
         TIMER => {
             apic::eoi();
+            if scalar::is_running() {
+                return scalar::tick();
+            }
             torture::tick(frame);
             // With a signal it stays, so that the frame is written from registers.
             let stays = frame.is_user() && signal::due(task::current());
@@ -38,6 +41,7 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         }
         SPURIOUS => {}
         1 if !frame.is_user() => torture::step(frame),
+        7 if !frame.is_user() && scalar::is_running() => scalar::trapped(),
         16 if frame.is_user() && torture::raised_as_it_should() => {
             // SAFETY: interrupts are off, and it is the current task's frame.
             unsafe { to_user::ends(task::current(), frame) };

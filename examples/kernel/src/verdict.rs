@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{observe::Totals, verify::VerifyError, Error, RestoreFault};
+use fpu_core::{observe::Totals, trap::TrapFpu, verify::VerifyError, Error, RestoreFault};
 use fpu_x86::{Plan, SaveInstruction};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     files, fpu, hw,
     params::{self, rung_name, Params},
     regs::{RegFile, RegisterName},
-    seeded, serial, steps,
+    scalar, seeded, serial, steps,
     task::{self, Kind, Task},
     user::UserBlock,
     vmcb,
@@ -250,6 +250,11 @@ pub fn judge(params: &Params, now: u64) {
         ("refused XCR0s", counts::VM_REFUSED.load(Relaxed), 5 * virtual_cpus * xsave),
         ("saves avoided", vm_avoided(&counts::VM_SAVES), 50 * virtual_cpus),
         ("restores avoided", vm_avoided(&counts::VM_RESTORES), 50 * virtual_cpus),
+        (
+            "first uses",
+            counts::FIRST_USES.load(Relaxed),
+            scalar::COMPUTING * u64::from(fpu::plan().traps()),
+        ),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
@@ -429,6 +434,8 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("vm_refused", counts::VM_REFUSED.load(Relaxed)),
         ("vm_saves_avoided", vm_avoided(&counts::VM_SAVES)),
         ("vm_restores_avoided", vm_avoided(&counts::VM_RESTORES)),
+        ("first_uses", counts::FIRST_USES.load(Relaxed)),
+        ("trap_sections", counts::TRAP_SECTIONS.load(Relaxed)),
         ("idle", counts::IDLE.load(Relaxed)),
         ("released", counts::RELEASED.load(Relaxed)),
         ("verified", counts::VERIFIED.load(Relaxed)),

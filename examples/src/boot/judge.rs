@@ -62,7 +62,7 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 41] {
+) -> [(&'static str, u64, u64); 43] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
@@ -109,6 +109,8 @@ fn goals(
         ("refused values of a virtual CPU's XCR0", n.vm_refused, 5 * svm_xsave),
         ("saves of virtual CPUs avoided", n.vm_saves_avoided, 50 * svm),
         ("restores of virtual CPUs avoided", n.vm_restores_avoided, 50 * svm),
+        ("first uses", n.first_uses, 2 * u64::from(own && machine.traps())),
+        ("sections of trapped threads", n.trap_sections, 5 * u64::from(own && machine.traps())),
         ("idle times", n.idle, 20),
         ("times that tiles were given up", n.released, u64::from(own && params.trust)),
         ("comparisons at switches", n.verified, 50 * u64::from(params.check)),

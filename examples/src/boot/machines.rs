@@ -270,6 +270,14 @@ impl Machine {
     pub fn refuses_bad_images(&self, rung: Option<&str>) -> bool {
         self.emulator != Emulator::Tcg || rung.or(self.rung) != Some("fxsave")
     }
+    /// Tells whether CR0.TS covers all registers of the machine's plan.
+    #[must_use]
+    pub fn traps(&self) -> bool {
+        let covered = Components::LEGACY | Components::AVX | Components::AVX512;
+        self.enables.is_some_and(|enables| {
+            enables.xss == 0 && enables.xcr0.unwrap_or(3) & !covered.bits() == 0
+        })
+    }
     /// Tells whether the machine has SVM, by which the kernel runs guests. Other machines may have it, and then run guests
     /// too.
     #[must_use]

@@ -179,6 +179,10 @@ counts! {
     vm_saves_avoided
     /// Restores of their registers that were not needed, of one at each entry.
     vm_restores_avoided
+    /// First uses of registers that were trapped, in threads of ring 0.
+    first_uses
+    /// Sections in interrupts of threads that could be trapped.
+    trap_sections
     /// Times that a CPU went to sleep.
     idle
     /// Times that it had to give registers up for that: AMX tiles.

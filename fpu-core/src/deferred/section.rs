@@ -220,6 +220,8 @@ impl<'c, C: Pinned> PendingGuest<'c, C> {
         if !word.in_memory() && !is_saved_first {
             return Err(closed.refuse(word));
         }
+        // The claims end after the run, when the registers are another's.
+        closed.settle();
         let steps = GuestSteps {
             host_save_to: saves.map_or(core::ptr::null_mut(), |task| task.area.as_ptr()),
             host_word: saves.map_or(core::ptr::null_mut(), |task| task.word.as_ptr()),

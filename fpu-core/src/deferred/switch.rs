@@ -9,7 +9,7 @@ use crate::{
         steps::{due_on_switch, FpuRef},
         word::Word,
     },
-    witness::{Exclusive, Pinned},
+    witness::{Exclusive, Pinned, Settle},
 };
 
 /// The steps of one switch from a task to another, for assembly, by value: nothing is borrowed, so they can be handed
@@ -110,6 +110,7 @@ impl SwitchSteps {
     where
         C::Backend: StepsFpu,
     {
+        cpu.settle(Settle::NOW);
         let words = (prev.map(|task| task.word), next.map(|task| task.word));
         let (saves, loads) = due_on_switch(words.0, words.1, cpu.words())?;
         let mut steps = Self {

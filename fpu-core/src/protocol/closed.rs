@@ -8,7 +8,7 @@ use super::{
 use crate::{
     error::Error,
     sync::{compiler_fence, Ordering},
-    witness::{CpuWords, Level, Pinned},
+    witness::{Asked, CpuWords, Level, Pinned, Settle},
 };
 
 /// A CPU on which no other code can use the registers, until drop. After a forgotten value the CPU
@@ -41,15 +41,27 @@ impl<'c, C: Pinned> Closed<'c, C> {
     pub(crate) fn place(&self, word: Word) -> Place {
         word.against(self.stamp).place()
     }
-    /// From now on no context holds the stamp with which the CPU is reopened. `close` refuses a CPU that has no stamp left
-    /// for this.
+    /// Saves the bound context that the registers are the only copy of, if there is one.
+    #[inline(always)]
+    pub(crate) fn settle(&self) {
+        self.cpu.settle(Settle(Asked::Under(self.stamp.bits())));
+    }
+    /// From now on no context holds the stamp with which the CPU is reopened; a bound one is saved first. `close` refuses
+    /// a CPU that has no stamp left for this.
     #[inline]
     pub(crate) fn end_claims(&mut self) {
+        self.settle();
         self.stamp = self.stamp.next();
     }
-    /// Issues another stamp, one for each load of a session, and refuses when none is left.
+    /// As [`end_claims`](Self::end_claims), where what the registers held may be gone already, so that a save would be wrong.
+    #[inline]
+    pub(crate) fn drop_claims(&mut self) {
+        self.stamp = self.stamp.next();
+    }
+    /// Issues another stamp, one for each load of a session, and refuses when none is left. A bound context is saved first.
     #[inline]
     pub(crate) fn issue(&mut self) -> Result<Stamp, Error> {
+        self.settle();
         self.stamp = self.stamp.another()?;
         Ok(self.stamp)
     }
@@ -129,6 +141,16 @@ fn open<W: CpuWords>(cpu: &W, stamp: Stamp) {
     set_gate(cpu, gate::OPEN);
 }
 
+/// Refuses unless the CPU of this number is open, whose stamps may be used up.
+pub(crate) fn refuse_unless_open<W: CpuWords>(cpu: &W, number: u32) -> Result<(), Error> {
+    match cpu.gate() {
+        gate::OPEN if Stamp::of(cpu).is_of(number) => Ok(()),
+        gate::OPEN => Err(Error::BoundElsewhere { cpu: number }),
+        gate::OFFLINE => Err(Error::CpuOffline),
+        _ => Err(Error::Busy),
+    }
+}
+
 /// Opens a CPU that is offline, under a number.
 pub(crate) fn come_online<C: Pinned + ?Sized>(cpu: &C, number: u32) -> Result<(), Error> {
     refuse_nmi(cpu)?;
@@ -157,15 +179,16 @@ pub(crate) fn come_online<C: Pinned + ?Sized>(cpu: &C, number: u32) -> Result<()
 }
 
 /// Closes a CPU until [`come_online`]. A CPU that has used up its stamps can go offline, too.
-pub(crate) fn go_offline<C: Pinned>(cpu: &C) -> Result<(), Error> {
-    refuse_nmi(cpu)?;
-    let cpu = cpu.words();
+pub(crate) fn go_offline<C: Pinned>(witness: &C) -> Result<(), Error> {
+    refuse_nmi(witness)?;
+    let cpu = witness.words();
     let found = shut(cpu, gate::SESSION)?;
     if found.left_closed() {
         // An interrupt has just begun a section or session and forgotten the guard. How many stamps that
         // session has issued is not known here, so no word is sure to lie behind all of them.
         return Err(Error::Busy);
     }
+    witness.settle(Settle(Asked::Under(found.bits())));
     found.offline().set(cpu);
     compiler_fence(Ordering::SeqCst);
     set_gate(cpu, gate::OFFLINE);

@@ -68,8 +68,13 @@ impl Stamp {
 
     /// Tells whether a context's word can match this stamp: it was issued, and the CPU is open.
     #[inline(always)]
-    pub(super) const fn is_open(self) -> bool {
+    pub(crate) const fn is_open(self) -> bool {
         (self.0 as i64) < 0
+    }
+    /// Tells whether the CPU of that number issued it.
+    #[inline(always)]
+    pub(crate) const fn is_of(self, number: u32) -> bool {
+        self.0 & ID_MASK == (number as u64 + 1) << 1
     }
     /// The stamp after this one, which no context holds: open if this one is, and it was not the last.
     #[inline(always)]

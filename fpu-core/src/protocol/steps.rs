@@ -11,7 +11,7 @@ use crate::{
     backend::RawFpu,
     error::Error,
     observe::{Event, EventKind},
-    witness::{CpuWords, Exclusive, Pinned, SoftFloat},
+    witness::{CpuWords, Exclusive, Pinned, Settle, SoftFloat},
 };
 
 /// A context without the type of its area: the context that a section saves, or that a persistent run loads.
@@ -119,6 +119,7 @@ pub(crate) fn enter<'c, C, T>(
 where
     C: Exclusive + SoftFloat,
 {
+    cpu.settle(Settle::NOW);
     match due_on_entry(context.word, cpu.words())? {
         OnEntry::Nothing => {}
         OnEntry::Mark(live) => {

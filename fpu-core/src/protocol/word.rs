@@ -69,7 +69,7 @@ impl Word {
     }
     /// Tells whether the registers loaded under this stamp are the only copy.
     #[inline(always)]
-    pub(super) const fn is_live_under(self, stamp: Stamp) -> bool {
+    pub(crate) const fn is_live_under(self, stamp: Stamp) -> bool {
         self.0 == stamp.bits()
     }
     /// The error that names the CPU whose registers hold the context; that CPU is not asked.

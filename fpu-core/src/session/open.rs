@@ -10,7 +10,7 @@ use crate::{
     area::SaveArea,
     backend::RawFpu,
     error::Error,
-    protocol::{closed::Closed, cpu_word::gate, word::Place},
+    protocol::{closed::Closed, cpu_word::gate, steps::FpuRef, word::Place},
     task::TaskFpu,
     witness::{Pinned, SoftFloat},
 };
@@ -100,16 +100,7 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     where
         C: SoftFloat + Pinned<Backend = B>,
     {
-        let closed = Closed::new(cpu, gate::SESSION)?;
-        let (task, word) = (self.context(), self.word.load());
-        Ok(match closed.place(word) {
-            Place::Registers => {
-                TaskState::RegistersOnly(Session { task, closed, state: PhantomData })
-            }
-            Place::Both => TaskState::Both(Session { task, closed, state: PhantomData }),
-            Place::Memory => TaskState::MemoryOnly(Session { task, closed, state: PhantomData }),
-            Place::Elsewhere => return Err(closed.refuse(word)),
-        })
+        TaskState::of(self.context(), Closed::new(cpu, gate::SESSION)?)
     }
 
     /// Fork: copies this task's state, which is the current task's, into `child`. No CPU's registers hold `child`.
@@ -186,6 +177,19 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
 }
 
 impl<'s, C: SoftFloat> TaskState<'s, C> {
+    /// Of a CPU that is closed.
+    #[inline]
+    pub(crate) fn of(task: FpuRef<'s, C::Backend>, closed: Closed<'s, C>) -> Result<Self, Error> {
+        let word = task.word.load();
+        Ok(match closed.place(word) {
+            Place::Registers => {
+                TaskState::RegistersOnly(Session { task, closed, state: PhantomData })
+            }
+            Place::Both => TaskState::Both(Session { task, closed, state: PhantomData }),
+            Place::Memory => TaskState::MemoryOnly(Session { task, closed, state: PhantomData }),
+            Place::Elsewhere => return Err(closed.refuse(word)),
+        })
+    }
     /// Saves if the registers are the only copy; then the image can be read.
     ///
     /// ```

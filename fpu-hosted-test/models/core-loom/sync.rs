@@ -3,6 +3,9 @@
 pub(crate) use loom::sync::atomic::{fence, Ordering};
 use std::{cell::Cell, thread_local};
 
+/// A CPU's own, or a mark that no image follows, so the models use the real one too.
+pub(crate) use core::sync::atomic::AtomicU64 as Own;
+
 /// Counts events, and decides nothing, so the models use the real one too.
 pub(crate) use core::sync::atomic::AtomicU64 as Count;
 

@@ -75,7 +75,7 @@ protocol! {
          }
          steps::enter(self.context(), cpu, drop)";
     AdoptKeepsStamp, "the new stamp of registers that are adopted" => inside::ADOPT, "I2", "another task's residue", 0, At(3),
-        "switch.rs": "closed.end_claims();" => "";
+        "switch.rs": "closed.drop_claims();" => "";
     AdoptSkipsMark, "the mark that adopted registers are the only copy" => inside::ADOPT, "I1", "stale registers", 0, At(2),
         "switch.rs": "self.word.mark_live(closed.stamp());" => "";
     SectionSkipsSave, "the save before a section" => section::TASK, "I1", "unsaved state lost", 0, At(2),
@@ -473,4 +473,27 @@ protocol! {
         "protocol/steps.rs":
          "context.word.publish(Word::both(stamp));" =>
          "context.word.mark_live(Stamp::from_bits(Word::both(stamp).bits()));";
+    TrapNotArmed, "the trap on the way to a task that was never seen to use a register" => [SCENARIO], "I14", "runs without the trap", At(2),
+        "trap.rs": "unsafe { cpu.backend().arm() };" => "";
+    TrapStaysArmed, "the end of the trap" => [SCENARIO], "I14", "the trap is armed for a context that is used, or for none", At(2),
+        "trap.rs": "unsafe { cpu.backend().disarm() };" => "";
+    TrapForgetsUse, "the mark of a first use" => [SCENARIO], "I14", "counts as never used, and has contents", At(2),
+        "trap.rs": "self.set(USED);\nOk(())\n}\n\n/// Runs `code`" => "Ok(())\n}\n\n/// Runs `code`";
+    TrapFailsDisarmed, "the trap after a first use that cannot load" => [SCENARIO], "I14", "a first use that fails", At(2),
+        "trap.rs": "self.arm(cpu, stamp).map_err(TrapError::Refused)?;" => "let _ = stamp;";
+    TrapInSection, "the end of the trap before a section" => [SCENARIO], "I14", "kernel code meets the trap", At(2),
+        "trap.rs": "disarmed = self.disarm(cpu)?;" => "";
+    TrapLeftBySection, "the trap after a section" => [SCENARIO], "I14", "leaves the trap disarmed", At(2),
+        "trap.rs": "self.arm(closed.cpu(), closed.stamp())?;" => "";
+    TrapKeptForUsed, "the question whether the next task has used its registers" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
+        "trap/switch.rs": "prev.is_armed(stamp) && next.state() == NEVER && stamp.is_open()" => "prev.is_armed(stamp) && stamp.is_open()";
+    TrapUnderDebugger, "the end of the trap when a debugger writes" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
+        "trap.rs": "self.disarm(closed.cpu())?;" => "";
+    TrapUsedOpen, "the closing while a context becomes one like any other" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
+        "trap.rs": "let closed = Closed::new(cpu, gate::SESSION)?;" => "",
+        "trap.rs": "self.disarm(closed.cpu())?;" => "self.disarm(cpu)?;";
+    TrapChildForgets, "the mark of a child that gets a copy" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
+        "trap.rs": "child.set(USED);" => "";
+    TrapResetKeeps, "the initial state at exec" => [SCENARIO], "I14", "a first use that fails", At(4),
+        "trap.rs": "self.context.reset(cpu)?;" => "";
 }

@@ -31,6 +31,17 @@ pub struct Outcome<R> {
     pub registers: R,
 }
 
+/// The result of an instruction that was executed twice, with the trap armed and without.
+#[derive(Debug)]
+pub struct Trap<R> {
+    /// It faulted while the trap was armed.
+    pub armed: bool,
+    /// It faulted after that.
+    pub disarmed: bool,
+    /// The registers in between.
+    pub registers: R,
+}
+
 /// A backend, and the access to the registers that it moves.
 ///
 /// In a program that is itself compiled with vector instructions, registers keep their values inside
@@ -126,6 +137,17 @@ pub trait Harness {
     #[must_use]
     fn idle(&mut self, registers: &Self::Registers) -> Option<(bool, Self::Registers)> {
         let _ = registers;
+        None
+    }
+    /// Loads these registers and arms the backend's trap, has a task's instruction write this component, disarms the trap
+    /// and has the instruction executed again. `None` if the backend [cannot trap](fpu_core::trap::TrapFpu).
+    #[must_use]
+    fn trap(
+        &mut self,
+        registers: &Self::Registers,
+        component: u32,
+    ) -> Option<Trap<Self::Registers>> {
+        let _ = (registers, component);
         None
     }
     /// Allocations made so far by the backend's own steps in [`run`](Self::run), if they are counted.

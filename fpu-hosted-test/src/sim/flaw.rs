@@ -105,4 +105,10 @@ pub enum Flaw {
     ReleaseTears,
     /// All registers are given up together with what keeps a core awake.
     ReleaseClobbers,
+    /// The trap does not cover the last component.
+    TrapMissesComponent,
+    /// Arming the trap changes registers.
+    ArmClobbers,
+    /// The trap stays armed.
+    DisarmForgets,
 }

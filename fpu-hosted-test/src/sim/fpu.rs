@@ -1,6 +1,7 @@
 //! The registers of one simulated CPU, and the backend over them.
 
 mod moves;
+mod trap;
 
 use super::{
     layout::{get, put, ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
@@ -23,6 +24,8 @@ use std::{
 pub(super) const ILLEGAL: RestoreFault = RestoreFault(13);
 /// The number of an injected fault (x86: page fault).
 pub(super) const INJECTED: RestoreFault = RestoreFault(14);
+/// The number of the fault of a restore while the trap is armed (x86: device not available).
+pub(super) const TRAPPED: RestoreFault = RestoreFault(7);
 
 /// One CPU's registers. The layout is the same for all values, so any of them is "the backend".
 ///
@@ -47,6 +50,10 @@ pub struct SimFpu {
     pub(super) section: Cell<Option<KernelUnits>>,
     calls: Cell<usize>,
     fetched: Cell<usize>,
+    /// CR0.TS.
+    armed: Cell<bool>,
+    /// Instructions of the kernel that met it.
+    kernel_traps: Cell<u64>,
     pub(super) line: Rc<Line>,
 }
 
@@ -72,6 +79,8 @@ impl SimFpu {
             section: Cell::new(None),
             calls: Cell::new(0),
             fetched: Cell::new(0),
+            armed: Cell::new(false),
+            kernel_traps: Cell::new(0),
             line: Rc::default(),
         }
     }
@@ -307,6 +316,9 @@ unsafe impl RawFpu for SimFpu {
 
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
         self.line.step();
+        if self.kernel_met_trap() {
+            return;
+        }
         self.section.set(Some(units));
         if self.is(Flaw::DefaultsMissing) {
             return;
@@ -325,6 +337,7 @@ unsafe impl RawFpu for SimFpu {
 
     unsafe fn section_end(&self, units: KernelUnits) {
         self.line.step();
+        let _met = self.kernel_met_trap();
         self.section.set((self.section.get() != Some(units)).then_some(units));
         self.broken.set(self.broken.get() || self.is(Flaw::EndBreaksRestores));
     }
@@ -401,6 +414,7 @@ unsafe impl IdleFpu for SimFpu {
     }
     unsafe fn release(&self) {
         self.line.step();
+        let _met = self.kernel_met_trap();
         let clobbers = self.is(Flaw::ReleaseClobbers);
         let given_up = |component: &super::Component| component.keeps_awake || clobbers;
         for (index, _) in LAYOUT.iter().enumerate().filter(|(_, c)| given_up(c)) {

@@ -1,9 +1,10 @@
 //! The simulated CPU as the conformance suite sees it.
 
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
-use crate::conformance::{save_if_changed, Harness, Outcome, Step};
+use crate::conformance::{save_if_changed, Harness, Outcome, Step, Trap};
 use core::ptr::NonNull;
 use fpu_core::{
+    trap::TrapFpu,
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu,
 };
@@ -131,6 +132,17 @@ impl Harness for SimHarness {
             unsafe { self.fpu.release() };
         }
         Some((awake, self.fpu.registers()))
+    }
+    fn trap(&mut self, registers: &Registers, component: u32) -> Option<Trap<Registers>> {
+        let writes = |fpu: &SimFpu| fpu.task_writes(component as usize, 0, 0);
+        self.fpu.load(registers);
+        // SAFETY: C50: the simulated backend traps, and no code uses the registers but `writes`.
+        unsafe { self.fpu.arm() };
+        let armed = !writes(&self.fpu);
+        // SAFETY: C50: as above; no task relies on the trap.
+        unsafe { self.fpu.disarm() };
+        let registers = self.fpu.registers();
+        Some(Trap { armed, disarmed: !writes(&self.fpu), registers })
     }
     fn allocations(&self) -> Option<u64> {
         (self.count)().map(|_| self.allocations)

@@ -64,7 +64,7 @@ impl VectorKernel {
     }
 }
 
-fn the_backend() -> &'static TheBackend<Xsave> {
+pub fn the_backend() -> &'static TheBackend<Xsave> {
     // SAFETY: K1: never run.
     unsafe { TheBackend::from_ref(&Xsave) }
 }
