@@ -55,6 +55,16 @@ pub static EDITS: AtomicU64 = AtomicU64::new(0);
 /// Tasks that ended because their frames were refused.
 pub static JUNK: AtomicU64 = AtomicU64::new(0);
 
+/// Tile uses of a task: an area with room was given, or the task has no permission and ended; there was no memory, and it ended
+/// or tried again later. Areas given back by exec; comparisons of tiles; forks of tasks with tiles.
+pub static TILES_GIVEN: AtomicU64 = AtomicU64::new(0);
+pub static TILES_REFUSED: AtomicU64 = AtomicU64::new(0);
+pub static TILES_ENDED: AtomicU64 = AtomicU64::new(0);
+pub static TILES_RETRIED: AtomicU64 = AtomicU64::new(0);
+pub static TILES_SHRUNK: AtomicU64 = AtomicU64::new(0);
+pub static TILE_CHECKS: AtomicU64 = AtomicU64::new(0);
+pub static TILE_FORKS: AtomicU64 = AtomicU64::new(0);
+
 /// Stopped tasks whose registers a debugger has read, and changed; and changes that the tasks have found.
 pub static TRACE_READS: AtomicU64 = AtomicU64::new(0);
 pub static TRACE_WRITES: AtomicU64 = AtomicU64::new(0);

@@ -57,6 +57,9 @@ pub enum Fault {
     Exception,
     NoTable,
     StandStill,
+    XfdUnwritten,
+    AreaKept,
+    PermissionIgnored,
 }
 
 /// What a machine must have for the fault to show.
@@ -85,10 +88,12 @@ pub enum Needs {
     Trap,
     /// Another CPU.
     SecondCpu,
+    /// Tiles on demand.
+    Demand,
 }
 
 impl Fault {
-    pub const ALL: [Self; 50] = [
+    pub const ALL: [Self; 53] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -139,6 +144,9 @@ impl Fault {
         Self::Exception,
         Self::NoTable,
         Self::StandStill,
+        Self::XfdUnwritten,
+        Self::AreaKept,
+        Self::PermissionIgnored,
     ];
 
     /// As the boot parameter has it.
@@ -195,6 +203,9 @@ impl Fault {
             Self::Exception => "kernel-fault",
             Self::NoTable => "triple-fault",
             Self::StandStill => "stand-still",
+            Self::XfdUnwritten => "xfd-unwritten",
+            Self::AreaKept => "area-kept",
+            Self::PermissionIgnored => "permit-anybody",
         }
     }
 
@@ -268,6 +279,11 @@ impl Fault {
             Self::Exception => "a function of the kernel executes UD2",
             Self::NoTable => "it does so without an interrupt table",
             Self::StandStill => "the first CPU spins with interrupts off, for ever",
+            Self::XfdUnwritten => {
+                "the restore of a task without room for tiles does not write IA32_XFD"
+            }
+            Self::AreaKept => "a task may use tiles, and keeps an area without room for them",
+            Self::PermissionIgnored => "a task without permission is given room for tiles",
         }
     }
 
@@ -286,7 +302,7 @@ impl Fault {
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
             Self::TraceRunning => &["live in the registers of CPU", "register "],
-            Self::ExecKeeps => &["the new program of task"],
+            Self::ExecKeeps => &["the new program of task", "for which the area has no room"],
             Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
@@ -302,6 +318,9 @@ impl Fault {
             Self::PkruOfHandler | Self::PkruKept => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
+            Self::XfdUnwritten => &["IA32_XFD should be", "has used tiles without", "register tmm"],
+            Self::AreaKept => &["has used tiles without room", "register tmm"],
+            Self::PermissionIgnored => &["has used tiles without permission"],
             Self::Exception => &["in crash::undefined_instruction"],
             Self::NoTable => &["a triple fault"],
             Self::StandStill => &["stands still"],
@@ -333,6 +352,7 @@ impl Fault {
             | Self::NoMigration
             | Self::FrameElsewhere
             | Self::TraceRunning => Needs::SecondCpu,
+            Self::XfdUnwritten | Self::AreaKept | Self::PermissionIgnored => Needs::Demand,
             _ => Needs::Nothing,
         }
     }

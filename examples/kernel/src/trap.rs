@@ -8,11 +8,12 @@ use core::{
 use crate::{
     apic,
     cpu::{PerCpu, USER_CS, USER_SS},
-    debugger,
+    debugger, demand,
     entry::{Frame, SPURIOUS, TIMER},
     fpu, handlers, power, rights, scalar, sched, signal,
     task::{self, Kind},
     to_user, torture, vcpu, verdict, worker,
+    xfd::{self, Refused},
 };
 
 global_asm!(
@@ -26,6 +27,9 @@ global_asm!(
 /// Interrupts are off. Returns only if the kernel was interrupted.
 #[no_mangle]
 extern "C" fn trap_dispatch(frame: &mut Frame) {
+    if frame.is_user() {
+        verdict::tiles(xfd::from_user());
+    }
     match frame.vector as u8 {
         TIMER => {
             apic::eoi();
@@ -46,9 +50,15 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
             // SAFETY: interrupts are off, and it is the current task's frame.
             unsafe { to_user::ends(task::current(), frame) };
         }
+        6 if frame.is_user() => match xfd::refused(frame) {
+            Refused::Executed => {}
+            Refused::NotAvailable => demand::device_not_available(frame),
+            Refused::Another => verdict::user_exception(frame),
+        },
+        7 if frame.is_user() => demand::device_not_available(frame),
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
-            let served = handlers::serves_fixup() && fpu::fixed_up(frame);
+            let served = xfd::accessed(frame) || handlers::serves_fixup() && fpu::fixed_up(frame);
             if !served && !rights::answered(frame) {
                 verdict::kernel_exception(frame);
             }

@@ -44,7 +44,7 @@ fn a_refused_cpu_has_no_copy_to_trust() {
     assert_eq!(unsafe { plan.enable_given(&facts) }, Err(EnableError::WrongRing(3)));
     assert_eq!((plan.copy.copy.get(), plan.copy.writes.get()), (u64::MAX, 0));
     plan.copy.copy.set(0);
-    // SAFETY: as above.
+    // SAFETY: C1 (undisturbed in ring 0) does not hold, which is refused by name.
     assert_eq!(unsafe { plan.enable_on_this_cpu() }, Err(EnableError::WrongRing(3)));
     assert_eq!((plan.copy.copy.get(), plan.copy.writes.get()), (u64::MAX, 0));
 }
