@@ -19,8 +19,9 @@
 //! | `switch_return`, `switch_in` or [`switch`] of a context that was never used | its `switch_prepare`, a [`switch`] to a context that is used, or its first use |
 //!
 //! and not in the sections in between. It is never armed while another context is current, so a kernel can have `TaskFpu`s
-//! beside, and they know nothing of it. A [bound](crate::BoundCpu) context whose save is deferred is saved before the trap is
-//! armed.
+//! beside, and they know nothing of it. A call that saves or loads registers while the trap is armed would fault in the
+//! kernel. Where a [bound](crate::BoundCpu) context's save is deferred, a debugger's session of it is such a call: the kernel
+//! calls `switch_prepare` of the current context before, and `switch_in` after (K23).
 //!
 //! A context that was never used hands out no [`FpuRef`](crate::FpuRef). So `cpu.with_kernel_fpu(Some(..))` cannot be told
 //! of it: [`Trapped::with_kernel_fpu`] disarms the trap for the section. A section that is told of no task, although such a
@@ -63,6 +64,7 @@ pub use switch::switch;
 use core::marker::PhantomData;
 
 use crate::{
+    area::SaveArea,
     backend::{KernelUnits, TheBackend},
     error::Error,
     protocol::{
@@ -72,11 +74,12 @@ use crate::{
     },
     section,
     sync::{AtomicU64, Ordering},
-    task::UserReady,
-    witness::{Exclusive, Pinned, Settle, SoftFloat},
+    task::{TaskFpu, UserReady},
+    witness::{Exclusive, Pinned, SoftFloat},
 };
 
-/// The types of contexts that [`Trapped`] can hold: [`TaskFpu`](crate::TaskFpu).
+/// The types of contexts that [`Trapped`] can hold: [`TaskFpu`], and [`BoundFpu`](crate::BoundFpu), whose save is
+/// deferred. A task that computes among others that do not then moves nothing at its switches.
 ///
 /// ```
 /// fn kind<T: fpu_core::trap::Kind>() {}
@@ -109,10 +112,8 @@ pub struct Trapped<T> {
     context: T,
 }
 
-impl<T: Kind> Trapped<T>
-where
-    T::Backend: TrapFpu,
-{
+// The bound is on the method, so that the compiler prints the text of `TrapFpu`.
+impl<T: Kind> Trapped<T> {
     /// A context that was never used, whatever `context` was. It gets the initial state.
     ///
     /// # Errors
@@ -125,9 +126,10 @@ where
     /// * **K22** one trust domain: each task of this kernel may read the registers of every other, because a task that runs
     ///   with the trap armed can find out by speculation what they hold (CVE-2018-3665).
     /// * **K23** own sections: while this context is current, code of the kernel that uses the registers runs in a section of
-    ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used). No guest runs under this context. Before
-    ///   another context is loaded on its CPU, and before this one is dropped or moved away from its task, its
-    ///   [`switch_prepare`](Self::switch_prepare) is called, or [`switch`] with it as `prev`.
+    ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used). No guest runs under this context. Its
+    ///   [`switch_prepare`](Self::switch_prepare) is called, or [`switch`] with it as `prev`, before each other call that may
+    ///   save or load registers on its CPU (of another context: `switch_in`, `unbind`, a session; `settle`, `fpu_idle`,
+    ///   `fpu_offline`), and before this context is dropped or moved away from its task.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -142,14 +144,22 @@ where
     pub unsafe fn new(
         mut context: T,
         backend: &TheBackend<T::Backend>,
-    ) -> Result<Self, NotTrapped<T>> {
+    ) -> Result<Self, NotTrapped<T>>
+    where
+        T::Backend: TrapFpu,
+    {
         if !backend.traps() {
             return Err(NotTrapped { context });
         }
         context.begin_anew(backend);
         Ok(Self { state: AtomicU64::new(NEVER), context })
     }
+}
 
+impl<T: Kind> Trapped<T>
+where
+    T::Backend: TrapFpu,
+{
     #[inline(always)]
     fn state(&self) -> u64 {
         self.state.load(Ordering::Relaxed)
@@ -211,7 +221,7 @@ where
             return Err(Word::from_bits(state).live_elsewhere());
         }
         // SAFETY: C50: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
-        // which disarm (K23); no save is deferred until then (`settle`).
+        // which disarm (K23).
         unsafe { cpu.backend().arm() };
         self.set(stamp.bits());
         Ok(())
@@ -270,10 +280,6 @@ where
         let stamp = Stamp::of(cpu.words());
         if !stamp.is_open() {
             return Err(Word::NOWHERE.refusal(cpu.words()));
-        }
-        if !self.is_armed(stamp) {
-            // While the trap is armed, no instruction of the kernel can save what another context has left in the registers.
-            cpu.settle(Settle::NOW);
         }
         self.arm(cpu, stamp)
     }
@@ -413,39 +419,6 @@ where
         Ok(&self.context)
     }
 
-    /// Fork: a child of a context that was never used was never used either. Otherwise the child gets a copy of the
-    /// state of this context, which is the current one.
-    ///
-    /// # Errors
-    ///
-    /// As for [`TaskFpu::fork_into`](crate::TaskFpu::fork_into), and as for [`reset`](Self::reset) of the child;
-    /// [`Error::LiveHere`] and [`Error::LiveElsewhere`] also if the trap is armed for the child. The child is then unchanged.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_trapped();
-    /// # let mut child = new_trapped();
-    /// task.switch_in(&mut cpu)?;
-    /// task.fork_into(&mut cpu, &mut child)?;
-    /// assert!(!child.is_used());
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    pub fn fork_into<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
-    where
-        C: SoftFloat + Pinned<Backend = T::Backend>,
-    {
-        if !self.is_used() {
-            return child.reset(cpu);
-        }
-        match child.state() {
-            NEVER | USED => {}
-            armed => return Err(Word::from_bits(armed).refusal(cpu.words())),
-        }
-        self.context.fork(cpu, &mut child.context)?;
-        child.set(USED);
-        Ok(())
-    }
-
     /// Exec: back to a context that was never used. Its next [`switch_return`](Self::switch_return) arms the trap. With a
     /// shared reference a kernel resets what [`used`](Self::used) gives, and has no trap from then on.
     ///
@@ -481,5 +454,40 @@ where
     #[must_use]
     pub fn into_inner(self) -> T {
         self.context
+    }
+}
+
+impl<B: TrapFpu, A: SaveArea> Trapped<TaskFpu<B, A>> {
+    /// Fork: a child of a context that was never used was never used either. Otherwise the child gets a copy of the
+    /// state of this context, which is the current one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TaskFpu::fork_into`](crate::TaskFpu::fork_into), and as for [`reset`](Self::reset) of the child;
+    /// [`Error::LiveHere`] and [`Error::LiveElsewhere`] also if the trap is armed for the child. The child is then unchanged.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_trapped();
+    /// # let mut child = new_trapped();
+    /// task.switch_in(&mut cpu)?;
+    /// task.fork_into(&mut cpu, &mut child)?;
+    /// assert!(!child.is_used());
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn fork_into<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+    {
+        if !self.is_used() {
+            return child.reset(cpu);
+        }
+        match child.state() {
+            NEVER | USED => {}
+            armed => return Err(Word::from_bits(armed).refusal(cpu.words())),
+        }
+        self.context.fork_into(cpu, &mut child.context)?;
+        child.set(USED);
+        Ok(())
     }
 }

@@ -3,8 +3,8 @@
 #![allow(clippy::result_large_err)] // a refused context comes back, area and all
 
 use fpu_core::{
-    trap::Trapped, Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu,
-    KernelUnits, PendingGuest, PendingSection, SwitchSteps, TaskFpu,
+    Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits,
+    PendingGuest, PendingSection, SwitchSteps, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -178,43 +178,6 @@ fn whatever_needs_the_registers_saves_them_first() {
     }
 }
 
-/// While a context that was never used is current, the trap is armed: a save would meet it. So none may be left to do.
-#[test]
-fn nothing_is_left_to_save_while_the_trap_is_armed() {
-    let run: [Taker; 4] = [
-        taker("settle", 1, true, |machine, _| {
-            machine.bound().settle(&mut machine.irqs_off()).expect("open");
-        }),
-        taker("its session", 1, true, |machine, bound| {
-            drop(bound.open(&mut machine.preempt_off()).expect("free").make_memory_valid_read());
-        }),
-        taker("a session of another bound context", 1, true, |machine, _| {
-            let other = machine.bind(new_task());
-            drop(other.open(&mut machine.preempt_off()).expect("free"));
-        }),
-        taker("offline, and online", 1, false, |machine, _| {
-            machine.irqs_off().fpu_offline().expect("online");
-            // SAFETY: K15, K16: the number it had, its words kept.
-            unsafe { machine.irqs_off().fpu_online(3) }.expect("offline");
-        }),
-    ];
-    for Taker { name, saves, keeps, run } in run {
-        let machine = Machine::new(3);
-        let (task, mine) = postponed(&machine, EVERY);
-        // SAFETY: K22: simulated registers. K23: no section, and it is switched out below.
-        let scalar =
-            unsafe { Trapped::new(new_task(), machine.cpu.fpu()) }.expect("it can be trapped");
-        scalar.switch_in(&mut machine.irqs_off()).expect("open");
-        assert!(machine.cpu.fpu().trap_is_armed());
-        run(&machine, &task);
-        assert_eq!(machine.cpu.fpu().kernel_traps(), 0, "{name}: kernel code met the trap");
-        assert_eq!(machine.cpu.totals().saved, saves, "{name}");
-        assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
-        scalar.switch_prepare(&machine.irqs_off()).expect("armed here");
-        finds(&machine, &task, &mine, name);
-    }
-}
-
 /// No registers that keep the core awake: the idle loop costs the bound task nothing.
 #[test]
 fn idle_without_tiles_saves_nothing() {
@@ -234,7 +197,7 @@ fn what_is_gone_is_reported_and_not_saved() {
         ("resume", |machine| machine.irqs_off().fpu_resume().expect("open")),
         ("adopt", |machine| {
             let boot = new_task();
-            // SAFETY: C37 is broken, as by a kernel that has not settled. C38: nothing was restored from there.
+            // SAFETY: C37: broken on purpose, as by a kernel that has not settled. C38: nothing was restored from there.
             unsafe { boot.adopt(&mut machine.irqs_off()) }.expect("open");
             boot.switch_prepare(&machine.irqs_off()).expect("live");
         }),

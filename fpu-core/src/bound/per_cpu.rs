@@ -27,7 +27,7 @@ use crate::{
 /// registers on this CPU saves the context first: another context's load, bound or not; a section; a
 /// [persistent context](crate::KernelFpu::run_guest); [`fpu_offline`](crate::CpuLifecycle::fpu_offline);
 /// [`fpu_idle`](crate::CpuLifecycle::fpu_idle) with registers to give up; a [session](crate::BoundFpu::open);
-/// the arming of a [trap](crate::trap); [`unbind`](crate::BoundFpu::unbind). A task that comes back before any of these finds its registers, by one comparison, and
+/// [`unbind`](crate::BoundFpu::unbind). A task that comes back before any of these finds its registers, by one comparison, and
 /// nothing is moved.
 ///
 /// *Who should use it:* kernels whose tasks cannot move at all. A task that is to run on another CPU must first be unbound by a
