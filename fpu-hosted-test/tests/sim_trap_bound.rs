@@ -2,7 +2,7 @@
 
 use fpu_core::{
     trap::{switch, TrapError, Trapped},
-    Error, KernelUnits,
+    CpuLifecycle, Error, KernelUnits,
 };
 use fpu_hosted_test::{
     doc::new_task,
@@ -109,4 +109,48 @@ fn another_cpu_is_refused_and_exec_traps_again() {
     task.first_use(&mut machines[0].interrupted()).unwrap();
     assert_eq!(machines[0].cpu.fpu().avx0(), 0);
     machines.iter().for_each(|machine| kernel_is_well(&machine.cpu));
+}
+
+/// A call that saves what another bound context left in the registers would meet the trap. After the current context's
+/// `switch_prepare` it does not (K23), and both contexts go on as before.
+#[test]
+fn other_calls_that_save_come_after_switch_prepare() {
+    type Call = (&'static str, fn(&Machine, &Trapped<Bound<'_>>));
+    let calls: [Call; 4] = [
+        ("settle", |machine, _| machine.bound().settle(&mut machine.irqs_off()).unwrap()),
+        ("its session", |machine, computes| {
+            let mut pin = machine.preempt_off();
+            let context = computes.used(&mut pin).unwrap();
+            drop(context.open(&mut pin).unwrap().make_memory_valid_read());
+        }),
+        ("a session of another", |machine, _| {
+            drop(machine.bind(new_task()).open(&mut machine.preempt_off()).unwrap());
+        }),
+        ("offline, and online", |machine, _| {
+            machine.irqs_off().fpu_offline().unwrap();
+            // SAFETY: K15, K16: the number it had, its words kept.
+            unsafe { machine.irqs_off().fpu_online(0) }.unwrap();
+        }),
+    ];
+    for (name, call) in calls {
+        for prepared in [true, false] {
+            let machine = Machine::new(0);
+            let (computes, scalar) = (trapped(&machine), trapped(&machine));
+            computes.switch_in(&mut machine.irqs_off()).unwrap();
+            writes(&machine, &computes, 9);
+            switch(Some(&computes), Some(&scalar), &mut machine.irqs_off()).unwrap();
+            if prepared {
+                scalar.switch_prepare(&machine.irqs_off()).unwrap();
+            }
+            call(&machine, &computes);
+            let met = machine.cpu.fpu().kernel_traps();
+            assert_eq!(met == 0, prepared, "{name}: kernel code met the trap {met} times");
+            if prepared {
+                scalar.switch_in(&mut machine.irqs_off()).unwrap();
+                assert!(machine.cpu.fpu().trap_is_armed(), "{name}");
+                switch(Some(&scalar), Some(&computes), &mut machine.irqs_off()).unwrap();
+                assert_eq!(machine.cpu.fpu().avx0(), 9, "{name}");
+            }
+        }
+    }
 }
