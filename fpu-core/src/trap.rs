@@ -130,6 +130,7 @@ impl<T: Kind> Trapped<T> {
     ///   [`switch_prepare`](Self::switch_prepare) is called, or [`switch`] with it as `prev`, before each other call that may
     ///   save or load registers on its CPU (of another context: `switch_in`, `unbind`, a session; `settle`, `fpu_idle`,
     ///   `fpu_offline`), and before this context is dropped or moved away from its task.
+    ///   In an interrupt a bound context is given to `new` after its `reset` only, which is refused while it is being saved.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

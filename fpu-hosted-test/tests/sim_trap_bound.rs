@@ -6,8 +6,9 @@ use fpu_core::{
 };
 use fpu_hosted_test::{
     doc::new_task,
-    sim::{Interrupt, SimCpu},
+    sim::{Interrupt, Registers, SimCpu},
 };
+use std::cell::Cell;
 
 #[path = "support/bound.rs"]
 mod support;
@@ -153,4 +154,41 @@ fn other_calls_that_save_come_after_switch_prepare() {
             }
         }
     }
+}
+
+/// In an interrupt a bound context becomes one that was never used after its `reset` only, which is refused while a section
+/// saves it: otherwise that save would come after the initial state.
+#[test]
+fn a_context_that_is_being_saved_does_not_begin_anew() {
+    let (mut began, mut refused) = (0, 0);
+    for at in 1.. {
+        let machine = Machine::new(0);
+        let bound = machine.bind(new_task());
+        bound.switch_in(&mut machine.irqs_off()).unwrap();
+        machine.cpu.fpu().scribble(5);
+        let (bound, anew) = (Cell::new(Some(bound)), Cell::new(None));
+        let handler = || {
+            let context = bound.take().unwrap();
+            if context.reset(&mut machine.interrupted()) == Err(Error::Busy) {
+                return bound.set(Some(context));
+            }
+            // SAFETY: K22: simulated registers. K23: after a reset, and no section while it is current.
+            anew.set(Some(unsafe { Trapped::new(context, machine.cpu.fpu()) }.unwrap()));
+        };
+        let ((), injection) = machine.cpu.inject(at, Interrupt::Maskable, &handler, || {
+            support::section_of(&machine, None);
+        });
+        if !injection.delivered {
+            break;
+        }
+        let Some(task) = anew.take() else {
+            refused += 1;
+            continue;
+        };
+        began += 1;
+        task.switch_in(&mut machine.irqs_off()).unwrap();
+        task.first_use(&mut machine.interrupted()).unwrap();
+        assert_eq!(machine.cpu.fpu().registers(), Registers::initial(), "step {at}");
+    }
+    assert!(began > 0 && refused > 0, "{began} began, {refused} refused");
 }
