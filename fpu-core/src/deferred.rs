@@ -172,13 +172,13 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         B: StepsFpu,
         C: Exclusive + Pinned<Backend = B>,
     {
-        cpu.settle(Settle::NOW);
         let area = self.base().as_ptr();
-        let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
-            OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
-            OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
-            OnEntry::Load { live, .. } => (area.cast_const(), live, Some(EventKind::Restored)),
-        };
+        let (restore_from, live, load) =
+            match due_on_entry(&self.word, cpu.words(), || cpu.settle(Settle::NOW))? {
+                OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
+                OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
+                OnEntry::Load { live, .. } => (area.cast_const(), live, Some(EventKind::Restored)),
+            };
         let steps = UserSteps {
             restore_from,
             save_to: area,

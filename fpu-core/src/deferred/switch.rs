@@ -110,9 +110,9 @@ impl SwitchSteps {
     where
         C::Backend: StepsFpu,
     {
-        cpu.settle(Settle::NOW);
         let words = (prev.map(|task| task.word), next.map(|task| task.word));
-        let (saves, loads) = due_on_switch(words.0, words.1, cpu.words())?;
+        let (saves, loads) =
+            due_on_switch(words.0, words.1, cpu.words(), || cpu.settle(Settle::NOW))?;
         let mut steps = Self {
             save_to: core::ptr::null_mut(),
             save_word: core::ptr::null_mut(),

@@ -70,9 +70,14 @@ pub(crate) enum OnEntry {
     },
 }
 
-/// Tells which step is due before the task of `word` enters user mode here.
+/// Tells which step is due before the task of `word` enters user mode here. `settle` is called where a load is due, while the
+/// CPU still has its stamp: it saves a bound context.
 #[inline(always)]
-pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
+pub(crate) fn due_on_entry<W: CpuWords>(
+    word: &TaskWord,
+    cpu: &W,
+    settle: impl FnOnce(),
+) -> Result<OnEntry, Error> {
     let current = Stamp::of(cpu);
     let compared = word.peek().against(current);
     match compared.place() {
@@ -84,6 +89,7 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
             if !fresh.is_open() {
                 return Err(compared.refusal(cpu));
             }
+            settle();
             TaskWord::before_image();
             // Before the registers change: from here on no context claims them. After a load that fails,
             // nothing has to be undone.
@@ -119,8 +125,7 @@ pub(crate) fn enter<'c, C, T>(
 where
     C: Exclusive + SoftFloat,
 {
-    cpu.settle(Settle::NOW);
-    match due_on_entry(context.word, cpu.words())? {
+    match due_on_entry(context.word, cpu.words(), || cpu.settle(Settle::NOW))? {
         OnEntry::Nothing => {}
         OnEntry::Mark(live) => {
             context.word.mark_live(live);
@@ -142,12 +147,14 @@ where
 
 /// Tells which steps are due in a switch that assembly executes, in a kernel whose compiled code uses the registers:
 /// whether `prev` is to be saved, and the stamp under which `next` is live once it is loaded. A load is due even if both
-/// registers and memory hold `next`. The stamp is the CPU's already, and no context has it until the load is done.
+/// registers and memory hold `next`. The stamp is the CPU's already, and no context has it until the load is done. `settle`
+/// is as for [`due_on_entry`].
 #[inline(always)]
 pub(crate) fn due_on_switch<W: CpuWords>(
     prev: Option<&TaskWord>,
     next: Option<&TaskWord>,
     cpu: &W,
+    settle: impl FnOnce(),
 ) -> Result<(bool, Option<Stamp>), Error> {
     let saves = match prev {
         Some(prev) => due_on_leaving(prev, cpu)?.is_some(),
@@ -162,6 +169,7 @@ pub(crate) fn due_on_switch<W: CpuWords>(
         return Err(word.refusal(cpu));
     }
     // After everything that can be refused, and before the registers change.
+    settle();
     stamp.set(cpu);
     Ok((saves, Some(stamp)))
 }
@@ -266,7 +274,7 @@ mod tests {
             (live(stamp(4, 1)), "LiveElsewhere { cpu: 4 }"),
         ] {
             let cpu = online(2, 5);
-            let got = match due_on_entry(&word, &cpu) {
+            let got = match due_on_entry(&word, &cpu, || ()) {
                 Ok(OnEntry::Nothing) => "nothing".into(),
                 Ok(OnEntry::Mark(live)) => {
                     assert_eq!(live, now);
@@ -293,7 +301,7 @@ mod tests {
         let same = live(now);
         let switched = |prev, next| {
             let cpu = online(2, 5);
-            let due = due_on_switch(prev, next, &cpu);
+            let due = due_on_switch(prev, next, &cpu, || ());
             let moves = if matches!(due, Ok((_, Some(_)))) { fresh } else { now };
             assert_eq!(Stamp::of(&cpu), moves);
             due
@@ -324,11 +332,11 @@ mod tests {
         let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
         let nowhere = TaskWord::new();
         assert!(
-            matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load { live, .. }) if live == last)
+            matches!(due_on_entry(&nowhere, &cpu, || ()), Ok(OnEntry::Load { live, .. }) if live == last)
         );
         for _ in 0..3 {
-            assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
-            assert_eq!(due_on_switch(None, Some(&nowhere), &cpu), Err(Error::Exhausted));
+            assert!(matches!(due_on_entry(&nowhere, &cpu, || ()), Err(Error::Exhausted)));
+            assert_eq!(due_on_switch(None, Some(&nowhere), &cpu, || ()), Err(Error::Exhausted));
             assert_eq!((Stamp::of(&cpu), cpu.gate()), (last, gate::OPEN));
         }
     }
@@ -337,7 +345,7 @@ mod tests {
     fn a_cpu_that_was_never_online_holds_no_context() {
         let cpu = Words::default();
         for word in [TaskWord::new(), live(stamp(0, 1)), word(Word::both(stamp(0, 1)))] {
-            assert!(matches!(due_on_entry(&word, &cpu), Err(Error::CpuOffline)));
+            assert!(matches!(due_on_entry(&word, &cpu, || ()), Err(Error::CpuOffline)));
             assert!(matches!(due_on_leaving(&word, &cpu), Ok(None) | Err(Error::CpuOffline)));
         }
         assert_eq!((cpu.resident(), cpu.gate()), (0, gate::OFFLINE));

@@ -29,11 +29,12 @@ impl fmt::Display for Violation {
         for step in &self.trace {
             writeln!(f, "        {step},")?;
         }
-        let Bounds { cpus, tasks, stamps, .. } = self.bounds;
+        let Bounds { cpus, tasks, stamps, bound, .. } = self.bounds;
+        let owned = if bound > 0 { format!("bound: {bound}, ") } else { String::new() };
         writeln!(f, "    ];")?;
         writeln!(
             f,
-            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, stamps: {stamps:?}, ..Bounds::SUITE }};"
+            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, {owned}stamps: {stamps:?}, ..Bounds::SUITE }};"
         )?;
         writeln!(f, "    assert_eq!(replay(bounds, &trace), Ok(()));\n}}")
     }
@@ -72,9 +73,13 @@ impl fmt::Display for Found {
             moves,
             grows,
             stamps,
+            bound,
             ..
         } = self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
+        if bound > 0 {
+            write!(f, ", {bound} bound to a CPU")?;
+        }
         let extras = [
             (interrupts, "an interrupt at each step"),
             (forgotten, "forgotten guards"),

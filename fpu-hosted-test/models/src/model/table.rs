@@ -231,7 +231,7 @@ FPU_FAULT=NAME cargo test --release -p fpu-models --test 'loom_*'     how a faul
 
 `-- --nocapture` prints how many executions each model explores. If the core does not have the text of an edit exactly once,
 a copy does not build, or neither a model nor the explorer notices a fault, the run fails and names the fault. The models are in
-`fpu-hosted-test/models`; the invariants (I1 to I13) are those of
+`fpu-hosted-test/models`; the invariants (I1 to I14) are those of
 [theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
 interleaving that loom distinguishes. \"Preemptions\" is the fewest that one execution needs to show
 the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the
