@@ -3,6 +3,7 @@
 use fpu_hosted_test::Random;
 use fpu_x86::{Components, ImageError, ImageMut};
 
+use crate::owned::Owned;
 use crate::ways::{Make, Tasks, TASKS};
 
 /// What a task's registers hold; all else is initial, and said to be.
@@ -71,6 +72,16 @@ impl Class {
                     image.set_zmm_hi256(n, <[u8; 32]>::try_from(&all[..32]).unwrap_or([1; 32]))?;
                 }
             }
+        }
+        Ok(())
+    }
+    /// The same for contexts that a CPU owns.
+    pub fn give_owned(self, owned: &Owned) -> Result<(), Box<dyn std::error::Error>> {
+        for (task, bound) in (1..).zip(&owned.bound) {
+            bound.reset(&mut owned.cpu())?;
+            let mut cpu = owned.cpu();
+            let mut session = bound.open(&mut cpu)?.make_memory_valid_write();
+            self.write(&mut session.image_mut(), &mut Random::new(task))?;
         }
         Ok(())
     }

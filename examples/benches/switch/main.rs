@@ -6,6 +6,7 @@
 
 mod classes;
 mod moved;
+mod owned;
 mod peers;
 mod report;
 mod row;
@@ -23,10 +24,11 @@ use fpu_hosted_test::{
 use fpu_x86::{Components, Plan, SaveInstruction};
 
 use classes::Class;
+use owned::Owned;
 use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
-use scenes::{steps, Guest, Idle, Sections, SystemCall, TwoTasks};
+use scenes::{steps, Guest, Idle, Sections, SystemCall, Threads, TwoTasks};
 use ways::{number, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
 
 type Failure = Box<dyn std::error::Error>;
@@ -86,9 +88,10 @@ struct Candidate {
 }
 
 /// Switches of tasks, or other units, in one step of a scenario.
-const SCENES: [(&str, f64); 5] = [
+const SCENES: [(&str, f64); 6] = [
     ("two tasks, a switch", 2.0),
     ("task-idle-task", 1.0),
+    ("with kernel threads", 4.0),
     ("system call", 1.0),
     ("3 sections", 1.0),
     ("3 guest exits", 1.0),
@@ -99,6 +102,21 @@ const SCENES: [(&str, f64); 5] = [
 enum Known {
     Inline(&'static Tasks),
     Heap(&'static Tasks<HeapArea>),
+    Owned(&'static Owned),
+}
+impl Known {
+    fn refused(self) -> &'static std::sync::atomic::AtomicU32 {
+        match self {
+            Self::Inline(tasks) => &tasks.refused,
+            Self::Heap(tasks) => &tasks.refused,
+            Self::Owned(owned) => &owned.tasks().refused,
+        }
+    }
+}
+impl From<&'static Owned> for Known {
+    fn from(owned: &'static Owned) -> Self {
+        Self::Owned(owned)
+    }
 }
 impl From<&'static Tasks> for Known {
     fn from(tasks: &'static Tasks) -> Self {
@@ -122,11 +140,12 @@ fn candidate<W: Way + 'static, T: Into<Known>>(
     let mut all = vec![
         (SCENES[0].0, steps::<W, TwoTasks>()),
         (SCENES[1].0, steps::<W, Idle>()),
-        (SCENES[2].0, steps::<W, SystemCall>()),
-        (SCENES[3].0, steps::<W, Sections>()),
+        (SCENES[2].0, steps::<W, Threads>()),
+        (SCENES[3].0, steps::<W, SystemCall>()),
+        (SCENES[4].0, steps::<W, Sections>()),
     ];
     if guest {
-        all.push((SCENES[4].0, steps::<W, Guest>()));
+        all.push((SCENES[5].0, steps::<W, Guest>()));
     }
     Candidate { name, way: std::ptr::from_ref(way).cast(), tasks: tasks(way).into(), scenes: all }
 }
@@ -144,6 +163,7 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
         candidate(BARE, Bare::<SAVE>(tasks(None)?), |way| &way.0, true),
         candidate("fpu-core, typed", Typed(tasks(None)?), |way| &way.0, true),
         candidate(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, true),
+        candidate("fpu-core, bound", Owned::new(tasks(None)?)?, |way| way, false),
         candidate("fpu-core, steps", Steps::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("fpu-core, raw", Raw::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("as Linux", Linux::<SAVE>::new(tasks(None)?), Linux::tasks, true),
@@ -186,6 +206,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
+            Known::Owned(owned) => class.give_owned(owned)?,
         }
     }
     let classes = Classes::detect();
@@ -221,11 +242,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         }
     }
     for one in &all {
-        let refused = match one.tasks {
-            Known::Inline(tasks) => &tasks.refused,
-            Known::Heap(tasks) => &tasks.refused,
-        };
-        if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+        if one.tasks.refused().load(std::sync::atomic::Ordering::Relaxed) != 0 {
             return Err(format!("{}: the library refused a call", one.name).into());
         }
     }
