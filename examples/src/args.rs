@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use fpu_x86::SaveInstruction;
 
-use crate::{faults::Fault, options::Options};
+use crate::{faults::Fault, options::Options, terminal::entry};
 
 /// The options.
 #[derive(Debug)]
@@ -42,26 +42,33 @@ pub const RUNGS: [(&str, SaveInstruction); 4] = [
 
 fn help() -> String {
     let mut text = String::from(
-        "Switches tasks on this machine's real FPU registers, checks every register at every return to
-user mode, and compares with an eager kernel.
+        "Switches tasks on this machine's real FPU registers, checks every register at
+every return to user mode, and compares with an eager kernel.
 
 usage: demo [options]
 
   --seed N       for the register patterns and the mix (default 1)
-  --runs N       of each script under each kernel, the fastest counts (default 5)
-  --rung NAME    save with xsavec, xsaveopt, xsave or fxsave (default: the best there is)
-  --svg FILE     write the timeline there (default: fpu-demo.svg in the target directory)
+  --runs N       of each script under each kernel, the fastest counts
+                 (default 5)
+  --rung NAME    save with xsavec, xsaveopt, xsave or fxsave (default: the best
+                 there is)
+  --svg FILE     write the timeline there (default: fpu-demo.svg in the target
+                 directory)
   --json         print one JSON document and nothing else
-  --break FAULT  seed a fault into the kernel; must end in a named mismatch and exit code 1
+  --break FAULT  seed a fault into the kernel; must end in a named mismatch and
+                 exit code 1
   --help         this
 
 faults:
 ",
     );
     for fault in Fault::ALL {
-        text += &format!("  {:<16} {}\n", fault.name(), fault.about());
+        text += &entry(fault.name(), 15, fault.about());
     }
-    text += "\nexit code: 0 all as expected, 1 a mismatch or a failed check, 2 bad arguments, or a timeline that\n           cannot be written, before anything has run\n";
+    text += "
+exit code: 0 all as expected, 1 a mismatch or a failed check, 2 bad arguments,
+           or a timeline that cannot be written, before anything has run
+";
     text
 }
 

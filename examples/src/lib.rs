@@ -18,6 +18,7 @@ pub mod json;
 pub mod options;
 pub mod quiet;
 pub mod rare;
+pub mod ratios;
 pub mod report;
 pub mod run;
 pub mod scenarios;

@@ -98,6 +98,27 @@ fn parts(word: &str, room: usize) -> Vec<String> {
     parts
 }
 
+/// Columns of a help text.
+const HELP: usize = 79;
+
+/// An entry of a list in a help text: what it is about is broken into lines that stand below one another.
+#[must_use]
+pub fn entry(name: &str, width: usize, about: &str) -> String {
+    let indent = " ".repeat(width + 4);
+    let mut line = format!("  {name:<width$}  ");
+    let mut out = String::new();
+    for (at, word) in about.split(' ').enumerate() {
+        if at > 0 && seen(&line) + seen(word) > HELP {
+            out += line.trim_end();
+            out.push('\n');
+            line.clone_from(&indent);
+        }
+        line += word;
+        line.push(' ');
+    }
+    out + line.trim_end() + "\n"
+}
+
 /// Figures of a row whose table is too wide, each behind what it is, in as many lines as they need.
 #[must_use]
 pub fn figures(figures: &[(&str, String)], columns: usize) -> String {
@@ -130,6 +151,19 @@ mod tests {
                 assert_eq!(fold(&text, usize::MAX), text);
             }
         }
+    }
+
+    #[test]
+    fn an_entry_is_as_wide_as_a_help_text() {
+        assert_eq!(entry("name", 6, "what it is"), "  name    what it is\n");
+        let long = "0123456789 ".repeat(12);
+        let lines = entry("name", 6, long.trim());
+        let words = |line: &str| line.matches("0123456789").count();
+        assert_eq!(lines.lines().map(words).collect::<Vec<_>>(), [6, 6]);
+        let exact = format!("{} {}", "a".repeat(60), "b".repeat(8));
+        assert_eq!(entry("name", 6, &exact).trim_end().len(), HELP);
+        assert_eq!(entry("name", 6, &format!("{exact}b")).lines().count(), 2);
+        assert!(lines.lines().nth(1).is_some_and(|line| line.starts_with("          0")));
     }
 
     #[test]

@@ -214,6 +214,24 @@ fn a_default_timeline_that_cannot_be_written_is_said_before_anything_runs() {
     assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
 }
 
+/// As wide as it is written, where no terminal says how wide it is.
+#[test]
+fn every_help_fits_79_columns() {
+    let source = include_str!("../benches/switch/main.rs");
+    let (_, rest) = source.split_once("const HELP: &str = \"").expect("the benchmark's");
+    let (bench, _) = rest.split_once("\";").expect("its end");
+    let mut helps = vec![("bench", bench.to_owned())];
+    for (at, name) in NAMES.into_iter().enumerate() {
+        helps.push((name, text(&run(at, &["--help".into()]).stdout)));
+    }
+    for (name, help) in helps {
+        assert!(help.contains("exit code: 0"), "{name}: {help}");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 79, "{name}: {line}");
+        }
+    }
+}
+
 fn narrow(columns: usize, command: &mut Command) -> String {
     let out = command.env("COLUMNS", columns.to_string()).output().expect("it can be started");
     let stdout = text(&out.stdout);

@@ -162,7 +162,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 40] = [
+const GOALS: [(&str, u64, &str, &str); 47] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -198,6 +198,13 @@ const GOALS: [(&str, u64, &str, &str); 40] = [
     ("vm_refused", 5, "refused values of a virtual CPU's XCR0", "max"),
     ("vm_saves_avoided", 50, "saves of virtual CPUs avoided", "max"),
     ("vm_restores_avoided", 50, "restores of virtual CPUs avoided", "max"),
+    ("tiles_given", 20, "areas with tiles", "demand"),
+    ("tiles_refused", 10, "uses of tiles refused", "demand"),
+    ("tiles_retried", 5, "uses of tiles without memory", "demand"),
+    ("tiles_ended", 2, "ends without memory for tiles", "demand"),
+    ("tiles_shrunk", 2, "areas given back by exec", "demand"),
+    ("tile_checks", 100, "comparisons of tiles", "demand"),
+    ("tile_forks", 2, "forks with tiles", "demand"),
     ("idle", 20, "idle times", "max"),
     ("checks", 1000, "checks of registers", "max"),
     ("bad_images", 5, "refused images", "arrandale"),
@@ -237,6 +244,7 @@ fn a_pass_is_held_against_every_goal() {
         ("bad_images", "qemu64", plain),
         ("bad_images", "max-noxsave", plain),
         ("rip_only", "qemu64", plain),
+        ("tile_checks", "tiles", plain),
         ("vm_rounds", "haswell", plain),
         ("vm_rounds", "icelake", plain),
         ("vm_xcr0", "qemu64", plain),

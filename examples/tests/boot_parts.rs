@@ -287,6 +287,16 @@ fn every_fault_has_a_machine_where_it_can_show() {
             assert_eq!(shows("max-noavx"), fault.needs() != Needs::SvmAvx, "{fault:?}");
             continue;
         }
+        if fault.needs() == Needs::Demand {
+            assert!(shows("demand") && with(Some("xsave"), "demand"), "{fault:?}");
+            assert!(!with(Some("fxsave"), "demand") && !shows("tiles"), "{fault:?}");
+            continue;
+        }
+        if fault.needs() == Needs::Trap {
+            assert!(["max", "qemu64", "icelake", "arrandale"].into_iter().all(shows), "{fault:?}");
+            assert!(!shows("sapphire") && !shows("tiles") && !shows("kvm"), "{fault:?}");
+            continue;
+        }
         let wide = fault.needs() == Needs::Standard512;
         let placed = wide || fault.needs() == Needs::Standard;
         let unscrubbed = fault.needs() == Needs::Unscrubbed;

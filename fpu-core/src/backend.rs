@@ -32,6 +32,8 @@ use core::{fmt, ptr::NonNull};
 /// * **B7** an optimisation that leaves out of a save what "has not changed since the restore from
 ///   this address" is allowed only if it is right whenever the last restore on this CPU from this
 ///   address loaded what is in memory now (the protocol guarantees that, with C38 of [`adopt`](crate::TaskFpu::adopt)).
+/// * **B17** [`unchanged`](Self::unchanged) changes no register and no memory. It answers `true` only if no task could tell
+///   a restore of what is in the area from one of what [`save`](Self::save) would write there now.
 ///
 /// # Examples
 ///
@@ -142,6 +144,29 @@ pub unsafe trait RawFpu {
     /// * **C10** the caller may run on this CPU's registers: the caller is pinned, and the code
     ///   around the call keeps nothing of its own in the registers.
     unsafe fn save(&self, area: NonNull<u8>);
+
+    /// Tells whether a [`save`](Self::save) can be left out because the area already holds what the registers hold. It is
+    /// asked before each save of a context whose registers these are, except in the steps form and the raw layer.
+    ///
+    /// Right for a backend that knows it from a few instructions: RISC-V's `sstatus.FS` is Clean where no register has
+    /// changed since the kernel set it so, after a save or a restore. (The bits may be in the trap frame instead, which the
+    /// witness knows: [`Pinned::unchanged`](crate::Pinned::unchanged).) x86 knows it only of registers in their initial
+    /// state. `false` is always right, and is the default. [`EventKind::Unchanged`](crate::observe::EventKind::Unchanged) has
+    /// a backend that says more.
+    ///
+    /// # Safety
+    ///
+    /// Valid area (C9) and registers free (C10) as for [`save`](Self::save), reading only, and
+    ///
+    /// * **C49** the registers are those of the context with this area: this CPU loaded them from it last, or
+    ///   [adopted](Self::adopt) them for it.
+    #[doc(alias = "sstatus.FS")]
+    #[inline(always)]
+    #[must_use]
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        let _ = area;
+        false
+    }
 
     /// Loads all registers from `area`.
     ///

@@ -26,6 +26,7 @@ pub mod session;
 mod stopped;
 mod switch;
 mod task;
+pub mod trap;
 pub mod verify;
 
 // The protocol behind the calls.

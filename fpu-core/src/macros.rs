@@ -4,7 +4,7 @@
 /// ([`Exclusive`](crate::Exclusive), [`SoftFloat`](crate::SoftFloat)), or [`Stopped`](crate::Stopped).
 ///
 /// The macro promises nothing: `unsafe` stands where it is used, once for all traits that are named there, and the
-/// comment above it argues their duties (K2 to K9; K10 to K12).
+/// comment above it argues their duties (K2 to K9, K21; K10 to K12).
 ///
 /// | entry | of | |
 /// |---|---|---|
@@ -12,6 +12,7 @@
 /// | `words: W = \|w\| ..` | `Pinned` | a reference to this CPU's words |
 /// | `bound: \|w\| ..` | `Pinned`, may be left out | this CPU's [`BoundCpu`](crate::BoundCpu): in all witnesses of a kernel, or in none |
 /// | `level: \|w\| ..` | `Pinned`, may be left out | [`Level::Task`](crate::Level::Task) otherwise |
+/// | `unchanged: \|w, context\| ..` | `Pinned`, may be left out | `false` otherwise |
 /// | `observe: \|w, event\| ..` | `Pinned`, may be left out | nothing otherwise |
 /// | `context: \|w\| ..` | `Stopped` | the task's [`context`](crate::TaskFpu::context) |
 ///
@@ -59,11 +60,12 @@ macro_rules! witness {
             words: $words:ty = |$w:tt| $get_words:expr,
             $(bound: |$s:tt| $get_bound:expr,)?
             $(level: |$l:tt| $get_level:expr,)?
+            $(unchanged: |$u:tt, $context:tt| $is_unchanged:expr,)?
             $(observe: |$o:tt, $event:tt| $tell:expr,)?
         }
         $($rest:tt)*
     ) => {
-        // SAFETY: the witness's duties (K2 to K7) are argued where the macro is used, by `unsafe impl`.
+        // SAFETY: the witness's duties (K2 to K7, K21) are argued where the macro is used, by `unsafe impl`.
         unsafe impl $crate::Pinned for $name {
             type Backend = $backend;
             type Words = $words;
@@ -89,6 +91,13 @@ macro_rules! witness {
                 fn level(&self) -> $crate::Level {
                     let $l = self;
                     $get_level
+                }
+            )?
+            $(
+                #[inline(always)]
+                fn unchanged(&self, context: usize) -> bool {
+                    let ($u, $context) = (self, context);
+                    $is_unchanged
                 }
             )?
             $(
@@ -145,7 +154,7 @@ macro_rules! witness {
         ::core::compile_error!(
             "witness!: `unsafe impl Pinned for Type` (or `Pinned + Exclusive + SoftFloat`) has these entries in this order, \
             each with a comma: `backend: B = |w| ..`, `words: W = |w| ..`; \
-            then, where wanted, `bound: |w| ..`, `level: |w| ..`, `observe: |w, event| ..`"
+            then, where wanted, `bound: |w| ..`, `level: |w| ..`, `unchanged: |w, context| ..`, `observe: |w, event| ..`"
         );
     };
     ($($rest:tt)*) => {

@@ -21,8 +21,9 @@
 //! * **C16** `task` is the word of a live context and `cpu` this CPU's state, both as made by this
 //!   crate; the caller is pinned with sections excluded ([`Exclusive`](crate::Exclusive)) from the
 //!   call until the last step that its answer asks for.
-//! * **C17** the answer is obeyed: [`SAVE`] is followed by a save to the context's area and then
-//!   [`saved`]; [`RESTORE`] by a restore from it and then, only if it did not fault, [`restored`].
+//! * **C17** the answer is obeyed: [`SAVE`] is followed by a save to the context's area, which may be
+//!   left out where the area holds already what it would write, and then [`saved`]; [`RESTORE`] by a
+//!   restore from it and then, only if it did not fault, [`restored`].
 //!   After [`REFUSED`] or more, user mode is not entered.
 //! * **C18** K5 (current here) and K9 (soft-float) hold for the code in between.
 //!

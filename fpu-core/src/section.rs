@@ -178,7 +178,7 @@ impl<C: Pinned> KernelFpu for C {}
 /// Keeps `code` here: without `black_box` the compiler may move a computation without memory before
 /// the save or behind the end of the section.
 #[inline]
-fn stay<T>(code: impl FnOnce() -> T) -> T {
+pub(crate) fn stay<T>(code: impl FnOnce() -> T) -> T {
     black_box(black_box(code)())
 }
 
@@ -252,6 +252,15 @@ impl<'c, C: Pinned> Section<'c, C> {
         // unowned: the current task is saved, and the stamp with which the CPU will reopen is no context's.
         unsafe { cpu.backend().kernel_defaults(units) };
         Self { closed, units, not_send: PhantomData }
+    }
+
+    /// Ends the section, and leaves the CPU closed.
+    pub(crate) fn end(self) -> Closed<'c, C> {
+        let this = core::mem::ManuallyDrop::new(self);
+        // SAFETY: C10: as in `drop`, which does not run.
+        unsafe { this.closed.cpu().backend().section_end(this.units) };
+        // SAFETY: rests on no duty: moves the guard out of a value that is neither dropped nor used again.
+        unsafe { core::ptr::read(&this.closed) }
     }
 
     /// The witness that the section holds, for reading.

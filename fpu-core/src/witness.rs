@@ -90,6 +90,8 @@ pub unsafe trait CpuWords {
 /// * **K6** [`level`](Self::level) is [`Level::Nmi`] where the code may have interrupted code that has
 ///   interrupts off.
 /// * **K7** [`observe`](Self::observe) does not use the crate with this CPU.
+/// * **K21** [`unchanged`](Self::unchanged) is `true` only if no task could tell what is in the context's area from what a
+///   save would write there now.
 ///
 /// K2 (pinned), K3 (own words) and K5 (current here) are about how values are made and used, so the function that makes
 /// one should be `unsafe`, or take the kernel's guard, which proves the promise.
@@ -143,6 +145,45 @@ pub unsafe trait Pinned {
     #[must_use]
     fn level(&self) -> Level {
         Level::Task
+    }
+
+    /// Tells that a save of the context at this address ([`Event::context`]) can be left out, because no register has
+    /// changed since this CPU last saved it, or restored it. Asked, before the backend's
+    /// [`unchanged`](RawFpu::unchanged), where the registers are the context's only copy and a save is due.
+    ///
+    /// For architectures that tell it in the trap frame, as `sstatus.FS` does on RISC-V. A trap frame says it of its own
+    /// task and of no other context: of the guest that the task runs by [`run_guest`](crate::KernelFpu::run_guest), say, it
+    /// says nothing. And of registers that the task has by [`adopt`](crate::TaskFpu::adopt) the answer is `false`
+    /// until they have been saved: they were never in its area (K21).
+    ///
+    /// ```
+    /// # use fpu_core::{CpuFpu, Pinned, TheBackend};
+    /// # use fpu_hosted_test::doc::{Backend, the_backend, this_cpu_fpu};
+    /// # #[derive(PartialEq)]
+    /// # enum Fs { Clean, Dirty }
+    /// struct TrapFrame { fs: Fs, /* .. */ }
+    /// struct IrqsOff<'t> { current: usize, frame: &'t TrapFrame }
+    /// fpu_core::witness! {
+    ///     // SAFETY: K2-K6: as for any witness. K21: the kernel sets the frame's bits to Clean behind each call that restores or
+    ///     // saves the task; the CPU sets Dirty with the first write.
+    ///     unsafe impl Pinned for IrqsOff<'_> {
+    ///         backend: Backend = |_| the_backend(),
+    ///         words: CpuFpu = |_| this_cpu_fpu(),
+    ///         unchanged: |cpu, context| context == cpu.current && cpu.frame.fs == Fs::Clean,
+    ///     }
+    /// }
+    /// # let cpu = IrqsOff { current: 0x1000, frame: &TrapFrame { fs: Fs::Clean } };
+    /// assert!(cpu.unchanged(0x1000));
+    /// assert!(!cpu.unchanged(0x2000));
+    /// # let cpu = IrqsOff { current: 0x1000, frame: &TrapFrame { fs: Fs::Dirty } };
+    /// # assert!(!cpu.unchanged(0x1000));
+    /// ```
+    #[doc(alias = "sstatus.FS")]
+    #[inline(always)]
+    #[must_use]
+    fn unchanged(&self, context: usize) -> bool {
+        let _ = context;
+        false
     }
 
     /// Gets every event of registers and images; without an override the calls vanish. The crate

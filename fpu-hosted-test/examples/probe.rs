@@ -6,7 +6,11 @@
 //! beginnings of their names and judges each as `suite/src/object` says.
 #![allow(missing_docs)]
 
-use core::{arch::asm, ptr::NonNull};
+use core::{
+    arch::asm,
+    ptr::NonNull,
+    sync::atomic::{AtomicU64, Ordering},
+};
 use fpu_core::verify::*;
 use fpu_core::*;
 
@@ -84,7 +88,38 @@ fpu_core::witness! {
     }
 }
 
+/// The copy of IA32_XFD: a word at a fixed address, as one behind GS is.
+pub struct XfdWord;
+static XFD: AtomicU64 = AtomicU64::new(0);
+// SAFETY: K20: never run.
+unsafe impl fpu_x86::XfdCopy for XfdWord {
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        XFD.load(Ordering::Relaxed)
+    }
+    #[inline(always)]
+    unsafe fn set(&self, xfd: u64) {
+        XFD.store(xfd, Ordering::Relaxed);
+    }
+}
+
+type OnDemand = fpu_x86::DynamicPlan<XfdWord>;
+
+/// The same kernel as with a plain reference, whose tiles come on demand.
+pub struct DemandCpu<'a>(&'a CpuFpu, &'a OnDemand);
+fpu_core::witness! {
+    // SAFETY: K2-K9: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for DemandCpu<'_> {
+        backend: OnDemand = |cpu| {
+            // SAFETY: K1: never run.
+            unsafe { TheBackend::from_ref(cpu.1) }
+        },
+        words: CpuFpu = |cpu| cpu.0,
+    }
+}
+
 type RealTask = TaskFpu<fpu_x86::Plan, Area<4096>>;
+type DemandTask = TaskFpu<OnDemand, RawArea>;
 
 #[cold]
 #[inline(never)]
@@ -134,6 +169,22 @@ pub extern "C" fn probe_cell_switch_prepare(task: &RealTask, cpu: &CpuFpu) {
 #[no_mangle]
 pub extern "C" fn probe_cell_switch_return(task: &RealTask, cpu: &CpuFpu) {
     if let Err(why) = task.switch_return(&mut CellCpu(cpu)) {
+        refused(why)
+    }
+}
+
+/// Saves, with tiles on demand.
+#[no_mangle]
+pub extern "C" fn probe_demand_switch_prepare(task: &DemandTask, cpu: &CpuFpu, plan: &OnDemand) {
+    if let Err(why) = task.switch_prepare(&DemandCpu(cpu, plan)) {
+        refused(why)
+    }
+}
+
+/// Restores, with tiles on demand: writes IA32_XFD where it differs.
+#[no_mangle]
+pub extern "C" fn probe_demand_switch_return(task: &DemandTask, cpu: &CpuFpu, plan: &OnDemand) {
+    if let Err(why) = task.switch_return(&mut DemandCpu(cpu, plan)) {
         refused(why)
     }
 }
@@ -224,6 +275,8 @@ fn main() {
         probe_real_switch_return as *const () as usize,
         probe_cell_switch_prepare as *const () as usize,
         probe_cell_switch_return as *const () as usize,
+        probe_demand_switch_prepare as *const () as usize,
+        probe_demand_switch_return as *const () as usize,
         probe_section_task as *const () as usize,
         probe_section_idle as *const () as usize,
         probe_session_read as *const () as usize,

@@ -14,8 +14,8 @@ pub use crate::sim::Room;
 use crate::sim::{SimCpu, SimFpu, SimStopped, SimWords, XfdCpu, XfdFpu, AREA_LEN, BASE_LEN};
 use core::{cell::Cell, marker::PhantomData, ptr::NonNull};
 use fpu_core::{
-    observe::Totals, BoundCpu, BoundSlot, CpuFpu, GuestSteps, HeapArea, RawFpu, RestoreFault,
-    SaveSteps, SwitchSteps, TaskFpu, TheBackend, UserSteps,
+    observe::Totals, trap::Trapped, BoundCpu, BoundSlot, CpuFpu, GuestSteps, HeapArea, RawFpu,
+    RestoreFault, SaveSteps, SwitchSteps, TaskFpu, TheBackend, UserSteps,
 };
 pub use fpu_core::{session::TaskState, CpuLifecycle, KernelFpu, KernelUnits, Pinned};
 
@@ -101,6 +101,24 @@ pub fn new_task() -> Task {
 pub fn cpu_and_task() -> (Cpu, Task) {
     (online_cpu(), new_task())
 }
+/// A context that was never used, and traps.
+///
+/// # Panics
+///
+/// Never, as the backend traps.
+#[must_use]
+pub fn new_trapped() -> Trapped<Task> {
+    // SAFETY: K22: simulated registers, which no code reads by speculation. K23: the examples call its sections.
+    match unsafe { Trapped::new(new_task(), the_backend()) } {
+        Ok(task) => task,
+        Err(why) => unreachable!("{why}"),
+    }
+}
+/// A CPU that is online, and a context that was never used.
+#[must_use]
+pub fn cpu_and_trapped() -> (Cpu, Trapped<Task>) {
+    (online_cpu(), new_trapped())
+}
 /// A CPU that has tiles on demand, and a context whose area has no room for them.
 ///
 /// # Panics
@@ -146,6 +164,11 @@ impl Cpu {
     /// Code writes that register.
     pub fn set_avx0(&self, value: u64) {
         this_cpu().fpu().set_avx0(value);
+    }
+    /// Tells whether the first use of a register would trap now.
+    #[must_use]
+    pub fn trap_is_armed(&self) -> bool {
+        this_cpu().fpu().trap_is_armed()
     }
     /// One register that keeps the core awake.
     #[must_use]

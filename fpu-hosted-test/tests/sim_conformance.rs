@@ -53,6 +53,11 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::ImageWriteForgetsHeader, "view-write-is-loaded"),
         (Flaw::ModifiedIgnoresAddress, "unchanged-since-restore"),
         (Flaw::RestoreSkipsSameAddress, "unchanged-since-restore"),
+        (Flaw::UnchangedGuesses, "save-left-out"),
+        (Flaw::UnchangedSkipsComponent, "save-left-out"),
+        (Flaw::UnchangedAsksHeader, "save-left-out"),
+        (Flaw::UnchangedForgetsAdoption, "save-after-adoption"),
+        (Flaw::UnchangedClobbers, "save-left-out"),
         (Flaw::SaveAllocates, "no-allocation-no-panic"),
         (Flaw::SavePanics, "no-allocation-no-panic"),
         (Flaw::CompareSkipsComponent, "compare-sees-every-change"),
@@ -63,6 +68,9 @@ fn every_flaw_is_seen_by_the_check_of_its_duty() {
         (Flaw::ReleaseKeeps, "idle-gives-up-no-more"),
         (Flaw::ReleaseTears, "idle-gives-up-no-more"),
         (Flaw::ReleaseClobbers, "idle-gives-up-no-more"),
+        (Flaw::TrapMissesComponent, "trap-covers-everything"),
+        (Flaw::ArmClobbers, "trap-changes-nothing"),
+        (Flaw::DisarmForgets, "trap-changes-nothing"),
     ];
     std::panic::set_hook(Box::new(|_| {})); // one flaw panics in most checks
     let mut missed = Vec::new();

@@ -75,7 +75,7 @@ pub use error::{CpuidRegister, Expected, ImageError, LeftOut, Measured, PlanErro
 pub use exception::{FpError, Spurious};
 pub use foreign::{Beyond, ForeignError, ForeignImage, ForeignRules, ValidImage};
 #[cfg(fpu_instructions)]
-pub use guest::{GuestControls, GuestError, GuestRefused, InGuest};
+pub use guest::{GuestControls, GuestError, GuestFormat, GuestRefused, InGuest, XcrsError};
 pub use image::{Image, ImageMut};
 #[cfg(fpu_instructions)]
 pub use insn::{fixup, Fixup, RestoreRoutine, Routines, SaveRoutine};

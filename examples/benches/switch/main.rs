@@ -8,15 +8,22 @@ mod classes;
 mod moved;
 mod owned;
 mod peers;
+mod published;
 mod report;
 mod row;
 mod scenes;
+mod tried;
 mod ways;
 
-use std::{ffi::c_void, process::ExitCode};
+use std::{
+    ffi::c_void,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use fpu_core::HeapArea;
-use fpu_examples::options::Options;
+use fpu_examples::{options::Options, ratios};
 use fpu_hosted_test::{
     real::{Classes, RegFile},
     Random,
@@ -29,6 +36,7 @@ use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
 use scenes::{steps, Guest, Idle, Sections, SystemCall, Threads, TwoTasks};
+use tried::{PageApart, Trimmed};
 use ways::{number, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
 
 type Failure = Box<dyn std::error::Error>;
@@ -37,28 +45,35 @@ type Failure = Box<dyn std::error::Error>;
 const STEPS: u64 = 32;
 
 const HELP: &str = "\
-Measures what each way of switching costs, beside the bare instructions, in one run.
+Measures what each way of switching costs, beside the bare instructions, in
+one run.
 
 usage: cargo bench -p fpu-examples --bench switch -- [options]
 
   --rounds N      rows of every kind (default 2000)
-  --class NAME    only tasks that have this in use: nothing, SSE, SSE in a small plan, AVX,
-                  once AVX-512, AVX-512
+  --class NAME    only tasks that have this in use: nothing, SSE,
+                  SSE in a small plan, AVX, once AVX-512, AVX-512
   --json          print one JSON document and nothing else
+  --svg FILE      draw the ratios, too (paths count from the package)
+  --page FILE     write the figures into the tables of this page (repeatable)
   --help          this
 
-exit code: 0 measured, 1 a way's registers were wrong, or a measurement was not possible, 2 bad arguments
+exit code: 0 measured, 1 a way's registers were wrong, a measurement was not
+           possible or a file could not be written, 2 bad arguments
 ";
 
 struct Arguments {
     rounds: u64,
     class: Option<Class>,
     json: bool,
+    svg: Option<PathBuf>,
+    pages: Vec<PathBuf>,
 }
 
 fn arguments() -> Result<Option<Arguments>, String> {
     let mut options = Options::new(std::env::args_os().skip(1));
-    let mut found = Arguments { rounds: 2000, class: None, json: false };
+    let mut found =
+        Arguments { rounds: 2000, class: None, json: false, svg: None, pages: Vec::new() };
     while let Some(name) = options.next_name()? {
         match name.as_str() {
             // What cargo adds.
@@ -71,11 +86,16 @@ fn arguments() -> Result<Option<Arguments>, String> {
                     Some(class.ok_or_else(|| options.wrong("no such class", text.as_ref()))?);
             }
             "--json" => found.json = true,
+            "--svg" => found.svg = Some(options.file()?),
+            "--page" => found.pages.push(options.file()?),
             "--help" => return Ok(None),
             other => return Err(options.unknown(other.as_ref())),
         }
     }
     options.flag()?;
+    if found.class.is_some() && !found.pages.is_empty() {
+        return Err("--class and --page contradict each other".into());
+    }
     Ok(Some(found))
 }
 
@@ -88,14 +108,17 @@ struct Candidate {
 }
 
 /// Switches of tasks, or other units, in one step of a scenario.
-const SCENES: [(&str, f64); 6] = [
+const SCENES: [(&str, f64); 7] = [
     ("two tasks, a switch", 2.0),
     ("task-idle-task", 1.0),
     ("with kernel threads", 4.0),
     ("system call", 1.0),
     ("3 sections", 1.0),
     ("3 guest exits", 1.0),
+    (TRIED, 2.0),
 ];
+/// Two tasks, for what is not in the library.
+const TRIED: &str = "tried, a switch";
 
 /// The tasks, by what their areas are.
 #[derive(Clone, Copy)]
@@ -103,12 +126,14 @@ enum Known {
     Inline(&'static Tasks),
     Heap(&'static Tasks<HeapArea>),
     Owned(&'static Owned),
+    PageApart(&'static Tasks<PageApart>),
 }
 impl Known {
     fn refused(self) -> &'static std::sync::atomic::AtomicU32 {
         match self {
             Self::Inline(tasks) => &tasks.refused,
             Self::Heap(tasks) => &tasks.refused,
+            Self::PageApart(tasks) => &tasks.refused,
             Self::Owned(owned) => &owned.tasks().refused,
         }
     }
@@ -126,6 +151,11 @@ impl From<&'static Tasks> for Known {
 impl From<&'static Tasks<HeapArea>> for Known {
     fn from(tasks: &'static Tasks<HeapArea>) -> Self {
         Self::Heap(tasks)
+    }
+}
+impl From<&'static Tasks<PageApart>> for Known {
+    fn from(tasks: &'static Tasks<PageApart>) -> Self {
+        Self::PageApart(tasks)
     }
 }
 
@@ -151,7 +181,7 @@ fn candidate<W: Way + 'static, T: Into<Known>>(
 }
 
 /// The ways whose instruction is that of the plan, and the others.
-fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
+fn candidates<const SAVE: u8>(plan: &Plan, class: Class) -> Result<Vec<Candidate>, Failure> {
     let tasks = |instruction: Option<SaveInstruction>| -> Result<Tasks, Failure> {
         let plan = match instruction {
             Some(instruction) => plan.clone().with_save_instruction(instruction)?,
@@ -180,11 +210,30 @@ fn candidates<const SAVE: u8>(plan: &Plan) -> Result<Vec<Candidate>, Failure> {
             let way = Eager(Bare::<XSAVEOPT>(optimised));
             all.push(candidate("as Redox (XSAVEOPT, eager)", way, |way| &way.0 .0, true));
         }
+        let xsave = plan.clone().with_save_instruction(SaveInstruction::Xsave)?;
+        if let Some(published) = published::Published::new(xsave)? {
+            all.push(candidate("crate xsave 2.0.2", published, |way| &way.bare.0, true));
+        }
         // It saves no more than this.
         if plan.components() == Components::LEGACY {
             let fxsave = tasks(Some(SaveInstruction::Fxsave))?;
             all.push(candidate("bare FXSAVE", Bare::<FXSAVE>(fxsave), |way| &way.0, true));
         }
+    }
+    let two_tasks = |one: &Candidate| (TRIED, one.scenes[0].1);
+    for one in &mut all[..2] {
+        one.scenes.push(two_tasks(one));
+    }
+    let page_apart = Typed(Tasks::<PageApart>::new(plan.clone())?);
+    let mut tried =
+        vec![candidate("fpu-core, areas a page apart", page_apart, |way| &way.0, false)];
+    if SAVE != FXSAVE {
+        let trimmed = Trimmed::<SAVE>(tasks(None)?, class.needs().bits());
+        tried.push(candidate("bare, only what is in use", trimmed, |way| &way.0, false));
+    }
+    for mut one in tried {
+        one.scenes = vec![two_tasks(&one)];
+        all.push(one);
     }
     Ok(all)
 }
@@ -197,16 +246,17 @@ const BARE: &str = "bare instructions";
 
 fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Result<(), Failure> {
     let all = match number(plan.save_instruction()) {
-        Some(XSAVEC) => candidates::<XSAVEC>(plan)?,
-        Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan)?,
-        Some(XSAVE) => candidates::<XSAVE>(plan)?,
-        _ => candidates::<FXSAVE>(plan)?,
+        Some(XSAVEC) => candidates::<XSAVEC>(plan, class)?,
+        Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan, class)?,
+        Some(XSAVE) => candidates::<XSAVE>(plan, class)?,
+        _ => candidates::<FXSAVE>(plan, class)?,
     };
     for one in &all {
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
             Known::Owned(owned) => class.give_owned(owned)?,
+            Known::PageApart(tasks) => class.give(tasks)?,
         }
     }
     let classes = Classes::detect();
@@ -229,7 +279,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
             unsafe { row.run(&before, &mut after) };
             ticks.push(row.ticks);
             // Task 0 is in the registers at each end, with the same values.
-            if round == 0 {
+            if round == 0 || round + 1 == rounds {
                 let right = expected.get_or_insert_with(|| after.clone());
                 if let Some(wrong) = right.first_difference(&after) {
                     return Err(format!(
@@ -246,9 +296,13 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
             return Err(format!("{}: the library refused a call", one.name).into());
         }
     }
-    rows.sort_by_key(|(which, scene, _)| (*scene, *which));
+    let place = |which: usize, scene: usize| {
+        let name = all[which].scenes[scene].0;
+        SCENES.iter().position(|(scene, _)| *scene == name).unwrap_or_default()
+    };
+    rows.sort_by_key(|(which, scene, _)| (place(*which, *scene), *which));
     for (which, scene, ticks) in rows {
-        let (name, per) = SCENES[scene];
+        let (name, per) = SCENES[place(which, scene)];
         lines.push(Line::new(class.name(), name, all[which].name, ticks, STEPS as f64 * per));
     }
     Ok(())
@@ -280,6 +334,22 @@ fn run(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(report)
 }
 
+/// The picture, and the pages.
+fn write(arguments: &Arguments, report: &Report) -> Result<(), String> {
+    let tables = report.tables();
+    let put = |file: &Path, text: String| {
+        fs::write(file, text).map_err(|why| format!("{}: {why}", file.display()))
+    };
+    if let Some(file) = &arguments.svg {
+        put(file, ratios::document(&tables))?;
+    }
+    for page in &arguments.pages {
+        let old = fs::read_to_string(page).map_err(|why| format!("{}: {why}", page.display()))?;
+        put(page, tables.fill(&old))?;
+    }
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let arguments = match arguments() {
         Ok(Some(arguments)) => arguments,
@@ -292,11 +362,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&arguments) {
-        Ok(report) => {
-            print!("{}", if arguments.json { report.json() } else { report.text() });
-            ExitCode::SUCCESS
-        }
+    let written = run(&arguments).map_err(|why| why.to_string()).and_then(|report| {
+        print!("{}", if arguments.json { report.json() } else { report.text() });
+        write(&arguments, &report)
+    });
+    match written {
+        Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             eprintln!("bench: {why}");
             ExitCode::FAILURE

@@ -22,7 +22,7 @@ use crate::{
     Failure, BARE, HEAP,
 };
 
-const SCENE: &str = "moved task, a restore";
+pub const SCENE: &str = "moved task, a restore";
 
 /// Two CPUs of this process's set.
 fn two_cpus() -> Result<[usize; 2], Failure> {
@@ -104,9 +104,21 @@ fn all<const SAVE: u8>(plan: &Plan, class: Class, turns: u32) -> Result<Vec<Line
     Ok(vec![
         one::<_, _, false>(BARE, Bare::<SAVE>(tasks()?), |way| &way.0, class, turns)?,
         one::<_, _, false>("fpu-core, typed", Typed(tasks()?), |way| &way.0, class, turns)?,
-        one::<_, _, true>("the same after prefetch", Typed(tasks()?), |way| &way.0, class, turns)?,
+        one::<_, _, true>(
+            "fpu-core, typed, `prefetch`",
+            Typed(tasks()?),
+            |way| &way.0,
+            class,
+            turns,
+        )?,
         one::<_, _, false>(HEAP, Typed(heap()?), |way| &way.0, class, turns)?,
-        one::<_, _, true>("the same after prefetch", Typed(heap()?), |way| &way.0, class, turns)?,
+        one::<_, _, true>(
+            "fpu-core, HeapArea, `prefetch`",
+            Typed(heap()?),
+            |way| &way.0,
+            class,
+            turns,
+        )?,
         one::<_, _, false>("as Linux", Linux::<SAVE>::new(tasks()?), Linux::tasks, class, turns)?,
     ])
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use fpu_examples::ratios::{Table, Tables, CLASSES};
 use fpu_x86::Plan;
 use serde_json::json;
 
@@ -36,6 +37,8 @@ impl Line {
 /// All of a run.
 pub struct Report {
     cpu: String,
+    /// The CPU and the instruction, for a page.
+    measured: String,
     plan: String,
     pub lines: Vec<Line>,
     /// What was not measured, and why.
@@ -44,19 +47,51 @@ pub struct Report {
 
 impl Report {
     pub fn new(plan: &Plan) -> Self {
-        let brand = raw_cpuid::CpuId::new().get_processor_brand_string();
+        let cpuid = raw_cpuid::CpuId::new();
+        let brand = cpuid.get_processor_brand_string();
         let cpu =
             brand.map_or("a CPU without name".into(), |brand| brand.as_str().trim().to_owned());
+        let model = cpuid.get_feature_info().map_or(String::new(), |info| {
+            format!(", family {:x}h, model {:x}h", info.family_id(), info.model_id())
+        });
+        let instruction = format!("{:?}", plan.save_instruction()).to_uppercase();
+        let measured = format!("{cpu}{model}, {instruction}");
         let plan = format!("{:?}64, {:?}", plan.save_instruction(), plan.components())
             .to_uppercase()
             .replace("COMPONENTS", "");
-        Self { cpu, plan, lines: Vec::new(), skipped: Vec::new() }
+        Self { cpu, measured, plan, lines: Vec::new(), skipped: Vec::new() }
     }
     /// The bare instructions of the same class and scenario.
     fn bare(&self, line: &Line) -> Option<&Line> {
         self.lines
             .iter()
             .find(|bare| (bare.class, bare.scene, bare.way) == (line.class, line.scene, BARE))
+    }
+    /// For pages: of bare instructions the ticks, of others the ratios, with fewer digits where threads hand over a task.
+    pub fn tables(&self) -> Tables {
+        let mut all: Vec<Table> = Vec::new();
+        for line in &self.lines {
+            let Some(class) = CLASSES.iter().position(|class| *class == line.class) else {
+                continue;
+            };
+            let at = all.iter().position(|table| table.scene == line.scene).unwrap_or_else(|| {
+                all.push(Table { scene: line.scene.into(), rows: Vec::new() });
+                all.len() - 1
+            });
+            let rows = &mut all[at].rows;
+            let at = rows.iter().position(|(way, _)| way == line.way).unwrap_or_else(|| {
+                rows.push((line.way.into(), vec!["-".into(); CLASSES.len()]));
+                rows.len() - 1
+            });
+            let digits = if line.scene == crate::moved::SCENE { 2 } else { 3 };
+            rows[at].1[class] = match self.bare(line) {
+                Some(bare) if line.way != BARE => {
+                    format!("{:.digits$}", line.ticks[1] / bare.ticks[1])
+                }
+                _ => format!("{:.0}", line.ticks[1]),
+            };
+        }
+        Tables { cpu: self.measured.clone(), all }
     }
     pub fn text(&self) -> String {
         let mut out = format!("{}; {}\nticks of the time-stamp counter; x: ratio to the bare instructions, of the first quartiles\nno register changes between a restore and the next save, which is the best case of XSAVEOPT\n", self.cpu, self.plan);
@@ -66,7 +101,7 @@ impl Report {
                 head = (line.class, line.scene);
                 let _ = writeln!(
                     out,
-                    "\n{:<32}{:>9}{:>9}{:>9}{:>8}",
+                    "\n{:<40}{:>9}{:>9}{:>9}{:>8}",
                     format!("{}: {}", line.class, line.scene),
                     "least",
                     "quarter",
@@ -78,7 +113,7 @@ impl Report {
             let [least, quarter, median] = line.ticks;
             let _ = writeln!(
                 out,
-                "  {:<30}{least:>9.1}{quarter:>9.1}{median:>9.1}{ratio:>8.3}",
+                "  {:<38}{least:>9.1}{quarter:>9.1}{median:>9.1}{ratio:>8.3}",
                 line.way
             );
         }

@@ -37,6 +37,10 @@ pub static FORKS: AtomicU64 = AtomicU64::new(0);
 pub static EXECS: AtomicU64 = AtomicU64::new(0);
 pub static OFFLINE: AtomicU64 = AtomicU64::new(0);
 pub static RESUMES: AtomicU64 = AtomicU64::new(0);
+/// First uses of registers that were trapped; sections in interrupts of such threads, and those that were refused.
+pub static FIRST_USES: AtomicU64 = AtomicU64::new(0);
+pub static TRAP_SECTIONS: AtomicU64 = AtomicU64::new(0);
+pub static TRAP_BUSY: AtomicU64 = AtomicU64::new(0);
 /// Rounds of all guests.
 pub static GUESTS: AtomicU64 = AtomicU64::new(0);
 
@@ -50,6 +54,16 @@ pub static RETURNS: AtomicU64 = AtomicU64::new(0);
 pub static EDITS: AtomicU64 = AtomicU64::new(0);
 /// Tasks that ended because their frames were refused.
 pub static JUNK: AtomicU64 = AtomicU64::new(0);
+
+/// Tile uses of a task: an area with room was given, or the task has no permission and ended; there was no memory, and it ended
+/// or tried again later. Areas given back by exec; comparisons of tiles; forks of tasks with tiles.
+pub static TILES_GIVEN: AtomicU64 = AtomicU64::new(0);
+pub static TILES_REFUSED: AtomicU64 = AtomicU64::new(0);
+pub static TILES_ENDED: AtomicU64 = AtomicU64::new(0);
+pub static TILES_RETRIED: AtomicU64 = AtomicU64::new(0);
+pub static TILES_SHRUNK: AtomicU64 = AtomicU64::new(0);
+pub static TILE_CHECKS: AtomicU64 = AtomicU64::new(0);
+pub static TILE_FORKS: AtomicU64 = AtomicU64::new(0);
 
 /// Stopped tasks whose registers a debugger has read, and changed; and changes that the tasks have found.
 pub static TRACE_READS: AtomicU64 = AtomicU64::new(0);

@@ -86,6 +86,8 @@ pub struct PerCpu {
     random: Cell<u64>,
     /// Non-maskable interrupts here.
     pub nmis: Cell<u64>,
+    /// The copy of IA32_XFD.
+    pub xfd: Cell<u64>,
     /// The library's two words.
     pub fpu: CpuFpu,
     /// What the library did here.
@@ -112,6 +114,7 @@ impl PerCpu {
             preempt_off: Cell::new(0),
             resched: Cell::new(false),
             random: Cell::new(0),
+            xfd: Cell::new(0),
             fpu: CpuFpu::new(),
             counters: Counters::new(),
             tss: UnsafeCell::new(TaskStateSegment::new()),

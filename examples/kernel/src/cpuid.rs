@@ -154,6 +154,18 @@ pub fn seed(fault: Fault) {
     RECORDED.call_once(|| recorded);
 }
 
+/// Gives the library this CPU's words, and IA32_XFD for AMX's tiles: CPUID(0xD,1).EAX\[4\] and (0xD,18).ECX\[2\].
+pub fn add_xfd() {
+    let mut recorded = Recorded::new(true);
+    for (subleaf, register, bit) in [(0, 0, 0), (1, 0, 1 << 4), (18, 2, 1 << 2)] {
+        let mut words = native(LEAF, subleaf);
+        words[register] |= bit;
+        // There is room for more.
+        let _pushed = recorded.push(Entry { leaf: LEAF, subleaf, words, follows: subleaf < 2 });
+    }
+    RECORDED.call_once(|| recorded);
+}
+
 /// CPUID as the library is to see it.
 #[derive(Clone, Copy)]
 pub struct Reader;

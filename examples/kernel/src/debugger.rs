@@ -1,19 +1,20 @@
 //! A debugger: it stops tasks, reads their registers as a tracer gets them, and sets others.
 
 use fpu_core::RawFpu;
-use fpu_x86::{Components, ForeignError, Pkru, SaveInstruction};
+use fpu_x86::{Components, ForeignError, Pkru, Room, SaveInstruction};
 use x86_64::instructions::interrupts;
 
 use crate::{
     counts::{self, count},
-    cpu::this_cpu,
+    cpu::{preempt_off, preempt_on, this_cpu},
     faults::Fault,
-    fpu::{self, Traced, AREA},
+    fpu::{self, Fpu, PreemptOff, Traced, AREA},
     hw,
     memory::Memory,
     sched::{self, Next, Stop},
     seeded, signal,
     task::{self, HOLDERS, USER_PAGE},
+    tiles,
     user::{self, UserBlock},
     verdict,
 };
@@ -79,6 +80,7 @@ fn words(block: &UserBlock, legacy: bool, mut each: impl FnMut(&'static str, usi
     if let Some(at) = place(Components::HI16_ZMM) {
         (0..16 * 8).for_each(|n| each("zmm16-31", at + 8 * n, 8, want.vector(16 + n / 8)[n % 8]));
     }
+    tiles::in_standard_format(block, |at, len, want| each("tmm", at, len, want));
     if let Some(at) = place(Components::PKRU) {
         each("pkru", at, 4, block.pkru_want.into());
     }
@@ -94,6 +96,15 @@ fn place(component: Components) -> Option<usize> {
     let described = fpu::plan().cpuid_info().described(component.number()?)?;
     let there = used && signal::format().components().contains(component);
     there.then_some(described.offset as usize)
+}
+
+/// What the area of a stopped task has room for.
+fn room(context: &Fpu) -> Room {
+    preempt_off();
+    // SAFETY: preemption is off.
+    let room = context.room(&unsafe { PreemptOff::new() });
+    preempt_on();
+    room
 }
 
 fn word(bytes: &[u8], at: usize, len: usize) -> u64 {
@@ -125,7 +136,7 @@ fn look(stop: &Stop, random: u64) {
     let bytes = unsafe { core::slice::from_raw_parts_mut(BYTES.base().as_ptr(), AREA) };
     // SAFETY: the task's memory, while it is stopped.
     let block = unsafe { &mut *task.block() };
-    let format = signal::format();
+    let format = signal::format_of(room(context));
     // Without XSAVE there is only NT_PRFPREG.
     let legacy = fpu::plan().save_instruction() == SaveInstruction::Fxsave || random & 3 == 0;
     let written = match bytes.first_chunk_mut::<LEGACY>() {
@@ -156,7 +167,7 @@ fn look(stop: &Stop, random: u64) {
         block.pkru_want ^= KEYS as u32;
     }
     let set = if seeded::on(Fault::TraceClaim) {
-        keeping_claims(stop, legacy, bytes)
+        keeping_claims(stop, legacy, bytes, room(context))
     } else if legacy {
         format.set_prfpreg(stopped, bytes).map(|()| None)
     } else {
@@ -179,8 +190,9 @@ fn keeping_claims(
     stop: &Stop,
     legacy: bool,
     bytes: &mut [u8],
+    room: Room,
 ) -> Result<Option<u32>, ForeignError> {
-    let format = signal::format();
+    let format = signal::format_of(room);
     // SAFETY: C9: an image, of a task that is stopped. That nothing claims it is broken on purpose.
     let mut image = unsafe { fpu::plan().image_mut(stop.task.area()) };
     let (valid, only) = match legacy {

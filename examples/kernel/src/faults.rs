@@ -43,6 +43,8 @@ pub enum Fault {
     GuestNoted,
     GuestXcr0,
     GuestPkru,
+    TrapUnarmed,
+    TrapUntold,
     NoTimer,
     NoResched,
     NoMigration,
@@ -55,6 +57,9 @@ pub enum Fault {
     Exception,
     NoTable,
     StandStill,
+    XfdUnwritten,
+    AreaKept,
+    PermissionIgnored,
 }
 
 /// What a machine must have for the fault to show.
@@ -79,12 +84,16 @@ pub enum Needs {
     SvmAvx,
     /// And protection keys.
     SvmPku,
+    /// A plan all of whose registers CR0.TS covers.
+    Trap,
     /// Another CPU.
     SecondCpu,
+    /// Tiles on demand.
+    Demand,
 }
 
 impl Fault {
-    pub const ALL: [Self; 48] = [
+    pub const ALL: [Self; 53] = [
         Self::SkipRestore,
         Self::SkipSave,
         Self::ForgetPrepare,
@@ -121,6 +130,8 @@ impl Fault {
         Self::GuestNoted,
         Self::GuestXcr0,
         Self::GuestPkru,
+        Self::TrapUnarmed,
+        Self::TrapUntold,
         Self::NoTimer,
         Self::NoResched,
         Self::NoMigration,
@@ -133,6 +144,9 @@ impl Fault {
         Self::Exception,
         Self::NoTable,
         Self::StandStill,
+        Self::XfdUnwritten,
+        Self::AreaKept,
+        Self::PermissionIgnored,
     ];
 
     /// As the boot parameter has it.
@@ -175,6 +189,8 @@ impl Fault {
             Self::GuestNoted => "guest-noted",
             Self::GuestXcr0 => "guest-xcr0",
             Self::GuestPkru => "guest-pkru",
+            Self::TrapUnarmed => "trap-unarmed",
+            Self::TrapUntold => "trap-untold",
             Self::NoTimer => "no-timer",
             Self::NoResched => "ignore-resched",
             Self::NoMigration => "no-migration",
@@ -187,6 +203,9 @@ impl Fault {
             Self::Exception => "kernel-fault",
             Self::NoTable => "triple-fault",
             Self::StandStill => "stand-still",
+            Self::XfdUnwritten => "xfd-unwritten",
+            Self::AreaKept => "area-kept",
+            Self::PermissionIgnored => "permit-anybody",
         }
     }
 
@@ -242,6 +261,12 @@ impl Fault {
             Self::GuestNoted => "a virtual CPU counts as loaded where it ran last",
             Self::GuestXcr0 => "a virtual CPU is saved while its own XCR0 is in force",
             Self::GuestPkru => "a guest runs with the host's PKRU",
+            Self::TrapUnarmed => {
+                "a thread that was never seen to use a register runs without the trap"
+            }
+            Self::TrapUntold => {
+                "an interrupt's section is told of no thread while the trap is armed for one"
+            }
             Self::NoTimer => "the timer does not preempt",
             Self::NoResched => "a preemption that had to wait is forgotten",
             Self::NoMigration => "tasks stay on the CPU that they began on",
@@ -254,6 +279,11 @@ impl Fault {
             Self::Exception => "a function of the kernel executes UD2",
             Self::NoTable => "it does so without an interrupt table",
             Self::StandStill => "the first CPU spins with interrupts off, for ever",
+            Self::XfdUnwritten => {
+                "the restore of a task without room for tiles does not write IA32_XFD"
+            }
+            Self::AreaKept => "a task may use tiles, and keeps an area without room for them",
+            Self::PermissionIgnored => "a task without permission is given room for tiles",
         }
     }
 
@@ -272,11 +302,13 @@ impl Fault {
             Self::StaleSlot => &["new task"],
             Self::ForkStale => &["forked task"],
             Self::TraceRunning => &["live in the registers of CPU", "register "],
-            Self::ExecKeeps => &["the new program of task"],
+            Self::ExecKeeps => &["the new program of task", "for which the area has no room"],
             Self::ForkInherits => &["the child of task"],
             Self::NoFixup => &["exception 13 in the kernel"],
             Self::ControlDrift => &["CR4 should be"],
             Self::NmiWithoutIst => &["an NMI is not on its own stack"],
+            Self::TrapUnarmed => &["was not trapped", "register "],
+            Self::TrapUntold => &["a section or session is open"],
             Self::NoTimer => &["too few preemptions"],
             Self::NoResched => &["with a preemption due"],
             Self::NoMigration => &["too few migrations"],
@@ -286,6 +318,9 @@ impl Fault {
             Self::PkruOfHandler | Self::PkruKept => &["register pkru"],
             Self::ShortArea => &["HI16_ZMM: measured: "],
             Self::MovedComponent => &["AVX: measured: "],
+            Self::XfdUnwritten => &["IA32_XFD should be", "has used tiles without", "register tmm"],
+            Self::AreaKept => &["has used tiles without room", "register tmm"],
+            Self::PermissionIgnored => &["has used tiles without permission"],
             Self::Exception => &["in crash::undefined_instruction"],
             Self::NoTable => &["a triple fault"],
             Self::StandStill => &["stands still"],
@@ -305,6 +340,7 @@ impl Fault {
             Self::GuestUnsaved | Self::GuestNoted => Needs::Svm,
             Self::GuestXcr0 => Needs::SvmAvx,
             Self::GuestPkru => Needs::SvmPku,
+            Self::TrapUnarmed | Self::TrapUntold => Needs::Trap,
             Self::NoFixup | Self::IgnoreFailure => Needs::BadImage,
             Self::ForkInherits => Needs::Supervisor,
             Self::ShortArea => Needs::Standard512,
@@ -316,6 +352,7 @@ impl Fault {
             | Self::NoMigration
             | Self::FrameElsewhere
             | Self::TraceRunning => Needs::SecondCpu,
+            Self::XfdUnwritten | Self::AreaKept | Self::PermissionIgnored => Needs::Demand,
             _ => Needs::Nothing,
         }
     }
@@ -324,6 +361,12 @@ impl Fault {
     #[must_use]
     pub const fn is_seen_from_outside(self) -> bool {
         matches!(self, Self::Exception | Self::NoTable | Self::StandStill)
+    }
+
+    /// Tells whether it is of the threads whose first use of a register traps.
+    #[must_use]
+    pub const fn is_of_trap(self) -> bool {
+        matches!(self, Self::TrapUnarmed | Self::TrapUntold)
     }
 
     /// By its name.

@@ -5,26 +5,29 @@
 use core::{fmt, marker::PhantomData, ptr::NonNull};
 
 use fpu_core::{
+    trap::{NotTrapped, Trapped},
     verify::{Scratch, Verified, VerifyError},
     AreaError, CpuFpu, CpuLifecycle, Error, FpuRef, Level, RawArea, Stopped, TaskFpu, TheBackend,
     UserReady,
 };
 use fpu_x86::{
-    BringUpError, Components, ControlState, CpuidInfo, PkruError, Plan, PlanAlreadySet, PlanCell,
-    PlanError, ProtectionKeys, SaveInstruction, TaskPkru,
+    BringUpError, Components, ControlState, CpuidInfo, DynamicPlan, EnableError, FirstUse,
+    FirstUseError, Permissions, PkruError, Plan, PlanAlreadySet, PlanCell, PlanError,
+    ProtectionKeys, SaveInstruction, TaskPkru, XfdCopy,
 };
 
 use crate::{
     cpu::this_cpu,
     cpuid,
     entry::{self, Frame},
-    handlers, params,
+    handlers, params, xfd,
 };
 
 // 1. One backend, decided on the CPU that boots.
 
-/// The backend. A kernel that does not seed faults says `fpu_x86::Plan`.
-pub type Backend = crate::seeded::Seeded;
+/// The backend. A kernel that does not seed faults says `fpu_x86::Plan`, or `fpu_x86::DynamicPlan<Xfd>` for state on
+/// demand (section 11).
+pub type Backend = crate::seeded::Seeded<Xfd>;
 
 static BACKEND: PlanCell<TheBackend<Backend>> = PlanCell::new();
 
@@ -46,6 +49,8 @@ fn facts() -> Result<CpuidInfo, PlanError> {
 pub enum NotKept {
     /// CPUID cannot be read.
     Cpuid(PlanError),
+    /// It has no small areas.
+    Small(PlanError),
     /// The areas of its tasks are smaller.
     Larger(usize),
     /// It has one.
@@ -55,7 +60,7 @@ pub enum NotKept {
 impl fmt::Display for NotKept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cpuid(why) => why.fmt(f),
+            Self::Cpuid(why) | Self::Small(why) => why.fmt(f),
             Self::Larger(need) => write!(f, "areas have {AREA} bytes, {need} are needed"),
             Self::AlreadySet(why) => why.fmt(f),
         }
@@ -73,15 +78,19 @@ pub fn boot(rung: Option<SaveInstruction>) -> Result<IrqsOff, BringUpError<NotKe
         if plan.area_len() > AREA {
             return Err(NotKept::Larger(plan.area_len()));
         }
+        let small = with_small_areas(&plan)?;
         // SAFETY: K1: one backend; `set` refuses a second.
-        let backend = unsafe { TheBackend::new(Backend::new(plan, unscrubbed)) };
+        let backend = unsafe { TheBackend::new(Backend::new(plan, small, Xfd, unscrubbed)) };
         BACKEND.set(backend).map_err(|refused| NotKept::AlreadySet(refused.why))?;
         // SAFETY: interrupts are off, and nothing else runs here.
         Ok(unsafe { IrqsOff::new() })
     };
     // SAFETY: C1: ring 0, interrupts are off. C2: nothing has run here. C3: one plan; there are no areas. C4: as in
     // `early`. C5: nothing else in this kernel writes these registers. K15, K16: the first CPU, its words new.
-    unsafe { fpu_x86::bring_up_boot_cpu_given(&facts, 0, || choose(&facts, rung), keep) }
+    let here =
+        unsafe { fpu_x86::bring_up_boot_cpu_given(&facts, 0, || choose(&facts, rung), keep) }?;
+    arm()?;
+    Ok(here)
 }
 
 /// Chooses the registers that are switched, and the instruction, of what CPUID offers.
@@ -97,7 +106,7 @@ fn choose(facts: &CpuidInfo, rung: Option<SaveInstruction>) -> Result<Plan, Plan
         plan = plan.with_save_instruction(rung)?;
     }
     if params::given().trust {
-        // SAFETY: C7: no task of this kernel uses tiles.
+        // SAFETY: C7: no task of this kernel uses tiles, or `amx` mends what a save makes of them.
         plan = unsafe { plan.trusting(Components::AMX) };
     }
     if params::given().unscrubbed {
@@ -193,7 +202,7 @@ pub fn bring_up(number: u32) -> Result<ControlState, BringUpError<NotKept>> {
     let facts = facts()?;
     // SAFETY: C1: ring 0, interrupts are off. C2: the CPU's word is not open. C3: one plan. C4: as in
     // `early`. C5: nothing else in this kernel writes these registers.
-    let state = unsafe { plan().enable_given(&facts) }?;
+    let state = unsafe { enable(&facts) }?;
     // SAFETY: interrupts are off, and nothing else runs here.
     let mut cpu = unsafe { IrqsOff::new() };
     // SAFETY: K15: numbers are given to CPUs once. K16: the words are in the CPU's block, which is kept.
@@ -214,6 +223,16 @@ pub const AREA: usize = 12 * 1024;
 /// What a task that runs in user mode has; kernel threads and idle have none.
 pub type Fpu = TaskFpu<Backend, RawArea>;
 
+/// Memory for an image.
+///
+/// # Safety
+///
+/// Own bytes (K19) of [`RawArea::new`], as for [`new_context`].
+pub unsafe fn area(base: NonNull<u8>, len: usize) -> RawArea {
+    // SAFETY: K19: the caller's.
+    unsafe { RawArea::new(base, len) }
+}
+
 /// A context in the initial state, in memory that the caller gives away.
 ///
 /// # Safety
@@ -221,7 +240,7 @@ pub type Fpu = TaskFpu<Backend, RawArea>;
 /// Own bytes (K19) of [`RawArea::new`]: `base` is valid for `len` bytes, and the context's alone from now on.
 pub unsafe fn new_context(base: NonNull<u8>, len: usize) -> Result<Fpu, AreaError> {
     // SAFETY: K19: the caller's.
-    let area = unsafe { RawArea::new(base, len) };
+    let area = unsafe { area(base, len) };
     TaskFpu::new(backend(), area).map_err(AreaError::from)
 }
 
@@ -264,6 +283,8 @@ pub unsafe fn to_user(task: &Fpu, mut cpu: IrqsOff, frame: *mut Frame) -> Error 
 ///
 /// As for [`to_user`].
 unsafe fn enter_user(_registers: UserReady<'_, IrqsOff>, frame: *mut Frame) -> ! {
+    // Only for a processor without IA32_XFD.
+    xfd::to_user();
     // SAFETY: the caller's.
     unsafe { entry::resume(frame) }
 }
@@ -319,7 +340,11 @@ pub fn registers(
 /// Tells whether the control registers of this CPU still hold what the plan put there.
 pub fn control_registers(_cpu: &IrqsOff) -> Result<(), fpu_x86::ControlMismatch> {
     // SAFETY: C1: ring 0, interrupts are off.
-    unsafe { ControlState::read_given(plan()) }.verify(plan())
+    let state = unsafe { ControlState::read_given(plan()) };
+    match on_demand() {
+        Some(plan) => plan.verify(&state),
+        None => state.verify(plan()),
+    }
 }
 
 // 9. Protection keys.
@@ -366,4 +391,80 @@ unsafe impl Stopped for Traced<'_> {
     fn context(&self) -> FpuRef<'_, Backend> {
         self.0.context()
     }
+}
+
+// 11. Tiles on demand.
+
+/// This CPU's copy of IA32_XFD.
+#[derive(Clone, Copy)]
+pub struct Xfd;
+
+// SAFETY: K20: a cell of the CPU's own block, which no other code uses; IA32_XFD is the library's.
+unsafe impl XfdCopy for Xfd {
+    fn get(&self) -> u64 {
+        this_cpu().xfd.get()
+    }
+    unsafe fn set(&self, xfd: u64) {
+        this_cpu().xfd.set(xfd);
+    }
+}
+
+/// A plan of small and large areas, if the kernel was told to have one and the CPU can do it.
+fn with_small_areas(plan: &Plan) -> Result<Option<DynamicPlan<Xfd>>, NotKept> {
+    let small = params::given().demand.then(|| DynamicPlan::new(plan.clone(), Xfd)).transpose();
+    Ok(small.map_err(NotKept::Small)?.filter(|small| !small.on_demand().is_empty()))
+}
+
+/// The first CPU has been brought up: tiles are disabled. Interrupts are off.
+fn arm() -> Result<(), BringUpError<NotKept>> {
+    match on_demand() {
+        // SAFETY: C1: ring 0, interrupts are off; there is no context.
+        Some(plan) => unsafe { plan.arm_this_cpu() }.map_err(BringUpError::Enable),
+        None => Ok(()),
+    }
+}
+
+/// Puts the plan into force on this CPU.
+///
+/// # Safety
+///
+/// C1 to C5 of [`Plan::enable_on_this_cpu`].
+unsafe fn enable(facts: &CpuidInfo) -> Result<ControlState, EnableError> {
+    // SAFETY: what enabling asks for (C1 to C5) is the caller's.
+    unsafe {
+        match on_demand() {
+            Some(plan) => plan.enable_given(facts),
+            None => plan().enable_given(facts),
+        }
+    }
+}
+
+/// The plan of small and large areas, where tiles are on demand.
+pub fn on_demand() -> Option<&'static DynamicPlan<Xfd>> {
+    backend().small()
+}
+
+/// #NM: which action is due? Asked first, with interrupts off.
+pub fn first_use(
+    task: Option<&Fpu>,
+    in_user_mode: bool,
+    process: &Permissions,
+    cpu: &IrqsOff,
+) -> Result<FirstUse, FirstUseError> {
+    let Some(plan) = on_demand() else { return Ok(FirstUse::NotOurs) };
+    // SAFETY: C1: ring 0, interrupts are off.
+    let error = unsafe { plan.take_error() };
+    plan.first_use(error, in_user_mode, task.map(|fpu| fpu.room(cpu)), process)
+}
+
+// 12. Threads that may never use a register, where all may read each other.
+
+/// The context of such a thread: its first use of a register traps, where the plan can.
+///
+/// # Safety
+///
+/// One trust domain (K22), own sections (K23) of [`Trapped::new`].
+pub unsafe fn trapped(context: Fpu) -> Result<Trapped<Fpu>, NotTrapped<Fpu>> {
+    // SAFETY: K22, K23: the caller's.
+    unsafe { Trapped::new(context, backend()) }
 }

@@ -10,7 +10,7 @@ use fpu_core::RawFpu;
 use fpu_x86::{Components, SaveInstruction};
 use x86_64::registers::model_specific::Msr;
 
-use crate::{fpu, regs::Classes};
+use crate::{amx, fpu, regs::Classes};
 
 /// IA32_PL3_SSP, which is part of the supervisor component CET_U.
 const PL3_SSP: u32 = 0x6A7;
@@ -44,6 +44,8 @@ pub unsafe fn detect() {
     SSP.store(plan.xss().contains(Components::CET_U), Ordering::Relaxed);
     // SAFETY: the caller's.
     BAD_IMAGES.store(unsafe { refuses_bad_images() }, Ordering::Relaxed);
+    // SAFETY: the caller's.
+    unsafe { amx::detect(plan) };
 }
 
 /// The registers that tasks hold.

@@ -2,12 +2,14 @@
 //!
 //! Read [`fpu`] first: it is the integration. The rest is what a kernel has anyway ([`boot`], [`cpu`], [`entry`],
 //! [`trap`], [`sched`], [`task`], [`syscall`], [`apic`], [`serial`]) and what makes its life hard
-//! ([`torture`], [`worker`], [`guest`], [`vcpu`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
+//! ([`torture`], [`worker`], [`xfd`], [`amx`], [`areas`], [`demand`], [`tiles`], [`guest`], [`vcpu`], [`fork`], [`rights`], [`signal`], [`debugger`], [`power`], [`scalar`], [`refusal`], [`odd`], [`order`], [`watch`], [`seeded`]), so that a
 //! wrong integration is seen ([`counts`], [`verdict`]).
 #![no_std]
 #![no_main]
 
+mod amx;
 mod apic;
+mod areas;
 mod boot;
 mod check;
 mod counts;
@@ -15,6 +17,7 @@ mod cpu;
 mod cpuid;
 mod crash;
 mod debugger;
+mod demand;
 mod entry;
 // The program that boots this kernel uses the rest of it.
 #[allow(dead_code)]
@@ -35,6 +38,7 @@ mod power;
 mod refusal;
 mod regs;
 mod rights;
+mod scalar;
 mod sched;
 mod seeded;
 mod serial;
@@ -44,6 +48,7 @@ mod sizes;
 mod steps;
 mod syscall;
 mod task;
+mod tiles;
 mod to_user;
 mod torture;
 mod trap;
@@ -53,6 +58,7 @@ mod verdict;
 mod vmcb;
 mod watch;
 mod worker;
+mod xfd;
 
 use core::panic::PanicInfo;
 
@@ -90,6 +96,9 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
     if let Some(fault) = params.fault {
         cpuid::seed(fault);
     }
+    if params.demand && params.cpuid.is_none() {
+        xfd::emulate();
+    }
 
     let mut here = match fpu::boot(params.rung) {
         Ok(here) => here,
@@ -123,7 +132,11 @@ extern "C" fn kernel_main(params: *const u8) -> ! {
         verdict::fail(format_args!("the timer does not run"));
     };
     files::prepare();
+    areas::prepare();
     torture::prepare(ticks_per_ms);
+    if params.fault.is_none_or(faults::Fault::is_of_trap) {
+        scalar::run(cpu);
+    }
     // SAFETY: once, on the first CPU; no other has been started.
     unsafe {
         if let Err(why) = task::spawn(params.seed) {

@@ -2,11 +2,10 @@
 //! the SDM. A kernel of yours has no such file.
 
 use fpu_x86::{CpuidInfo, Plan, SaveInstruction};
-use raw_cpuid::CpuIdReaderNative;
 use x86_64::registers::control::{Cr0, Cr4};
 
 use crate::{
-    fpu, odd, verdict,
+    cpuid, fpu, odd, verdict,
     watch::{self, Register},
 };
 
@@ -22,9 +21,10 @@ const IA32_XSS: Register = Register::Msr(0xDA0);
 
 /// Ends the run if the plan comes into force otherwise: twice, from what firmware may leave with XSAVE on and off.
 ///
-/// Interrupts are off, no other CPU has been started, no code needs what the registers hold, and CPUID is this CPU's.
+/// Interrupts are off, no other CPU has been started, no code needs what the registers hold, and CPUID is this CPU's (or has an IA32_XFD
+/// that `xfd` emulates).
 pub fn as_the_manual_has_it() {
-    let Ok(facts) = CpuidInfo::from_cpuid(CpuIdReaderNative) else { return };
+    let Ok(facts) = CpuidInfo::from_cpuid(cpuid::Reader) else { return };
     for _ in 0..2 {
         // SAFETY: interrupts are off, the CPU's word is not open, and the plan comes into force below.
         unsafe { odd::leave() };

@@ -40,8 +40,10 @@ pub struct Params {
     pub rung: Option<SaveInstruction>,
     /// Compare the registers with the claims on the way to user mode.
     pub check: bool,
-    /// Take the library's word for AMX: no task here uses tiles, and an emulator's saves lose them.
+    /// Take the library's word for AMX: an emulator's saves lose tiles. No task uses some, or `amx` mends the saves.
     pub trust: bool,
+    /// AMX's tiles on demand, behind IA32_XFD or what stands for it.
+    pub demand: bool,
     /// Restore without scrubbing, on an emulator that keeps MXCSR: every image has SSE state.
     pub unscrubbed: bool,
     /// What CPUID says, for [`cpuid::record`](crate::cpuid::record).
@@ -61,6 +63,7 @@ impl Default for Params {
             rung: None,
             check: false,
             trust: false,
+            demand: false,
             unscrubbed: false,
             cpuid: None,
         }
@@ -87,6 +90,7 @@ impl Params {
                 "seed" => params.seed = number()?,
                 "check" => params.check = number()? != 0,
                 "trust" => params.trust = number()? != 0,
+                "demand" => params.demand = number()? != 0,
                 "unscrubbed" => params.unscrubbed = number()? != 0,
                 "fault" => params.fault = Some(Fault::named(value).ok_or(word)?),
                 "cpuid" => params.cpuid = Some(value),

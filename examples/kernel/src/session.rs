@@ -7,6 +7,7 @@ use crate::{
     fpu::{Fpu, PreemptOff},
     hw,
     task::{Kind, Task},
+    tiles,
     user::UserBlock,
     verdict,
 };
@@ -63,6 +64,7 @@ pub fn read(task: &Task, context: &Fpu, block: &UserBlock) {
             words(task, "zmm16-31 in memory", want.vector(n + 16), &whole);
         }
     }
+    tiles::compare_image(task, block, &image);
     if hw::has_ssp() {
         let mut ssp = [0; 8];
         // IA32_PL3_SSP is the second register of CET_U.

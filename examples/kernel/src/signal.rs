@@ -9,7 +9,7 @@ use core::{
     sync::atomic::Ordering::{Acquire, Relaxed, Release},
 };
 
-use fpu_x86::{Components, DeliverError, Pkru, Returned, SigreturnError, UserFormat};
+use fpu_x86::{Components, DeliverError, Pkru, Returned, Room, SigreturnError, UserFormat};
 use x86_64::instructions::interrupts;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     entry::Frame,
     faults::Fault,
     files,
-    fpu::{self, Fpu, PreemptOff, AREA, KEYS},
+    fpu::{self, Fpu, IrqsOff, PreemptOff, AREA, KEYS},
     memory::Memory,
     params::MAX_CPUS,
     sched::{self, Next},
@@ -48,14 +48,30 @@ enum UserFault {
     Absent,
 }
 
-/// What tasks show in frames and to debuggers.
+/// What tasks show in frames and to debuggers; but for tiles on demand, see [`format_of`].
 pub fn format() -> UserFormat<'static> {
     let format = KEYS.format(fpu::plan());
-    if fpu::plan().components().contains(Components::TILEDATA) {
+    let tiles = fpu::plan().components().contains(Components::TILEDATA);
+    if tiles && fpu::on_demand().is_none() {
         // SAFETY: C24: no task uses tiles, and IA32_XFD, if there is one, lets restores load them.
         return unsafe { format.with_tiles() };
     }
     format
+}
+
+/// What a task shows whose context has that room.
+pub fn format_of(room: Room) -> UserFormat<'static> {
+    match fpu::on_demand().map(|plan| plan.user_format(room)) {
+        Some(format) if KEYS.are_on() => format,
+        Some(format) => format.without_pkru(),
+        None => format(),
+    }
+}
+
+/// The same of the current task. Interrupts are off.
+fn own_format(context: &Fpu) -> UserFormat<'static> {
+    // SAFETY: interrupts are off.
+    format_of(context.room(&unsafe { IrqsOff::new() }))
 }
 
 impl fmt::Display for UserFault {
@@ -140,7 +156,7 @@ pub fn due(task: &Task) -> bool {
 /// It runs its handler next. Interrupts are off, the current task is on its way to user mode, and one is due.
 pub fn deliver(task: &Task, context: &Fpu, frame: &mut Frame) {
     task.signal.store(false, Relaxed);
-    let below = RED_ZONE + format().frame_len() as u64;
+    let below = RED_ZONE + own_format(context).frame_len() as u64;
     let at = frame.rsp.wrapping_sub(below) & !63;
     let mut present = is_present();
     while let Err(why) = to_stack(task, context, at, present) {
@@ -195,7 +211,7 @@ fn to_stack(task: &Task, context: &Fpu, at: u64, present: bool) -> Result<(), Us
     if seeded::on(Fault::FrameStale) {
         set_aside(task);
     }
-    let interrupted = KEYS.current(rights);
+    let (interrupted, format) = (KEYS.current(rights), own_format(context));
     let done = KEYS.deliver(rights, |pkru| {
         let pkru = if seeded::on(Fault::PkruOfHandler) { Some(KEYS.default_value()) } else { pkru };
         let cpu = preempt_off();
@@ -205,7 +221,7 @@ fn to_stack(task: &Task, context: &Fpu, at: u64, present: bool) -> Result<(), Us
         // SAFETY: preemption is off.
         let mut here = unsafe { PreemptOff::new() };
         let session = open(task, context, &mut here).make_memory_valid_read();
-        let done = format().deliver(session, pkru.map(Pkru::bits), buffer, |part| {
+        let done = format.deliver(session, pkru.map(Pkru::bits), buffer, |part| {
             copy_to_user(task, at, part, present)?;
             spoilt(task, at, part)
         });
@@ -297,14 +313,14 @@ fn from_stack(
     at: u64,
     present: bool,
 ) -> Result<Returned, SigreturnError<UserFault>> {
-    let cpu = preempt_off();
+    let (format, cpu) = (own_format(context), preempt_off());
     interrupts::enable();
     // SAFETY: preemption is off, and there is no other.
     let buffer = unsafe { buffer(cpu) };
     // SAFETY: preemption is off.
     let mut here = unsafe { PreemptOff::new() };
     let session = open(task, context, &mut here).make_memory_valid_read();
-    let done = format().sigreturn(session, buffer, |offset, bytes| {
+    let done = format.sigreturn(session, buffer, |offset, bytes| {
         copy_from_user(task, at.wrapping_add(offset as u64), bytes, present)?;
         if seeded::on(Fault::EditLost) {
             // SAFETY: the only one of the task, which is current here.

@@ -5,6 +5,7 @@ use fpu_x86::Pkru;
 use crate::{
     counts::{self, count},
     cpu::{preempt_off, preempt_on, this_cpu, PerCpu},
+    demand,
     entry::Frame,
     faults::Fault,
     fork,
@@ -17,7 +18,7 @@ use crate::{
     task::{self, Kind, Task},
     to_user, torture,
     user::{UserBlock, LOOK, RAISE, SYS_BORN, SYS_CHECK, SYS_SIGRETURN},
-    verdict,
+    verdict, xfd,
 };
 
 /// Numbers of the calls that a round can consist of; 0 is to spin.
@@ -33,6 +34,7 @@ const EXIT: u32 = 16;
 const FORK: u32 = 19;
 const EXEC: u32 = 20;
 const SPOIL: u32 = 17;
+const PERMIT: u32 = 21;
 
 /// The current task's memory, while it waits for this call. Not to be kept while others run: a debugger may write there.
 fn block(task: &Task) -> &'static mut UserBlock {
@@ -43,6 +45,7 @@ fn block(task: &Task) -> &'static mut UserBlock {
 /// Interrupts are off, and the registers hold the current task.
 #[no_mangle]
 extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
+    verdict::tiles(xfd::from_user());
     let cpu = this_cpu();
     let task = task::of(cpu);
     if seeded::on(Fault::VectorKernel) {
@@ -51,10 +54,12 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
     match frame.rax as u32 {
         SYS_BORN => {
             verdict::compare(task, cpu, block(task), true);
+            demand::compare(task, cpu, block(task), true);
             next_round(task, cpu, block(task));
         }
         SYS_CHECK => {
             verdict::compare(task, cpu, block(task), false);
+            demand::compare(task, cpu, block(task), false);
             next_round(task, cpu, block(task));
         }
         SYS_SIGRETURN => {
@@ -109,7 +114,9 @@ extern "C" fn syscall_dispatch(frame: &mut Frame) -> ! {
             if let Err(why) = unsafe { task.exec(frame, &mut here) } {
                 verdict::refused(task, why);
             }
+            demand::shrink(task, here);
         }
+        PERMIT => demand::permit(task),
         number => {
             // Half of the time the task has slept, and maybe moved: what it asks for is not in the registers.
             if cpu.random() & 1 == 0 {
@@ -203,6 +210,9 @@ fn next_round(task: &Task, cpu: &PerCpu, block: &mut UserBlock) {
         _ if hw::bad_images() => SPOIL,
         _ => EXIT,
     };
+    if demand::choose(task, block, cpu.random()) {
+        block.action = PERMIT;
+    }
     match block.action {
         YIELD if task.kind == Kind::Quiet => block.action = LOOK,
         RAISE if task.kind == Kind::Quiet => block.action = SPIN,

@@ -8,10 +8,11 @@ use core::{
 };
 
 use fpu_core::{AreaError, Error};
-use fpu_x86::{Pkru, TaskPkru};
+use fpu_x86::{Permissions, Pkru, TaskPkru};
+use spin::Mutex;
 
 use crate::{
-    boot,
+    areas, boot,
     cpu::{this_cpu, PerCpu, USER_CS, USER_SS},
     entry::Frame,
     faults::Fault,
@@ -72,7 +73,7 @@ pub enum Kind {
 
 /// The area of a child that has not begun; areas go from hand to hand with their contexts.
 pub const CRADLE: usize = USERS;
-static AREAS: [Memory<AREA>; USERS + 1] = [const { Memory::new() }; USERS + 1];
+const _: () = assert!(areas::CONTEXTS == USERS + 1);
 static VCPU_AREAS: [Memory<AREA>; VCPUS] = [const { Memory::new() }; VCPUS];
 static STACKS: [Memory<STACK>; TASKS] = [const { Memory::new() }; TASKS];
 static ALL: [Task; TASKS] = {
@@ -114,6 +115,8 @@ pub struct Task {
     pub forked: Cell<bool>,
     /// It has begun another program and not looked at its registers yet.
     pub execed: Cell<bool>,
+    /// What its process may use on demand. Taken with interrupts off.
+    pub permissions: Mutex<Permissions>,
     /// A signal is due; any CPU may say so.
     pub signal: AtomicBool,
     /// Times that a debugger has changed its registers since it looked at them.
@@ -153,6 +156,7 @@ impl Task {
             spoilt: Cell::new(false),
             forked: Cell::new(false),
             execed: Cell::new(false),
+            permissions: Mutex::new(Permissions::new()),
             signal: AtomicBool::new(false),
             traced: Cell::new(0),
             interrupted: Cell::new(None),
@@ -224,7 +228,7 @@ impl Task {
 
     /// The memory of its context.
     pub fn area(&self) -> NonNull<u8> {
-        area(self.area.get())
+        areas::memory(self.area.get())
     }
 
     /// Its context and the number of its memory, to be exchanged for others.
@@ -284,6 +288,7 @@ impl Task {
             (*block).handler_loads = RegFile::initial(hw::classes());
             (*block).has_pkru = u32::from(hw::has_pkru());
             (*block).edits = 0;
+            (*block).tiles = 0;
             (*block).pkru_want = if hw::has_pkru() { Pkru::LINUX_DEFAULT.bits() } else { 0 };
             // Until it looks.
             (*block).pkru_seen = (*block).pkru_want;
@@ -321,8 +326,10 @@ impl Task {
         // SAFETY: the current task's own, with interrupts off: no other code looks.
         let slot = unsafe { &mut *self.fpu.get() };
         *slot = None;
+        *self.permissions.lock() = Permissions::new();
+        self.area.set(areas::small_again(self.area.get()));
         // SAFETY: K19: the context that had it is gone.
-        *slot = Some(unsafe { fpu::new_context(self.area(), AREA) }?);
+        *slot = Some(unsafe { fpu::new_context(self.area(), areas::len(self.area.get())) }?);
         Ok(())
     }
 
@@ -344,10 +351,6 @@ impl Task {
     }
 }
 
-/// Memory for an image.
-pub fn area(number: usize) -> NonNull<u8> {
-    AREAS[number].base()
-}
 /// The task of a slot.
 #[inline(always)]
 pub fn by_slot(slot: usize) -> &'static Task {
@@ -396,7 +399,7 @@ pub unsafe fn spawn(seed: u64) -> Result<(), AreaError> {
         let mut top = task.stack_top();
         if task.is_user() {
             // SAFETY: K19: the slot's own memory, given once.
-            let context = unsafe { fpu::new_context(task.area(), AREA) }?;
+            let context = unsafe { fpu::new_context(task.area(), areas::len(task.area.get())) }?;
             // SAFETY: the task does not run yet.
             unsafe { *task.fpu.get() = Some(context) };
             top -= size_of::<Frame>() as u64;

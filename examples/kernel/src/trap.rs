@@ -8,11 +8,12 @@ use core::{
 use crate::{
     apic,
     cpu::{PerCpu, USER_CS, USER_SS},
-    debugger,
+    debugger, demand,
     entry::{Frame, SPURIOUS, TIMER},
-    fpu, handlers, power, rights, sched, signal,
+    fpu, handlers, power, rights, scalar, sched, signal,
     task::{self, Kind},
     to_user, torture, vcpu, verdict, worker,
+    xfd::{self, Refused},
 };
 
 global_asm!(
@@ -26,9 +27,15 @@ global_asm!(
 /// Interrupts are off. Returns only if the kernel was interrupted.
 #[no_mangle]
 extern "C" fn trap_dispatch(frame: &mut Frame) {
+    if frame.is_user() {
+        verdict::tiles(xfd::from_user());
+    }
     match frame.vector as u8 {
         TIMER => {
             apic::eoi();
+            if scalar::is_running() {
+                return scalar::tick();
+            }
             torture::tick(frame);
             // With a signal it stays, so that the frame is written from registers.
             let stays = frame.is_user() && signal::due(task::current());
@@ -38,13 +45,20 @@ extern "C" fn trap_dispatch(frame: &mut Frame) {
         }
         SPURIOUS => {}
         1 if !frame.is_user() => torture::step(frame),
+        7 if !frame.is_user() && scalar::is_running() => scalar::trapped(),
         16 if frame.is_user() && torture::raised_as_it_should() => {
             // SAFETY: interrupts are off, and it is the current task's frame.
             unsafe { to_user::ends(task::current(), frame) };
         }
+        6 if frame.is_user() => match xfd::refused(frame) {
+            Refused::Executed => {}
+            Refused::NotAvailable => demand::device_not_available(frame),
+            Refused::Another => verdict::user_exception(frame),
+        },
+        7 if frame.is_user() => demand::device_not_available(frame),
         _ if frame.is_user() => verdict::user_exception(frame),
         _ => {
-            let served = handlers::serves_fixup() && fpu::fixed_up(frame);
+            let served = xfd::accessed(frame) || handlers::serves_fixup() && fpu::fixed_up(frame);
             if !served && !rights::answered(frame) {
                 verdict::kernel_exception(frame);
             }

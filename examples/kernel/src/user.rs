@@ -41,9 +41,9 @@ pub mod does {
 pub const TURNS_MXCSR: u32 = 0x6000;
 const TURNS: u32 = 0x5A5A_5A5A;
 
-/// Bytes of a [`UserBlock`]: six pages.
-pub const BLOCK_BYTES: usize = 6 * 4096;
-const STACK_BYTES: usize = BLOCK_BYTES - 4 * size_of::<RegFile>() - 44;
+/// Bytes of a [`UserBlock`]: seven pages.
+pub const BLOCK_BYTES: usize = 7 * 4096;
+const STACK_BYTES: usize = BLOCK_BYTES - 4 * size_of::<RegFile>() - 48 - 8 * (8 + 2 * 64);
 
 /// A task's memory, readable and writable in ring 3, at the address that RBX has at its start. RSP is
 /// its end. The kernel makes both files ([`RegFile::initial`] and so on) before the task's first
@@ -79,6 +79,14 @@ pub struct UserBlock {
     pub avx_at: u32,
     /// What a handler puts into PKRU. Key 0 stays usable.
     pub handler_puts: u32,
+    /// Not 0 if the program uses tiles in this round.
+    pub tiles: u32,
+    /// Loaded by LDTILECFG.
+    pub tilecfg: [u64; 8],
+    /// Loaded into the tiles, up to 8 rows of up to 8 bytes each.
+    pub tiles_want: [u64; 64],
+    /// Stored from the tiles at the end of the round.
+    pub tiles_seen: [u64; 64],
     /// A little of it is the program's: some return addresses. Signal frames take the most.
     pub stack: [u8; STACK_BYTES],
 }
@@ -124,6 +132,10 @@ global_asm!(
     turns = const TURNS,
     turns_mxcsr = const TURNS_MXCSR,
     spin = const offset_of!(UserBlock, spin),
+    tiles = const offset_of!(UserBlock, tiles),
+    tilecfg = const offset_of!(UserBlock, tilecfg),
+    tiles_want = const offset_of!(UserBlock, tiles_want),
+    tiles_seen = const offset_of!(UserBlock, tiles_seen),
 );
 
 extern "C" {

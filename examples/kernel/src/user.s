@@ -16,6 +16,16 @@ user_start:
 user_loop:
     lea rdi, [rbx + {want}]
     call user_load
+    cmp dword ptr [rbx + {tiles}], 0
+    je user_no_tiles
+    # The first use of tiles, if the task has none: LDTILECFG may be executed without room for tiles.
+    ldtilecfg [rbx + {tilecfg}]
+    lea rdi, [rbx + {tiles_want}]
+    mov esi, 8
+    .irp n,0,1,2,3,4,5,6,7
+    tileloadd tmm\n, [rdi + rsi + 64*\n]
+    .endr
+user_no_tiles:
     cmp dword ptr [rbx + {has_pkru}], 0
     je user_act
     mov eax, [rbx + {pkru_want}]
@@ -43,6 +53,14 @@ user_spin_on:
 user_looks:
 user_done:
     call user_see
+    cmp dword ptr [rbx + {tiles}], 0
+    je user_looked
+    lea rdi, [rbx + {tiles_seen}]
+    mov esi, 8
+    .irp n,0,1,2,3,4,5,6,7
+    tilestored [rdi + rsi + 64*\n], tmm\n
+    .endr
+user_looked:
     mov eax, {check}
     syscall
     jmp user_loop

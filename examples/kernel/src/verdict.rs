@@ -7,7 +7,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
 };
 
-use fpu_core::{observe::Totals, verify::VerifyError, Error, RestoreFault};
+use fpu_core::{observe::Totals, trap::TrapFpu, verify::VerifyError, Error, RestoreFault};
 use fpu_x86::{Plan, SaveInstruction};
 
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     files, fpu, hw,
     params::{self, rung_name, Params},
     regs::{RegFile, RegisterName},
-    seeded, serial, steps,
+    scalar, seeded, serial, steps,
     task::{self, Kind, Task},
     user::UserBlock,
     vmcb,
@@ -69,6 +69,14 @@ pub fn handler(task: &Task, cpu: &PerCpu, block: &UserBlock, pkru: u32) {
     }
     if hw::has_ssp() && hw::read_ssp() != task.ssp.get() {
         differs(who, task, cpu, "ssp", task.ssp.get(), hw::read_ssp());
+    }
+}
+
+/// What the way from user mode has found.
+pub fn tiles(found: Result<(), &'static str>) {
+    if let Err(why) = found {
+        let task = task::current().slot;
+        fail(format_args!("task {task} on CPU {}: {why}", this_cpu().number.get()));
     }
 }
 
@@ -204,6 +212,7 @@ pub fn judge(params: &Params, now: u64) {
     let several = u64::from(params.cpus > 1);
     let virtual_cpus = u64::from(vmcb::available());
     let xsave = u64::from(fpu::plan().save_instruction() != SaveInstruction::Fxsave);
+    let demand = u64::from(fpu::on_demand().is_some());
     let totals = totals();
     let goals = [
         ("switches", least(|t| &t.switches), params.switches),
@@ -250,6 +259,18 @@ pub fn judge(params: &Params, now: u64) {
         ("refused XCR0s", counts::VM_REFUSED.load(Relaxed), 5 * virtual_cpus * xsave),
         ("saves avoided", vm_avoided(&counts::VM_SAVES), 50 * virtual_cpus),
         ("restores avoided", vm_avoided(&counts::VM_RESTORES), 50 * virtual_cpus),
+        ("areas with tiles", counts::TILES_GIVEN.load(Relaxed), 20 * demand),
+        ("uses of tiles refused", counts::TILES_REFUSED.load(Relaxed), 10 * demand),
+        ("uses of tiles without memory", counts::TILES_RETRIED.load(Relaxed), 5 * demand),
+        ("ends without memory for tiles", counts::TILES_ENDED.load(Relaxed), 2 * demand),
+        ("areas given back by exec", counts::TILES_SHRUNK.load(Relaxed), 2 * demand),
+        ("comparisons of tiles", counts::TILE_CHECKS.load(Relaxed), 100 * demand),
+        ("forks with tiles", counts::TILE_FORKS.load(Relaxed), 2 * demand),
+        (
+            "first uses",
+            counts::FIRST_USES.load(Relaxed),
+            scalar::COMPUTING * u64::from(fpu::plan().traps()),
+        ),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),
     ];
@@ -354,8 +375,12 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
     }
     write!(out, "\"vendor\":\"{vendor}\",")?;
     if let Some(plan) = fpu::decided() {
-        let (rung, area) = (rung_name(plan.save_instruction()), plan.area_len());
-        write!(out, "\"rung\":\"{rung}\",\"area\":{area},")?;
+        let rung = rung_name(plan.save_instruction());
+        let least = fpu::on_demand().map_or(plan.area_len(), |small| small.area_len());
+        write!(out, "\"rung\":\"{rung}\",\"area\":{least},")?;
+        if least != plan.area_len() {
+            write!(out, "\"area_with_tiles\":{},", plan.area_len())?;
+        }
         match rung {
             "fxsave" => write!(out, "\"xcr0\":null,")?,
             _ => write!(out, "\"xcr0\":\"{:#x}\",", plan.xcr0())?,
@@ -367,7 +392,10 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         write!(out, "\"rung\":\"none\",\"area\":0,\"xcr0\":null,\"xss\":null,")?;
     }
     write!(out, "\"registers\":\"{}", hw::classes().describe())?;
-    for (has, name) in [(hw::has_pkru(), ", PKRU"), (hw::has_ssp(), ", PL3_SSP")] {
+    let tiles = fpu::decided().is_some() && fpu::on_demand().is_some();
+    for (has, name) in
+        [(hw::has_pkru(), ", PKRU"), (hw::has_ssp(), ", PL3_SSP"), (tiles, ", tmm0-7 on demand")]
+    {
         if has {
             out.write_str(name)?;
         }
@@ -429,6 +457,15 @@ fn result(out: &mut impl Write, why: Option<fmt::Arguments<'_>>) -> fmt::Result 
         ("vm_refused", counts::VM_REFUSED.load(Relaxed)),
         ("vm_saves_avoided", vm_avoided(&counts::VM_SAVES)),
         ("vm_restores_avoided", vm_avoided(&counts::VM_RESTORES)),
+        ("tiles_given", counts::TILES_GIVEN.load(Relaxed)),
+        ("tiles_refused", counts::TILES_REFUSED.load(Relaxed)),
+        ("tiles_retried", counts::TILES_RETRIED.load(Relaxed)),
+        ("tiles_ended", counts::TILES_ENDED.load(Relaxed)),
+        ("tiles_shrunk", counts::TILES_SHRUNK.load(Relaxed)),
+        ("tile_checks", counts::TILE_CHECKS.load(Relaxed)),
+        ("tile_forks", counts::TILE_FORKS.load(Relaxed)),
+        ("first_uses", counts::FIRST_USES.load(Relaxed)),
+        ("trap_sections", counts::TRAP_SECTIONS.load(Relaxed)),
         ("idle", counts::IDLE.load(Relaxed)),
         ("released", counts::RELEASED.load(Relaxed)),
         ("verified", counts::VERIFIED.load(Relaxed)),

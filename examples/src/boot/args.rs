@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use crate::options::Options;
+use crate::{options::Options, terminal::entry};
 
 use super::{
     cpuid::{self, Recorded},
@@ -63,38 +63,48 @@ pub enum Command {
 
 fn help() -> String {
     let mut text = String::from(
-        "Boots the example kernel on emulated CPUs: tasks in ring 3, preempted and moved between CPUs, check
-every register; interrupts use the FPU in between.
+        "Boots the example kernel on emulated CPUs: tasks in ring 3, preempted and moved
+between CPUs, check every register; interrupts use the FPU in between.
 
-usage: cargo boot [options]              on the best machine that this host can run
+usage: cargo boot [options]      on the best machine that this host can run
 
-  --machine NAME    on this machine (repeatable); `--machine list` names them all
+  --machine NAME    on this machine (repeatable); `--machine list` names them
   --all             on every machine that this host can run
   --controls        every seeded fault once; each must fail, and say how
-  --cpuid WHAT      CPUID says to the library what was recorded elsewhere (repeatable). WHAT: a name
-                    (`--cpuid list`), `all` of these, or a file of JSON lines:
-                    {\"name\":\"..\",\"xcr0\":\"0x7\",\"cpuid\":{\"0x1.0\":[\"0x..\",\"0x..\",\"0x..\",\"0x..\"],\"0xd.0\":..}}
-                    Without --machine it runs on one that has what the words promise.
+  --cpuid WHAT      CPUID says to the library what was recorded elsewhere
+                    (repeatable). WHAT: a name (`--cpuid list`), `all` of
+                    these, or a file of JSON lines:
+                    {\"name\":\"..\",\"xcr0\":\"0x7\",\"cpuid\":{\"0xd.0\":..,
+                     \"0x1.0\":[\"0x..\",\"0x..\",\"0x..\",\"0x..\"]}}
+                    Without --machine it runs on one that has what the words
+                    promise.
   --torture MINUTES so long, over all machines together, or those named
 
   --cpus N          CPUs of the machine, 1 to 8 (default 2)
-  --seconds N       at least so long in the machine's own time (default 0: until its goals are reached)
-  --seed N          for the register patterns and for what happens when (default 1)
-  --rung NAME       save with xsaves, xsavec, xsaveopt, xsave or fxsave (default: the best there is)
-  --check           compare the registers with what they should hold at every switch
-  --fault NAME      do one thing wrong; must end in a failure that names what broke, and exit code 1
+  --seconds N       at least so long in the machine's own time (default 0:
+                    until its goals are reached)
+  --seed N          for the register patterns and for what happens when
+                    (default 1)
+  --rung NAME       save with xsaves, xsavec, xsaveopt, xsave or fxsave
+                    (default: the best there is)
+  --check           compare the registers with what they should hold at every
+                    switch
+  --fault NAME      do one thing wrong; must end in a failure that names what
+                    broke, and exit code 1
 
-  --json            one JSON document on standard output; the table goes to standard error
+  --json            one JSON document on standard output; the table goes to
+                    standard error
   --verbose         show what the kernel says
   --build-only      build the kernel, print the path of the ELF file
-  --fetch-bochs     fetch Bochs 3 from Debian's archive into the target directory
+  --fetch-bochs     fetch Bochs 3 from Debian's archive into the target
+                    directory
   --help            this
 
 faults:
 ",
     );
     for fault in Fault::ALL {
-        text += &format!("  {:<16}  {}\n", fault.name(), fault.about());
+        text += &entry(fault.name(), 16, fault.about());
     }
     text += "\nexit code: 0 passed, 1 failed or nothing could run, 2 bad arguments\n";
     text

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// The quickest first.
-const TRIED: [&str; 4] = ["max", "icelake", "sapphire", "xrstors"];
+const TRIED: [&str; 5] = ["max", "icelake", "sapphire", "xrstors", "demand"];
 
 /// Seconds of the machine's own time after which a goal is missed that a fault keeps from being reached:
 /// several times what the others take.

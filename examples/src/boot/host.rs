@@ -122,6 +122,10 @@ pub fn can_show(fault: Fault, machine: &Machine, params: &Params) -> Result<(), 
         Needs::SvmPku if !machine.pku || params.rung == Some("fxsave") => {
             "the machine has no protection keys"
         }
+        Needs::Demand if !machine.demand || params.rung == Some("fxsave") => {
+            "no tiles come on demand"
+        }
+        Needs::Trap if !machine.traps() => "CR0.TS does not cover all registers",
         Needs::SecondCpu if params.cpus < 2 => "it needs a second CPU",
         _ => return Ok(()),
     };

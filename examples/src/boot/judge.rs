@@ -62,12 +62,13 @@ fn goals(
     rung: &str,
     machine: &Machine,
     params: &Params,
-) -> [(&'static str, u64, u64); 41] {
+) -> [(&'static str, u64, u64); 50] {
     /// Tasks with registers; each must have been preempted at every tenth of its switches.
     const TASKS: u64 = 7;
     let several = u64::from(params.cpus > 1);
     let own = params.rung.is_none() && params.cpuid.is_none();
     let refuses = u64::from(machine.refuses_bad_images((!own).then_some(rung)));
+    let demand = u64::from(own && machine.demand);
     let svm = u64::from(machine.has_svm());
     let svm_xsave = svm * u64::from(rung != "fxsave");
     [
@@ -109,6 +110,15 @@ fn goals(
         ("refused values of a virtual CPU's XCR0", n.vm_refused, 5 * svm_xsave),
         ("saves of virtual CPUs avoided", n.vm_saves_avoided, 50 * svm),
         ("restores of virtual CPUs avoided", n.vm_restores_avoided, 50 * svm),
+        ("areas with tiles", n.tiles_given, 20 * demand),
+        ("uses of tiles refused", n.tiles_refused, 10 * demand),
+        ("uses of tiles without memory", n.tiles_retried, 5 * demand),
+        ("ends without memory for tiles", n.tiles_ended, 2 * demand),
+        ("areas given back by exec", n.tiles_shrunk, 2 * demand),
+        ("comparisons of tiles", n.tile_checks, 100 * demand),
+        ("forks with tiles", n.tile_forks, 2 * demand),
+        ("first uses", n.first_uses, 2 * u64::from(own && machine.traps())),
+        ("sections of trapped threads", n.trap_sections, 5 * u64::from(own && machine.traps())),
         ("idle times", n.idle, 20),
         ("times that tiles were given up", n.released, u64::from(own && params.trust)),
         ("comparisons at switches", n.verified, 50 * u64::from(params.check)),

@@ -54,8 +54,10 @@ pub struct Machine {
     pub rung: Option<&'static str>,
     /// The components that the library must enable, with that rung. `None`: they depend on the host.
     pub enables: Option<Enables>,
-    /// Whether the kernel trusts the library about AMX, and has no tasks with tiles.
+    /// Whether the kernel trusts the library about AMX: no task has tiles, or the kernel mends what is saved of them.
     pub trusts_tiles: bool,
+    /// Whether tiles come on demand, and tasks use them.
+    pub demand: bool,
     /// Whether the kernel's restores do not scrub, and the kernel makes sure that they need not.
     pub unscrubbed: bool,
     /// Whether the machine has protection keys, and images of its plan a place for them: the kernel uses them.
@@ -83,8 +85,21 @@ const fn qemu(
     about: &'static str,
 ) -> Machine {
     let (rung, enables) = (Some(rung), Some(enables));
-    let (emulator, disk, trusts_tiles, unscrubbed) = (Emulator::Tcg, false, false, false);
-    Machine { name, emulator, cpu, disk, rung, enables, trusts_tiles, unscrubbed, pku, about }
+    let (emulator, disk, trusts_tiles, demand) = (Emulator::Tcg, false, false, false);
+    let unscrubbed = false;
+    Machine {
+        name,
+        emulator,
+        cpu,
+        disk,
+        rung,
+        enables,
+        trusts_tiles,
+        demand,
+        unscrubbed,
+        pku,
+        about,
+    }
 }
 
 const fn bochs(
@@ -152,6 +167,7 @@ pub static ALL: &[Machine] = &[
         rung: Some("xsaveopt"),
         enables: Some(enables(7, 0)),
         trusts_tiles: false,
+        demand: false,
         unscrubbed: false,
         pku: true,
         about: "the same from the disk image: the other way to boot",
@@ -191,9 +207,23 @@ pub static ALL: &[Machine] = &[
         rung: Some("xsaves"),
         enables: Some(enables(0x600e7, 0x800)),
         trusts_tiles: true,
+        demand: false,
         unscrubbed: false,
         pku: true,
         about: "the same with AMX by trust: what gives tiles up",
+    },
+    Machine {
+        name: "demand",
+        emulator: Emulator::Bochs,
+        cpu: "sapphire_rapids",
+        disk: true,
+        rung: Some("xsaves"),
+        enables: Some(enables(0x600e7, 0x800)),
+        trusts_tiles: true,
+        demand: true,
+        unscrubbed: false,
+        pku: true,
+        about: "tiles on demand; the kernel emulates IA32_XFD",
     },
     Machine {
         name: "xrstors",
@@ -203,6 +233,7 @@ pub static ALL: &[Machine] = &[
         rung: Some("xsaves"),
         enables: Some(enables(0xe7, 0x800)),
         trusts_tiles: false,
+        demand: false,
         unscrubbed: true,
         pku: true,
         about: "the same, restored without a scrub",
@@ -216,6 +247,7 @@ pub static ALL: &[Machine] = &[
         rung: None,
         enables: None,
         trusts_tiles: false,
+        demand: false,
         unscrubbed: false,
         pku: false,
         about: "this CPU itself, where KVM runs ring 0 natively",
@@ -269,6 +301,14 @@ impl Machine {
     #[must_use]
     pub fn refuses_bad_images(&self, rung: Option<&str>) -> bool {
         self.emulator != Emulator::Tcg || rung.or(self.rung) != Some("fxsave")
+    }
+    /// Tells whether CR0.TS covers all registers of the machine's plan.
+    #[must_use]
+    pub fn traps(&self) -> bool {
+        let covered = Components::LEGACY | Components::AVX | Components::AVX512;
+        self.enables.is_some_and(|enables| {
+            enables.xss == 0 && enables.xcr0.unwrap_or(3) & !covered.bits() == 0
+        })
     }
     /// Tells whether the machine has SVM, by which the kernel runs guests. Other machines may have it, and then run guests
     /// too.

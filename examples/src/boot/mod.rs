@@ -176,7 +176,7 @@ fn boot(args: &Args, kernel: &Kernel) -> u8 {
     let end = if args.controls {
         controls_conclusion(&runs, style)
     } else {
-        table::conclusion(&runs, style) + &table::noticed(&runs, style)
+        table::conclusion(&runs, style) + &table::areas(&runs) + &table::noticed(&runs, style)
     };
     let table = held.into_inner();
     let between = if table.is_empty() { "" } else { "\n" };

@@ -30,6 +30,8 @@ pub struct Params {
     pub check: bool,
     /// The library does not measure AMX.
     pub trust: bool,
+    /// Tiles come on demand, and tasks use them.
+    pub demand: bool,
     /// Restores do not scrub, and every image has SSE state.
     pub unscrubbed: bool,
     /// The CPUID words for the library, if not the machine's own.
@@ -39,7 +41,7 @@ pub struct Params {
 impl Default for Params {
     fn default() -> Self {
         let (cpus, seconds, limit, seed) = (2, 0, LIMIT, 1);
-        let (check, trust, unscrubbed) = (false, false, false);
+        let (check, trust, demand, unscrubbed) = (false, false, false, false);
         Self {
             cpus,
             seconds,
@@ -49,6 +51,7 @@ impl Default for Params {
             rung: None,
             check,
             trust,
+            demand,
             unscrubbed,
             cpuid: None,
         }
@@ -69,8 +72,8 @@ impl Params {
 
 impl fmt::Display for Params {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { cpus, seconds, limit, seed, fault, rung, check, trust, unscrubbed, cpuid } =
-            self;
+        let Self { cpus, seconds, limit, seed, fault, rung, check, cpuid, .. } = self;
+        let Self { trust, demand, unscrubbed, .. } = self;
         let migrations = self.migrations();
         write!(f, "cpus={cpus} seconds={seconds} limit={limit} switches={SWITCHES} ")?;
         write!(f, "migrations={migrations} seed={seed}")?;
@@ -85,6 +88,9 @@ impl fmt::Display for Params {
         }
         if *trust {
             write!(f, " trust=1")?;
+        }
+        if *demand {
+            write!(f, " demand=1")?;
         }
         if *unscrubbed {
             write!(f, " unscrubbed=1")?;
@@ -105,13 +111,13 @@ mod tests {
         let params = Params::default().to_string();
         assert_eq!(params, "cpus=2 seconds=0 limit=60 switches=200 migrations=50 seed=1");
         let (fault, rung) = (Some(Fault::SkipRestore), Some("xsave"));
-        let (check, trust, unscrubbed) = (true, true, true);
+        let (check, trust, demand, unscrubbed) = (true, true, true, true);
         let all = Params { cpus: 1, seed: u64::MAX, fault, rung, ..Params::default() };
-        let all = Params { check, trust, unscrubbed, ..all };
+        let all = Params { check, trust, demand, unscrubbed, ..all };
         let all = all.to_string();
         assert!(all.contains("cpus=1 ") && all.contains(" migrations=0 "), "{all}");
         assert!(all.ends_with(
-            "seed=18446744073709551615 fault=skip-restore rung=xsave check=1 trust=1 unscrubbed=1"
+            "seed=18446744073709551615 fault=skip-restore rung=xsave check=1 trust=1 demand=1 unscrubbed=1"
         ));
     }
 }

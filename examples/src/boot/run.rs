@@ -104,8 +104,8 @@ fn try_boot(kernel: &Kernel, host: &Host, job: Job, show: &dyn Fn(&str)) -> io::
     /// Two runs of one machine at a time must not share a directory.
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let Job { machine, params } = job;
-    let Machine { trusts_tiles: trust, unscrubbed, .. } = *machine;
-    let params = Params { trust, unscrubbed, ..params };
+    let Machine { trusts_tiles: trust, demand, unscrubbed, .. } = *machine;
+    let params = Params { trust, demand, unscrubbed, ..params };
     if let Err(why) = host.can_run(machine, &params) {
         return Ok(Run { job, verdict: Verdict::Skip(why), report: None, seconds: 0.0 });
     }

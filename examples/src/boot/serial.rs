@@ -58,6 +58,8 @@ pub struct Report {
     pub rung: String,
     /// Bytes of an area.
     pub area: u64,
+    /// Bytes of an area with room for tiles, where they come on demand.
+    pub area_with_tiles: Option<u64>,
     /// XCR0 in hexadecimal. `None`: without XSAVE.
     pub xcr0: Option<String>,
     /// IA32_XSS in hexadecimal; `0x0` without XSAVES.
@@ -179,6 +181,24 @@ counts! {
     vm_saves_avoided
     /// Restores of their registers that were not needed, of one at each entry.
     vm_restores_avoided
+    /// First uses of tiles after which the task had an area with room.
+    tiles_given
+    /// First uses of tiles by tasks without permission, which ended.
+    tiles_refused
+    /// First uses of tiles for which there was no memory, so that the task tried again later.
+    tiles_retried
+    /// Those after which the task ended.
+    tiles_ended
+    /// Areas with room for tiles that exec gave back.
+    tiles_shrunk
+    /// Times that a task compared its tiles.
+    tile_checks
+    /// Forks of tasks that had tiles.
+    tile_forks
+    /// First uses of registers that were trapped, in threads of ring 0.
+    first_uses
+    /// Sections in interrupts of threads that could be trapped.
+    trap_sections
     /// Times that a CPU went to sleep.
     idle
     /// Times that it had to give registers up for that: AMX tiles.
@@ -230,6 +250,7 @@ impl Report {
             vendor: text(&whole, "vendor")?,
             rung: text(&whole, "rung")?,
             area: number(&whole, "area")?,
+            area_with_tiles: whole.get("area_with_tiles").and_then(Value::as_u64),
             xcr0: text_or_null(&whole, "xcr0")?,
             xss: text_or_null(&whole, "xss")?,
             registers: text(&whole, "registers")?,

@@ -235,6 +235,17 @@ pub fn noticed(runs: &[Run], style: Style) -> String {
     ran.filter_map(line).collect()
 }
 
+/// Bytes of areas where there are two sizes, one machine a line.
+#[must_use]
+pub fn areas(runs: &[Run]) -> String {
+    let line = |run: &Run| {
+        let (name, report) = (run.job.machine.name, run.report.as_ref()?);
+        let (area, with) = (report.area, report.area_with_tiles?);
+        Some(format!("\n{name}: {area} bytes an area, {with} with tiles"))
+    };
+    runs.iter().filter_map(line).collect()
+}
+
 /// The goals of each machine.
 #[must_use]
 pub fn goals(params: &Params) -> String {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::faults::Fault;
-use crate::options::Options;
+use crate::{options::Options, terminal::entry};
 
 /// The options.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub enum Command {
 
 fn help() -> String {
     let mut text = String::from(
-        "Switches tasks on this machine's real FPU registers in a program that uses them itself, and checks
-every register whenever a task goes on.
+        "Switches tasks on this machine's real FPU registers in a program that uses them
+itself, and checks every register whenever a task goes on.
 
 usage: cooperative [options]
 
@@ -41,7 +41,7 @@ faults:
 ",
     );
     for fault in Fault::ALL {
-        text += &format!("  {:<16} {}\n", fault.name(), fault.about());
+        text += &entry(fault.name(), 15, fault.about());
     }
     text += "\nexit code: 0 all as expected, 1 a mismatch or a refusal, 2 bad arguments\n";
     text

@@ -46,6 +46,8 @@ use crate::{
 /// [`adopt`](crate::TaskFpu::adopt). Before what these calls are about, firmware for example, the kernel calls
 /// [`settle`](Self::settle). So it does before the functions of [`raw`](crate::raw), which get no witness.
 ///
+/// A kernel with [trapped](crate::trap) contexts does without: a save could be due while the trap is armed.
+///
 /// # Memory
 ///
 /// The array is inline, as many [slots](BoundSlot) as the kernel chooses; the parameter `S` is their array, and `&BoundCpu<B, A>` is

@@ -68,7 +68,7 @@ impl Stamp {
 
     /// Tells whether a context's word can match this stamp: it was issued, and the CPU is open.
     #[inline(always)]
-    pub(super) const fn is_open(self) -> bool {
+    pub(crate) const fn is_open(self) -> bool {
         (self.0 as i64) < 0
     }
     /// Tells whether the CPU of that number issued it.

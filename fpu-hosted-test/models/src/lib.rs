@@ -21,3 +21,4 @@ pub mod edit;
 pub mod explore;
 pub mod model;
 pub mod seeded;
+pub mod trapped;

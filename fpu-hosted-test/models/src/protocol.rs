@@ -331,13 +331,48 @@ protocol! {
     SaveMarksFirst, "the order of every save and its mark" => wrong::IN, "I1", "Causality violation", 0, At(1),
         "protocol/steps.rs":
          "unsafe { cpu.backend().save(context.area) };
+         EventKind::Saved
+         };
          context.word.publish(word);" =>
          "context.word.publish(word);
-         unsafe { cpu.backend().save(context.area) };";
+         unsafe { cpu.backend().save(context.area) };
+         EventKind::Saved
+         };";
     SaveMarkRelaxed, "the release of every mark after a save" => wrong::IN, "I1", "Causality violation", 0, Not(ORDERING),
         "protocol/steps.rs":
          "context.word.publish(word);" =>
          "context.word.mark_live(Stamp::from_bits(word.bits()));";
+    UnchangedUnasked, "the question whether an area holds the registers already" => switch::UNCHANGED, "I1", "stale registers", 0, At(1),
+        "protocol/steps.rs": "if cpu.unchanged(address) ||" => "if address != 0 ||";
+    UnchangedOverruled, "the witness's and the backend's \"no\"" => switch::UNCHANGED, "I1", "stale registers", 0, At(1),
+        "protocol/steps.rs":
+         "if cpu.unchanged(address) || unsafe { cpu.backend().unchanged(context.area) } {" =>
+         "if !(cpu.unchanged(address) || unsafe { cpu.backend().unchanged(context.area) }) {";
+    UnchangedForgetsMark, "the mark where a save is left out" => switch::UNCHANGED, "I1", "unsaved state", 0, At(1),
+        "protocol/steps.rs":
+         "{
+         EventKind::Unchanged
+         } else {" =>
+         "{
+         return context.tell(cpu, EventKind::Unchanged);
+         } else {";
+    UnchangedMarksFirst, "the order of the question and the mark" => wrong::IN, "I1", "Causality violation", 0, At(1),
+        "protocol/steps.rs":
+         "let address = context.word.as_ptr() as usize;" =>
+         "context.word.publish(word);
+         let address = context.word.as_ptr() as usize;";
+    UnchangedNeverAsked, "the saves that are left out" => [COST], "no save without need", "saved, and nobody was asked", At(1),
+        "protocol/steps.rs":
+         "if cpu.unchanged(address) || unsafe { cpu.backend().unchanged(context.area) } {" =>
+         "if address == 0 {";
+    UnchangedToldAsSaved, "the event of a save that is left out" => [EVENT], "events", "told of a save that was left out", At(1),
+        "protocol/steps.rs":
+         "{
+         EventKind::Unchanged
+         } else {" =>
+         "{
+         EventKind::Saved
+         } else {";
     LoadMarksFirst, "the order of a load and its mark" => restore::FAILED, "I4", "undefined registers", 0, At(1),
         "protocol/steps.rs":
          "unsafe { restore(context, cpu) }?;
@@ -396,8 +431,8 @@ protocol! {
     SavedToldEarly, "the order of a mark and its event" => [EVENT], "events", "told of too early", At(1),
         "protocol/steps.rs":
          "context.word.publish(word);
-         context.tell(cpu, EventKind::Saved);" =>
-         "context.tell(cpu, EventKind::Saved);
+         context.tell(cpu, done);" =>
+         "context.tell(cpu, done);
          context.word.publish(word);";
     ResetMarksLate, "the order of mark and image at exec" => [SCENARIO], "I1", "written while CPU 0 claims what was there", At(2),
         "task.rs": "self.word.mark_nowhere();" => "",
@@ -438,49 +473,27 @@ protocol! {
         "protocol/steps.rs":
          "context.word.publish(Word::both(stamp));" =>
          "context.word.mark_live(Stamp::from_bits(Word::both(stamp).bits()));";
-    BoundEntryKeepsDeferred, "the deferred save before a load" => [SCENARIO], "I14", "unsaved state lost", At(2),
-        "protocol/steps.rs": "match due_on_entry(context.word, cpu.words(), || cpu.settle(Settle::NOW))? {" => "match due_on_entry(context.word, cpu.words(), || ())? {";
-    BoundStepsKeepDeferred, "the deferred save before the steps to user mode" => [SCENARIO], "I14", "unsaved state lost", At(3),
-        "deferred.rs": "|| cpu.settle(Settle::NOW)" => "|| ()";
-    BoundSwitchKeepsDeferred, "the deferred save before a switch's steps" => [SCENARIO], "I14", "unsaved state lost", At(2),
-        "deferred/switch.rs": "|| cpu.settle(Settle::NOW)" => "|| ()";
-    BoundClaimsEndEarly, "the deferred save before a section, a persistent run and an idle core" => [SCENARIO], "I14", "refused: Lost", At(1),
-        "protocol/closed.rs": "self.settle();
-         self.stamp = self.stamp.next();" => "self.stamp = self.stamp.next();";
-    BoundSessionKeepsDeferred, "the deferred save before a session's load" => [SCENARIO], "I14", "another's", At(2),
-        "protocol/closed.rs": "self.settle();
-         self.stamp = self.stamp.another()?;" => "self.stamp = self.stamp.another()?;";
-    BoundGuestKeepsDeferred, "the deferred save before a guest's steps" => [SCENARIO], "I14", "told of too early or too late", At(2),
-        "deferred/section.rs": "closed.settle();" => "";
-    BoundOfflineKeepsDeferred, "the deferred save before a CPU goes offline" => [SCENARIO], "I14", "unsaved state lost", At(2),
-        "protocol/closed.rs": "witness.settle(Settle(Asked::Under(found.bits())));" => "";
-    BoundMarksUnsaved, "the save itself, where it was deferred" => [SCENARIO], "I1", "told of too early or too late", At(2),
-        "bound/per_cpu.rs": "unsafe { steps::save(context, cpu, Word::both(stamp)) };" => "context.word.publish(Word::both(stamp));";
-    BoundForgetsMark, "the mark after a deferred save" => [SCENARIO], "I14", "refused: Lost", At(1),
-        "bound/per_cpu.rs": "unsafe { steps::save(context, cpu, Word::both(stamp)) };" => "unsafe { cpu.backend().save(context.area) };";
-    BoundReturnForgetsWhom, "the name of the context that was loaded last" => [SCENARIO], "I14", "refused: Lost", At(1),
-        "bound/context.rs": "steps::enter(self.task().context(), cpu, drop)?;
-         self.owner.last.store(self.index, Ordering::Relaxed);" => "steps::enter(self.task().context(), cpu, drop)?;";
-    BoundOpenForgetsWhom, "the name of the context that a session may load" => [SCENARIO], "I14", "unsaved state lost", At(2),
-        "bound/context.rs": "closed.settle();
-         owner.last.store(self.index, Ordering::Relaxed);" => "closed.settle();";
-    BoundOpenKeepsDeferred, "the deferred save of another context before a session names its own" => [SCENARIO], "I14", "unsaved state lost", At(2),
-        "bound/context.rs": "closed.settle();
-         owner.last" => "owner.last";
-    BoundUnbindSkipsSave, "the save before a context can move" => [SCENARIO], "I14", "in the image of what was unbound", At(2),
-        "bound/context.rs": "open.and_then(|()| steps::leave(self.task().context(), cpu))" => "open";
-    BoundBindSkipsSave, "the save of a context that is bound while it is live" => [SCENARIO], "I14", "unsaved state lost", At(2),
-        "bound/context.rs": "steps::leave(task.context(), cpu)?;" => "";
-    BoundSlotKeepsStamp, "the new word of a slot that is used again" => [SCENARIO], "I2", "wrong contents", At(2),
-        "bound/slot.rs": "let room = unsafe { &mut *self.task.get() };" => "let room = unsafe { &mut *self.task.get() };
-         let stale = old.then(|| unsafe { room.assume_init_ref() }.word.load());",
-        "bound/slot.rs": "room.write(task);" => "let put = room.write(task);
-         if let Some(stale) = stale {
-         put.word.publish(stale);
-         }";
-    BoundReturnTrustsCpu, "the comparison of CPU numbers before a load" => [SCENARIO], "I14", "not refused on CPU 1", At(1),
-        "bound/context.rs": "refuse_unless_open(cpu.words(), self.owner.number)?;
-         // Saves the one that was loaded last, by the witness." => "";
-    BoundOpenTrustsCpu, "the comparison of CPU numbers before a session" => [SCENARIO], "I14", "not refused on CPU 1", At(1),
-        "bound/context.rs": "if !closed.stamp().is_of(owner.number) {" => "if false {";
+    TrapNotArmed, "the trap on the way to a task that was never seen to use a register" => [SCENARIO], "I14", "runs without the trap", At(2),
+        "trap.rs": "unsafe { cpu.backend().arm() };" => "";
+    TrapStaysArmed, "the end of the trap" => [SCENARIO], "I14", "the trap is armed for a context that is used, or for none", At(2),
+        "trap.rs": "unsafe { cpu.backend().disarm() };" => "";
+    TrapForgetsUse, "the mark of a first use" => [SCENARIO], "I14", "counts as never used, and has contents", At(2),
+        "trap.rs": "self.set(USED);\nOk(())\n}\n\n/// Runs `code`" => "Ok(())\n}\n\n/// Runs `code`";
+    TrapFailsDisarmed, "the trap after a first use that cannot load" => [SCENARIO], "I14", "a first use that fails", At(2),
+        "trap.rs": "self.arm(cpu, stamp).map_err(TrapError::Refused)?;" => "let _ = stamp;";
+    TrapInSection, "the end of the trap before a section" => [SCENARIO], "I14", "kernel code meets the trap", At(2),
+        "trap.rs": "disarmed = self.disarm(cpu)?;" => "";
+    TrapLeftBySection, "the trap after a section" => [SCENARIO], "I14", "leaves the trap disarmed", At(2),
+        "trap.rs": "self.arm(closed.cpu(), closed.stamp())?;" => "";
+    TrapKeptForUsed, "the question whether the next task has used its registers" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
+        "trap/switch.rs": "prev.is_armed(stamp) && next.state() == NEVER && stamp.is_open()" => "prev.is_armed(stamp) && stamp.is_open()";
+    TrapUnderDebugger, "the end of the trap when a debugger writes" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
+        "trap.rs": "self.disarm(closed.cpu())?;" => "";
+    TrapUsedOpen, "the closing while a context becomes one like any other" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
+        "trap.rs": "let closed = Closed::new(cpu, gate::SESSION)?;" => "",
+        "trap.rs": "self.disarm(closed.cpu())?;" => "self.disarm(cpu)?;";
+    TrapChildForgets, "the mark of a child that gets a copy" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
+        "trap.rs": "child.set(USED);" => "";
+    TrapResetKeeps, "the initial state at exec" => [SCENARIO], "I14", "a first use that fails", At(4),
+        "trap.rs": "self.context.reset(cpu)?;" => "";
 }

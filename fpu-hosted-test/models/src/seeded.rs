@@ -1,6 +1,9 @@
 //! The seeded faults of the core, given to the explorer.
 
-use crate::explore::Bounds;
+use crate::{
+    explore::{explore, Bounds},
+    trapped,
+};
 
 /// What the explorer makes of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +41,12 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         "PrepareMarksBeforeSave"
         | "SectionMarksBeforeSave"
         | "SaveMarksFirst"
+        | "UnchangedMarksFirst"
         | "ResetMarksLate" => Bounds { depth, ..Bounds::OTHERS },
+        // It shows where saves are left out.
+        "UnchangedForgetsMark" | "UnchangedOverruled" | "UnchangedToldAsSaved" => {
+            Bounds { depth, ..Bounds::UNCHANGED }
+        }
         // It shows where areas have more room and less.
         "ReplaceKeepsClaim" | "ReplaceKeepsArea" => Bounds { depth, ..Bounds::GROWS },
         "AdoptKeepsRoom" => Bounds { interrupts: false, tasks: 2, depth, ..Bounds::GROWS },
@@ -61,4 +69,23 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         _ if name.starts_with("Bound") => Bounds { depth, ..Bounds::BOUND },
         _ => Bounds { depth, ..Bounds::SUITE },
     }
+}
+
+/// Tells whether the fault is of contexts that were never used, which have a search of their own.
+#[must_use]
+pub fn is_of_traps(name: &str) -> bool {
+    name.starts_with("Trap")
+}
+
+/// Searches where the fault of that name shows. Returns how many states there were, and what was wrong after how many
+/// moves.
+#[must_use]
+pub fn search(name: &str, seen: Seen) -> (usize, Option<(usize, String)>) {
+    if is_of_traps(name) {
+        let most = if let Seen::At(depth) = seen { depth } else { 3 };
+        let found = trapped::explore(Some(most));
+        return (found.states, found.violation.map(|what| (found.depth, what)));
+    }
+    let found = explore(bounds(name, seen));
+    (found.states, found.violation.map(|violation| (found.depth, violation.what)))
 }

@@ -7,6 +7,10 @@ fn switch_migrate_return() {
     check(&switch::SWITCH);
 }
 #[test]
+fn switch_without_save() {
+    check(&switch::UNCHANGED);
+}
+#[test]
 fn three_cpus() {
     check(&switch::THREE_CPUS);
 }

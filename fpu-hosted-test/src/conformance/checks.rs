@@ -5,7 +5,7 @@ use super::{
     bench::{same, Bench, Why},
     compare, idle,
     memory::Memory,
-    Check, Harness, Report, Step, Verdict,
+    trap, unchanged, Check, Harness, Report, Step, Verdict,
 };
 use alloc::{format, string::ToString};
 use fpu_core::{KernelUnits, RawFpu};
@@ -13,7 +13,7 @@ use fpu_core::{KernelUnits, RawFpu};
 type Body<H> = fn(&mut Bench<'_, H>) -> Result<(), Why>;
 
 pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
-    let checks: [(&'static str, &'static str, Body<H>); 26] = [
+    let checks: [(&'static str, &'static str, Body<H>); 30] = [
         ("size-is-constant", "B1", size_is_constant),
         ("stays-inside", "B1", stays_inside),
         ("save-writes-everything", "B2", save_writes_everything),
@@ -29,6 +29,8 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("own-images-accepted", "B5", own_images_accepted),
         ("no-allocation-no-panic", "B6", no_allocation_no_panic),
         ("unchanged-since-restore", "B7", unchanged_since_restore),
+        ("save-left-out", "B17", unchanged::after_a_restore),
+        ("save-after-adoption", "B17", unchanged::after_an_adoption),
         ("child-inherits-the-right", "B5", child_inherits_the_right),
         ("child-leaves-parent", "B5", absent::child_leaves_the_parent),
         ("kernel-defaults", "I5", kernel_defaults),
@@ -40,6 +42,8 @@ pub(super) fn all<H: Harness>(harness: &mut H) -> Report {
         ("compare-ignores-the-bytes", "B10", compare::ignores_the_bytes),
         ("idle-asks-the-hardware", "B11", idle::asks_the_hardware),
         ("idle-gives-up-no-more", "B12", idle::gives_up_no_more),
+        ("trap-covers-everything", "B18", trap::covers_everything),
+        ("trap-changes-nothing", "B19", trap::changes_nothing),
     ];
     let mut report = Report::default();
     for (nth, (name, duty, body)) in checks.into_iter().enumerate() {

@@ -10,8 +10,12 @@ pub enum Step<'r, R> {
     Load(&'r R),
     /// [`RawFpu::save`].
     Save(NonNull<u8>),
+    /// [`RawFpu::save`], unless [`RawFpu::unchanged`] says that it is not needed.
+    SaveIfChanged(NonNull<u8>),
     /// [`RawFpu::restore`].
     Restore(NonNull<u8>),
+    /// [`RawFpu::adopt`].
+    Adopt(NonNull<u8>),
     /// [`RawFpu::kernel_defaults`].
     Defaults(KernelUnits),
     /// [`RawFpu::section_end`].
@@ -21,9 +25,20 @@ pub enum Step<'r, R> {
 /// The result of some steps.
 #[derive(Debug)]
 pub struct Outcome<R> {
-    /// The last restore's answer, `Ok` if there was none.
+    /// The answer of the last restore or adoption, `Ok` if there was none.
     pub restored: Result<(), RestoreFault>,
     /// The registers after the last step.
+    pub registers: R,
+}
+
+/// The result of an instruction that was executed twice, with the trap armed and without.
+#[derive(Debug)]
+pub struct Trap<R> {
+    /// It faulted while the trap was armed.
+    pub armed: bool,
+    /// It faulted after that.
+    pub disarmed: bool,
+    /// The registers in between.
     pub registers: R,
 }
 
@@ -124,6 +139,17 @@ pub trait Harness {
         let _ = registers;
         None
     }
+    /// Loads these registers and arms the backend's trap, has a task's instruction write this component, disarms the trap
+    /// and has the instruction executed again. `None` if the backend [cannot trap](fpu_core::trap::TrapFpu).
+    #[must_use]
+    fn trap(
+        &mut self,
+        registers: &Self::Registers,
+        component: u32,
+    ) -> Option<Trap<Self::Registers>> {
+        let _ = (registers, component);
+        None
+    }
     /// Allocations made so far by the backend's own steps in [`run`](Self::run), if they are counted.
     #[must_use]
     fn allocations(&self) -> Option<u64> {
@@ -136,12 +162,30 @@ pub trait Harness {
 pub enum Action {
     /// [`RawFpu::save`].
     Save(NonNull<u8>),
+    /// [`RawFpu::save`], unless [`RawFpu::unchanged`] says that it is not needed.
+    SaveIfChanged(NonNull<u8>),
     /// [`RawFpu::restore`].
     Restore(NonNull<u8>),
+    /// [`RawFpu::adopt`].
+    Adopt(NonNull<u8>),
     /// [`RawFpu::kernel_defaults`].
     Defaults(KernelUnits),
     /// [`RawFpu::section_end`].
     End(KernelUnits),
+}
+
+/// Saves, unless the backend says that the area holds the registers already.
+///
+/// # Safety
+///
+/// Valid area (C9), registers free (C10) and the area's registers (C49) of [`RawFpu`].
+pub unsafe fn save_if_changed<F: RawFpu>(fpu: &F, area: NonNull<u8>) {
+    // SAFETY: the caller's.
+    unsafe {
+        if !fpu.unchanged(area) {
+            fpu.save(area);
+        }
+    }
 }
 
 /// A step and its answer, which assembly passes by pointer.
@@ -167,7 +211,7 @@ pub enum Action {
 pub struct Call<F> {
     fpu: *const F,
     action: Action,
-    /// A restore's answer.
+    /// The answer of a restore or an adoption.
     pub answer: Result<(), RestoreFault>,
 }
 
@@ -182,16 +226,18 @@ impl<F: RawFpu> Call<F> {
 ///
 /// # Safety
 ///
-/// `call` points to a value made by [`Call::new`] whose backend is alive; valid area (C9) and registers free (C10) of
-/// [`RawFpu`] hold.
+/// `call` points to a value made by [`Call::new`] whose backend is alive; valid area (C9), registers free (C10) and, where
+/// it is asked, the area's registers (C49) of [`RawFpu`] hold.
 pub unsafe extern "C" fn call<F: RawFpu>(call: *mut Call<F>) {
     // SAFETY: the caller's promise: both are alive, and no other code uses `call`.
     let (call, fpu) = unsafe { (&mut *call, &*(*call).fpu) };
-    // SAFETY: valid area (C9), registers free (C10) by the caller.
+    // SAFETY: valid area (C9), registers free (C10), the area's registers (C49) by the caller.
     unsafe {
         match call.action {
             Action::Save(area) => fpu.save(area),
+            Action::SaveIfChanged(area) => save_if_changed(fpu, area),
             Action::Restore(area) => call.answer = fpu.restore(area),
+            Action::Adopt(area) => call.answer = fpu.adopt(area),
             Action::Defaults(units) => fpu.kernel_defaults(units),
             Action::End(units) => fpu.section_end(units),
         }

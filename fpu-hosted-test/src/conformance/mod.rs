@@ -3,7 +3,7 @@
 //! A backend author writes a [`Harness`] and calls [`check`]; the README of this crate has a complete
 //! one for a CPU with a single register. Every check names the duty of [`fpu_core::RawFpu`] that it
 //! holds the backend to; B8 to B10 are those of [`fpu_core::verify::CompareFpu`], B11 and B12 those
-//! of [`fpu_core::IdleFpu`].
+//! of [`fpu_core::IdleFpu`], B18 and B19 those of [`fpu_core::trap::TrapFpu`].
 //!
 //! ```
 //! use fpu_hosted_test::{conformance, sim::{Flaw, SimHarness}};
@@ -25,8 +25,10 @@ mod harness;
 mod idle;
 mod memory;
 mod report;
+mod trap;
+mod unchanged;
 
-pub use harness::{call, Action, Call, Harness, Outcome, Step};
+pub use harness::{call, save_if_changed, Action, Call, Harness, Outcome, Step, Trap};
 pub use report::{Check, Report, Verdict};
 
 /// Runs every check.

@@ -293,7 +293,9 @@ where
             .map(|step| {
                 let action = match *step {
                     Step::Save(area) => Action::Save(area),
+                    Step::SaveIfChanged(area) => Action::SaveIfChanged(area),
                     Step::Restore(area) => Action::Restore(area),
+                    Step::Adopt(area) => Action::Adopt(area),
                     Step::Defaults(units) => Action::Defaults(units),
                     Step::End(units) => Action::End(units),
                     Step::Load(_) => Action::Defaults(KernelUnits::NONE), // not called
@@ -323,7 +325,7 @@ where
         }
         let answers = steps.iter().zip(&calls).rev();
         let restored = answers
-            .filter(|(step, _)| matches!(step, Step::Restore(_)))
+            .filter(|(step, _)| matches!(step, Step::Restore(_) | Step::Adopt(_)))
             .map(|(_, call)| call.answer)
             .next();
         Outcome { restored: restored.unwrap_or(Ok(())), registers: Seen(after) }

@@ -75,6 +75,16 @@ pub enum Flaw {
     ModifiedIgnoresAddress,
     /// A restore from an address counts as done if the last one came from there.
     RestoreSkipsSameAddress,
+    /// Every save is said not to be needed.
+    UnchangedGuesses,
+    /// A component is left out of the comparison that says so.
+    UnchangedSkipsComponent,
+    /// A component that the image does not have is taken for unchanged.
+    UnchangedAsksHeader,
+    /// Registers are taken for unchanged since the last restore, whichever area it was from.
+    UnchangedForgetsAdoption,
+    /// The question changes a register.
+    UnchangedClobbers,
     /// Every save allocates.
     SaveAllocates,
     /// A save panics if a component is not in use.
@@ -95,4 +105,10 @@ pub enum Flaw {
     ReleaseTears,
     /// All registers are given up together with what keeps a core awake.
     ReleaseClobbers,
+    /// The trap does not cover the last component.
+    TrapMissesComponent,
+    /// Arming the trap changes registers.
+    ArmClobbers,
+    /// The trap stays armed.
+    DisarmForgets,
 }

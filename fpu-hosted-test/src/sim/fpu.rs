@@ -1,6 +1,7 @@
 //! The registers of one simulated CPU, and the backend over them.
 
 mod moves;
+mod trap;
 
 use super::{
     layout::{get, put, ALL, AVX, FORMAT, FORMAT_VALUE, HEADER_WORDS, PRESENT, TILE},
@@ -23,6 +24,8 @@ use std::{
 pub(super) const ILLEGAL: RestoreFault = RestoreFault(13);
 /// The number of an injected fault (x86: page fault).
 pub(super) const INJECTED: RestoreFault = RestoreFault(14);
+/// The number of the fault of a restore while the trap is armed (x86: device not available).
+pub(super) const TRAPPED: RestoreFault = RestoreFault(7);
 
 /// One CPU's registers. The layout is the same for all values, so any of them is "the backend".
 ///
@@ -39,12 +42,18 @@ pub struct SimFpu {
     /// XRSTOR_INFO: where that restore came from, 0 if it failed.
     restored_from: Cell<usize>,
     fail_in: Cell<Option<u64>>,
+    /// `unchanged` compares, and does not always say no.
+    tells: Cell<bool>,
     flaw: Option<Flaw>,
     broken: Cell<bool>,
     /// The units of a beginning without an end, or of an end without a beginning.
     pub(super) section: Cell<Option<KernelUnits>>,
     calls: Cell<usize>,
     fetched: Cell<usize>,
+    /// CR0.TS.
+    armed: Cell<bool>,
+    /// Instructions of the kernel that met it.
+    kernel_traps: Cell<u64>,
     pub(super) line: Rc<Line>,
 }
 
@@ -64,11 +73,14 @@ impl SimFpu {
             modified: Cell::new(ALL),
             restored_from: Cell::new(0),
             fail_in: Cell::new(None),
+            tells: Cell::new(false),
             flaw: None,
             broken: Cell::new(false),
             section: Cell::new(None),
             calls: Cell::new(0),
             fetched: Cell::new(0),
+            armed: Cell::new(false),
+            kernel_traps: Cell::new(0),
             line: Rc::default(),
         }
     }
@@ -76,6 +88,20 @@ impl SimFpu {
     /// call would write outside an area.
     pub(super) fn with_flaw(flaw: Flaw) -> Self {
         Self { flaw: Some(flaw), ..Self::new() }
+    }
+    /// From now on the backend says where an area holds what the registers hold, so that no save is needed.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_task();
+    /// the_backend().tell_unchanged();
+    /// drop(task.switch_return(&mut cpu)?);
+    /// task.switch_prepare(&cpu)?;
+    /// assert_eq!((cpu.totals().saved, cpu.totals().unchanged), (0, 1));
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn tell_unchanged(&self) {
+        self.tells.set(true);
     }
     /// What this backend does wrong.
     #[must_use]
@@ -211,7 +237,7 @@ impl SimFpu {
 // and none is written by a restore. B5: the checks of `illegal` are what saves, initial images, copies
 // and `SimImageMut` keep. B6: cells and copies; stepping calls a test's handler, which is an
 // interrupt. B7: `modified` is set by every write of a register and cleared only by a restore, and
-// counts only for the address of the last one. With a `Flaw` one of them is broken, for tests that
+// counts only for the address of the last one. B17: all words are compared. With a `Flaw` one of them is broken, for tests that
 // expect it.
 unsafe impl RawFpu for SimFpu {
     type Image<'a> = SimImage<'a>;
@@ -262,6 +288,27 @@ unsafe impl RawFpu for SimFpu {
         unsafe { self.save_these(area, ALL, 0) }
     }
 
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        self.line.step();
+        if self.is(Flaw::UnchangedClobbers) {
+            self.write_one(2, 1, 0);
+        }
+        let untouched = self.modified.get() == 0 && self.restored_from.get() != 0;
+        if self.is(Flaw::UnchangedGuesses) || untouched && self.is(Flaw::UnchangedForgetsAdoption) {
+            return true;
+        }
+        // SAFETY: the caller's valid area (C9) and no other writer (C11).
+        let image = unsafe { self.image(area) };
+        let (present, image, registers) = (image.present(), image.registers(), self.registers());
+        let compared = COMPONENTS - usize::from(self.is(Flaw::UnchangedSkipsComponent));
+        let same = (0..compared).all(|index| {
+            self.line.step();
+            let initial = self.is(Flaw::UnchangedAsksHeader) && present >> index & 1 == 0;
+            initial || image.component(index) == registers.component(index)
+        });
+        self.tells.get() && same
+    }
+
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         // SAFETY: the caller's valid area (C9): with places for all.
         unsafe { self.restore_these(area, ALL) }
@@ -269,6 +316,9 @@ unsafe impl RawFpu for SimFpu {
 
     unsafe fn kernel_defaults(&self, units: KernelUnits) {
         self.line.step();
+        if self.kernel_met_trap() {
+            return;
+        }
         self.section.set(Some(units));
         if self.is(Flaw::DefaultsMissing) {
             return;
@@ -287,6 +337,7 @@ unsafe impl RawFpu for SimFpu {
 
     unsafe fn section_end(&self, units: KernelUnits) {
         self.line.step();
+        let _met = self.kernel_met_trap();
         self.section.set((self.section.get() != Some(units)).then_some(units));
         self.broken.set(self.broken.get() || self.is(Flaw::EndBreaksRestores));
     }
@@ -363,6 +414,7 @@ unsafe impl IdleFpu for SimFpu {
     }
     unsafe fn release(&self) {
         self.line.step();
+        let _met = self.kernel_met_trap();
         let clobbers = self.is(Flaw::ReleaseClobbers);
         let given_up = |component: &super::Component| component.keeps_awake || clobbers;
         for (index, _) in LAYOUT.iter().enumerate().filter(|(_, c)| given_up(c)) {

@@ -1,9 +1,10 @@
 //! The simulated CPU as the conformance suite sees it.
 
 use super::{layout::ALL, Flaw, Registers, SimFpu, SimImage, SimImageMut, COMPONENTS, LAYOUT};
-use crate::conformance::{Harness, Outcome, Step};
+use crate::conformance::{save_if_changed, Harness, Outcome, Step, Trap};
 use core::ptr::NonNull;
 use fpu_core::{
+    trap::TrapFpu,
     verify::{CompareFpu, Difference},
     IdleFpu, KernelUnits, RawFpu,
 };
@@ -25,12 +26,16 @@ impl SimHarness {
     /// The harness of the sound backend.
     #[must_use]
     pub fn new() -> Self {
-        Self { fpu: SimFpu::new(), count: || None, allocations: 0 }
+        Self::of(SimFpu::new())
+    }
+    fn of(fpu: SimFpu) -> Self {
+        fpu.tell_unchanged();
+        Self { fpu, count: || None, allocations: 0 }
     }
     /// The harness of a broken backend.
     #[must_use]
     pub fn with_flaw(flaw: Flaw) -> Self {
-        Self { fpu: SimFpu::with_flaw(flaw), ..Self::new() }
+        Self::of(SimFpu::with_flaw(flaw))
     }
     /// With a way to tell how often this thread has allocated.
     #[must_use]
@@ -69,7 +74,9 @@ impl Harness for SimHarness {
                 match *step {
                     Step::Load(registers) => self.fpu.load(registers),
                     Step::Save(area) => self.fpu.save(area),
+                    Step::SaveIfChanged(area) => save_if_changed(&self.fpu, area),
                     Step::Restore(area) => restored = self.fpu.restore(area),
+                    Step::Adopt(area) => restored = self.fpu.adopt(area),
                     Step::Defaults(units) => self.fpu.kernel_defaults(units),
                     Step::End(units) => self.fpu.section_end(units),
                 }
@@ -125,6 +132,17 @@ impl Harness for SimHarness {
             unsafe { self.fpu.release() };
         }
         Some((awake, self.fpu.registers()))
+    }
+    fn trap(&mut self, registers: &Registers, component: u32) -> Option<Trap<Registers>> {
+        let writes = |fpu: &SimFpu| fpu.task_writes(component as usize, 0, 0);
+        self.fpu.load(registers);
+        // SAFETY: C50: the simulated backend traps, and no code uses the registers but `writes`.
+        unsafe { self.fpu.arm() };
+        let armed = !writes(&self.fpu);
+        // SAFETY: C50: as above; no task relies on the trap.
+        unsafe { self.fpu.disarm() };
+        let registers = self.fpu.registers();
+        Some(Trap { armed, disarmed: !writes(&self.fpu), registers })
     }
     fn allocations(&self) -> Option<u64> {
         (self.count)().map(|_| self.allocations)

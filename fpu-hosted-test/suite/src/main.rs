@@ -6,6 +6,7 @@
 #![allow(clippy::print_literal)]
 
 mod api;
+mod bench;
 mod boot;
 mod cpus;
 mod crash;
@@ -40,7 +41,8 @@ cargo suite [OPTIONS]: every check of this repository
   --list        name the checks, or those of --only, and do nothing
   --only NAME   only this check (repeatable; a name's beginning is enough)
   --quick       leave the slow ones out, and say so
-  --verbose     show what the checks print, and each instruction of the object-code check
+  --verbose     show what the checks print, and each instruction of the
+                object-code check
 ";
 
 #[derive(Debug, Default)]
@@ -90,7 +92,8 @@ fn main() -> ExitCode {
     };
     let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
     let target = root.join(target.unwrap_or_else(|| "target".into()));
-    let suite = Suite { root, target, verbose: options.verbose };
+    let only = options.only.clone();
+    let suite = Suite { root, target, only, verbose: options.verbose };
 
     let steps = steps::all(&suite);
     let wanted = |name: &str| {
@@ -227,4 +230,10 @@ fn summary(rows: &[Row], took: Duration) -> ExitCode {
 fn flush() {
     // A closed pipe is not the checks' failure.
     drop(std::io::stdout().flush());
+}
+
+#[cfg(test)]
+#[test]
+fn the_help_fits_79_columns() {
+    assert!(HELP.lines().all(|line| line.chars().count() <= 79), "{HELP}");
 }

@@ -51,6 +51,8 @@ pub struct Suite {
     pub root: PathBuf,
     /// Where cargo builds.
     pub target: PathBuf,
+    /// The names with `--only`.
+    pub only: Vec<String>,
     pub verbose: bool,
 }
 

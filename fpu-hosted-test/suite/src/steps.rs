@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use crate::{
-    api, boot, cpus, habits, hygiene,
+    api, bench, boot, cpus, habits, hygiene,
     libtest::{cargo_test, counted},
     nostd, object, package,
     run::{Cmd, Outcome, Suite, LIBRARIES},
@@ -54,9 +54,15 @@ pub fn all(suite: &Suite) -> Vec<Step> {
             Outcome::of(s.cargo(&args).ok())
         }),
     );
-    for package in
-        ["fpu-core", "fpu-x86", "fpu-hosted-test", "fpu-models", "fpu-suite", "fpu-examples"]
-    {
+    for package in [
+        "fpu-core",
+        "fpu-x86",
+        "fpu-hosted-test",
+        "fpu-models",
+        "fpu-scale",
+        "fpu-suite",
+        "fpu-examples",
+    ] {
         let about = format!("unit tests of {package}");
         add(
             &format!("unit-{}", &package["fpu-".len()..]),
@@ -105,6 +111,8 @@ pub fn all(suite: &Suite) -> Vec<Step> {
     add("rustc-web", debian, false, Box::new(toolchains::debian));
     add("no-deps", "a normal build of fpu-core depends on nothing", false, Box::new(no_deps));
     add("object", "the hot paths' instructions against the budget", false, Box::new(object::check));
+    let short = "a short run of the benchmark; its ratio is judged only with --only bench";
+    add(bench::NAME, short, false, Box::new(bench::check));
     add("kernel-lint", "rustfmt and clippy on the kernel that boots", false, Box::new(boot::lint));
     let quiet = "no vector register wherever the kernel's tasks, handlers and threads go";
     add("kernel-object", quiet, false, Box::new(object::kernel::check));
@@ -149,6 +157,7 @@ impl Group {
             "diff" => "against this CPU's own instructions, release".into(),
             "compiled" => "what optimised code holds where registers change, release".into(),
             "explore" => "every order of calls on the real core, release".into(),
+            "scale" => "cache lines between 2 to 1,024 simulated CPUs".into(),
             "ui" => "wrong use does not compile, and says why".into(),
             _ => format!("tests of {}", self.package),
         }
@@ -175,6 +184,7 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
     for (dir, package) in [
         ("fpu-hosted-test", "fpu-hosted-test"),
         ("fpu-hosted-test/models", "fpu-models"),
+        ("fpu-hosted-test/scale", "fpu-scale"),
         ("fpu-core", "fpu-core"),
         ("fpu-x86", "fpu-x86"),
         ("examples", "fpu-examples"),
@@ -196,7 +206,7 @@ fn groups(root: &Path) -> BTreeMap<String, Group> {
                 word => word.unwrap_or(&stem),
             };
             let name = match package {
-                "fpu-hosted-test" | "fpu-models" => word.to_owned(),
+                "fpu-hosted-test" | "fpu-models" | "fpu-scale" => word.to_owned(),
                 _ => format!("{}-{word}", package.trim_start_matches("fpu-")),
             };
             let group = groups.entry(name).or_insert(Group { package, tests: Vec::new(), release });

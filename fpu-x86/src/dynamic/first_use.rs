@@ -26,7 +26,7 @@ use crate::components::Components;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstUse {
-    /// IA32_XFD_ERR is 0: the #NM has another reason (CR0.TS, which this crate never sets, or a stray one).
+    /// IA32_XFD_ERR is 0: the #NM has another reason (CR0.TS, which a `DynamicPlan` never sets, or a stray one).
     NotOurs,
     /// The process has no permission. The kernel ends the task (Linux: SIGILL).
     Kill,

@@ -16,6 +16,9 @@ mod backend;
 mod copy;
 mod first_use;
 mod permission;
+#[cfg(test)]
+#[path = "../tests/refused_on_demand.rs"]
+mod refused_tests;
 mod room;
 #[cfg(test)]
 #[path = "../tests/dynamic.rs"]
@@ -45,7 +48,7 @@ use crate::{
 ///
 /// | when | the kernel calls |
 /// |---|---|
-/// | boot, another CPU online, resume from a suspend | [`bring_up_boot_cpu`](crate::bring_up_boot_cpu) and [`arm_this_cpu`](Self::arm_this_cpu); [`enable_on_this_cpu`](Self::enable_on_this_cpu) |
+/// | boot, another CPU online, resume from a suspend | [`bring_up_boot_cpu`](crate::bring_up_boot_cpu) and [`arm_this_cpu`](Self::arm_this_cpu); [`enable_on_this_cpu`](Self::enable_on_this_cpu), or [`enable_given`](Self::enable_given) |
 /// | `arch_prctl` | [`Permissions::arch_prctl`] |
 /// | #NM | [`take_error`](Self::take_error), [`first_use`](Self::first_use), [`TaskFpu::replace_area`](fpu_core::TaskFpu::replace_area) |
 /// | exec | [`TaskFpu::reset`](fpu_core::TaskFpu::reset), then `replace_area` with [`Room::Base`] |

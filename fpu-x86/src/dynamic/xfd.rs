@@ -4,9 +4,14 @@
 //! where there is no restore), and only if the value differs from the CPU's copy. The copy says "unknown" from before a
 //! write until after it, and is set up anew whenever the control registers are.
 
+#[cfg(test)]
+#[path = "../tests/xfd.rs"]
+mod tests;
+
 use super::{DynamicPlan, Room, XfdCopy};
 use crate::{
     components::Components,
+    cpuid::CpuidInfo,
     registers::ControlRegister,
     ring0::{ControlMismatch, ControlState, EnableError},
 };
@@ -39,7 +44,8 @@ impl<X: XfdCopy> DynamicPlan<X> {
     #[inline]
     pub(super) unsafe fn let_use(&self, room: Room) -> Result<(), RestoreFault> {
         let xfd = self.xfd_of(room).bits();
-        if self.on_demand.is_empty() || self.copy.get() == xfd {
+        // Where nothing is on demand the copy stays 0 (K20).
+        if self.copy.get() == xfd {
             return Ok(());
         }
         // SAFETY: the plan is in force here (K4), in ring 0; the caller is pinned (C10).
@@ -49,7 +55,7 @@ impl<X: XfdCopy> DynamicPlan<X> {
     /// # Safety
     ///
     /// Undisturbed in ring 0 (C1), where the plan is in force.
-    #[inline(never)]
+    #[inline(always)] // a call here would make every return to user mode save registers for it
     unsafe fn write_xfd(&self, xfd: u64) -> Result<(), RestoreFault> {
         // SAFETY: the value is what the register holds, or "unknown" (K20).
         unsafe { self.copy.set(UNKNOWN) };
@@ -85,10 +91,37 @@ impl<X: XfdCopy> DynamicPlan<X> {
     ///
     /// C1 to C5 as for [`Plan::enable_on_this_cpu`](crate::Plan::enable_on_this_cpu).
     pub unsafe fn enable_on_this_cpu(&self) -> Result<ControlState, EnableError> {
+        // SAFETY: what enabling asks for (C1 to C5).
+        unsafe { self.armed(|| self.full.enable_on_this_cpu()) }
+    }
+
+    /// As [`enable_on_this_cpu`](Self::enable_on_this_cpu), with given facts, as
+    /// [`Plan::enable_given`](crate::Plan::enable_given) does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`enable_on_this_cpu`](Self::enable_on_this_cpu).
+    ///
+    /// # Safety
+    ///
+    /// C1 to C5 as for [`Plan::enable_on_this_cpu`](crate::Plan::enable_on_this_cpu).
+    pub unsafe fn enable_given(&self, cpu: &CpuidInfo) -> Result<ControlState, EnableError> {
+        // SAFETY: what enabling asks for (C1 to C5).
+        unsafe { self.armed(|| self.full.enable_given(cpu)) }
+    }
+
+    /// # Safety
+    ///
+    /// `enable` puts the plan of all components into force, and C1 to C5 as for
+    /// [`Plan::enable_on_this_cpu`](crate::Plan::enable_on_this_cpu).
+    unsafe fn armed(
+        &self,
+        enable: impl FnOnce() -> Result<ControlState, EnableError>,
+    ) -> Result<ControlState, EnableError> {
         // SAFETY: that it is not known is right in any case (K20).
         unsafe { self.copy.set(UNKNOWN) };
-        // SAFETY: what enabling asks for (C1 to C5). It clears IA32_XFD, and measures all components.
-        let state = unsafe { self.full.enable_on_this_cpu() }?;
+        // It clears IA32_XFD, and measures all components.
+        let state = enable()?;
         // SAFETY: undisturbed in ring 0 (C1), and the plan is in force.
         unsafe { self.arm_this_cpu() }?;
         Ok(ControlState { xfd: state.xfd.map(|_| self.on_demand.bits()), ..state })

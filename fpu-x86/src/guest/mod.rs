@@ -7,16 +7,22 @@
 //! of which a guest's is a part.
 //!
 //! [`GuestControls`] is what a virtual CPU has, and asks whether a value that the guest wants is legal;
-//! [`GuestControls::enter`] loads it, and [`InGuest`] gives the host its own back.
+//! [`GuestControls::enter`] loads it, and [`InGuest`] gives the host its own back. [`GuestFormat`] moves a virtual CPU's
+//! state out and in, in the form of KVM's calls.
 
 mod controls;
 mod enter;
+mod format;
 mod moves;
 
 #[cfg(test)]
 #[path = "../tests/guest.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "../tests/guest_xfd.rs"]
+mod xfd_tests;
 
 pub use controls::{GuestControls, GuestError};
 pub use enter::InGuest;
+pub use format::{GuestFormat, XcrsError};
 pub use moves::GuestRefused;

@@ -25,7 +25,9 @@ pub enum GuestRefused {
         /// The exception.
         vector: u32,
     },
-    /// The guest's XCR0 has these, and its context has no room for them: IA32_XFD disables them while it is loaded.
+    /// The guest's XCR0 has these, its context has no room for them, and its own IA32_XFD does not keep them disabled. The
+    /// context gets an area with room, by [`TaskFpu::replace_area`](fpu_core::TaskFpu::replace_area), and the guest is
+    /// entered again: its first use.
     NoRoom(Components),
 }
 
@@ -98,7 +100,9 @@ pub(super) fn enter(
     guest: &GuestControls,
 ) -> Result<Host, GuestRefused> {
     let host = Host::of(on, plan);
-    let no_room = host.xfd.unwrap_or(0) & guest.xcr0;
+    // What the guest's own IA32_XFD disables until an exit stays initial, as the restore has left it.
+    let stays = if guest.changes_xfd { 0 } else { guest.xfd };
+    let no_room = host.xfd.unwrap_or(0) & guest.xcr0 & !stays;
     if no_room != 0 {
         return Err(GuestRefused::NoRoom(Components::from_bits_retain(no_room)));
     }
@@ -138,8 +142,8 @@ pub(super) fn exit(on: &impl Registers, host: &Host, guest: &mut GuestControls) 
     if host.pkru.is_some() {
         guest.pkru = on.pkru().unwrap_or(guest.pkru);
     }
-    // With IA32_XFD at 0 no #NM writes IA32_XFD_ERR.
-    if host.xfd.is_some() && (guest.changes_xfd || guest.xfd != 0 || guest.xfd_err != 0) {
+    // With IA32_XFD at 0 no #NM writes IA32_XFD_ERR, and the guest's own writes exit.
+    if host.xfd.is_some() && (guest.changes_xfd || guest.xfd != 0) {
         guest.xfd_err = on.xfd_err();
         if guest.changes_xfd {
             guest.xfd = on.xfd();

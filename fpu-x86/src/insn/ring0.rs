@@ -39,6 +39,16 @@ macro_rules! control_register {
 }
 control_register!(cr0 set_cr0 "cr0", cr4 set_cr4 "cr4");
 
+/// Clears CR0.TS.
+///
+/// # Safety
+///
+/// Ring 0 (N4), and no code relies on the bit (N5, legal value).
+pub(crate) unsafe fn clts() {
+    // SAFETY: ring 0 (N4), legal value (N5). Not `nomem`: what follows must not be moved before it.
+    unsafe { asm!("clts", options(nostack, preserves_flags)) }
+}
+
 macro_rules! fallible {
     ($insn:literal, $($register:tt)*) => {{
         let (told, failed): (u64, u32);
@@ -73,6 +83,7 @@ pub(crate) unsafe fn xsetbv0(value: u64) -> u32 {
 /// # Safety
 ///
 /// Ring 0 (N4), legal value (N5) except for the value.
+#[inline]
 pub(crate) unsafe fn wrmsr(register: u32, value: u64) -> u32 {
     fallible!("wrmsr", in("ecx") register, in("edx") (value >> 32) as u32, inlateout("rax") value)
 }

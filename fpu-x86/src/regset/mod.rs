@@ -114,12 +114,29 @@ impl<'p> UserFormat<'p> {
         standard_len(self.plan, components)
     }
 
+    /// This format of these components.
+    pub(crate) fn only(self, components: Components) -> Self {
+        Self { components, ..self }
+    }
+
     /// Writes `components` of an image. All of the first `len` bytes are written.
     pub(crate) fn write(
         &self,
         image: &Image<'_>,
         pkru: Option<u32>,
         components: Components,
+        out: &mut [u8],
+    ) -> Result<usize, ImageError> {
+        self.write_without(image, pkru, components, Components::empty(), out)
+    }
+
+    /// As [`write`](Self::write). The components `initial` are written as initial, whatever the image holds.
+    pub(crate) fn write_without(
+        &self,
+        image: &Image<'_>,
+        pkru: Option<u32>,
+        components: Components,
+        initial: Components,
         out: &mut [u8],
     ) -> Result<usize, ImageError> {
         let need = self.standard_len(components);
@@ -133,7 +150,7 @@ impl<'p> UserFormat<'p> {
         if bits != 0 {
             return Err(ImageError::ReservedMxcsr { bits });
         }
-        let set_of = components.difference(Components::PKRU);
+        let set_of = components.difference(Components::PKRU).difference(initial);
         // Beyond the plan's own there is only PKRU.
         image.export(out, need, Format::Standard, set_of, Where::Standard(self.plan))?;
         set(out, MXCSR_MASK, self.plan.mxcsr_mask().to_le_bytes());

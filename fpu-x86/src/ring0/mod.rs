@@ -7,6 +7,8 @@ mod control;
 mod enable;
 #[cfg(fpu_instructions)]
 mod settle;
+#[cfg(fpu_instructions)]
+mod trap;
 
 #[cfg(fpu_instructions)]
 pub use bring_up::{bring_up_boot_cpu, bring_up_boot_cpu_given, BringUpError};

@@ -35,9 +35,9 @@ const START: u64 = 0xFFFF;
 
 /// One CPU: the copy, the register, and whether a write of it is refused.
 pub(super) struct Cpu {
-    copy: Cell<u64>,
+    pub(super) copy: Cell<u64>,
     xfd: Cell<u64>,
-    writes: Cell<u32>,
+    pub(super) writes: Cell<u32>,
     refuses: Cell<bool>,
 }
 

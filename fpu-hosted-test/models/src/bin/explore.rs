@@ -22,6 +22,7 @@ fn main() -> ExitCode {
             ("others", &mut bounds.others),
             ("moves", &mut bounds.moves),
             ("grows", &mut bounds.grows),
+            ("unchanged", &mut bounds.unchanged),
         ];
         let name = word.trim_start_matches("--");
         let (off, name) = name.strip_prefix("no-").map_or((false, name), |name| (true, name));
@@ -69,13 +70,22 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
   --stamps N          N stamps are left to each CPU
   --[no-]interrupts   an interrupt at each step of each operation (on)
   --[no-]forgotten    an interrupt that forgets a guard (on)
-  --[no-]lifecycle    an interrupt that takes the CPU offline or brings it online (on)
-  --[no-]others       another CPU's whole operation at each step, interrupts off or not (off)
+  --[no-]lifecycle    an interrupt that takes the CPU offline or online (on)
+  --[no-]others       another CPU's whole operation at each step, interrupts on
+                      and off (off)
   --[no-]moves        contexts change places in memory (off)
   --[no-]grows        areas that have more room and less (off)
+  --[no-]unchanged    saves are left out where memory holds the registers already (off)
   --help              this text
 
-Exit code: 0 if nothing was wrong, 1 if something was, 2 if an option was not understood.";
+Exit code: 0 if nothing was wrong, 1 if something was, 2 if an option was not
+understood.";
+
+#[cfg(test)]
+#[test]
+fn the_help_fits_79_columns() {
+    assert!(HELP.lines().all(|line| line.chars().count() <= 79), "{HELP}");
+}
 
 fn usage(word: &str) -> ExitCode {
     eprintln!("not understood: {word}\n{HELP}");

@@ -19,6 +19,15 @@ use super::{
 impl Machine {
     /// Reports words, registers and memory that do not agree with what the core tells of a context.
     pub(super) fn told(&self, cpu: &Cpu, event: Event) {
+        let steps = cpu.registers.by_steps.get();
+        let said = match event.kind {
+            EventKind::Saved if steps > 0 => {
+                cpu.registers.by_steps.set(steps - 1);
+                Some(false)
+            }
+            EventKind::Saved | EventKind::Unchanged => cpu.registers.said.take(),
+            _ => None,
+        };
         if !self.line.calm() {
             return;
         }
@@ -34,8 +43,19 @@ impl Machine {
             let guest = matches!(op, Some(Op::GuestSteps(..)));
             let trip = guest || matches!(op, Some(Op::Enter(Form::RoundTrip, _)));
             let here = guest || number(word) == number(cpu.words.resident());
+            let wrong = match (event.kind, said) {
+                (EventKind::Saved, None) => "saved, and nobody was asked",
+                (EventKind::Saved, Some(true)) => "told of a save that was left out",
+                (EventKind::Unchanged, None | Some(false)) => "a save is left out that is due",
+                _ => "",
+            };
+            if !wrong.is_empty() {
+                self.line.report(|| String::from(wrong));
+            }
             let right = match event.kind {
-                EventKind::Saved | EventKind::Unloaded => word & MEMORY != 0 && memory == expected,
+                EventKind::Saved | EventKind::Unchanged | EventKind::Unloaded => {
+                    word & MEMORY != 0 && memory == expected
+                }
                 EventKind::Restored | EventKind::Skipped => registers == expected,
                 EventKind::Loaded => here && (word & MEMORY == 0 || trip) && registers == expected,
                 EventKind::Invalidated => word == NOWHERE,

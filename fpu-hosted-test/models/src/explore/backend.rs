@@ -26,6 +26,11 @@ pub(super) type Context = fpu_core::TaskFpu<Symbolic, Area>;
 /// The contexts that a CPU owns.
 pub(super) type Owned = BoundCpu<Symbolic, Area, [BoundSlot<Symbolic, Area>; 2]>;
 
+/// Where the image of a context is: the area is inline, the only field but the word, and aligned to 64: the last 64 bytes.
+pub(super) fn area_of(context: usize) -> usize {
+    context.wrapping_add(size_of::<Context>() - size_of::<Area>())
+}
+
 /// One CPU's registers.
 pub(super) struct Symbolic {
     pub(super) line: &'static Line,
@@ -40,7 +45,13 @@ pub(super) struct Symbolic {
     pub(super) disables: Cell<bool>,
     /// The units with which a section began that has not ended.
     pub(super) section: Cell<Option<KernelUnits>>,
-    /// Saves of the operation.
+    /// Witness and backend tell whether memory holds what the registers hold, and do not always say no.
+    pub(super) tells: Cell<bool>,
+    /// What they said last, until the core tells of what it has done.
+    pub(super) said: Cell<Option<bool>>,
+    /// Saves by assembly of the operation, of which the core has not told yet.
+    pub(super) by_steps: Cell<u16>,
+    /// Saves of the operation, and saves that were left out.
     pub(super) saves: Cell<u16>,
     /// Restores of the operation.
     pub(super) restores: Cell<u16>,
@@ -63,10 +74,35 @@ impl Symbolic {
             fails: Cell::new(false),
             disables: Cell::new(true),
             section: Cell::new(None),
+            tells: Cell::new(false),
+            said: Cell::new(None),
+            by_steps: Cell::new(0),
             saves: Cell::new(0),
             restores: Cell::new(0),
             words,
         }
+    }
+    /// A save that assembly executes, about which nobody is asked.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RawFpu::save`].
+    pub(super) unsafe fn save_by_steps(&self, area: NonNull<u8>) {
+        // SAFETY: the caller's valid area (C9) and registers free (C10).
+        unsafe { self.save(area) };
+        self.by_steps.set(self.by_steps.get() + 1);
+    }
+    /// What a witness knows: nothing has changed the registers since they were loaded from that context's area.
+    fn untouched(&self, context: usize) -> bool {
+        let knows = self.tells.get() && self.unmodified.get() == area_of(context);
+        if knows {
+            self.left_out();
+        }
+        knows
+    }
+    fn left_out(&self) {
+        self.said.set(Some(true));
+        self.saves.set(self.saves.get() + 1);
     }
     /// Code changes the registers.
     pub(super) fn change(&self, to: Symbol) {
@@ -78,7 +114,7 @@ impl Symbolic {
 
 // SAFETY: B1: constants; an image is 8 bytes. B2, B3: the symbol is all there is, and absent means initial. B4: a failed
 // restore says so and reads only. B5: only `fails` makes one fail. B6: cells. B7: `save` leaves a save out only if nothing
-// has changed the registers since they were loaded from that very address.
+// has changed the registers since they were loaded from that very address. B17: compares what they hold.
 unsafe impl RawFpu for Symbolic {
     type Image<'a> = Symbol;
     type ImageMut<'a> = ImageMut<'a>;
@@ -110,6 +146,17 @@ unsafe impl RawFpu for Symbolic {
         // SAFETY: the caller's valid area (C9).
         unsafe { put(area, if whole { symbol } else { TORN }) };
         self.line.step();
+    }
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        self.line.step();
+        // SAFETY: the caller's valid area (C9).
+        let same = self.tells.get() && unsafe { get(area) } == self.holds.get();
+        self.said.set(Some(false));
+        if same {
+            self.left_out();
+        }
+        self.line.step();
+        same
     }
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         self.line.step();
@@ -286,22 +333,25 @@ impl Drop for Off<'_> {
 fpu_core::witness! {
     // SAFETY: K2: one thread plays all CPUs, one operation at a time. K3: the CPU's own. K4: nothing to enable. K5:
     // the search tries only what a right kernel may do; a violation gives wrong symbols and nothing worse. K6: the
-    // level is where the interrupt says it runs. K7: the machine only looks. K9: symbols change only where an operation
+    // level is where the interrupt says it runs. K7: the machine only looks. K21: what was loaded is in the area, which is
+    // written only after the claim on registers has ended. K9: symbols change only where an operation
     // of the search says so.
     unsafe impl Pinned + SoftFloat for Pin<'_> {
         backend: Symbolic = |cpu| cpu.0.registers.the_backend(),
         words: Cpu = |cpu| cpu.0,
         bound: |cpu| cpu.0.bound(),
         level: |cpu| cpu.1,
+        unchanged: |cpu, context| cpu.0.registers.untouched(context),
         observe: |cpu, event| cpu.0.registers.line.tell(cpu.0.at, event),
     }
 }
 fpu_core::witness! {
-    // SAFETY: K2-K7, K9: those of `Pin`. K8: the line is masked while the value lives.
+    // SAFETY: K2-K7, K9, K21: those of `Pin`. K8: the line is masked while the value lives.
     unsafe impl Pinned + Exclusive + SoftFloat for Off<'_> {
         backend: Symbolic = |cpu| cpu.0.backend(),
         words: Cpu = |cpu| cpu.0.words(),
         bound: |cpu| cpu.0 .0.bound(),
+        unchanged: |cpu, context| cpu.0.unchanged(context),
         observe: |cpu, event| cpu.0.observe(event),
     }
 }

@@ -30,6 +30,9 @@ pub struct Bounds {
     pub bound: usize,
     /// Areas have more room and less.
     pub grows: bool,
+    /// Witness and backend say so where memory holds what the registers hold. Otherwise they always say no, which is as
+    /// right.
+    pub unchanged: bool,
     /// So many stamps of its number are left to each CPU, at most 11. Then the CPU takes a number that none has had.
     pub stamps: Option<u8>,
     /// Kernel code breaks a duty, which the search must find.
@@ -50,6 +53,7 @@ impl Bounds {
         moves: false,
         bound: 0,
         grows: false,
+        unchanged: false,
         stamps: None,
         wrong_kernel: false,
         depth: None,
@@ -57,6 +61,9 @@ impl Bounds {
     /// What the suite runs with areas that grow.
     pub const GROWS: Self =
         Self { tasks: 1, forgotten: false, lifecycle: false, grows: true, ..Self::SUITE };
+    /// What the suite runs where saves are left out.
+    pub const UNCHANGED: Self =
+        Self { forgotten: false, lifecycle: false, unchanged: true, ..Self::SUITE };
     /// What the suite runs with another CPU's operations.
     pub const OTHERS: Self =
         Self { interrupts: false, forgotten: false, lifecycle: false, others: true, ..Self::SUITE };

@@ -39,7 +39,7 @@ impl Machine {
         let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
         if !steps.save_to.is_null() {
             // SAFETY: C9: that context's area. C10: symbols.
-            unsafe { registers.save(area(steps.save_to)) };
+            unsafe { registers.save_by_steps(area(steps.save_to)) };
             commit(steps.save_word, steps.saved);
         }
         let mut restored = Ok(());
@@ -103,7 +103,7 @@ impl Machine {
         if let Some(steps) = pending.steps() {
             self.mask(steps.mask);
             // SAFETY: C9: the area of a context that is borrowed. C10: symbols.
-            unsafe { cpu.registers.save(area(steps.save_to)) };
+            unsafe { cpu.registers.save_by_steps(area(steps.save_to)) };
         }
         self.call(Call::SectionSaved);
         // SAFETY: C42: done just now.
@@ -135,7 +135,7 @@ impl Machine {
         let commit = |word, value| unsafe { AtomicU64::from_ptr(word) }.store(value, Relaxed);
         if !steps.host_save_to.is_null() {
             // SAFETY: C9: that context's area. C10: symbols.
-            unsafe { cpu.registers.save(area(steps.host_save_to)) };
+            unsafe { cpu.registers.save_by_steps(area(steps.host_save_to)) };
             commit(steps.host_word, steps.host_saved);
         }
         // SAFETY: C9: the guest's area. C10: symbols; the host's are saved.
@@ -149,7 +149,7 @@ impl Machine {
         self.refused_by_others(which);
         self.line.step();
         // SAFETY: C9: the guest's area. C10: a save changes no symbol.
-        unsafe { cpu.registers.save(area(steps.area)) };
+        unsafe { cpu.registers.save_by_steps(area(steps.area)) };
         commit(steps.word, steps.saved);
         self.call(Call::GuestDone);
         // SAFETY: C43: done just now.

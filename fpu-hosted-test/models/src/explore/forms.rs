@@ -28,7 +28,7 @@ impl Machine {
                 let steps = *pending.steps();
                 self.mask(steps.mask);
                 // SAFETY: C9: `pending`'s area. C10: symbols.
-                unsafe { cpu.registers.save(area(steps.save_to)) };
+                unsafe { cpu.registers.save_by_steps(area(steps.save_to)) };
                 self.call(Call::OutSaved);
                 // SAFETY: C15: done just now.
                 unsafe { pending.saved() };
@@ -42,7 +42,7 @@ impl Machine {
                     raw::NOTHING => Ok(()),
                     raw::SAVE => {
                         // SAFETY: C9: the context's area. C10: symbols.
-                        unsafe { cpu.registers.save(Self::area(task)) };
+                        unsafe { cpu.registers.save_by_steps(Self::area(task)) };
                         self.call(Call::RawSaved);
                         // SAFETY: C17: done just now.
                         unsafe { raw::saved(word) };
@@ -153,7 +153,7 @@ impl Machine {
                 word.store(live, Relaxed);
                 runs();
                 // SAFETY: C9: `pending`'s area. C10: symbols.
-                unsafe { cpu.registers.save(area(save_to)) };
+                unsafe { cpu.registers.save_by_steps(area(save_to)) };
                 word.store(saved, Relaxed);
                 self.call(Call::UserRoundTrip);
                 // SAFETY: C12, C13, C14: done just now.

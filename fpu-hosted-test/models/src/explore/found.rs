@@ -29,12 +29,13 @@ impl fmt::Display for Violation {
         for step in &self.trace {
             writeln!(f, "        {step},")?;
         }
-        let Bounds { cpus, tasks, stamps, bound, .. } = self.bounds;
+        let Bounds { cpus, tasks, stamps, bound, unchanged, .. } = self.bounds;
         let owned = if bound > 0 { format!("bound: {bound}, ") } else { String::new() };
         writeln!(f, "    ];")?;
+        let base = if unchanged { "UNCHANGED" } else { "SUITE" };
         writeln!(
             f,
-            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, {owned}stamps: {stamps:?}, ..Bounds::SUITE }};"
+            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, {owned}stamps: {stamps:?}, ..Bounds::{base} }};"
         )?;
         writeln!(f, "    assert_eq!(replay(bounds, &trace), Ok(()));\n}}")
     }
@@ -72,6 +73,7 @@ impl fmt::Display for Found {
             others,
             moves,
             grows,
+            unchanged,
             stamps,
             bound,
             ..
@@ -87,6 +89,7 @@ impl fmt::Display for Found {
             (others, "another CPU's operation at each step"),
             (moves, "moves in memory"),
             (grows, "areas that grow"),
+            (unchanged, "saves left out"),
         ];
         for (_, name) in extras.iter().filter(|(on, _)| *on) {
             write!(f, ", {name}")?;

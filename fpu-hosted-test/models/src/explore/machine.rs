@@ -8,7 +8,7 @@ use fpu_core::{
 };
 
 use super::{
-    backend::{Context, Cpu, Symbolic},
+    backend::{area_of, Context, Cpu, Symbolic},
     calls::{Call, Called},
     holder::Holder,
     image::{
@@ -97,9 +97,7 @@ impl Machine {
     /// Where a context's image is.
     pub(super) fn area(context: &Context) -> NonNull<u8> {
         let word_and_area = std::ptr::from_ref(context).cast::<u8>().cast_mut();
-        // The area is inline, the only other field, and aligned to 64: the last 64 bytes.
-        let at = size_of::<Context>() - size_of::<Area>();
-        NonNull::new(word_and_area.wrapping_add(at)).expect("not null")
+        NonNull::new(word_and_area.wrapping_add(area_of(0))).expect("not null")
     }
     pub(super) fn memory(context: &Context) -> Symbol {
         // SAFETY: C9: the context's own area; nothing else runs.

@@ -264,6 +264,7 @@ fn started(bounds: Bounds) -> &'static Machine {
     let machine = Machine::new(bounds.cpus, bounds.tasks + bounds.bound);
     machine.line.arm(0, None);
     for (at, cpu) in machine.cpus.iter().enumerate() {
+        cpu.registers.tells.set(bounds.unchanged);
         // SAFETY: K15: each has its own number. K16: the words are new.
         let online = unsafe { Pin(cpu, Level::Task).fpu_online(at as u32) };
         debug_assert_eq!(online, Ok(()));
@@ -299,6 +300,8 @@ fn carry_out(machine: &Machine, step: Move) -> Option<String> {
     machine.line.arm(usize::from(step.cpu), step.irq);
     for cpu in &machine.cpus {
         cpu.registers.saves.set(0);
+        cpu.registers.said.set(None);
+        cpu.registers.by_steps.set(0);
         cpu.registers.restores.set(0);
     }
     let done = machine.apply(step);

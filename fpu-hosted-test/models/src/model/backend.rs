@@ -124,6 +124,8 @@ pub struct Registers {
     will_fail: Cell<bool>,
     /// IA32_XFD: whether the registers are disabled that only some areas have room for.
     disables: Cell<bool>,
+    /// `unchanged` compares, and does not always say no.
+    tells: Cell<bool>,
 }
 
 impl Registers {
@@ -141,7 +143,12 @@ impl Registers {
             unmodified: Cell::new(None),
             will_fail: Cell::new(false),
             disables: Cell::new(true),
+            tells: Cell::new(false),
         }
+    }
+    /// From now on the backend says so where an area holds what the registers hold.
+    pub fn tell_unchanged(&self) {
+        self.tells.set(true);
     }
     /// What they hold.
     #[must_use]
@@ -186,7 +193,7 @@ unsafe fn image_at<'a>(area: NonNull<u8>) -> &'a Image {
 // SAFETY: B1: the length and alignment of `Image`. B2, B3: both parts are moved. B4: a failed restore
 // says so, and reads only. B5: only `fail_next` makes one fail. B6: loom's checks panic, which is what
 // the models are for. B7: `save` leaves a save out only if nothing has changed the registers since they were
-// loaded from that very area. The seeded faults break these on purpose.
+// loaded from that very area. B17: both parts are compared. The seeded faults break these on purpose.
 unsafe impl RawFpu for Registers {
     type Image<'a> = &'a Image;
     type ImageMut<'a> = ImageMut<'a>;
@@ -222,6 +229,16 @@ unsafe impl RawFpu for Registers {
             self.fill(UNDEFINED);
         }
         tick();
+    }
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        if !self.tells.get() {
+            return false;
+        }
+        tick();
+        // SAFETY: valid area (C9) by the caller.
+        let Regs { low, high } = unsafe { image_at(area) }.get();
+        let now = self.now.get();
+        (low, high) == (now.low, now.high) || broken(Backend::UnchangedGuesses)
     }
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         tick();

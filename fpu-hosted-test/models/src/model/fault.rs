@@ -17,6 +17,7 @@ pub enum Backend {
     ReplaceOmitsComponent,
     CopyLoadsOldBytes,
     CompareOmitsComponent,
+    UnchangedGuesses,
 }
 
 /// A kernel that forgets one of its duties.

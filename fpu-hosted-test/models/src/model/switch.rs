@@ -20,6 +20,24 @@ pub const SWITCH: Model = Model::new("switch_migrate_return", "I1 I2 I3")
         }
     });
 
+/// The same where the backend says that an area holds already what the registers hold, and no save is needed (I1, I2).
+pub const UNCHANGED: Model = Model::new("switch_without_save", "I1 I2")
+    .explores(8000)
+    .comes_to(&["save left out", "migrated"])
+    .on_cpus(2, 2, |cpu, machine| {
+        cpu.registers.tell_unchanged();
+        for round in 0..ROUNDS {
+            cpu.users_only_look(round % 2 == 1);
+            let before = cpu.counters.totals();
+            cpu.turn(&machine.slots[(cpu.number as usize + round) % 2]);
+            let after = cpu.counters.totals();
+            if after.unchanged > before.unchanged {
+                assert_eq!(after.saved, before.saved, "saved and left out");
+                cover("save left out");
+            }
+        }
+    });
+
 /// The same with a third CPU.
 pub const THREE_CPUS: Model = Model::new("three_cpus", "I1 I2 I3")
     .bounded(3)

@@ -2,7 +2,7 @@
 
 use super::{
     super::layout::{format_of, get, put, ALL, FORMAT, HEADER_WORDS, PRESENT},
-    SimFpu, ILLEGAL, INJECTED,
+    SimFpu, ILLEGAL, INJECTED, TRAPPED,
 };
 use crate::sim::{Flaw, Registers, AREA_LEN, COMPONENTS, LAYOUT};
 use core::ptr::NonNull;
@@ -34,6 +34,9 @@ impl SimFpu {
     /// Valid area (C9), of an image with places for `set`.
     pub(in crate::sim) unsafe fn save_these(&self, area: NonNull<u8>, set: u64, disabled: u64) {
         self.line.step();
+        if self.kernel_met_trap() {
+            return;
+        }
         let same_place = self.restored_from.get() == area.as_ptr() as usize
             || self.is(Flaw::ModifiedIgnoresAddress);
         let skip = if same_place { !self.modified.get() } else { 0 };
@@ -86,6 +89,9 @@ impl SimFpu {
         places: u64,
     ) -> Result<(), RestoreFault> {
         self.line.step();
+        if self.kernel_met_trap() {
+            return Err(TRAPPED);
+        }
         let from = area.as_ptr() as usize;
         if self.is(Flaw::RestoreSkipsSameAddress) && self.restored_from.get() == from {
             return Ok(());

@@ -2,6 +2,7 @@
 
 mod disasm;
 pub mod kernel;
+mod on_demand;
 mod quiet;
 mod rights;
 mod rules;
@@ -57,6 +58,9 @@ const PROBES: &[(&str, Rule)] = &[
 const CELL: &str = "probe_cell_";
 const REFERENCE: &str = "probe_real_";
 
+/// The probes with tiles on demand. They are compared with the same probe with a plain plan.
+const ON_DEMAND: &str = "probe_demand_";
+
 /// The switch of protection-key rights.
 const RIGHTS: &str = "probe_rights_switch";
 
@@ -93,6 +97,7 @@ pub fn check(suite: &Suite) -> Outcome {
     match resolved(&objdump, &probe) {
         Ok(functions) => {
             judge_all(&functions, PROBES, &mut lines);
+            lines.extend(on_demand::judge(&functions, ON_DEMAND, REFERENCE));
             lines.extend(rights::judge(&functions, RIGHTS));
             as_short_as_by_reference(&mut lines);
         }

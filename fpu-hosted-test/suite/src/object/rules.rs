@@ -70,7 +70,7 @@ impl Allowed {
     }
 }
 
-fn path_name(function: &str, kind: Kind) -> &'static str {
+pub fn path_name(function: &str, kind: Kind) -> &'static str {
     match kind {
         Kind::NothingDue => "nothing due",
         Kind::Bookkeeping if function.contains("return") => "restore skipped",

@@ -1,0 +1,121 @@
+//! The calls that [`Trapped`](super::Trapped) makes on the context that it holds.
+
+use crate::{
+    area::SaveArea,
+    backend::{KernelUnits, RawFpu, TheBackend},
+    error::Error,
+    observe::EventKind,
+    protocol::{
+        closed::Closed,
+        cpu_word::gate,
+        steps,
+        word::{Place, Word},
+    },
+    section::Section,
+    task::TaskFpu,
+    witness::{Exclusive, Pinned, SoftFloat},
+};
+
+/// A type of contexts, as [`Trapped`](super::Trapped) drives it. Outside this crate nothing can name it.
+pub trait Steps: Sized {
+    /// The kernel's backend.
+    type Backend: RawFpu;
+
+    /// Makes it a context in the initial state, in memory only, whatever it was.
+    fn begin_anew(&mut self, backend: &TheBackend<Self::Backend>);
+    /// Switches the context out.
+    fn leave<C>(&self, cpu: &C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = Self::Backend>;
+    /// Makes the registers the context's.
+    fn enter<C>(&self, cpu: &mut C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = Self::Backend>;
+    /// Begins a section. Once the CPU is closed, and before the first instruction that moves registers, `is_held` says
+    /// whether the context is to be saved as the current one, or has no registers.
+    fn section<'c, C>(
+        &self,
+        cpu: &'c mut C,
+        units: KernelUnits,
+        is_held: impl FnOnce(&C) -> Result<bool, Error>,
+    ) -> Result<Section<'c, C>, Error>
+    where
+        C: SoftFloat + Pinned<Backend = Self::Backend>;
+    /// Copies the state of the context, which is current here, to `child`.
+    fn fork<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
+    where
+        C: SoftFloat + Pinned<Backend = Self::Backend>;
+    /// Back to the initial state, in memory only.
+    fn reset<C>(&self, cpu: &mut C) -> Result<(), Error>
+    where
+        C: Pinned<Backend = Self::Backend>;
+}
+
+impl<B: RawFpu, A: SaveArea> Steps for TaskFpu<B, A> {
+    type Backend = B;
+
+    fn begin_anew(&mut self, backend: &TheBackend<B>) {
+        self.word.mark_nowhere();
+        // SAFETY: C9: checked in `TaskFpu::new` against this backend (K1), and the context is borrowed exclusively.
+        unsafe { backend.write_initial(self.base()) };
+    }
+
+    #[inline(always)]
+    fn leave<C>(&self, cpu: &C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = B>,
+    {
+        steps::leave(self.context(), cpu)
+    }
+
+    #[inline(always)]
+    fn enter<C>(&self, cpu: &mut C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = B>,
+    {
+        steps::enter(self.context(), cpu, drop)
+    }
+
+    fn section<'c, C>(
+        &self,
+        cpu: &'c mut C,
+        units: KernelUnits,
+        is_held: impl FnOnce(&C) -> Result<bool, Error>,
+    ) -> Result<Section<'c, C>, Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+    {
+        let closed = Closed::new(cpu, gate::SECTION)?;
+        if is_held(closed.cpu())? {
+            let word = self.word.load();
+            match closed.place(word) {
+                Place::Registers => {
+                    // SAFETY: C19: one backend (K1), current here (K5). C20: this CPU has been closed since its word was
+                    // read. C21: compared just now.
+                    unsafe {
+                        steps::save(self.context(), closed.cpu(), Word::both(closed.stamp()))
+                    };
+                    self.tell(closed.cpu(), EventKind::Unloaded);
+                }
+                Place::Both | Place::Memory => {}
+                Place::Elsewhere => return Err(closed.refuse(word)),
+            }
+        }
+        // SAFETY: soft-float (K9); the context has been saved just now, if a save was due.
+        Ok(unsafe { Section::begin(closed, units) })
+    }
+
+    fn fork<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+    {
+        self.fork_into(cpu, child)
+    }
+
+    fn reset<C>(&self, cpu: &mut C) -> Result<(), Error>
+    where
+        C: Pinned<Backend = B>,
+    {
+        TaskFpu::reset(self, cpu)
+    }
+}
