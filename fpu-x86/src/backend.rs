@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::{
     components::Components,
-    fields::INITIAL_MXCSR,
+    fields::{INITIAL_MXCSR, MXCSR, XSTATE_BV},
     image::{self, Image, ImageMut},
     insn, layout,
     plan::Plan,
@@ -32,14 +32,21 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
 // except PKRU (switched apart) and what stays initial (C23); for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
 // sets them, which the kernel promises to have called (K4); FXSAVE is taken only if that is x87 and SSE; no save
 // changes a register. A plan of given facts is for the machine of those facts, which the kernel promises too (K4). B3:
-// XRSTOR and FXRSTOR set every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8). B4:
+// XRSTOR and FXRSTOR set every component of the mask, the absent ones to their initial state (SDM vol. 1, 13.8); a restore is
+// left out only where all are initial, and the image has none and no other MXCSR. B4:
 // the only instruction that can fault on an image returns its vector through `fixup`, which the
 // embedder serves (the crate documentation makes that a condition of use); it does not write
 // memory. B5: saves write what the CPU itself made; `write_initial` writes a header with no
 // reserved bit, and MXCSR 0x1F80; the setters of `ImageMut` are proven one by one there. B6: no
 // loop, wait or allocation; indexing is by constants within arrays of fixed size. B7: XSAVEOPT's
 // modified optimisation compares the address of the last restore on this CPU (SDM vol. 1, 13.9),
-// which is the condition of B7 (sound omission) itself.
+// which is the condition of B7 (sound omission) itself. A restore that is left out comes to the same: what the CPU remembers
+// then differs from what XRSTOR of that image would leave in two things, and with either a save leaves out less. Another
+// address is remembered: then nothing is taken for unmodified. More is taken for modified since. What is in use at the save,
+// and not modified by then, was put into use without a change of its registers, which no XRSTOR of an initial image would
+// rule out either. B17: both are initial; a save would write a header without components (13.6 to 13.11), and MXCSR as
+// it is there. XGETBV says "in use" of registers that hold their initial values at worst, and nothing of supervisor
+// components, which a plan that skips has not.
 unsafe impl RawFpu for Plan {
     type Image<'a> = Image<'a>;
     type ImageMut<'a> = ImageMut<'a>;
@@ -94,8 +101,14 @@ unsafe impl RawFpu for Plan {
     }
 
     #[inline]
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        // SAFETY: valid area (C9), and registers free (C10) to be asked about.
+        self.restore_by == RestoreBy::UnlessInitial && unsafe { self.both_initial(area) }
+    }
+
+    #[inline(always)] // a call would cost every path that loads nothing a frame
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
-        let (area, mask) = (area.as_ptr(), self.mask);
+        let (at, area, mask) = (area, area.as_ptr(), self.mask);
         // As in `save`.
         refused(if self.restore_by < RestoreBy::Fxrstor {
             if self.restore_by == RestoreBy::Xrstor {
@@ -108,9 +121,14 @@ unsafe impl RawFpu for Plan {
                 unsafe { insn::xrstors(area, mask) }
             }
         } else {
-            if self.restore_by == RestoreBy::Scrubbing {
-                // SAFETY: N2: registers free (C10).
-                unsafe { insn::scrub() };
+            if self.restore_by > RestoreBy::Fxrstor {
+                if self.restore_by > RestoreBy::UnlessInitial {
+                    // SAFETY: N2: registers free (C10).
+                    unsafe { insn::scrub() };
+                // SAFETY: valid area (C9), and registers free (C10) to be asked about.
+                } else if unsafe { self.both_initial(at) } {
+                    return Ok(());
+                }
                 if self.instruction == SaveInstruction::Xsaves {
                     // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
                     // registers free (C10).
@@ -177,6 +195,30 @@ unsafe impl CompareFpu for Plan {
 }
 
 impl Plan {
+    /// Tells whether a restore of the image would initialise everything, and everything is initial.
+    ///
+    /// # Safety
+    ///
+    /// Valid area (C9) with a header, and registers free (C10), of a plan that [skips](Plan::skips_initial).
+    #[inline(always)]
+    unsafe fn both_initial(&self, area: NonNull<u8>) -> bool {
+        let (header, legacy) = (area.as_ptr().wrapping_add(XSTATE_BV), area.as_ptr());
+        // SAFETY: valid area (C9), with a header, aligned to 64.
+        if unsafe { header.cast::<u64>().read() } != 0 {
+            return false;
+        }
+        // The standard format keeps MXCSR in every image, the compacted one where SSE is present (SDM vol. 1, 13.8).
+        if self.instruction <= SaveInstruction::Xsaveopt
+            // SAFETY: valid area (C9).
+            && unsafe { legacy.wrapping_add(MXCSR).cast::<u32>().read() } != INITIAL_MXCSR
+        {
+            return false;
+        }
+        // SAFETY: N3: XCR0 enables the plan's components (K4), and N8: a plan that skips has this XGETBV, as has every CPU
+        // that `check_cpu` lets in. N2: registers free (C10).
+        unsafe { insn::are_initial(self.mask) }
+    }
+
     /// Tells whether tiles are in XCR0 and not disabled while the plan is in force.
     fn has_tiles(&self) -> bool {
         self.components().contains(Components::AMX)

@@ -75,6 +75,7 @@ pub struct CpuidInfo {
     xsaveopt: bool,
     xsavec: bool,
     xgetbv1: bool,
+    tsc: bool,
     xsaves: bool,
     xfd: bool,
     xsaves_erratum: bool,
@@ -140,6 +141,7 @@ impl CpuidInfo {
             }
             facts.osxsave = features.has_oxsave();
         }
+        facts.tsc = features.has_tsc();
         facts.keeps_x87_pointers = amd && !restores_error_pointers(&reader);
         let family = family(reader.cpuid1(1).eax);
         facts.xsaves_erratum = facts.xsave && amd && matches!(family, 0x17 | 0x18);
@@ -197,6 +199,7 @@ impl CpuidInfo {
             xsaveopt: false,
             xsavec: false,
             xgetbv1: false,
+            tsc: false,
             xsaves: false,
             xfd: false,
             xsaves_erratum: false,
@@ -302,6 +305,12 @@ impl CpuidInfo {
     #[must_use]
     pub fn xgetbv1(&self) -> bool {
         self.xgetbv1
+    }
+
+    /// Tells whether the CPU has a time-stamp counter.
+    #[cfg(fpu_instructions)]
+    pub(crate) fn tsc(&self) -> bool {
+        self.tsc
     }
 
     /// Tells whether the CPU has XSAVES, XRSTORS and IA32_XSS.

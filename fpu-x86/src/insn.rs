@@ -5,12 +5,14 @@
 //! refuse a restore because of what is in the image. Behind each restore stand bytes that mark it,
 //! which [`fixup`] looks for.
 
+mod initial;
 mod pkru;
 mod ring0;
 mod routines;
 
 use core::arch::asm;
 
+pub(crate) use initial::*;
 pub(crate) use pkru::*;
 pub(crate) use ring0::*;
 pub use routines::{RestoreRoutine, Routines, SaveRoutine};
@@ -429,13 +431,14 @@ pub(crate) unsafe fn xgetbv0() -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Reads XINUSE, as far as XCR0 enables it. As [`xgetbv0`], and never on a switching path either.
+/// Reads XINUSE, as far as XCR0 enables it. On a switching path only for tasks that are likely to have nothing in use.
 ///
 /// # Safety
 ///
 /// OSXSAVE set (N3), and
 ///
 /// * **N8** CPUID(0xD,1).EAX\[2\] is set.
+#[inline(always)]
 pub(crate) unsafe fn xgetbv1() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: OSXSAVE set (N3), XINUSE readable (N8). Not `nomem`: what is in use changes with every restore.

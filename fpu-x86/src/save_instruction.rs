@@ -48,6 +48,8 @@ pub(crate) enum RestoreBy {
     Xrstor,
     Xrstors,
     Fxrstor,
+    /// By XRSTOR or XRSTORS, unless registers and image are both initial.
+    UnlessInitial,
     /// By any of the others, after the x87 pointers and MXCSR have been overwritten.
     Scrubbing,
 }

@@ -10,6 +10,8 @@ use crate::ways::{Make, Tasks, TASKS};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     Initial,
+    /// A task of that kind, beside one with AVX in use.
+    InitialBesideAvx,
     Sse,
     /// The same under a plan of x87 and SSE.
     SmallPlan,
@@ -20,12 +22,20 @@ pub enum Class {
 }
 
 impl Class {
-    pub const ALL: [Self; 6] =
-        [Self::Initial, Self::Sse, Self::SmallPlan, Self::Avx, Self::Once512, Self::Avx512];
+    pub const ALL: [Self; 7] = [
+        Self::Initial,
+        Self::InitialBesideAvx,
+        Self::Sse,
+        Self::SmallPlan,
+        Self::Avx,
+        Self::Once512,
+        Self::Avx512,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Initial => "nothing",
+            Self::InitialBesideAvx => "nothing beside AVX",
             Self::Sse => "SSE",
             Self::SmallPlan => "SSE in a small plan",
             Self::Avx => "AVX",
@@ -37,13 +47,15 @@ impl Class {
     pub fn needs(self) -> Components {
         match self {
             Self::Initial | Self::Sse | Self::SmallPlan => Components::LEGACY,
-            Self::Avx => Components::LEGACY | Components::AVX,
+            Self::Avx | Self::InitialBesideAvx => Components::LEGACY | Components::AVX,
             Self::Once512 | Self::Avx512 => {
                 Components::LEGACY | Components::AVX | Components::AVX512
             }
         }
     }
-    fn write(self, image: &mut ImageMut<'_>, words: &mut Random) -> Result<(), ImageError> {
+    /// Makes the image of a task one of this class; the same values whatever the way.
+    pub fn write(self, image: &mut ImageMut<'_>, task: usize) -> Result<(), ImageError> {
+        let mut words = Random::new(1 + task as u64);
         let mut bytes = |n: usize| -> [u8; 64] {
             let mut all = [0; 64];
             for byte in &mut all[..n] {
@@ -75,25 +87,33 @@ impl Class {
         }
         Ok(())
     }
-    /// The same for contexts that a CPU owns.
+    /// What of the two a task has.
+    fn of(self, task: usize) -> Self {
+        match self {
+            Self::InitialBesideAvx if task == 1 => Self::Avx,
+            Self::InitialBesideAvx => Self::Initial,
+            _ => self,
+        }
+    }
+    /// As [`give`](Self::give), for contexts that a CPU owns.
     pub fn give_owned(self, owned: &Owned) -> Result<(), Box<dyn std::error::Error>> {
-        for (task, bound) in (1..).zip(&owned.bound) {
+        for (task, bound) in owned.bound.iter().enumerate() {
             bound.reset(&mut owned.cpu())?;
             let mut cpu = owned.cpu();
             let mut session = bound.open(&mut cpu)?.make_memory_valid_write();
-            self.write(&mut session.image_mut(), &mut Random::new(task))?;
+            self.of(task).write(&mut session.image_mut(), task)?;
         }
         Ok(())
     }
-    /// Makes the tasks' images of this class; the same values whatever the way.
+    /// Makes the tasks' images of this class.
     pub fn give<A: Make>(self, tasks: &Tasks<A>) -> Result<(), Box<dyn std::error::Error>> {
         for task in 0..TASKS {
             let mut cpu = tasks.cpu(0);
             tasks.tasks[task].reset(&mut cpu)?;
             let session = tasks.tasks[task].open(&mut cpu)?;
             let mut session = session.make_memory_valid_write();
-            let mut words = Random::new(1 + task as u64);
-            self.write(&mut session.image_mut(), &mut words)?;
+            let class = self.of(task);
+            class.write(&mut session.image_mut(), task)?;
         }
         Ok(())
     }

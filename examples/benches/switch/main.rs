@@ -5,6 +5,7 @@
 //! first quartile and the median of a row are printed; the ratio is that of the first quartiles.
 
 mod classes;
+mod demand;
 mod moved;
 mod owned;
 mod peers;
@@ -31,13 +32,14 @@ use fpu_hosted_test::{
 use fpu_x86::{Components, Plan, SaveInstruction};
 
 use classes::Class;
+use demand::Demand;
 use owned::Owned;
 use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
 use scenes::{steps, Guest, Idle, Sections, SystemCall, Threads, TwoTasks};
 use tried::{PageApart, Trimmed};
-use ways::{number, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
+use ways::{number, Inline, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -51,8 +53,8 @@ one run.
 usage: cargo bench -p fpu-examples --bench switch -- [options]
 
   --rounds N      rows of every kind (default 2000)
-  --class NAME    only tasks that have this in use: nothing, SSE,
-                  SSE in a small plan, AVX, once AVX-512, AVX-512
+  --class NAME    only tasks that have this in use: nothing, nothing beside AVX,
+                  SSE, SSE in a small plan, AVX, once AVX-512, AVX-512
   --json          print one JSON document and nothing else
   --svg FILE      draw the ratios, too (paths count from the package)
   --page FILE     write the figures into the tables of this page (repeatable)
@@ -108,7 +110,7 @@ struct Candidate {
 }
 
 /// Switches of tasks, or other units, in one step of a scenario.
-const SCENES: [(&str, f64); 7] = [
+const SCENES: [(&str, f64); 11] = [
     ("two tasks, a switch", 2.0),
     ("task-idle-task", 1.0),
     ("with kernel threads", 4.0),
@@ -116,9 +118,20 @@ const SCENES: [(&str, f64); 7] = [
     ("3 sections", 1.0),
     ("3 guest exits", 1.0),
     (TRIED, 2.0),
+    (SKIPPED[0], 2.0),
+    (SKIPPED[1], 1.0),
+    (SKIPPED[2], 1.0),
+    (SKIPPED[3], 1.0),
 ];
 /// Two tasks, for what is not in the library.
 const TRIED: &str = "tried, a switch";
+/// For a plan that neither saves nor restores what is initial: two tasks, idle, sections, and guest exits.
+pub const SKIPPED: [&str; 4] = [
+    "skips initial, a switch",
+    "skips initial, task-idle-task",
+    "skips initial, 3 sections",
+    "skips initial, 3 guest exits",
+];
 
 /// The tasks, by what their areas are.
 #[derive(Clone, Copy)]
@@ -127,6 +140,12 @@ enum Known {
     Heap(&'static Tasks<HeapArea>),
     Owned(&'static Owned),
     PageApart(&'static Tasks<PageApart>),
+    Demand(&'static Demand),
+}
+impl From<&'static Demand> for Known {
+    fn from(tasks: &'static Demand) -> Self {
+        Self::Demand(tasks)
+    }
 }
 impl Known {
     fn refused(self) -> &'static std::sync::atomic::AtomicU32 {
@@ -135,6 +154,7 @@ impl Known {
             Self::Heap(tasks) => &tasks.refused,
             Self::PageApart(tasks) => &tasks.refused,
             Self::Owned(owned) => &owned.tasks().refused,
+            Self::Demand(tasks) => &tasks.refused,
         }
     }
 }
@@ -178,6 +198,11 @@ fn candidate<W: Way + 'static, T: Into<Known>>(
         all.push((SCENES[5].0, steps::<W, Guest>()));
     }
     Candidate { name, way: std::ptr::from_ref(way).cast(), tasks: tasks(way).into(), scenes: all }
+}
+
+/// The scenarios in which a plan may skip what is initial, of a way that has guests.
+fn skipped(one: &Candidate) -> Vec<(&'static str, [Step; 3])> {
+    [0, 1, 3, 4].into_iter().zip(SKIPPED).map(|(at, name)| (name, one.scenes[at].1)).collect()
 }
 
 /// The ways whose instruction is that of the plan, and the others.
@@ -235,27 +260,49 @@ fn candidates<const SAVE: u8>(plan: &Plan, class: Class) -> Result<Vec<Candidate
         one.scenes = vec![two_tasks(&one)];
         all.push(one);
     }
+    let skips = Typed(Tasks::<Inline>::new(plan.clone().skipping_initial())?);
+    let mut skips = candidate(SKIPS, skips, |way| &way.0, true);
+    skips.scenes = skipped(&skips);
+    for one in &mut all[..2] {
+        one.scenes.extend(skipped(one));
+    }
+    all.push(skips);
+    if class == Class::InitialBesideAvx {
+        all.retain_mut(|one| {
+            one.scenes.retain(|(scene, _)| SKIPPED.contains(scene));
+            !one.scenes.is_empty()
+        });
+    }
     Ok(all)
 }
 
+/// The typed calls with a plan that neither saves nor restores what is initial.
+const SKIPS: &str = "fpu-core, typed, skips initial";
 /// The typed calls where the context has its area elsewhere.
 const HEAP: &str = "fpu-core, typed, HeapArea";
+
+/// The same with state on demand.
+const DEMAND: &str = "fpu-core, typed, on demand";
 
 /// The way that others are compared with.
 const BARE: &str = "bare instructions";
 
 fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Result<(), Failure> {
-    let all = match number(plan.save_instruction()) {
+    let mut all = match number(plan.save_instruction()) {
         Some(XSAVEC) => candidates::<XSAVEC>(plan, class)?,
         Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan, class)?,
         Some(XSAVE) => candidates::<XSAVE>(plan, class)?,
         _ => candidates::<FXSAVE>(plan, class)?,
     };
+    if plan.components().contains(Components::AVX512) {
+        all.push(candidate(DEMAND, Demand::new(plan, class)?, |way| way, false));
+    }
     for one in &all {
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
             Known::Owned(owned) => class.give_owned(owned)?,
+            Known::Demand(_) => {}
             Known::PageApart(tasks) => class.give(tasks)?,
         }
     }
@@ -326,6 +373,9 @@ fn run(arguments: &Arguments) -> Result<Report, Failure> {
             continue;
         }
         measure(&plan, class, arguments.rounds, &mut report.lines)?;
+        if class == Class::InitialBesideAvx {
+            continue;
+        }
         match moved::measure(&plan, class, arguments.rounds.min(2000) as u32) {
             Ok(lines) => report.lines.extend(lines),
             Err(why) => report.skipped.push(format!("{}, moved task: {why}", class.name())),

@@ -46,7 +46,7 @@ use crate::{
 /// [`adopt`](crate::TaskFpu::adopt). Before what these calls are about, firmware for example, the kernel calls
 /// [`settle`](Self::settle). So it does before the functions of [`raw`](crate::raw), which get no witness.
 ///
-/// A kernel with [trapped](crate::trap) contexts does without: a save could be due while the trap is armed.
+/// A kernel with [trapped](crate::trap) contexts calls nothing that could carry out a save while the trap is armed (K23).
 ///
 /// # Memory
 ///

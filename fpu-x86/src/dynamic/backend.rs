@@ -21,7 +21,7 @@ use fpu_core::{
 // initial by C46). B3: a restore is of all components of the full plan, those without a place in the image to their initial
 // state. B4: what WRMSR or the restore refuses is returned. B5: no image without room for a component has its bit of
 // XSTATE_BV, and IA32_XFD is clear before one with room is restored. B6: no wait, no allocation; the copy of IA32_XFD is the
-// CPU's own. B7: that of `Plan`.
+// CPU's own. B7, B17: those of `Plan`.
 unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
     type Image<'a>
         = Image<'a>
@@ -63,6 +63,13 @@ unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
                 Room::Full => self.full.save(area),
             }
         }
+    }
+
+    #[inline]
+    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
+        // All components, as a restore is of all: what has no room is initial (B15).
+        // SAFETY: valid area (C9), registers free (C10), the area's registers (C49).
+        unsafe { self.full.unchanged(area) }
     }
 
     #[inline]

@@ -385,6 +385,9 @@ impl Plan {
         self.layout = PlanPlaces::of(instruction.format(), self.components(), &self.facts)?;
         self.restore_by = match instruction {
             _ if self.scrubs() || self.facts.keeps_x87_pointers() => RestoreBy::Scrubbing,
+            _ if self.skips_initial() && self.can_skip_initial(instruction) => {
+                RestoreBy::UnlessInitial
+            }
             SaveInstruction::Xsave | SaveInstruction::Xsaveopt | SaveInstruction::Xsavec => {
                 RestoreBy::Xrstor
             }

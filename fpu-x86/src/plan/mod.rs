@@ -7,6 +7,7 @@
 //! * `compat`: which other CPUs a plan is for;
 //! * `quirk`: what was odd, to be logged;
 //! * `cell`: where a kernel keeps its plan;
+//! * `initial`: whether contexts that are initial are saved and restored;
 //! * `routines`: its save and restore as functions for assembly.
 //!
 //! Nothing here is privileged. What changes control registers to put a plan into force (`ring0::enable`), and makes the
@@ -18,6 +19,7 @@ mod choose;
 mod compat;
 #[cfg(fpu_instructions)]
 mod detect;
+mod initial;
 #[cfg(fpu_instructions)]
 mod measure;
 mod quirk;

@@ -36,6 +36,8 @@ const REAL: Allowed = Allowed {
         "xrstor64",
         "xrstors64",
         "fxrstor64",
+        "xgetbv",
+        "stmxcsr",
         "fnclex",
         "emms",
         "fild",

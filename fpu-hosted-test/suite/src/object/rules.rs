@@ -11,11 +11,14 @@ fn gives_up(name: &str) -> bool {
 }
 
 /// What overwriting the x87 pointers may cost more: four instructions and their operand, and the
-/// choice of the restore once more.
-const SCRUB: usize = 10;
+/// choice of the restore twice more.
+const SCRUB: usize = 12;
 
 /// What asking for the lines of an image may cost more, one round of it: where the image ends, and the round.
 const FETCH: usize = 10;
+
+/// What a plan may look at more that skips what is initial: the image's header and format, XINUSE and MXCSR.
+const LOOK: usize = 30;
 
 /// A line of the report.
 #[derive(Debug)]
@@ -52,7 +55,16 @@ pub struct Allowed {
 }
 
 impl Allowed {
-    fn budget(&self, kind: Kind) -> Option<usize> {
+    fn budget(&self, kind: Kind, looks: bool) -> Option<usize> {
+        if looks {
+            // A save or restore that is not needed stands for one that is.
+            let most = if kind == Kind::Bookkeeping {
+                Some(self.around)
+            } else {
+                self.budget(kind, false)
+            };
+            return most.map(|most| most + LOOK);
+        }
         match kind {
             Kind::NothingDue => Some(self.nothing_due),
             Kind::Bookkeeping => Some(self.bookkeeping),
@@ -129,36 +141,42 @@ pub fn forbidden(insn: &Insn, call_ok: &dyn Fn(&str) -> bool) -> Option<&'static
     None
 }
 
+/// What a path does, and whether the plan looks for what is initial. A refusal is judged as one kind.
+fn sort(path: &Path<'_>) -> (Kind, bool) {
+    let kind = path.kind();
+    (kind, kind != Kind::Refused && path.looks())
+}
+
 fn hot(name: &str, body: &[Insn], allowed: &Allowed) -> Vec<Line> {
     let all = match paths(body, &gives_up) {
         Ok(all) => all,
         Err(why) => return vec![problem(name, why)],
     };
     let mut lines: Vec<Line> = Vec::new();
-    let mut kinds: Vec<Kind> = all.iter().map(Path::kind).collect();
+    let mut kinds: Vec<(Kind, bool)> = all.iter().map(sort).collect();
     kinds.sort();
     kinds.dedup();
     // What must be there for the walk to have meant anything.
     let due = if name.contains("return") { Kind::Restore } else { Kind::Save };
     for kind in [Kind::NothingDue, due] {
-        if !kinds.contains(&kind) {
+        if !kinds.contains(&(kind, false)) {
             lines.push(problem(name, format!("no path `{}`", path_name(name, kind))));
         }
     }
-    for kind in kinds {
+    for (kind, looks) in kinds {
         // The longest of each kind stands for all of it.
-        let Some(path) = all.iter().filter(|p| p.kind() == kind).max_by_key(|p| p.counted().len())
-        else {
+        let these = || all.iter().filter(|p| sort(p) == (kind, looks));
+        let Some(path) = these().max_by_key(|p| p.counted().len()) else {
             continue;
         };
         let counted = path.counted();
-        let limit = allowed.budget(kind);
+        let limit = allowed.budget(kind, looks);
         let mut wrong = Vec::new();
         if let Some(limit) = limit.filter(|&limit| counted.len() > limit) {
             wrong.push(format!("{} instructions, {limit} are allowed", counted.len()));
         }
         if kind != Kind::Refused {
-            for p in all.iter().filter(|p| p.kind() == kind) {
+            for p in these() {
                 for insn in &p.insns {
                     if let Some(what) = allowed.forbids(insn) {
                         wrong.push(format!("{what}: `{}`", text(insn)));
@@ -175,7 +193,7 @@ fn hot(name: &str, body: &[Insn], allowed: &Allowed) -> Vec<Line> {
         wrong.dedup();
         lines.push(Line {
             function: name.to_owned(),
-            path: path_name(name, kind).to_owned(),
+            path: format!("{}{}", if looks { "looks, " } else { "" }, path_name(name, kind)),
             instructions: counted.len(),
             budget: limit,
             wrong,

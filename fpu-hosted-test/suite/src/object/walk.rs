@@ -130,6 +130,13 @@ impl Path<'_> {
         }
     }
 
+    /// Tells whether the image's header is looked at, which only a plan does that skips what is initial: a comparison of
+    /// 8 bytes in memory with 0.
+    pub fn looks(&self) -> bool {
+        let zero = |operands: &str| operands.starts_with("QWORD PTR") && operands.ends_with(",0x0");
+        self.insns.iter().any(|insn| insn.last_word() == "cmp" && zero(&insn.operands))
+    }
+
     /// The instructions that count: not the final `ret`, not the marked instruction, and not what
     /// only computes its operand.
     pub fn counted(&self) -> Vec<&Insn> {
