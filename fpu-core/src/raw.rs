@@ -163,7 +163,7 @@ pub unsafe extern "C" fn saved(task: *const TaskWord) {
 pub unsafe extern "C" fn switch_return(task: *const TaskWord, cpu: *const CpuFpu) -> u32 {
     // SAFETY: live words (C16).
     let (task, cpu) = unsafe { (&*task, &*cpu) };
-    match due_on_entry(task, cpu, || ()) {
+    match due_on_entry(task, cpu) {
         Ok(OnEntry::Nothing) => NOTHING,
         Ok(OnEntry::Mark(live)) => {
             task.mark_live(live);

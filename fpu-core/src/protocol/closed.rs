@@ -237,7 +237,7 @@ mod tests {
             let both = TaskWord::new();
             both.publish(Word::both(now));
             for word in [nowhere, live, both, other] {
-                assert!(matches!(due_on_entry(&word, &cpu, || ()), Err(Error::Busy)), "{word:?}");
+                assert!(matches!(due_on_entry(&word, &cpu), Err(Error::Busy)), "{word:?}");
                 assert_eq!(Stamp::of(&cpu), now.closed());
             }
             open(&cpu, now);

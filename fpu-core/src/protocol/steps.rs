@@ -11,7 +11,7 @@ use crate::{
     backend::RawFpu,
     error::Error,
     observe::{Event, EventKind},
-    witness::{CpuWords, Exclusive, Pinned, Settle, SoftFloat},
+    witness::{Asked, CpuWords, Exclusive, Pinned, Settle, SoftFloat},
 };
 
 /// A context without the type of its area: the context that a section saves, or that a persistent run loads.
@@ -70,14 +70,9 @@ pub(crate) enum OnEntry {
     },
 }
 
-/// Tells which step is due before the task of `word` enters user mode here. `settle` is called where a load is due, while the
-/// CPU still has its stamp: it saves a bound context.
+/// Tells which step is due before the task of `word` enters user mode here.
 #[inline(always)]
-pub(crate) fn due_on_entry<W: CpuWords>(
-    word: &TaskWord,
-    cpu: &W,
-    settle: impl FnOnce(),
-) -> Result<OnEntry, Error> {
+pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEntry, Error> {
     let current = Stamp::of(cpu);
     let compared = word.peek().against(current);
     match compared.place() {
@@ -89,7 +84,6 @@ pub(crate) fn due_on_entry<W: CpuWords>(
             if !fresh.is_open() {
                 return Err(compared.refusal(cpu));
             }
-            settle();
             TaskWord::before_image();
             // Before the registers change: from here on no context claims them. After a load that fails,
             // nothing has to be undone.
@@ -97,6 +91,13 @@ pub(crate) fn due_on_entry<W: CpuWords>(
             Ok(OnEntry::Load { live: fresh, moved: compared.is_of_another_cpu() })
         }
     }
+}
+
+/// Saves the bound context that was live under the CPU's stamp before this one, which the CPU has had since just now. The
+/// registers are as they were.
+#[inline(always)]
+pub(crate) fn settle_before<C: Pinned>(live: Stamp, cpu: &C) {
+    cpu.settle(Settle(Asked::Under(live.before().bits())));
 }
 
 /// Switches a task out: saves it if a save is due, and tells the observer.
@@ -125,7 +126,7 @@ pub(crate) fn enter<'c, C, T>(
 where
     C: Exclusive + SoftFloat,
 {
-    match due_on_entry(context.word, cpu.words(), || cpu.settle(Settle::NOW))? {
+    match due_on_entry(context.word, cpu.words())? {
         OnEntry::Nothing => {}
         OnEntry::Mark(live) => {
             context.word.mark_live(live);
@@ -133,6 +134,7 @@ where
             context.tell(cpu, EventKind::Loaded);
         }
         OnEntry::Load { live, moved } => {
+            settle_before(live, cpu);
             if moved {
                 cpu.backend().prefetch(context.area);
             }
@@ -147,14 +149,12 @@ where
 
 /// Tells which steps are due in a switch that assembly executes, in a kernel whose compiled code uses the registers:
 /// whether `prev` is to be saved, and the stamp under which `next` is live once it is loaded. A load is due even if both
-/// registers and memory hold `next`. The stamp is the CPU's already, and no context has it until the load is done. `settle`
-/// is as for [`due_on_entry`].
+/// registers and memory hold `next`. The stamp is the CPU's already, and no context has it until the load is done.
 #[inline(always)]
 pub(crate) fn due_on_switch<W: CpuWords>(
     prev: Option<&TaskWord>,
     next: Option<&TaskWord>,
     cpu: &W,
-    settle: impl FnOnce(),
 ) -> Result<(bool, Option<Stamp>), Error> {
     let saves = match prev {
         Some(prev) => due_on_leaving(prev, cpu)?.is_some(),
@@ -169,7 +169,6 @@ pub(crate) fn due_on_switch<W: CpuWords>(
         return Err(word.refusal(cpu));
     }
     // After everything that can be refused, and before the registers change.
-    settle();
     stamp.set(cpu);
     Ok((saves, Some(stamp)))
 }
@@ -284,7 +283,7 @@ mod tests {
             (live(stamp(4, 1)), "LiveElsewhere { cpu: 4 }"),
         ] {
             let cpu = online(2, 5);
-            let got = match due_on_entry(&word, &cpu, || ()) {
+            let got = match due_on_entry(&word, &cpu) {
                 Ok(OnEntry::Nothing) => "nothing".into(),
                 Ok(OnEntry::Mark(live)) => {
                     assert_eq!(live, now);
@@ -311,7 +310,7 @@ mod tests {
         let same = live(now);
         let switched = |prev, next| {
             let cpu = online(2, 5);
-            let due = due_on_switch(prev, next, &cpu, || ());
+            let due = due_on_switch(prev, next, &cpu);
             let moves = if matches!(due, Ok((_, Some(_)))) { fresh } else { now };
             assert_eq!(Stamp::of(&cpu), moves);
             due
@@ -342,11 +341,11 @@ mod tests {
         let (cpu, last) = (online(0, ALL - 2), stamp(0, ALL - 1));
         let nowhere = TaskWord::new();
         assert!(
-            matches!(due_on_entry(&nowhere, &cpu, || ()), Ok(OnEntry::Load { live, .. }) if live == last)
+            matches!(due_on_entry(&nowhere, &cpu), Ok(OnEntry::Load { live, .. }) if live == last)
         );
         for _ in 0..3 {
-            assert!(matches!(due_on_entry(&nowhere, &cpu, || ()), Err(Error::Exhausted)));
-            assert_eq!(due_on_switch(None, Some(&nowhere), &cpu, || ()), Err(Error::Exhausted));
+            assert!(matches!(due_on_entry(&nowhere, &cpu), Err(Error::Exhausted)));
+            assert_eq!(due_on_switch(None, Some(&nowhere), &cpu), Err(Error::Exhausted));
             assert_eq!((Stamp::of(&cpu), cpu.gate()), (last, gate::OPEN));
         }
     }
@@ -355,7 +354,7 @@ mod tests {
     fn a_cpu_that_was_never_online_holds_no_context() {
         let cpu = Words::default();
         for word in [TaskWord::new(), live(stamp(0, 1)), word(Word::both(stamp(0, 1)))] {
-            assert!(matches!(due_on_entry(&word, &cpu, || ()), Err(Error::CpuOffline)));
+            assert!(matches!(due_on_entry(&word, &cpu), Err(Error::CpuOffline)));
             assert!(matches!(due_on_leaving(&word, &cpu), Ok(None) | Err(Error::CpuOffline)));
         }
         assert_eq!((cpu.resident(), cpu.gate()), (0, gate::OFFLINE));

@@ -1,11 +1,11 @@
 // The faults of contexts that are bound to a CPU, as rows of `protocol.rs`.
 bound! {
     BoundEntryKeepsDeferred, "the deferred save before a load" => [SCENARIO], "I15", "unsaved state lost", At(2),
-        "protocol/steps.rs": "match due_on_entry(context.word, cpu.words(), || cpu.settle(Settle::NOW))? {" => "match due_on_entry(context.word, cpu.words(), || ())? {";
+        "protocol/steps.rs": "settle_before(live, cpu);" => "";
     BoundStepsKeepDeferred, "the deferred save before the steps to user mode" => [SCENARIO], "I15", "unsaved state lost", At(3),
-        "deferred.rs": "|| cpu.settle(Settle::NOW)" => "|| ()";
+        "deferred.rs": "settle_before(live, cpu);" => "";
     BoundSwitchKeepsDeferred, "the deferred save before a switch's steps" => [SCENARIO], "I15", "unsaved state lost", At(2),
-        "deferred/switch.rs": "|| cpu.settle(Settle::NOW)" => "|| ()";
+        "deferred/switch.rs": "settle_before(stamp, cpu);" => "";
     BoundClaimsEndEarly, "the deferred save before a section, a persistent run and an idle core" => [SCENARIO], "I15", "refused: Lost", At(1),
         "protocol/closed.rs": "self.settle();
          self.stamp = self.stamp.next();" => "self.stamp = self.stamp.next();";
