@@ -60,6 +60,7 @@ pub use switch::switch;
 use core::marker::PhantomData;
 
 use crate::{
+    area::SaveArea,
     backend::{KernelUnits, TheBackend},
     error::Error,
     protocol::{
@@ -69,11 +70,12 @@ use crate::{
     },
     section,
     sync::{AtomicU64, Ordering},
-    task::UserReady,
+    task::{TaskFpu, UserReady},
     witness::{Exclusive, Pinned, SoftFloat},
 };
 
-/// The types of contexts that [`Trapped`] can hold: [`TaskFpu`](crate::TaskFpu).
+/// The types of contexts that [`Trapped`] can hold: [`TaskFpu`], and [`BoundFpu`](crate::BoundFpu), whose save is
+/// deferred. A task that computes among others that do not then moves nothing at its switches.
 ///
 /// ```
 /// fn kind<T: fpu_core::trap::Kind>() {}
@@ -106,10 +108,8 @@ pub struct Trapped<T> {
     context: T,
 }
 
-impl<T: Kind> Trapped<T>
-where
-    T::Backend: TrapFpu,
-{
+// The bound is on the method, so that the compiler prints the text of `TrapFpu`.
+impl<T: Kind> Trapped<T> {
     /// A context that was never used, whatever `context` was. It gets the initial state.
     ///
     /// # Errors
@@ -122,7 +122,8 @@ where
     /// * **K22** one trust domain: each task of this kernel may read the registers of every other, because a task that runs
     ///   with the trap armed can find out by speculation what they hold (CVE-2018-3665).
     /// * **K23** own sections: while this context is current, code of the kernel that uses the registers runs in a section of
-    ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used). No guest runs under this context. Before
+    ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used), and [`BoundCpu::settle`](crate::BoundCpu::settle) is not called. No guest runs under this
+    ///   context. Before
     ///   the context is dropped or moved away from its task, its [`switch_prepare`](Self::switch_prepare) is called.
     ///
     /// ```
@@ -138,14 +139,22 @@ where
     pub unsafe fn new(
         mut context: T,
         backend: &TheBackend<T::Backend>,
-    ) -> Result<Self, NotTrapped<T>> {
+    ) -> Result<Self, NotTrapped<T>>
+    where
+        T::Backend: TrapFpu,
+    {
         if !backend.traps() {
             return Err(NotTrapped { context });
         }
         context.begin_anew(backend);
         Ok(Self { state: AtomicU64::new(NEVER), context })
     }
+}
 
+impl<T: Kind> Trapped<T>
+where
+    T::Backend: TrapFpu,
+{
     #[inline(always)]
     fn state(&self) -> u64 {
         self.state.load(Ordering::Relaxed)
@@ -402,39 +411,6 @@ where
         Ok(&self.context)
     }
 
-    /// Fork: a child of a context that was never used was never used either. Otherwise the child gets a copy of the
-    /// state of this context, which is the current one.
-    ///
-    /// # Errors
-    ///
-    /// As for [`TaskFpu::fork_into`](crate::TaskFpu::fork_into), and as for [`reset`](Self::reset) of the child;
-    /// [`Error::LiveHere`] and [`Error::LiveElsewhere`] also if the trap is armed for the child. The child is then unchanged.
-    ///
-    /// ```
-    /// # use fpu_hosted_test::doc::*;
-    /// # let (mut cpu, task) = cpu_and_trapped();
-    /// # let mut child = new_trapped();
-    /// task.switch_in(&mut cpu)?;
-    /// task.fork_into(&mut cpu, &mut child)?;
-    /// assert!(!child.is_used());
-    /// # Ok::<(), fpu_core::Error>(())
-    /// ```
-    pub fn fork_into<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
-    where
-        C: SoftFloat + Pinned<Backend = T::Backend>,
-    {
-        if !self.is_used() {
-            return child.reset(cpu);
-        }
-        match child.state() {
-            NEVER | USED => {}
-            armed => return Err(Word::from_bits(armed).refusal(cpu.words())),
-        }
-        self.context.fork(cpu, &mut child.context)?;
-        child.set(USED);
-        Ok(())
-    }
-
     /// Exec: back to a context that was never used. Its next [`switch_return`](Self::switch_return) arms the trap. With a
     /// shared reference a kernel resets what [`used`](Self::used) gives, and has no trap from then on.
     ///
@@ -470,5 +446,40 @@ where
     #[must_use]
     pub fn into_inner(self) -> T {
         self.context
+    }
+}
+
+impl<B: TrapFpu, A: SaveArea> Trapped<TaskFpu<B, A>> {
+    /// Fork: a child of a context that was never used was never used either. Otherwise the child gets a copy of the
+    /// state of this context, which is the current one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`TaskFpu::fork_into`](crate::TaskFpu::fork_into), and as for [`reset`](Self::reset) of the child;
+    /// [`Error::LiveHere`] and [`Error::LiveElsewhere`] also if the trap is armed for the child. The child is then unchanged.
+    ///
+    /// ```
+    /// # use fpu_hosted_test::doc::*;
+    /// # let (mut cpu, task) = cpu_and_trapped();
+    /// # let mut child = new_trapped();
+    /// task.switch_in(&mut cpu)?;
+    /// task.fork_into(&mut cpu, &mut child)?;
+    /// assert!(!child.is_used());
+    /// # Ok::<(), fpu_core::Error>(())
+    /// ```
+    pub fn fork_into<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
+    where
+        C: SoftFloat + Pinned<Backend = B>,
+    {
+        if !self.is_used() {
+            return child.reset(cpu);
+        }
+        match child.state() {
+            NEVER | USED => {}
+            armed => return Err(Word::from_bits(armed).refusal(cpu.words())),
+        }
+        self.context.fork_into(cpu, &mut child.context)?;
+        child.set(USED);
+        Ok(())
     }
 }

@@ -197,7 +197,7 @@ fn what_is_gone_is_reported_and_not_saved() {
         ("resume", |machine| machine.irqs_off().fpu_resume().expect("open")),
         ("adopt", |machine| {
             let boot = new_task();
-            // SAFETY: C37 is broken, as by a kernel that has not settled. C38: nothing was restored from there.
+            // SAFETY: C37: broken on purpose, as by a kernel that has not settled. C38: nothing was restored from there.
             unsafe { boot.adopt(&mut machine.irqs_off()) }.expect("open");
             boot.switch_prepare(&machine.irqs_off()).expect("live");
         }),

@@ -52,7 +52,9 @@ impl Class {
             }
         }
     }
-    fn write(self, image: &mut ImageMut<'_>, words: &mut Random) -> Result<(), ImageError> {
+    /// Makes the image of a task one of this class; the same values whatever the way.
+    pub fn write(self, image: &mut ImageMut<'_>, task: usize) -> Result<(), ImageError> {
+        let mut words = Random::new(1 + task as u64);
         let mut bytes = |n: usize| -> [u8; 64] {
             let mut all = [0; 64];
             for byte in &mut all[..n] {
@@ -84,20 +86,19 @@ impl Class {
         }
         Ok(())
     }
-    /// Makes the tasks' images of this class; the same values whatever the way.
+    /// Makes the tasks' images of this class.
     pub fn give<A: Make>(self, tasks: &Tasks<A>) -> Result<(), Box<dyn std::error::Error>> {
         for task in 0..TASKS {
             let mut cpu = tasks.cpu(0);
             tasks.tasks[task].reset(&mut cpu)?;
             let session = tasks.tasks[task].open(&mut cpu)?;
             let mut session = session.make_memory_valid_write();
-            let mut words = Random::new(1 + task as u64);
             let class = match self {
                 Self::InitialBesideAvx if task == 1 => Self::Avx,
                 Self::InitialBesideAvx => Self::Initial,
                 _ => self,
             };
-            class.write(&mut session.image_mut(), &mut words)?;
+            class.write(&mut session.image_mut(), task)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! first quartile and the median of a row are printed; the ratio is that of the first quartiles.
 
 mod classes;
+mod demand;
 mod moved;
 mod peers;
 mod published;
@@ -30,6 +31,7 @@ use fpu_hosted_test::{
 use fpu_x86::{Components, Plan, SaveInstruction};
 
 use classes::Class;
+use demand::Demand;
 use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
@@ -134,6 +136,12 @@ enum Known {
     Inline(&'static Tasks),
     Heap(&'static Tasks<HeapArea>),
     PageApart(&'static Tasks<PageApart>),
+    Demand(&'static Demand),
+}
+impl From<&'static Demand> for Known {
+    fn from(tasks: &'static Demand) -> Self {
+        Self::Demand(tasks)
+    }
 }
 impl From<&'static Tasks> for Known {
     fn from(tasks: &'static Tasks) -> Self {
@@ -251,20 +259,27 @@ const SKIPS: &str = "fpu-core, typed, skips initial";
 /// The typed calls where the context has its area elsewhere.
 const HEAP: &str = "fpu-core, typed, HeapArea";
 
+/// The same with state on demand.
+const DEMAND: &str = "fpu-core, typed, on demand";
+
 /// The way that others are compared with.
 const BARE: &str = "bare instructions";
 
 fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Result<(), Failure> {
-    let all = match number(plan.save_instruction()) {
+    let mut all = match number(plan.save_instruction()) {
         Some(XSAVEC) => candidates::<XSAVEC>(plan, class)?,
         Some(XSAVEOPT) => candidates::<XSAVEOPT>(plan, class)?,
         Some(XSAVE) => candidates::<XSAVE>(plan, class)?,
         _ => candidates::<FXSAVE>(plan, class)?,
     };
+    if plan.components().contains(Components::AVX512) {
+        all.push(candidate(DEMAND, Demand::new(plan, class)?, |way| way, false));
+    }
     for one in &all {
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
+            Known::Demand(_) => {}
             Known::PageApart(tasks) => class.give(tasks)?,
         }
     }
@@ -304,6 +319,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         let refused = match one.tasks {
             Known::Inline(tasks) => &tasks.refused,
             Known::Heap(tasks) => &tasks.refused,
+            Known::Demand(tasks) => &tasks.refused,
             Known::PageApart(tasks) => &tasks.refused,
         };
         if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {

@@ -37,8 +37,10 @@ pub static FORKS: AtomicU64 = AtomicU64::new(0);
 pub static EXECS: AtomicU64 = AtomicU64::new(0);
 pub static OFFLINE: AtomicU64 = AtomicU64::new(0);
 pub static RESUMES: AtomicU64 = AtomicU64::new(0);
-/// First uses of registers that were trapped; sections in interrupts of such threads, and those that were refused.
+/// First uses of registers that were trapped, and how many threads compute.
 pub static FIRST_USES: AtomicU64 = AtomicU64::new(0);
+pub const COMPUTING: u64 = 2;
+/// Sections in interrupts of threads that could be trapped, and those that were refused.
 pub static TRAP_SECTIONS: AtomicU64 = AtomicU64::new(0);
 pub static TRAP_BUSY: AtomicU64 = AtomicU64::new(0);
 /// Rounds of all guests.

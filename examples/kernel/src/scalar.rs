@@ -19,7 +19,7 @@ use x86_64::{
 
 use crate::{
     apic,
-    counts::{self, count},
+    counts::{self, count, COMPUTING},
     cpu::{this_cpu, PerCpu},
     faults::Fault,
     files::{self, File},
@@ -32,8 +32,6 @@ use crate::{
 
 /// The threads. The first computes from its first turn on, the second from the middle, and the others never.
 const THREADS: usize = 5;
-/// Those that compute.
-pub const COMPUTING: u64 = 2;
 /// The least number of rounds; there are more until so many interrupts had sections, but not for ever.
 const ROUNDS: usize = 24;
 const SECTIONS: u64 = 10;

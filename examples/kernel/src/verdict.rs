@@ -19,7 +19,7 @@ use crate::{
     files, fpu, hw,
     params::{self, rung_name, Params},
     regs::{RegFile, RegisterName},
-    scalar, seeded, serial, steps,
+    seeded, serial, steps,
     task::{self, Kind, Task},
     user::UserBlock,
     vmcb,
@@ -269,7 +269,7 @@ pub fn judge(params: &Params, now: u64) {
         (
             "first uses",
             counts::FIRST_USES.load(Relaxed),
-            scalar::COMPUTING * u64::from(fpu::plan().traps()),
+            counts::COMPUTING * u64::from(fpu::plan().traps()),
         ),
         ("idle times", counts::IDLE.load(Relaxed), 20),
         ("verified claims", counts::VERIFIED.load(Relaxed), 50 * u64::from(params.check)),

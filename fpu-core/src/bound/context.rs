@@ -107,6 +107,11 @@ impl<'b, B, A> BoundFpu<'b, B, A> {
         // SAFETY: rests on own array: the slot was taken for this value, and is until the value is dropped or unbound.
         unsafe { self.slot.task() }
     }
+    /// The context, and its CPU's number, for a handle that is wrapped ([`trap`](crate::trap)).
+    #[inline(always)]
+    pub(crate) fn parts(&self) -> (&TaskFpu<B, A>, u32) {
+        (self.task(), self.owner.number)
+    }
 }
 
 impl<'b, B: RawFpu, A: SaveArea> BoundFpu<'b, B, A> {

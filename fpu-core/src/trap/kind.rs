@@ -3,6 +3,7 @@
 use crate::{
     area::SaveArea,
     backend::{KernelUnits, RawFpu, TheBackend},
+    bound::BoundFpu,
     error::Error,
     observe::EventKind,
     protocol::{
@@ -39,10 +40,6 @@ pub trait Steps: Sized {
         units: KernelUnits,
         is_held: impl FnOnce(&C) -> Result<bool, Error>,
     ) -> Result<Section<'c, C>, Error>
-    where
-        C: SoftFloat + Pinned<Backend = Self::Backend>;
-    /// Copies the state of the context, which is current here, to `child`.
-    fn fork<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
     where
         C: SoftFloat + Pinned<Backend = Self::Backend>;
     /// Back to the initial state, in memory only.
@@ -105,17 +102,67 @@ impl<B: RawFpu, A: SaveArea> Steps for TaskFpu<B, A> {
         Ok(unsafe { Section::begin(closed, units) })
     }
 
-    fn fork<C>(&self, cpu: &mut C, child: &mut Self) -> Result<(), Error>
+    fn reset<C>(&self, cpu: &mut C) -> Result<(), Error>
+    where
+        C: Pinned<Backend = B>,
+    {
+        TaskFpu::reset(self, cpu)
+    }
+}
+
+impl<B: RawFpu, A: SaveArea> Steps for BoundFpu<'_, B, A> {
+    type Backend = B;
+
+    fn begin_anew(&mut self, backend: &TheBackend<B>) {
+        let (context, _) = self.parts();
+        // From here on no deferred save to the area is due.
+        context.word.mark_nowhere();
+        // SAFETY: C9: checked in `TaskFpu::new` against this backend (K1). The handle, which stays on its CPU, is borrowed
+        // exclusively, and the CPU saves only a context that is live.
+        unsafe { backend.write_initial(context.base()) };
+    }
+
+    #[inline(always)]
+    fn leave<C>(&self, _: &C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = B>,
+    {
+        // Its save is deferred.
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn enter<C>(&self, cpu: &mut C) -> Result<(), Error>
+    where
+        C: Exclusive + SoftFloat + Pinned<Backend = B>,
+    {
+        self.switch_in(cpu)
+    }
+
+    fn section<'c, C>(
+        &self,
+        cpu: &'c mut C,
+        units: KernelUnits,
+        is_held: impl FnOnce(&C) -> Result<bool, Error>,
+    ) -> Result<Section<'c, C>, Error>
     where
         C: SoftFloat + Pinned<Backend = B>,
     {
-        self.fork_into(cpu, child)
+        let closed = Closed::new(cpu, gate::SECTION)?;
+        let (_, number) = self.parts();
+        if !closed.stamp().is_of(number) {
+            return Err(Error::BoundElsewhere { cpu: number });
+        }
+        // Held or not: the section saves whichever bound context the registers hold.
+        is_held(closed.cpu())?;
+        // SAFETY: soft-float (K9); a bound context has no other save.
+        Ok(unsafe { Section::begin(closed, units) })
     }
 
     fn reset<C>(&self, cpu: &mut C) -> Result<(), Error>
     where
         C: Pinned<Backend = B>,
     {
-        TaskFpu::reset(self, cpu)
+        BoundFpu::reset(self, cpu)
     }
 }

@@ -139,7 +139,7 @@ impl Harness for SimHarness {
         // SAFETY: C50: the simulated backend traps, and no code uses the registers but `writes`.
         unsafe { self.fpu.arm() };
         let armed = !writes(&self.fpu);
-        // SAFETY: C50: as above; no task relies on the trap.
+        // SAFETY: C50: the simulated backend traps; no task relies on the trap.
         unsafe { self.fpu.disarm() };
         let registers = self.fpu.registers();
         Some(Trap { armed, disarmed: !writes(&self.fpu), registers })

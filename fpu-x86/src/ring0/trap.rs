@@ -36,3 +36,7 @@ unsafe impl TrapFpu for Plan {
         unsafe { insn::clts() };
     }
 }
+
+#[cfg(test)]
+#[path = "../tests/trap.rs"]
+mod tests;

@@ -27,7 +27,7 @@ const PARTS: [(u32, u32, u32, u32); 11] = [
 pub(crate) const MXCSR_MASK: u32 = 0xFFFF;
 
 /// A CPU that has these user components and nothing else, all of them enabled; or also CET's, and XSAVES.
-fn facts(user: Components, shadow_stack: bool) -> CpuidInfo {
+pub(crate) fn facts(user: Components, shadow_stack: bool) -> CpuidInfo {
     let supervisor = if shadow_stack { Components::CET_U } else { Components::empty() };
     let of =
         move |set: Components| PARTS.into_iter().filter(move |part| set.bits() >> part.0 & 1 != 0);

@@ -249,7 +249,7 @@ fpu_core::witness! {
         words: Cpu = |cpu| cpu.0,
         level: |cpu| cpu.1,
     }
-    // SAFETY: K2-K6, K9: as above. K8: the line is masked while the value lives.
+    // SAFETY: K2-K6, K9: those of `Pin`. K8: the line is masked while the value lives.
     unsafe impl Pinned + Exclusive + SoftFloat for Off<'_> {
         backend: Registers = |cpu| cpu.0.registers.the_backend(),
         words: Cpu = |cpu| cpu.0,

@@ -13,7 +13,7 @@ use fpu_core::{
 
 use super::{
     cpu::{Area, Context, Cpu, Line, Pin, Symbol, FIRST, INITIAL, OTHER},
-    Move, Op, CPUS, TASKS,
+    ops::{Move, Op, CPUS, TASKS},
 };
 
 /// The ordinary context's number.

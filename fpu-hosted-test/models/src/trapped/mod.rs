@@ -16,15 +16,12 @@
 
 mod cpu;
 mod machine;
+mod ops;
 
 use std::{collections::HashSet, fmt, rc::Rc};
 
 use machine::Machine;
-
-/// CPUs of the machine.
-const CPUS: usize = 2;
-/// Contexts that were never used at first.
-const TASKS: usize = 2;
+use ops::{Move, CPUS, OPS, TASKS};
 
 /// The functions of `fpu-core/src/trap.rs` and its files that the search calls.
 pub const CALLS: [&str; 11] = [
@@ -40,63 +37,6 @@ pub const CALLS: [&str; 11] = [
     "Trapped::reset",
     "Trapped::into_inner",
 ];
-
-/// What a kernel can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Op {
-    /// A context becomes current, by `switch_return`; the current one leaves.
-    Takes,
-    Leaves,
-    /// The same by `switch`, from none, to another, and to none.
-    SwitchesIn,
-    Switches,
-    SwitchesOut,
-    /// The current task runs, and uses no register; looks at them; writes them.
-    Scalar,
-    Looks,
-    Writes,
-    /// Its first use cannot load.
-    UseFails,
-    /// A section under the current task, or none.
-    Section,
-    /// Code that may use the context exclusively, or as the current one, writes its image.
-    Debugger,
-    Fork,
-    Exec,
-    Exit,
-    Idle,
-    Offline,
-    Online,
-}
-
-const OPS: [Op; 17] = [
-    Op::Takes,
-    Op::Leaves,
-    Op::SwitchesIn,
-    Op::Switches,
-    Op::SwitchesOut,
-    Op::Scalar,
-    Op::Looks,
-    Op::Writes,
-    Op::UseFails,
-    Op::Section,
-    Op::Debugger,
-    Op::Fork,
-    Op::Exec,
-    Op::Exit,
-    Op::Idle,
-    Op::Offline,
-    Op::Online,
-];
-
-/// An operation on a CPU about a context, with an interrupt at one of its steps.
-#[derive(Clone, Copy, Debug)]
-struct Move {
-    cpu: usize,
-    op: Op,
-    which: usize,
-    irq: Option<u32>,
-}
 
 /// What the search came to.
 #[derive(Clone, Debug)]
