@@ -3,8 +3,8 @@
 #![allow(clippy::result_large_err)] // a refused context comes back, area and all
 
 use fpu_core::{
-    Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits,
-    PendingGuest, PendingSection, SwitchSteps, TaskFpu,
+    session::TaskState, Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu,
+    KernelUnits, PendingGuest, PendingSection, SwitchSteps, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -156,25 +156,64 @@ const TAKERS: [Taker; 19] = [
     }),
 ];
 
-/// Each saves exactly what it must, before the registers change, and the task finds its own.
+/// Each saves exactly what it must, before the registers change, and the task finds its own: in whichever slot it is, with a
+/// context or none in those before it.
 #[test]
 fn whatever_needs_the_registers_saves_them_first() {
-    for Taker { name, saves, keeps, run } in TAKERS {
-        let machine = Machine::new(3);
-        let (task, mine) = postponed(&machine, EVERY);
-        let totals = machine.cpu.totals();
-        machine.cpu.record_events();
-        run(&machine, &task);
-        let of_mine = |kind| {
+    for (slot, others_stay) in [(0, false), (1, true), (1, false), (SLOTS - 1, false)] {
+        for Taker { name, saves, keeps, run } in TAKERS {
+            let machine = Machine::new(3);
+            let mut others: Vec<_> = (0..slot).map(|_| machine.bind(new_task())).collect();
+            let (task, mine) = postponed(&machine, EVERY);
+            if !others_stay {
+                others.clear();
+            }
+            let totals = machine.cpu.totals();
+            machine.cpu.record_events();
+            run(&machine, &task);
             let events = machine.cpu.take_events();
-            events.iter().filter(|e| e.context == task.address() && e.kind == kind).count() as u64
-        };
-        assert_eq!(of_mine(fpu_core::observe::EventKind::Saved), saves, "{name}");
-        assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
-        let restored = machine.cpu.totals().restored;
-        finds(&machine, &task, &mine, name);
-        assert_eq!(machine.cpu.totals().restored - restored, u64::from(!keeps), "{name}");
-        assert!(machine.cpu.totals().saved >= totals.saved + saves);
+            let saved = fpu_core::observe::EventKind::Saved;
+            let of_mine = events.iter().filter(|e| e.context == task.address() && e.kind == saved);
+            assert_eq!(of_mine.count() as u64, saves, "{name}, slot {slot}");
+            assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
+            let restored = machine.cpu.totals().restored;
+            finds(&machine, &task, &mine, name);
+            assert_eq!(machine.cpu.totals().restored - restored, u64::from(!keeps), "{name}");
+            assert!(machine.cpu.totals().saved >= totals.saved + saves);
+        }
+    }
+}
+
+/// Each of two slots' contexts is loaded, by a return or by a session, runs, and is saved when the registers are needed.
+#[test]
+fn the_save_that_is_due_is_that_of_the_context_loaded_last() {
+    let loads: [fn(&Machine, &Bound<'_>); 2] = [Machine::enter, |machine, task| {
+        let mut pin = machine.irqs_off();
+        let state = task.open(&mut pin).expect("free");
+        match state {
+            TaskState::MemoryOnly(session) => {
+                drop(session.make_registers_valid().expect("a good image").switch_return());
+            }
+            TaskState::Both(session) => drop(session.switch_return()),
+            TaskState::RegistersOnly(_) => {}
+        }
+    }];
+    for (first, next) in (0..SLOTS).flat_map(|one| (0..SLOTS).map(move |other| (one, other))) {
+        for (load, again) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let machine = Machine::new(0);
+            let tasks: Vec<_> = (0..SLOTS).map(|_| machine.bind(new_task())).collect();
+            let mut held: [_; SLOTS] = [(); SLOTS].map(|()| Registers::initial());
+            for (slot, load, seed) in [(first, load, 70), (next, again, 71)] {
+                loads[load](&machine, &tasks[slot]);
+                assert_eq!(machine.cpu.fpu().registers(), held[slot], "{first}, {next}");
+                held[slot] = Registers::pattern(seed, EVERY);
+                machine.cpu.fpu().load(&held[slot]);
+            }
+            section_of(&machine, None);
+            for (slot, task) in tasks.iter().enumerate() {
+                finds(&machine, task, &held[slot], "after the section");
+            }
+        }
     }
 }
 

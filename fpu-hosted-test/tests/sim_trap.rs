@@ -307,6 +307,11 @@ fn a_debuggers_write_is_what_the_task_runs_with() {
     assert!(!cpu.fpu().trap_is_armed());
     current.switch_in(&mut cpu.irqs_off()).unwrap();
     assert_eq!(cpu.fpu().avx0(), 5);
+    // Of one that is used it is a look alone, while the CPU is closed and in a non-maskable interrupt too.
+    let found = cpu.irqs_off().with_kernel_fpu(None, KernelUnits::NONE, || {
+        [current.used(&mut cpu.interrupted()).err(), current.used(&mut cpu.nmi()).err()]
+    });
+    assert_eq!(found, Ok([None, None]));
     let level = cpu.irqs_off().level();
     assert_eq!(level, fpu_core::Level::Task);
     kernel_is_well(&cpu);
