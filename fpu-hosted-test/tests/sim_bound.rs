@@ -413,25 +413,27 @@ fpu_core::witness! {
 
 #[test]
 fn each_area_is_dropped_once() {
-    let dropped = Cell::new(0);
+    let (dropped, of_moved) = (Cell::new(0), Cell::new(0));
     let cpu = SimCpu::online(0);
-    let new = || TaskFpu::new(cpu.fpu(), Told(SimArea::new(), &dropped)).expect("it fits");
+    let new = |told| TaskFpu::new(cpu.fpu(), Told(SimArea::new(), told)).expect("it fits");
     {
         let slots = BoundCpu::<_, _, [fpu_core::BoundSlot<_, _>; 2]>::new(0);
         let slots: &BoundCpu<SimFpu, Told<'_>> = &slots;
         let mut pin = ToldPin(&cpu, slots);
-        let (one, two) = (slots.bind(new(), &mut pin), slots.bind(new(), &mut pin));
+        let one = slots.bind(new(&dropped), &mut pin);
+        let two = slots.bind(new(&of_moved), &mut pin);
         drop(one.expect("free"));
         assert_eq!(dropped.get(), 0, "the CPU may be saving it");
-        let again = slots.bind(new(), &mut pin).expect("the slot is free again");
+        let again = slots.bind(new(&dropped), &mut pin).expect("the slot is free again");
         assert_eq!(dropped.get(), 1);
         let out = two.expect("free").unbind(&mut pin).expect("open");
-        assert_eq!(dropped.get(), 1);
+        assert_eq!(of_moved.get(), 0);
         drop(out);
-        assert_eq!(dropped.get(), 2);
+        assert_eq!(of_moved.get(), 1);
         core::mem::forget(again); // its slot stays taken, and ends with the array
+        assert_eq!(dropped.get(), 1);
     }
-    assert_eq!(dropped.get(), 3);
+    assert_eq!((dropped.get(), of_moved.get()), (2, 1), "the slot that was emptied has none");
 }
 
 /// A static, for per-CPU data that is an array.
