@@ -12,11 +12,11 @@ use crate::{
     observe::{Event, EventKind},
     protocol::{
         cpu_word::Stamp,
-        steps::{due_on_entry, due_on_leaving, OnEntry},
+        steps::{due_on_entry, due_on_leaving, settle_before, OnEntry},
         word::{TaskWord, Word},
     },
     task::{TaskFpu, UserReady},
-    witness::{Exclusive, Pinned, Settle},
+    witness::{Exclusive, Pinned},
 };
 
 pub use section::{GuestSteps, PendingGuest, PendingSection};
@@ -172,12 +172,14 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
         B: StepsFpu,
         C: Exclusive + Pinned<Backend = B>,
     {
-        cpu.settle(Settle::NOW);
         let area = self.base().as_ptr();
         let (restore_from, live, load) = match due_on_entry(&self.word, cpu.words())? {
             OnEntry::Nothing => (core::ptr::null(), Stamp::of(cpu.words()), None),
             OnEntry::Mark(live) => (core::ptr::null(), live, Some(EventKind::Skipped)),
-            OnEntry::Load { live, .. } => (area.cast_const(), live, Some(EventKind::Restored)),
+            OnEntry::Load { live, .. } => {
+                settle_before(live, cpu);
+                (area.cast_const(), live, Some(EventKind::Restored))
+            }
         };
         let steps = UserSteps {
             restore_from,

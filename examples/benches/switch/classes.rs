@@ -3,6 +3,7 @@
 use fpu_hosted_test::Random;
 use fpu_x86::{Components, ImageError, ImageMut};
 
+use crate::owned::Owned;
 use crate::ways::{Make, Tasks, TASKS};
 
 /// What a task's registers hold; all else is initial, and said to be.
@@ -86,6 +87,24 @@ impl Class {
         }
         Ok(())
     }
+    /// What of the two a task has.
+    fn of(self, task: usize) -> Self {
+        match self {
+            Self::InitialBesideAvx if task == 1 => Self::Avx,
+            Self::InitialBesideAvx => Self::Initial,
+            _ => self,
+        }
+    }
+    /// As [`give`](Self::give), for contexts that a CPU owns.
+    pub fn give_owned(self, owned: &Owned) -> Result<(), Box<dyn std::error::Error>> {
+        for (task, bound) in owned.bound.iter().enumerate() {
+            bound.reset(&mut owned.cpu())?;
+            let mut cpu = owned.cpu();
+            let mut session = bound.open(&mut cpu)?.make_memory_valid_write();
+            self.of(task).write(&mut session.image_mut(), task)?;
+        }
+        Ok(())
+    }
     /// Makes the tasks' images of this class.
     pub fn give<A: Make>(self, tasks: &Tasks<A>) -> Result<(), Box<dyn std::error::Error>> {
         for task in 0..TASKS {
@@ -93,11 +112,7 @@ impl Class {
             tasks.tasks[task].reset(&mut cpu)?;
             let session = tasks.tasks[task].open(&mut cpu)?;
             let mut session = session.make_memory_valid_write();
-            let class = match self {
-                Self::InitialBesideAvx if task == 1 => Self::Avx,
-                Self::InitialBesideAvx => Self::Initial,
-                _ => self,
-            };
+            let class = self.of(task);
             class.write(&mut session.image_mut(), task)?;
         }
         Ok(())

@@ -7,6 +7,7 @@
 mod classes;
 mod demand;
 mod moved;
+mod owned;
 mod peers;
 mod published;
 mod report;
@@ -32,10 +33,11 @@ use fpu_x86::{Components, Plan, SaveInstruction};
 
 use classes::Class;
 use demand::Demand;
+use owned::Owned;
 use peers::{Bare, Eager, Linux};
 use report::{Line, Report};
 use row::{Row, Step};
-use scenes::{steps, Guest, Idle, Sections, SystemCall, TwoTasks};
+use scenes::{steps, Guest, Idle, Sections, SystemCall, Threads, TwoTasks};
 use tried::{PageApart, Trimmed};
 use ways::{number, Inline, Raw, Steps, Tasks, Typed, Way, FXSAVE, XSAVE, XSAVEC, XSAVEOPT};
 
@@ -108,9 +110,10 @@ struct Candidate {
 }
 
 /// Switches of tasks, or other units, in one step of a scenario.
-const SCENES: [(&str, f64); 10] = [
+const SCENES: [(&str, f64); 11] = [
     ("two tasks, a switch", 2.0),
     ("task-idle-task", 1.0),
+    ("with kernel threads", 4.0),
     ("system call", 1.0),
     ("3 sections", 1.0),
     ("3 guest exits", 1.0),
@@ -135,12 +138,29 @@ pub const SKIPPED: [&str; 4] = [
 enum Known {
     Inline(&'static Tasks),
     Heap(&'static Tasks<HeapArea>),
+    Owned(&'static Owned),
     PageApart(&'static Tasks<PageApart>),
     Demand(&'static Demand),
 }
 impl From<&'static Demand> for Known {
     fn from(tasks: &'static Demand) -> Self {
         Self::Demand(tasks)
+    }
+}
+impl Known {
+    fn refused(self) -> &'static std::sync::atomic::AtomicU32 {
+        match self {
+            Self::Inline(tasks) => &tasks.refused,
+            Self::Heap(tasks) => &tasks.refused,
+            Self::PageApart(tasks) => &tasks.refused,
+            Self::Owned(owned) => &owned.tasks().refused,
+            Self::Demand(tasks) => &tasks.refused,
+        }
+    }
+}
+impl From<&'static Owned> for Known {
+    fn from(owned: &'static Owned) -> Self {
+        Self::Owned(owned)
     }
 }
 impl From<&'static Tasks> for Known {
@@ -170,11 +190,12 @@ fn candidate<W: Way + 'static, T: Into<Known>>(
     let mut all = vec![
         (SCENES[0].0, steps::<W, TwoTasks>()),
         (SCENES[1].0, steps::<W, Idle>()),
-        (SCENES[2].0, steps::<W, SystemCall>()),
-        (SCENES[3].0, steps::<W, Sections>()),
+        (SCENES[2].0, steps::<W, Threads>()),
+        (SCENES[3].0, steps::<W, SystemCall>()),
+        (SCENES[4].0, steps::<W, Sections>()),
     ];
     if guest {
-        all.push((SCENES[4].0, steps::<W, Guest>()));
+        all.push((SCENES[5].0, steps::<W, Guest>()));
     }
     Candidate { name, way: std::ptr::from_ref(way).cast(), tasks: tasks(way).into(), scenes: all }
 }
@@ -197,6 +218,7 @@ fn candidates<const SAVE: u8>(plan: &Plan, class: Class) -> Result<Vec<Candidate
         candidate(BARE, Bare::<SAVE>(tasks(None)?), |way| &way.0, true),
         candidate("fpu-core, typed", Typed(tasks(None)?), |way| &way.0, true),
         candidate(HEAP, Typed(Tasks::<HeapArea>::new(plan.clone())?), |way| &way.0, true),
+        candidate("fpu-core, bound", Owned::new(tasks(None)?)?, |way| way, false),
         candidate("fpu-core, steps", Steps::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("fpu-core, raw", Raw::<SAVE>(tasks(None)?), |way| &way.0, false),
         candidate("as Linux", Linux::<SAVE>::new(tasks(None)?), Linux::tasks, true),
@@ -279,6 +301,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         match one.tasks {
             Known::Inline(tasks) => class.give(tasks)?,
             Known::Heap(tasks) => class.give(tasks)?,
+            Known::Owned(owned) => class.give_owned(owned)?,
             Known::Demand(_) => {}
             Known::PageApart(tasks) => class.give(tasks)?,
         }
@@ -316,13 +339,7 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         }
     }
     for one in &all {
-        let refused = match one.tasks {
-            Known::Inline(tasks) => &tasks.refused,
-            Known::Heap(tasks) => &tasks.refused,
-            Known::Demand(tasks) => &tasks.refused,
-            Known::PageApart(tasks) => &tasks.refused,
-        };
-        if refused.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+        if one.tasks.refused().load(std::sync::atomic::Ordering::Relaxed) != 0 {
             return Err(format!("{}: the library refused a call", one.name).into());
         }
     }

@@ -39,6 +39,21 @@ impl Scene for Idle {
     }
 }
 
+/// Kernel threads come between the task's runs; one of four uses the registers.
+pub struct Threads;
+impl Scene for Threads {
+    #[inline(always)]
+    fn step<W: Way>(way: &W) {
+        for thread in 0..4 {
+            way.leave(0, 0);
+            if thread == 3 {
+                way.section(0, 0);
+            }
+            way.enter(0, 0);
+        }
+    }
+}
+
 /// A system call in which the kernel uses the registers three times.
 pub struct Sections;
 impl Scene for Sections {
@@ -85,7 +100,7 @@ unsafe extern "C" fn quiet_step<W: Way, S: Scene>(way: *mut c_void) {
 }
 unsafe extern "C" fn quiet_end<W: Way>(way: *mut c_void) {
     // SAFETY: `steps` is given with a `W`.
-    unsafe { &*way.cast::<W>() }.leave(0, 0);
+    unsafe { &*way.cast::<W>() }.ends(0, 0);
 }
 
 /// Begin, step and end of a scenario under a way; each takes a pointer to the way.

@@ -28,6 +28,11 @@ pub unsafe trait Way: Sized {
     fn unknown(&self, cpu: usize);
     /// The current task is switched out.
     fn leave(&self, cpu: usize, task: usize);
+    /// Other code than the scenario's is about to use the registers, which the task leaves saved.
+    #[inline(always)]
+    fn ends(&self, cpu: usize, task: usize) {
+        self.leave(cpu, task);
+    }
     /// The current task enters user mode.
     fn enter(&self, cpu: usize, task: usize);
     /// The scheduler has picked the task, which enters user mode soon.

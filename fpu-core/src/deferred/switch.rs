@@ -6,10 +6,10 @@ use crate::{
     error::Error,
     observe::{Event, EventKind},
     protocol::{
-        steps::{due_on_switch, FpuRef},
+        steps::{due_on_switch, settle_before, FpuRef},
         word::Word,
     },
-    witness::{Exclusive, Pinned, Settle},
+    witness::{Exclusive, Pinned},
 };
 
 /// The steps of one switch from a task to another, for assembly, by value: nothing is borrowed, so they can be handed
@@ -110,7 +110,6 @@ impl SwitchSteps {
     where
         C::Backend: StepsFpu,
     {
-        cpu.settle(Settle::NOW);
         let words = (prev.map(|task| task.word), next.map(|task| task.word));
         let (saves, loads) = due_on_switch(words.0, words.1, cpu.words())?;
         let mut steps = Self {
@@ -126,6 +125,7 @@ impl SwitchSteps {
             (steps.save_to, steps.save_word) = (prev.area.as_ptr(), prev.word.as_ptr());
         }
         if let (Some(stamp), Some(next)) = (loads, next) {
+            settle_before(stamp, cpu);
             (steps.restore_from, steps.restore_word) = (next.area.as_ptr(), next.word.as_ptr());
             steps.live = stamp.bits();
         }

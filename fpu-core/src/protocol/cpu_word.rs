@@ -81,6 +81,11 @@ impl Stamp {
     pub(super) const fn next(self) -> Self {
         Self(self.0.wrapping_add(STEP))
     }
+    /// The stamp before this one.
+    #[inline(always)]
+    pub(super) const fn before(self) -> Self {
+        Self(self.0.wrapping_sub(STEP))
+    }
     /// As [`next`](Self::next), where several stamps may be issued before the CPU is opened again: refuses while one is left.
     #[inline]
     pub(super) fn another(self) -> Result<Self, Error> {

@@ -11,7 +11,7 @@ use crate::{
     backend::RawFpu,
     error::Error,
     observe::{Event, EventKind},
-    witness::{CpuWords, Exclusive, Pinned, Settle, SoftFloat},
+    witness::{Asked, CpuWords, Exclusive, Pinned, Settle, SoftFloat},
 };
 
 /// A context without the type of its area: the context that a section saves, or that a persistent run loads.
@@ -93,6 +93,13 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
     }
 }
 
+/// Saves the bound context that was live under the CPU's stamp before this one, which the CPU has had since just now. The
+/// registers are as they were.
+#[inline(always)]
+pub(crate) fn settle_before<C: Pinned>(live: Stamp, cpu: &C) {
+    cpu.settle(Settle(Asked::Under(live.before().bits())));
+}
+
 /// Switches a task out: saves it if a save is due, and tells the observer.
 #[inline(always)]
 pub(crate) fn leave<C>(context: FpuRef<'_, C::Backend>, cpu: &C) -> Result<(), Error>
@@ -119,7 +126,6 @@ pub(crate) fn enter<'c, C, T>(
 where
     C: Exclusive + SoftFloat,
 {
-    cpu.settle(Settle::NOW);
     match due_on_entry(context.word, cpu.words())? {
         OnEntry::Nothing => {}
         OnEntry::Mark(live) => {
@@ -128,6 +134,7 @@ where
             context.tell(cpu, EventKind::Loaded);
         }
         OnEntry::Load { live, moved } => {
+            settle_before(live, cpu);
             if moved {
                 cpu.backend().prefetch(context.area);
             }

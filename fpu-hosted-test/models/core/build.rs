@@ -7,14 +7,21 @@ mod edit;
 use std::{collections::BTreeMap, env, fs, path::Path};
 
 /// The edits of each row.
-macro_rules! protocol {
-    ($($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
+macro_rules! rows {
+    ($name:ident: $($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
         $($preemptions:literal,)? $seen:ident($how:tt), $($file:literal: $before:literal => $after:literal),+;)*) => {
-        const EDITS: &[(&str, &[edit::Edit])] =
+        const $name: &[(&str, &[edit::Edit])] =
             &[$((stringify!($fault), &[$(($file, $before, $after)),+])),*];
     };
 }
+macro_rules! protocol {
+    ($($row:tt)*) => { rows! { EDITS: $($row)* } };
+}
+macro_rules! bound {
+    ($($row:tt)*) => { rows! { BOUND: $($row)* } };
+}
 include!("../src/protocol.rs");
+include!("../src/bound.rs");
 
 /// Loom's atomics are not `const`.
 const LOOM: &[edit::Edit] = &[("cpu.rs", "pub const fn new() -> Self {", "pub fn new() -> Self {")];
@@ -28,7 +35,7 @@ fn main() {
         Err(why) => return failed(&format!("{}: {why}", core.display())),
     };
     let fault = variable("FPU_FAULT");
-    let edits = EDITS.iter().find(|(name, _)| *name == fault);
+    let edits = EDITS.iter().chain(BOUND).find(|(name, _)| *name == fault);
     if let Some(why) = edits.and_then(|(_, edits)| edit::apply(&mut files, edits).err()) {
         return failed(&format!("the fault {fault}: {why}"));
     }
@@ -49,7 +56,8 @@ fn main() {
     println!("cargo:rustc-env=FPU_SEEDED={}", edits.map_or("", |(name, _)| name));
     println!("cargo:rerun-if-env-changed=FPU_FAULT");
     let mine =
-        ["sync.rs", "../core/build.rs", "../src/edit.rs", "../src/protocol.rs"].map(Path::new);
+        ["sync.rs", "../core/build.rs", "../src/edit.rs", "../src/protocol.rs", "../src/bound.rs"]
+            .map(Path::new);
     // A file that is not there would count as changed, each time.
     for path in mine.into_iter().chain([core.as_path()]).filter(|path| path.exists()) {
         println!("cargo:rerun-if-changed={}", path.display());

@@ -63,6 +63,10 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
             depth,
             ..Bounds::SUITE
         },
+        "BoundReturnTrustsCpu" | "BoundOpenTrustsCpu" => {
+            Bounds { cpus: 2, bound: 1, interrupts: false, depth, ..Bounds::BOUND }
+        }
+        _ if name.starts_with("Bound") => Bounds { depth, ..Bounds::BOUND },
         _ => Bounds { depth, ..Bounds::SUITE },
     }
 }

@@ -37,11 +37,15 @@ fn main() -> ExitCode {
         let place = match (off, name) {
             (false, "cpus") => &mut bounds.cpus,
             (false, "tasks") => &mut bounds.tasks,
+            (false, "bound") => &mut bounds.bound,
             (false, "depth") => bounds.depth.insert(0),
             _ => return usage(&word),
         };
         match words.next().and_then(|word| word.parse().ok()) {
-            Some(number) if name == "depth" || (1..=3).contains(&number) => *place = number,
+            Some(number @ 0..=2) if name == "bound" => *place = number,
+            Some(number) if name == "depth" || name != "bound" && (1..=3).contains(&number) => {
+                *place = number;
+            }
             _ => return usage(&word),
         }
     }
@@ -61,6 +65,7 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
 
   --cpus 1..3         CPUs (2)
   --tasks 1..3        tasks; a guest comes on top (2)
+  --bound 0..2        contexts that the first CPU owns (0)
   --depth N           no further than N moves
   --stamps N          N stamps are left to each CPU
   --[no-]interrupts   an interrupt at each step of each operation (on)

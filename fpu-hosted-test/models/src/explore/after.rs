@@ -154,6 +154,10 @@ impl Machine {
         let held = open && was.is_some_and(|it| it.held(cpu));
         let saved = was.is_some_and(|it| it.saved());
         let registers = &self.cpus[cpu].registers;
+        // A save that was deferred comes first, where the operation takes the registers.
+        let deferred = |it: &usize| self.is_bound(*it) && !before.contexts[*it].saved();
+        let deferred =
+            open && (0..self.slots.len()).any(|it| deferred(&it) && before.contexts[it].held(cpu));
         let (saves, restores) = (registers.saves.get(), registers.restores.get());
         let complain = |what: &str| self.line.report(|| String::from(what));
 
@@ -170,6 +174,7 @@ impl Machine {
             Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch => true,
             Op::Fork | Op::Reset(_) | Op::Verify(_) | Op::Idle | Op::Invalidate(_) => true,
             Op::Resume | Op::DropPendingUser => true,
+            op if op.of_bound() => true,
             // A CPU can go offline where no stamp is left.
             Op::Offline => before.cpus[cpu].left > RESERVE,
             _ => false,
@@ -196,7 +201,7 @@ impl Machine {
             || matches!(step.op, Op::Out(_) | Op::Session(..) | Op::Held(_))
             || matches!(step.op, Op::Saved(..) | Op::ForkSaved)
             || matches!(step.op, Op::Replace(..) | Op::HeldReplace(_));
-        if leaves && saved && saves > 0 {
+        if leaves && saved && saves > u16::from(deferred) {
             complain("an image is saved that is valid already");
         }
         let valid = match step.op {
@@ -223,14 +228,15 @@ impl Machine {
             | Op::StoppedRead
             | Op::DropPendingSave => true,
             Op::Saved(_, Does::Nothing | Does::Reads) => true,
-            Op::SectionSteps(false) | Op::DropGuest(_) => true,
+            Op::SectionSteps(false) => true,
+            Op::DropGuest(_) => !deferred,
             Op::Session(_, Does::Reads) | Op::Held(Does::Reads) => saved,
             Op::DropPendingUser => held,
             _ => false,
         };
         if let (Op::Switch(_), Some(prev)) = (step.op, before.cpus[cpu].current) {
             let leaves = Some(prev) != which;
-            let due = leaves && !before.contexts[prev].saved();
+            let due = deferred || leaves && !before.contexts[prev].saved();
             if leaves && !after.contexts[prev].saved() || saves != u16::from(due) {
                 complain("a switch saves what is not due, or leaves out what is");
             }

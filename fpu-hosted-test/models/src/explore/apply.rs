@@ -22,6 +22,12 @@ impl Machine {
         let (cpu, context) = (&self.cpus[usize::from(step.cpu)], usize::from(step.context));
         let current = cpu.current.get();
         let target = |of| self.which(cpu, of);
+        if step.op.of_bound() {
+            return self.allows_bound(step);
+        }
+        if step.op.about_context() && self.is_bound(context) {
+            return false;
+        }
         match step.op {
             Op::Become | Op::Takes => {
                 current.is_none() && context != self.guest() && self.current_nowhere(context)
@@ -38,7 +44,9 @@ impl Machine {
             Op::Held(_) | Op::HeldReplace(_) => {
                 context != self.guest() && self.current_nowhere(context)
             }
-            Op::Adopt(_) => current.is_some_and(|task| self.can_adopt(cpu, task)),
+            Op::Adopt(_) => {
+                self.settled(cpu) && current.is_some_and(|task| self.can_adopt(cpu, task))
+            }
             Op::Switch(_) | Op::SwitchFails => self.allows_switch(step),
             Op::Section | Op::WithSection | Op::Clobber => true,
             Op::Persistent(of, _) | Op::GuestSteps(of, _) | Op::DropGuest(of) => {
@@ -62,7 +70,7 @@ impl Machine {
                 left(cpu.words.resident()) > RESERVE && target(of).is_some_and(claimed)
             }
             // The kernel has switched out the task that was live in registers that are lost.
-            Op::Invalidate(_) | Op::Resume => self.free(cpu),
+            Op::Invalidate(_) | Op::Resume => self.free(cpu) && self.settled(cpu),
             Op::Idle | Op::Offline => current.is_none(),
             Op::Online => cpu.words.gate() == GATE_OFFLINE,
             Op::OnlineAnew => {
@@ -70,6 +78,8 @@ impl Machine {
             }
             Op::StoppedRead | Op::StoppedWrite | Op::Exit => self.current_nowhere(context),
             Op::Swap => context != self.guest() && self.current_nowhere(context),
+            // Answered above.
+            _ => false,
         }
     }
 
@@ -175,10 +185,11 @@ impl Machine {
             }
             Op::Swap => {
                 let (one, other) = (&self.slots[context], &self.slots[self.guest()]);
-                mem::swap(&mut *one.fpu.borrow_mut(), &mut *other.fpu.borrow_mut());
+                mem::swap(&mut **one.fpu.borrow_mut(), &mut **other.fpu.borrow_mut());
                 one.expected.swap(&other.expected);
                 Ok(())
             }
+            bound => self.apply_bound(cpu, context, bound),
         };
         cpu.registers.fails.set(false);
         done

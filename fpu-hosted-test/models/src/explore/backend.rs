@@ -3,12 +3,13 @@
 //! A save or a restore that something interrupts leaves a symbol that no context expects, as torn registers would. A
 //! CPU knows the line of its machine, where each of its accesses is a step; it knows no other CPU and no context.
 
-use core::ptr::NonNull;
+use core::{ptr::NonNull, sync::atomic::AtomicU64};
 use std::cell::Cell;
 
 use fpu_core::{
     verify::{CompareFpu, Difference},
-    CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault, StepsFpu, TheBackend,
+    BoundCpu, BoundSlot, CpuFpu, CpuWords, IdleFpu, KernelUnits, Level, RawFpu, RestoreFault,
+    StepsFpu, TheBackend,
 };
 
 use super::{
@@ -21,6 +22,9 @@ use super::{
 
 /// A context over memory for one image.
 pub(super) type Context = fpu_core::TaskFpu<Symbolic, Area>;
+
+/// The contexts that a CPU owns.
+pub(super) type Owned = BoundCpu<Symbolic, Area, [BoundSlot<Symbolic, Area>; 2]>;
 
 /// Where the image of a context is: the area is inline, the only field but the word, and aligned to 64: the last 64 bytes.
 pub(super) fn area_of(context: usize) -> usize {
@@ -247,6 +251,7 @@ pub(super) struct Cpu {
     pub(super) current: Cell<Option<usize>>,
     /// What the registers held when an operation last opened the CPU; an interrupt's sections do not count.
     pub(super) opened: Cell<Option<Symbol>>,
+    owned: &'static Owned,
 }
 
 impl Cpu {
@@ -254,7 +259,18 @@ impl Cpu {
     pub(super) fn new(at: usize, line: &'static Line) -> Self {
         let words: &'static CpuFpu = Box::leak(Box::default());
         let registers = Symbolic::new(line, words);
-        Self { at, words, registers, current: Cell::new(None), opened: Cell::new(None) }
+        let owned: &'static Owned = Box::leak(Box::new(Owned::new(at as u32)));
+        Self { at, words, registers, current: Cell::new(None), opened: Cell::new(None), owned }
+    }
+    /// The contexts that it owns.
+    pub(super) fn bound(&self) -> &'static BoundCpu<Symbolic, Area> {
+        self.owned
+    }
+    /// Which of them was loaded last: the first word of what it owns.
+    pub(super) fn last(&self) -> &'static AtomicU64 {
+        let first = std::ptr::from_ref(self.owned).cast::<u64>().cast_mut();
+        // SAFETY: rests on no duty: `BoundCpu` begins with this word, and is never freed.
+        unsafe { AtomicU64::from_ptr(first) }
     }
     /// Tells whether code can use its registers.
     pub(super) fn is_open(&self) -> bool {
@@ -323,6 +339,7 @@ fpu_core::witness! {
     unsafe impl Pinned + SoftFloat for Pin<'_> {
         backend: Symbolic = |cpu| cpu.0.registers.the_backend(),
         words: Cpu = |cpu| cpu.0,
+        bound: |cpu| cpu.0.bound(),
         level: |cpu| cpu.1,
         unchanged: |cpu, context| cpu.0.registers.untouched(context),
         observe: |cpu, event| cpu.0.registers.line.tell(cpu.0.at, event),
@@ -333,6 +350,7 @@ fpu_core::witness! {
     unsafe impl Pinned + Exclusive + SoftFloat for Off<'_> {
         backend: Symbolic = |cpu| cpu.0.backend(),
         words: Cpu = |cpu| cpu.0.words(),
+        bound: |cpu| cpu.0 .0.bound(),
         unchanged: |cpu, context| cpu.0.unchanged(context),
         observe: |cpu, event| cpu.0.observe(event),
     }

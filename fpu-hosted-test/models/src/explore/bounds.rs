@@ -6,6 +6,7 @@ use super::ops::{
     Op,
     User::{Clears, Looks, Writes},
 };
+use super::state::Order;
 
 /// How large a machine, and what can happen to it.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,8 @@ pub struct Bounds {
     pub others: bool,
     /// Contexts change places in memory.
     pub moves: bool,
+    /// Contexts that the first CPU owns, at most 2, beside the tasks.
+    pub bound: usize,
     /// Areas have more room and less.
     pub grows: bool,
     /// Witness and backend say so where memory holds what the registers hold. Otherwise they always say no, which is as
@@ -48,6 +51,7 @@ impl Bounds {
         lifecycle: true,
         others: false,
         moves: false,
+        bound: 0,
         grows: false,
         unchanged: false,
         stamps: None,
@@ -64,9 +68,16 @@ impl Bounds {
     pub const OTHERS: Self =
         Self { interrupts: false, forgotten: false, lifecycle: false, others: true, ..Self::SUITE };
 
-    /// The tasks, and the guest after them.
+    /// What the suite runs with contexts that a CPU owns.
+    pub const BOUND: Self = Self { cpus: 1, tasks: 1, bound: 2, ..Self::SUITE };
+
+    /// The tasks, the contexts that a CPU owns, and the guest after them.
     pub(super) fn contexts(self) -> usize {
-        self.tasks + 1
+        self.tasks + self.bound + 1
+    }
+    /// The orders of CPUs and tasks that are one state. A CPU that owns contexts differs from others.
+    pub(super) fn orders(self) -> Vec<Order> {
+        Order::all(if self.bound > 0 { 0 } else { self.cpus }, self.tasks)
     }
     /// The interrupts that can come at any step that is not masked.
     pub(super) fn irqs(self) -> Vec<Irq> {
@@ -190,6 +201,24 @@ impl Bounds {
         }
         if self.moves {
             all.push(Op::Swap);
+        }
+        if self.bound > 0 {
+            all.extend([Op::BoundFails, Op::BoundReset, Op::Settle, Op::BoundExit, Op::BoundMoves]);
+            for user in [Looks, Writes, Clears] {
+                all.extend([Op::BoundRuns(user), Op::BoundRunsInside(user)]);
+            }
+            for does in [
+                Does::Nothing,
+                Does::Reads,
+                Does::ReadsThenWrites,
+                Does::WritesNothing,
+                Does::Invalidates,
+                Does::Loads,
+                Does::LoadFails,
+                Does::WritesThenLoads,
+            ] {
+                all.push(Op::BoundSession(does));
+            }
         }
         if self.wrong_kernel {
             all.push(Op::Clobber);

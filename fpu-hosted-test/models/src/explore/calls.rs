@@ -89,6 +89,17 @@ calls! {
     Room "TaskFpu::room"
     ScratchNew "Scratch::new"
     ScratchIntoArea "Scratch::into_area"
+    BoundNew "BoundCpu::new"
+    Bind "BoundCpu::bind"
+    SettleDue "BoundCpu::settle_due"
+    Settle "BoundCpu::settle"
+    BoundReturn "BoundFpu::switch_return"
+    BoundIn "BoundFpu::switch_in"
+    BoundValid "BoundFpu::registers_valid"
+    BoundAddress "BoundFpu::address"
+    BoundOpen "BoundFpu::open"
+    BoundReset "BoundFpu::reset"
+    Unbind "BoundFpu::unbind"
 }
 
 /// A set of them.

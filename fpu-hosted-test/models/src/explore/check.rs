@@ -7,7 +7,7 @@ use fpu_core::{
 };
 
 use super::{
-    backend::{Cpu, Off, Pin, Proof},
+    backend::{Context, Cpu, Off, Pin, Proof},
     calls::Call,
     image::Area,
     machine::Machine,
@@ -34,6 +34,9 @@ impl Machine {
             }
         }
         for which in 0..self.slots.len() {
+            if self.is_bound(which) {
+                self.bound_elsewhere(which);
+            }
             self.check_context(state, which);
         }
     }
@@ -43,7 +46,7 @@ impl Machine {
         self.call(Call::Address);
         {
             let fpu = self.slots[which].fpu.borrow();
-            if fpu.address() != std::ptr::from_ref(&*fpu) as usize {
+            if fpu.address() != std::ptr::from_ref::<Context>(&fpu) as usize {
                 self.line.report(|| String::from("a context is not where it says"));
             }
             let other = self.slots[(which + 1) % self.slots.len()].fpu.borrow();
@@ -60,7 +63,7 @@ impl Machine {
                 let open = state.cpus[cpu].is_open();
                 if memory {
                     self.judge(which, context.memory, "its image, with a claim on registers");
-                } else if state.cpus[cpu].current != Some(which) {
+                } else if state.cpus[cpu].current != Some(which) && !self.is_bound(which) {
                     self.line.report(|| {
                         format!("context {which} is live on CPU {cpu}, where it is not current")
                     });
@@ -69,7 +72,8 @@ impl Machine {
                     self.judge(which, state.cpus[cpu].holds, "registers that are claimed");
                     self.judge_room(&self.cpus[cpu], context.room, which);
                 }
-                if !memory {
+                // What a bound context refuses is asked in `bound_elsewhere`.
+                if !memory && !self.is_bound(which) {
                     self.elsewhere(cpu, which);
                     if open && ahead == 0 {
                         self.live_here(cpu, which);

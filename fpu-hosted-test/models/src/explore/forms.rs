@@ -164,6 +164,10 @@ impl Machine {
             }
             Form::Raw => {
                 let word = std::ptr::from_ref(task).cast();
+                if !self.settled(cpu) {
+                    // These functions have no witness that knows of it.
+                    cpu.bound().settle(&mut off)?;
+                }
                 self.call(Call::RawReturn);
                 // SAFETY: C16: both live, interrupts off. C17: obeyed below.
                 match unsafe { raw::switch_return(word, cpu.words) } {

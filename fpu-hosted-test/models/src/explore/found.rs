@@ -29,12 +29,13 @@ impl fmt::Display for Violation {
         for step in &self.trace {
             writeln!(f, "        {step},")?;
         }
-        let Bounds { cpus, tasks, stamps, unchanged, .. } = self.bounds;
+        let Bounds { cpus, tasks, stamps, bound, unchanged, .. } = self.bounds;
+        let owned = if bound > 0 { format!("bound: {bound}, ") } else { String::new() };
         writeln!(f, "    ];")?;
         let base = if unchanged { "UNCHANGED" } else { "SUITE" };
         writeln!(
             f,
-            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, stamps: {stamps:?}, ..Bounds::{base} }};"
+            "    let bounds = Bounds {{ cpus: {cpus}, tasks: {tasks}, {owned}stamps: {stamps:?}, ..Bounds::{base} }};"
         )?;
         writeln!(f, "    assert_eq!(replay(bounds, &trace), Ok(()));\n}}")
     }
@@ -74,9 +75,13 @@ impl fmt::Display for Found {
             grows,
             unchanged,
             stamps,
+            bound,
             ..
         } = self.bounds;
         write!(f, "explorer: {cpus} CPUs, {tasks} tasks, a guest")?;
+        if bound > 0 {
+            write!(f, ", {bound} bound to a CPU")?;
+        }
         let extras = [
             (interrupts, "an interrupt at each step"),
             (forgotten, "forgotten guards"),

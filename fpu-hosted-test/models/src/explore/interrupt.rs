@@ -49,7 +49,7 @@ impl Machine {
         let mut pin = Pin(cpu, Level::HardIrq);
         let current = self.current(cpu);
         let guest = (!self.guest_in_use.get()).then(|| self.slots[self.guest()].fpu.borrow());
-        let (current, guest) = (current.as_deref(), guest.as_deref());
+        let (current, guest) = (current.as_deref(), guest.as_deref().map(|holder| &**holder));
         match irq {
             Irq::Nmi => self.non_maskable(cpu, current, guest),
             // A load of the guest would overwrite a task that is live here, which is a mistake of another kind.

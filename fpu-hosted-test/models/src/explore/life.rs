@@ -91,9 +91,9 @@ impl Machine {
         let (slot, backend) = (&self.slots[which], &self.cpus[0].registers);
         let mut place = slot.fpu.borrow_mut();
         self.call(Call::New);
-        let old: TaskFpu<_, Area> = mem::replace(&mut *place, context(backend, Area::new()));
+        let old: TaskFpu<_, Area> = mem::replace(&mut **place, context(backend, Area::new()));
         self.call(Call::IntoArea);
-        *place = context(backend, old.into_area());
+        **place = context(backend, old.into_area());
         slot.expected.set(INITIAL);
     }
 }

@@ -10,6 +10,7 @@ use fpu_core::{
 use super::{
     backend::{area_of, Context, Cpu, Symbolic},
     calls::{Call, Called},
+    holder::Holder,
     image::{
         get, has_room, put_over_old_bytes, set_room, Area, ImageMut, Symbol, DEFAULTS, FIRST,
         INITIAL, KERNEL, TORN,
@@ -22,7 +23,7 @@ use super::{
 
 /// A context and what it must hold.
 pub(super) struct Slot {
-    pub(super) fpu: RefCell<Context>,
+    pub(super) fpu: RefCell<Holder>,
     pub(super) expected: Cell<Symbol>,
 }
 
@@ -51,7 +52,7 @@ impl Machine {
         let line: &'static Line = Box::leak(Box::default());
         let cpus: Vec<_> = (0..cpus).map(|at| Cpu::new(at, line)).collect();
         let slot = |_| Slot {
-            fpu: RefCell::new(context(&cpus[0].registers, Area::new())),
+            fpu: RefCell::new(Holder::Own(context(&cpus[0].registers, Area::new()))),
             expected: Cell::new(INITIAL),
         };
         let slots = (0..=tasks).map(slot).collect();
@@ -130,7 +131,8 @@ impl Machine {
     }
     /// The context of the task that is current there.
     pub(super) fn current(&self, cpu: &Cpu) -> Option<Ref<'_, Context>> {
-        cpu.current.get().map(|task| self.slots[task].fpu.borrow())
+        let context = |task: usize| Ref::map(self.slots[task].fpu.borrow(), |holder| &**holder);
+        cpu.current.get().map(context)
     }
     pub(super) fn with_current<T>(
         &self,
@@ -184,6 +186,7 @@ impl Machine {
             cpu.registers.fails.set(false);
             cpu.registers.disables.set(to.disables);
             cpu.current.set(to.current);
+            cpu.last().store(to.last, Relaxed);
         }
         for (slot, to) in self.slots.iter().zip(&state.contexts) {
             let context = slot.fpu.borrow();
@@ -217,6 +220,7 @@ impl Machine {
                 current: cpu.current.get(),
                 left: left(residents[c]),
                 disables: cpu.registers.disables.get(),
+                last: cpu.last().load(Relaxed),
             };
         }
         for (slot, to) in self.slots.iter().zip(&mut state.contexts) {

@@ -42,6 +42,7 @@
 mod after;
 mod apply;
 mod backend;
+mod bound;
 mod bounds;
 mod calls;
 mod check;
@@ -49,6 +50,7 @@ mod deferred;
 mod forms;
 mod found;
 mod grow;
+mod holder;
 mod image;
 mod inside;
 mod interrupt;

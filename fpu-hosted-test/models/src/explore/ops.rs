@@ -158,6 +158,22 @@ pub enum Op {
     Swap,
     /// Kernel code uses the registers outside a section, which breaks K9.
     Clobber,
+    /// A bound task becomes current, runs in user mode, and leaves without a call.
+    BoundRuns(User),
+    /// The same in a kernel without user mode, with interrupts before the second `switch_in`.
+    BoundRunsInside(User),
+    /// The bound task does not run: the restore fails.
+    BoundFails,
+    /// A session of a bound task.
+    BoundSession(Does),
+    /// A bound task goes back to the initial state.
+    BoundReset,
+    /// The kernel saves the context whose save is deferred.
+    Settle,
+    /// A bound task ends, and a new one gets its slot.
+    BoundExit,
+    /// A bound task is unbound, runs on another CPU where one is free, or here, and is bound again.
+    BoundMoves,
 }
 
 impl Op {
@@ -171,6 +187,9 @@ impl Op {
                 | Op::Section
                 | Op::WithSection
                 | Op::Persistent(..)
+                | Op::BoundRunsInside(_)
+                | Op::BoundSession(_)
+                | Op::BoundReset
                 | Op::PersistentFails
                 | Op::Saved(..)
                 | Op::SectionSteps(_)
@@ -196,7 +215,8 @@ impl Op {
         match self {
             Op::EnterFails(_) | Op::SwitchFails | Op::PersistentFails | Op::SwitchToFails => true,
             Op::GuestStepsFail => true,
-            Op::Session(_, does) => loads.contains(&does),
+            Op::Session(_, does) | Op::BoundSession(does) => loads.contains(&does),
+            Op::BoundFails => true,
             _ => false,
         }
     }
@@ -207,6 +227,7 @@ impl Op {
             Op::Enter(Form::Session, _)
                 | Op::EnterFails(Form::Session)
                 | Op::Session(..)
+                | Op::BoundSession(_)
                 | Op::Switch(_)
                 | Op::SwitchFails
                 | Op::Invalidate(_)
@@ -227,7 +248,13 @@ impl Op {
         let forks = matches!(self, Op::Fork | Op::ForkSaved);
         let switches = matches!(self, Op::Switch(_) | Op::SwitchFails)
             || matches!(self, Op::SwitchTo(_) | Op::SwitchToFails | Op::DropSwitch);
-        names || forks || switches || !self.about_cpu()
+        names || forks || switches || self.of_bound() || !self.about_cpu()
+    }
+    /// Tells whether the operation is about a context that a CPU owns.
+    pub(super) fn of_bound(self) -> bool {
+        matches!(self, Op::BoundRuns(_) | Op::BoundRunsInside(_) | Op::BoundFails)
+            || matches!(self, Op::BoundSession(_) | Op::BoundReset | Op::Settle)
+            || matches!(self, Op::BoundExit | Op::BoundMoves)
     }
     /// Tells whether the operation uses the guest.
     pub(super) fn of_guest(self) -> bool {
@@ -357,7 +384,11 @@ fn path(name: &str, part: &str) -> String {
     let of = match part {
         "true" | "false" => return part.into(),
         "Current" | "Guest" => "Of",
-        "Clears" | "Looks" | "Writes" if !["Session", "Held", "Saved"].contains(&name) => "User",
+        "Clears" | "Looks" | "Writes"
+            if !["Session", "Held", "Saved", "BoundSession"].contains(&name) =>
+        {
+            "User"
+        }
         "Call" | "Plan" | "RoundTrip" | "Raw" | "Session" | "Inside" | "Switch" => "Form",
         _ => "Does",
     };

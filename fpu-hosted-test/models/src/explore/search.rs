@@ -66,7 +66,7 @@ impl Search {
         Self {
             machine: started(bounds),
             bounds,
-            orders: Order::all(bounds.cpus, bounds.tasks),
+            orders: bounds.orders(),
             moves: bounds.moves(),
             irqs: bounds.irqs(),
             known: HashMap::default(),
@@ -261,7 +261,7 @@ impl Search {
 
 /// A machine whose CPUs are online.
 fn started(bounds: Bounds) -> &'static Machine {
-    let machine = Machine::new(bounds.cpus, bounds.tasks);
+    let machine = Machine::new(bounds.cpus, bounds.tasks + bounds.bound);
     machine.line.arm(0, None);
     for (at, cpu) in machine.cpus.iter().enumerate() {
         cpu.registers.tells.set(bounds.unchanged);
@@ -271,6 +271,7 @@ fn started(bounds: Bounds) -> &'static Machine {
         // The states that follow rely on it that each CPU's word has its number.
         debug_assert_eq!(number(cpu.words.resident()), at as u32);
     }
+    machine.bind_some(bounds.bound);
     if let Some(stamps) = bounds.stamps {
         machine.leave(stamps);
     }
@@ -285,7 +286,9 @@ fn could_come(irq: Irq, step: Move, state: &State) -> bool {
         Irq::Online => offline || step.op == Op::Offline,
         _ => {
             let comes = matches!(step.op, Op::Online | Op::OnlineAnew);
-            cpu.current.is_none() && (!offline || comes)
+            // A bound task is current while it runs.
+            let runs = matches!(step.op, Op::BoundRunsInside(_));
+            cpu.current.is_none() && !runs && (!offline || comes)
         }
     }
 }

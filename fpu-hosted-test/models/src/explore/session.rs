@@ -8,6 +8,7 @@ use fpu_core::{
 use super::{
     backend::{Cpu, Pin},
     calls::Call,
+    holder::Holder,
     image::{ImageMut, Symbol},
     machine::Machine,
     ops::{Does, Of},
@@ -16,9 +17,11 @@ use super::{
 impl Machine {
     pub(super) fn allows_session(&self, cpu: &Cpu, of: Of, does: Does) -> bool {
         let Some(which) = self.which(cpu, of) else { return false };
-        let held = self.held(cpu, which);
         // A load overwrites a task that is live here: kernel code that loads the guest has saved that task.
-        let loads = of == Of::Current || self.free(cpu);
+        self.allows_does(cpu, which, does, of == Of::Current || self.free(cpu))
+    }
+    pub(super) fn allows_does(&self, cpu: &Cpu, which: usize, does: Does, loads: bool) -> bool {
+        let held = self.held(cpu, which);
         match does {
             Does::Nothing
             | Does::Reads
@@ -35,8 +38,7 @@ impl Machine {
     pub(super) fn session(&self, cpu: &Cpu, which: usize, does: Does) -> Result<(), Error> {
         let mut pin = Pin(cpu, Level::Task);
         let context = self.slots[which].fpu.borrow();
-        self.call(Call::Open);
-        let state = context.open(&mut pin)?;
+        let state = self.opened(&context, &mut pin)?;
         self.line.step();
         self.named(&state);
         let reads = |image: Symbol| self.judge(which, image, "a session's image");
@@ -150,6 +152,24 @@ impl Machine {
         };
         if state.name() != right {
             self.line.report(|| format!("{right} is called {}", state.name()));
+        }
+    }
+
+    /// Opens the state, wherever the context is.
+    fn opened<'s, 'c>(
+        &self,
+        holder: &'s Holder,
+        pin: &'s mut Pin<'c>,
+    ) -> Result<TaskState<'s, Pin<'c>>, Error> {
+        match holder {
+            Holder::Bound(Some(bound)) => {
+                self.call(Call::BoundOpen);
+                bound.open(pin)
+            }
+            own => {
+                self.call(Call::Open);
+                own.open(pin)
+            }
         }
     }
 }

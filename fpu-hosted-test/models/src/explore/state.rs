@@ -22,6 +22,8 @@ pub(super) struct CpuState {
     /// How many stamps are left.
     pub(super) left: u8,
     pub(super) disables: bool,
+    /// Which context that it owns was loaded last.
+    pub(super) last: u64,
 }
 impl CpuState {
     /// Whether code can use its registers.
@@ -159,6 +161,7 @@ impl State {
             pack.put(cpu.current.map_or(0, |task| 1 + place(&order.contexts, task)), 3);
             pack.put(usize::from(cpu.left), 4);
             pack.put(usize::from(cpu.disables), 1);
+            pack.put(cpu.last as usize, 1);
         }
         for &c in &order.contexts[..contexts] {
             let context = &self.contexts[usize::from(c)];
@@ -195,6 +198,7 @@ impl State {
             cpu.current = from.take(3).checked_sub(1);
             cpu.left = from.take(4) as u8;
             cpu.disables = from.take(1) != 0;
+            cpu.last = from.take(1) as u64;
         }
         for context in &mut state.contexts[..contexts] {
             let (kind, cpu, ahead) = (from.take(2), from.take(2), from.take(4) as u8);
@@ -219,6 +223,7 @@ impl State {
             current: None,
             left: PLENTY,
             disables: true,
+            last: 0,
         }; CPUS],
         contexts: [ContextState {
             claim: Claim::Nowhere,
@@ -244,6 +249,7 @@ mod tests {
             current: Some(0),
             left: 7,
             disables: true,
+            last: 0,
         };
         state.cpus[1] = CpuState {
             gate: 3,
@@ -253,6 +259,7 @@ mod tests {
             current: None,
             left: PLENTY,
             disables: false,
+            last: 0,
         };
         state.contexts[0].claim = Claim::On { cpu: 0, ahead: 0, memory: true };
         state.contexts[1].claim = Claim::Lost { cpu: 1 };
@@ -280,6 +287,7 @@ mod tests {
             current: Some(1),
             left: 7,
             disables: true,
+            last: 0,
         };
         state.contexts[1].claim = Claim::On { cpu: 2, ahead: 0, memory: false };
         state.contexts[1].expected = 90;

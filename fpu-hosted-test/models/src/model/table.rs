@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// One row.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The fault's name.
     pub name: &'static str,
@@ -61,11 +61,10 @@ macro_rules! by {
     };
 }
 
-macro_rules! protocol {
-    ($($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
+macro_rules! rows {
+    ($name:ident: $($fault:ident, $removes:literal => $($model:path)? $([$why:path])?, $breaks:literal, $message:literal,
         $($preemptions:literal,)? $seen:ident($how:tt), $($file:literal: $before:literal => $after:literal),+;)*) => {
-        /// The rows of the protocol.
-        pub const PROTOCOL: &[Row] = &[$(Row {
+        const $name: &[Row] = &[$(Row {
             name: stringify!($fault),
             fault: Seeded::Protocol(stringify!($fault)),
             removes: $removes,
@@ -76,7 +75,25 @@ macro_rules! protocol {
         }),*];
     };
 }
+macro_rules! protocol {
+    ($($row:tt)*) => { rows! { FIRST: $($row)* } };
+}
+macro_rules! bound {
+    ($($row:tt)*) => { rows! { BOUND: $($row)* } };
+}
 include!("../protocol.rs");
+include!("../bound.rs");
+
+/// The rows of the protocol.
+pub const PROTOCOL: &[Row] = &{
+    let mut all = [FIRST[0]; FIRST.len() + BOUND.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < FIRST.len() { FIRST[at] } else { BOUND[at - FIRST.len()] };
+        at += 1;
+    }
+    all
+};
 
 /// Makes the rows, and a `match` without wildcard: a fault that has no row does not compile.
 macro_rules! rows {
@@ -233,7 +250,7 @@ FPU_FAULT=NAME cargo test --release -p fpu-models --test 'loom_*'     how a faul
 
 `-- --nocapture` prints how many executions each model explores. If the core does not have the text of an edit exactly once,
 a copy does not build, or neither a model nor the explorer notices a fault, the run fails and names the fault. The models are in
-`fpu-hosted-test/models`; the invariants (I1 to I14) are those of
+`fpu-hosted-test/models`; the invariants (I1 to I15) are those of
 [theory.md](theory.md). \"Bound\" is the model's bound on preemptions; \"none\" means every
 interleaving that loom distinguishes. \"Preemptions\" is the fewest that one execution needs to show
 the fault, and the test checks that number too. \"Explorer\" is the length of the shortest trace by which the

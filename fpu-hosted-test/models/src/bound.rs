@@ -1,0 +1,48 @@
+// The faults of contexts that are bound to a CPU, as rows of `protocol.rs`.
+bound! {
+    BoundEntryKeepsDeferred, "the deferred save before a load" => [SCENARIO], "I15", "unsaved state lost", At(2),
+        "protocol/steps.rs": "settle_before(live, cpu);" => "";
+    BoundStepsKeepDeferred, "the deferred save before the steps to user mode" => [SCENARIO], "I15", "unsaved state lost", At(3),
+        "deferred.rs": "settle_before(live, cpu);" => "";
+    BoundSwitchKeepsDeferred, "the deferred save before a switch's steps" => [SCENARIO], "I15", "unsaved state lost", At(2),
+        "deferred/switch.rs": "settle_before(stamp, cpu);" => "";
+    BoundClaimsEndEarly, "the deferred save before a section, a persistent run and an idle core" => [SCENARIO], "I15", "refused: Lost", At(1),
+        "protocol/closed.rs": "self.settle();
+         self.stamp = self.stamp.next();" => "self.stamp = self.stamp.next();";
+    BoundSessionKeepsDeferred, "the deferred save before a session's load" => [SCENARIO], "I15", "another's", At(2),
+        "protocol/closed.rs": "self.settle();
+         self.stamp = self.stamp.another()?;" => "self.stamp = self.stamp.another()?;";
+    BoundGuestKeepsDeferred, "the deferred save before a guest's steps" => [SCENARIO], "I15", "told of too early or too late", At(2),
+        "deferred/section.rs": "closed.settle();" => "";
+    BoundOfflineKeepsDeferred, "the deferred save before a CPU goes offline" => [SCENARIO], "I15", "unsaved state lost", At(2),
+        "protocol/closed.rs": "witness.settle(Settle(Asked::Under(found.bits())));" => "";
+    BoundMarksUnsaved, "the save itself, where it was deferred" => [SCENARIO], "I1", "told of too early or too late", At(2),
+        "bound/per_cpu.rs": "unsafe { steps::save(context, cpu, Word::both(stamp)) };" => "context.word.publish(Word::both(stamp));";
+    BoundForgetsMark, "the mark after a deferred save" => [SCENARIO], "I15", "refused: Lost", At(1),
+        "bound/per_cpu.rs": "unsafe { steps::save(context, cpu, Word::both(stamp)) };" => "unsafe { cpu.backend().save(context.area) };";
+    BoundReturnForgetsWhom, "the name of the context that was loaded last" => [SCENARIO], "I15", "refused: Lost", At(1),
+        "bound/context.rs": "steps::enter(self.task().context(), cpu, drop)?;
+         self.owner.last.store(self.index, Ordering::Relaxed);" => "steps::enter(self.task().context(), cpu, drop)?;";
+    BoundOpenForgetsWhom, "the name of the context that a session may load" => [SCENARIO], "I15", "unsaved state lost", At(2),
+        "bound/context.rs": "closed.settle();
+         owner.last.store(self.index, Ordering::Relaxed);" => "closed.settle();";
+    BoundOpenKeepsDeferred, "the deferred save of another context before a session names its own" => [SCENARIO], "I15", "unsaved state lost", At(2),
+        "bound/context.rs": "closed.settle();
+         owner.last" => "owner.last";
+    BoundUnbindSkipsSave, "the save before a context can move" => [SCENARIO], "I15", "in the image of what was unbound", At(2),
+        "bound/context.rs": "open.and_then(|()| steps::leave(self.task().context(), cpu))" => "open";
+    BoundBindSkipsSave, "the save of a context that is bound while it is live" => [SCENARIO], "I15", "unsaved state lost", At(2),
+        "bound/context.rs": "steps::leave(task.context(), cpu)?;" => "";
+    BoundSlotKeepsStamp, "the new word of a slot that is used again" => [SCENARIO], "I2", "wrong contents", At(2),
+        "bound/slot.rs": "let room = unsafe { &mut *self.task.get() };" => "let room = unsafe { &mut *self.task.get() };
+         let stale = old.then(|| unsafe { room.assume_init_ref() }.word.load());",
+        "bound/slot.rs": "room.write(task);" => "let put = room.write(task);
+         if let Some(stale) = stale {
+         put.word.publish(stale);
+         }";
+    BoundReturnTrustsCpu, "the comparison of CPU numbers before a load" => [SCENARIO], "I15", "not refused on CPU 1", At(1),
+        "bound/context.rs": "refuse_unless_open(cpu.words(), self.owner.number)?;
+         // Saves the one that was loaded last, by the witness." => "";
+    BoundOpenTrustsCpu, "the comparison of CPU numbers before a session" => [SCENARIO], "I15", "not refused on CPU 1", At(1),
+        "bound/context.rs": "if !closed.stamp().is_of(owner.number) {" => "if false {";
+}
