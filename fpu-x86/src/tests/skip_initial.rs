@@ -9,7 +9,7 @@ use crate::{
     save_instruction::SaveInstruction,
     tests::{
         corpus,
-        words::{cpu, server, tiles, Words},
+        words::{cpu, server, tiles, Words, FXSR_SSE, OSXSAVE, XSAVE},
     },
 };
 
@@ -22,6 +22,7 @@ fn skips(plan: &Plan) -> bool {
     assert_eq!(skipping == *plan, !skipping.skips_initial(), "{skipping:?}");
     assert_eq!(skipping.area_len(), plan.area_len());
     assert_eq!(skipping.scrubs(), plan.scrubs());
+    assert_eq!(skipping.clone().never_skipping_initial(), *plan);
     skipping.skips_initial()
 }
 
@@ -157,6 +158,28 @@ fn measured_on_this_cpu() {
     let measured = unsafe { plan.clone().skipping_initial_if_cheaper() };
     let asked = plan.clone().skipping_initial();
     assert!(measured == plan || measured == asked);
-    // SAFETY: components on (C6), counter readable (N12); a plan that cannot skip executes nothing.
-    assert!(!unsafe { plan.scrubbing().skipping_initial_if_cheaper() }.skips_initial());
+    for (plan, why) in not_measured() {
+        // SAFETY: C6, N12: nothing is executed, which is what is tested: XSAVES would fault in ring 3.
+        assert!(unsafe { plan.clone().skipping_initial_if_cheaper() } == plan, "{why}");
+    }
+}
+
+/// Plans for ring 0 with XSAVES, of which nothing may be measured.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn not_measured() -> [(Plan, &'static str); 4] {
+    const TSC: u32 = 1 << 4;
+    let with_tsc = || server().with(1, 0, [0, 0, XSAVE | OSXSAVE, FXSR_SSE | TSC]);
+    let kernel = |words: Words| words.kernel(Components::USER).unwrap();
+    let supervisor = with_tsc().with(0xD, 1, [0xF, 2440, 0x800, 0]).with(0xD, 11, [16, 0, 1, 0]);
+    let plans = [
+        (kernel(server()), "no counter"),
+        (kernel(with_tsc().with(0xD, 1, [0xB, 2440, 0x100, 0])), "no XGETBV with ECX = 1"),
+        (kernel(with_tsc()).scrubbing(), "scrubbing"),
+        (supervisor.kernel(Components::USER | Components::CET_U).unwrap(), "CET_U"),
+    ];
+    for (plan, why) in &plans {
+        assert_eq!(plan.save_instruction(), SaveInstruction::Xsaves, "{why}");
+        assert_eq!(plan.cpuid_info().tsc(), *why != "no counter");
+    }
+    plans
 }
