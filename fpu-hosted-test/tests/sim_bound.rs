@@ -3,8 +3,10 @@
 #![allow(clippy::result_large_err)] // a refused context comes back, area and all
 
 use fpu_core::{
-    session::TaskState, Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu,
-    KernelUnits, PendingGuest, PendingSection, SwitchSteps, TaskFpu,
+    observe::EventKind::{Saved, Unloaded},
+    session::TaskState,
+    Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits,
+    PendingGuest, PendingSection, SwitchSteps, TaskFpu,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
@@ -172,9 +174,15 @@ fn whatever_needs_the_registers_saves_them_first() {
             machine.cpu.record_events();
             run(&machine, &task);
             let events = machine.cpu.take_events();
-            let saved = fpu_core::observe::EventKind::Saved;
-            let of_mine = events.iter().filter(|e| e.context == task.address() && e.kind == saved);
-            assert_eq!(of_mine.count() as u64, saves, "{name}, slot {slot}");
+            let of_mine: Vec<_> =
+                events.iter().filter(|e| e.context == task.address()).map(|e| e.kind).collect();
+            // What a session saves for reading is still live.
+            let due: &[_] = match saves {
+                0 => &[],
+                _ if name == "a session of its own" => &[Saved],
+                _ => &[Saved, Unloaded],
+            };
+            assert_eq!(of_mine, due, "{name}, slot {slot}");
             assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
             let restored = machine.cpu.totals().restored;
             finds(&machine, &task, &mine, name);
