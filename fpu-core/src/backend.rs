@@ -150,7 +150,9 @@ pub unsafe trait RawFpu {
     ///
     /// Right for a backend that knows it from a few instructions: RISC-V's `sstatus.FS` is Clean where no register has
     /// changed since the kernel set it so, after a save or a restore. (The bits may be in the trap frame instead, which the
-    /// witness knows: [`Pinned::unchanged`](crate::Pinned::unchanged).) x86 knows it only of registers in their initial
+    /// witness knows: [`Pinned::unchanged`](crate::Pinned::unchanged).) Where a kernel loads those bits with each trap frame, they
+    /// are the interrupted task's, and the context to be saved can be another's: a [bound](crate::BoundCpu) one, or a guest.
+    /// Such a backend leaves this out, or reads what it noted itself at the context's restore. x86 knows it only of registers in their initial
     /// state. `false` is always right, and is the default. [`EventKind::Unchanged`](crate::observe::EventKind::Unchanged) has
     /// a backend that says more.
     ///

@@ -19,7 +19,9 @@
 //! | `switch_return`, `switch_in` or [`switch`] of a context that was never used | its `switch_prepare`, a [`switch`] to a context that is used, or its first use |
 //!
 //! and not in the sections in between. It is never armed while another context is current, so a kernel can have `TaskFpu`s
-//! beside, and they know nothing of it.
+//! beside, and they know nothing of it. A call that saves or loads registers while the trap is armed would fault in the
+//! kernel. Where a [bound](crate::BoundCpu) context's save is deferred, a debugger's session of it is such a call: the kernel
+//! calls `switch_prepare` of the current context before, and `switch_in` after (K23).
 //!
 //! A context that was never used hands out no [`FpuRef`](crate::FpuRef). So `cpu.with_kernel_fpu(Some(..))` cannot be told
 //! of it: [`Trapped::with_kernel_fpu`] disarms the trap for the section. A section that is told of no task, although such a
@@ -47,6 +49,8 @@
 //! assert_eq!((cpu.totals().saved, cpu.totals().restored, cpu.totals().skipped), (1000, 1, 1000));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`TaskFpu`]: crate::TaskFpu
 
 mod backend;
 mod error;
@@ -122,9 +126,11 @@ impl<T: Kind> Trapped<T> {
     /// * **K22** one trust domain: each task of this kernel may read the registers of every other, because a task that runs
     ///   with the trap armed can find out by speculation what they hold (CVE-2018-3665).
     /// * **K23** own sections: while this context is current, code of the kernel that uses the registers runs in a section of
-    ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used), and [`BoundCpu::settle`](crate::BoundCpu::settle) is not called. No guest runs under this
-    ///   context. Before
-    ///   the context is dropped or moved away from its task, its [`switch_prepare`](Self::switch_prepare) is called.
+    ///   [`with_kernel_fpu`](Self::with_kernel_fpu), or after [`used`](Self::used). No guest runs under this context. Its
+    ///   [`switch_prepare`](Self::switch_prepare) is called, or [`switch`] with it as `prev`, before each other call that may
+    ///   save or load registers on its CPU (of another context: `switch_in`, `unbind`, a session; `settle`, `fpu_idle`,
+    ///   `fpu_offline`), and before this context is dropped or moved away from its task.
+    ///   In an interrupt a bound context is given to `new` after its `reset` only, which is refused while it is being saved.
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;
@@ -181,10 +187,10 @@ where
         self.state() == USED
     }
 
-    /// Tells whether the trap is armed for this context on the CPU of this stamp.
+    /// Tells whether the trap is armed for this context on the CPU of this stamp, which has lost nothing since.
     #[inline]
     fn is_armed(&self, stamp: Stamp) -> bool {
-        !matches!(self.state(), NEVER | USED) && Word::from_bits(self.state()).is_of(stamp)
+        self.state() == stamp.bits()
     }
 
     /// Ends the trap if it is armed for this context, and tells whether it was.
@@ -204,18 +210,21 @@ where
         Ok(true)
     }
 
-    /// Arms the trap for this context, which was never used.
+    /// Arms the trap for this context, which was never used; also where it is armed under an earlier stamp: the CPU may have
+    /// been offline since, and its control registers set up anew.
     #[inline]
     fn arm<C: Pinned<Backend = T::Backend>>(&self, cpu: &C, stamp: Stamp) -> Result<(), Error> {
         let state = self.state();
-        if state == NEVER {
-            // SAFETY: C50: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
-            // which disarm (K23).
-            unsafe { cpu.backend().arm() };
-            self.set(stamp.bits());
-        } else if !Word::from_bits(state).is_of(stamp) {
+        if state == stamp.bits() {
+            return Ok(());
+        }
+        if state != NEVER && !Word::from_bits(state).is_of(stamp) {
             return Err(Word::from_bits(state).live_elsewhere());
         }
+        // SAFETY: C50: `new` asked `traps`; enabled (K4); the kernel leaves the registers alone (K9), but in sections,
+        // which disarm (K23).
+        unsafe { cpu.backend().arm() };
+        self.set(stamp.bits());
         Ok(())
     }
 

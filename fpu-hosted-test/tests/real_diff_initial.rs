@@ -244,7 +244,9 @@ fn plans_that_skip_conform() {
         let skips = h.fpu().clone().skipping_initial();
         let report = conformance::check(&mut RealHarness::new(skips));
         assert!(report.passed(), "{:?}: {report}", h.fpu().save_instruction());
-        assert_eq!(report.counts(), (report.checks.len(), 0, 0), "{report}");
+        // A program cannot make the first use of a register trap.
+        let skipped = report.checks.iter().filter(|check| check.name.starts_with("trap-")).count();
+        assert_eq!(report.counts(), (report.checks.len() - skipped, 0, skipped), "{report}");
     });
 }
 

@@ -363,10 +363,35 @@ impl Drop for Told<'_> {
         self.1.set(self.1.get() + 1);
     }
 }
-struct ToldPin<'c, 't>(&'c SimCpu, &'c BoundCpu<SimFpu, Told<'t>>);
+/// The same, and unwinds if it is told to.
+struct Unwinds<'t>(Told<'t>, bool);
+// SAFETY: K17, K18: those of the area inside.
+unsafe impl fpu_core::SaveArea for Unwinds<'_> {
+    fn base(&self) -> core::ptr::NonNull<u8> {
+        self.0.base()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn align(&self) -> usize {
+        self.0.align()
+    }
+}
+impl Drop for Unwinds<'_> {
+    fn drop(&mut self) {
+        assert!(!self.1, "told to");
+    }
+}
+struct ToldPin<'c, A>(&'c SimCpu, &'c BoundCpu<SimFpu, A>);
 fpu_core::witness! {
     // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
-    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, '_> {
+    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Told<'_>> {
+        backend: SimFpu = |it| it.0.fpu(),
+        words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
+        bound: |it| it.1,
+    }
+    // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
+    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Unwinds<'_>> {
         backend: SimFpu = |it| it.0.fpu(),
         words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
         bound: |it| it.1,
@@ -392,6 +417,29 @@ fn each_area_is_dropped_once() {
         drop(out);
         assert_eq!(dropped.get(), 2);
         core::mem::forget(again); // its slot stays taken, and ends with the array
+    }
+    assert_eq!(dropped.get(), 3);
+}
+
+/// Memory for an image whose drop unwinds, once.
+#[test]
+fn an_area_whose_drop_unwinds_is_not_dropped_again() {
+    let dropped = Cell::new(0);
+    let cpu = SimCpu::online(0);
+    let new = |unwinds| {
+        TaskFpu::new(cpu.fpu(), Unwinds(Told(SimArea::new(), &dropped), unwinds)).expect("it fits")
+    };
+    {
+        let slots = BoundCpu::<_, _, [fpu_core::BoundSlot<_, _>; 1]>::new(0);
+        let slots: &BoundCpu<SimFpu, Unwinds<'_>> = &slots;
+        let mut pin = ToldPin(&cpu, slots);
+        drop(slots.bind(new(true), &mut pin).expect("free"));
+        let bind = || drop(slots.bind(new(false), &mut pin));
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(bind));
+        assert!(unwound.is_err());
+        assert_eq!(dropped.get(), 2, "the one in the slot, and the one that was to be bound");
+        let again = slots.bind(new(false), &mut pin).expect("the slot is empty");
+        drop(again);
     }
     assert_eq!(dropped.get(), 3);
 }

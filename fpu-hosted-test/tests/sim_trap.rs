@@ -255,6 +255,31 @@ fn a_cpu_that_is_closed_offline_or_used_up_arms_nothing() {
     kernel_is_well(&cpu);
 }
 
+/// A CPU that went offline with the task on it has lost its control registers, or another kernel has them. The context must
+/// not be taken for trapped.
+#[test]
+fn a_cpu_that_was_offline_is_armed_again() {
+    let cpu = SimCpu::online(0);
+    let (task, next) = (new(&cpu), new(&cpu));
+    let suspended = || {
+        cpu.irqs_off().fpu_offline().unwrap();
+        cpu.fpu().lose_power();
+        // SAFETY: C50: the control registers are set up anew, and no task runs.
+        unsafe { fpu_core::trap::TrapFpu::disarm(&**cpu.fpu()) };
+        // SAFETY: K15, K16: the same CPU again.
+        unsafe { cpu.irqs_off().fpu_online(0) }.unwrap();
+    };
+    task.switch_in(&mut cpu.irqs_off()).unwrap();
+    suspended();
+    task.switch_in(&mut cpu.irqs_off()).unwrap();
+    assert!(cpu.fpu().trap_is_armed(), "back where it was");
+    suspended();
+    switch(Some(&task), Some(&next), &mut cpu.irqs_off()).unwrap();
+    assert!(cpu.fpu().trap_is_armed(), "another that was never used");
+    assert_eq!(writes(&cpu, &next, 4), 1);
+    kernel_is_well(&cpu);
+}
+
 #[test]
 fn a_child_and_an_exec_are_as_new_where_the_task_is() {
     let cpu = SimCpu::online(0);

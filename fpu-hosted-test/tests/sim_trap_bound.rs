@@ -2,12 +2,13 @@
 
 use fpu_core::{
     trap::{switch, TrapError, Trapped},
-    Error, KernelUnits,
+    CpuLifecycle, Error, KernelUnits,
 };
 use fpu_hosted_test::{
     doc::new_task,
-    sim::{Interrupt, SimCpu},
+    sim::{Interrupt, Registers, SimCpu},
 };
+use std::cell::Cell;
 
 #[path = "support/bound.rs"]
 mod support;
@@ -109,4 +110,85 @@ fn another_cpu_is_refused_and_exec_traps_again() {
     task.first_use(&mut machines[0].interrupted()).unwrap();
     assert_eq!(machines[0].cpu.fpu().avx0(), 0);
     machines.iter().for_each(|machine| kernel_is_well(&machine.cpu));
+}
+
+/// A call that saves what another bound context left in the registers would meet the trap. After the current context's
+/// `switch_prepare` it does not (K23), and both contexts go on as before.
+#[test]
+fn other_calls_that_save_come_after_switch_prepare() {
+    type Call = (&'static str, fn(&Machine, &Trapped<Bound<'_>>));
+    let calls: [Call; 4] = [
+        ("settle", |machine, _| machine.bound().settle(&mut machine.irqs_off()).unwrap()),
+        ("its session", |machine, computes| {
+            let mut pin = machine.preempt_off();
+            let context = computes.used(&mut pin).unwrap();
+            drop(context.open(&mut pin).unwrap().make_memory_valid_read());
+        }),
+        ("a session of another", |machine, _| {
+            drop(machine.bind(new_task()).open(&mut machine.preempt_off()).unwrap());
+        }),
+        ("offline, and online", |machine, _| {
+            machine.irqs_off().fpu_offline().unwrap();
+            // SAFETY: K15, K16: the number it had, its words kept.
+            unsafe { machine.irqs_off().fpu_online(0) }.unwrap();
+        }),
+    ];
+    for (name, call) in calls {
+        for prepared in [true, false] {
+            let machine = Machine::new(0);
+            let (computes, scalar) = (trapped(&machine), trapped(&machine));
+            computes.switch_in(&mut machine.irqs_off()).unwrap();
+            writes(&machine, &computes, 9);
+            switch(Some(&computes), Some(&scalar), &mut machine.irqs_off()).unwrap();
+            if prepared {
+                scalar.switch_prepare(&machine.irqs_off()).unwrap();
+            }
+            call(&machine, &computes);
+            let met = machine.cpu.fpu().kernel_traps();
+            assert_eq!(met == 0, prepared, "{name}: kernel code met the trap {met} times");
+            if prepared {
+                scalar.switch_in(&mut machine.irqs_off()).unwrap();
+                assert!(machine.cpu.fpu().trap_is_armed(), "{name}");
+                switch(Some(&scalar), Some(&computes), &mut machine.irqs_off()).unwrap();
+                assert_eq!(machine.cpu.fpu().avx0(), 9, "{name}");
+            }
+        }
+    }
+}
+
+/// In an interrupt a bound context becomes one that was never used after its `reset` only, which is refused while a section
+/// saves it: otherwise that save would come after the initial state.
+#[test]
+fn a_context_that_is_being_saved_does_not_begin_anew() {
+    let (mut began, mut refused) = (0, 0);
+    for at in 1.. {
+        let machine = Machine::new(0);
+        let bound = machine.bind(new_task());
+        bound.switch_in(&mut machine.irqs_off()).unwrap();
+        machine.cpu.fpu().scribble(5);
+        let (bound, anew) = (Cell::new(Some(bound)), Cell::new(None));
+        let handler = || {
+            let context = bound.take().unwrap();
+            if context.reset(&mut machine.interrupted()) == Err(Error::Busy) {
+                return bound.set(Some(context));
+            }
+            // SAFETY: K22: simulated registers. K23: after a reset, and no section while it is current.
+            anew.set(Some(unsafe { Trapped::new(context, machine.cpu.fpu()) }.unwrap()));
+        };
+        let ((), injection) = machine.cpu.inject(at, Interrupt::Maskable, &handler, || {
+            support::section_of(&machine, None);
+        });
+        if !injection.delivered {
+            break;
+        }
+        let Some(task) = anew.take() else {
+            refused += 1;
+            continue;
+        };
+        began += 1;
+        task.switch_in(&mut machine.irqs_off()).unwrap();
+        task.first_use(&mut machine.interrupted()).unwrap();
+        assert_eq!(machine.cpu.fpu().registers(), Registers::initial(), "step {at}");
+    }
+    assert!(began > 0 && refused > 0, "{began} began, {refused} refused");
 }

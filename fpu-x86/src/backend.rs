@@ -27,6 +27,40 @@ fn refused(answer: u32) -> Result<(), RestoreFault> {
     }
 }
 
+/// The restore of a plan: where it is by no single instruction, what comes first. A macro, because the code of the hot paths
+/// around is not the same with a function that is inlined twice.
+macro_rules! loads {
+    ($plan:ident, $area:ident, $more:expr, $first:block) => {{
+        let (area, mask) = ($area.as_ptr(), $plan.mask);
+        // As in `save`.
+        refused(if $plan.restore_by < RestoreBy::Fxrstor {
+            if $plan.restore_by == RestoreBy::Xrstor {
+                // SAFETY: N1: the instruction has XRSTOR, for its own format; valid area (C9). N2: registers free
+                // (C10).
+                unsafe { insn::xrstor(area, mask) }
+            } else {
+                // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
+                // registers free (C10).
+                unsafe { insn::xrstors(area, mask) }
+            }
+        } else {
+            if $more {
+                $first
+                if $plan.instruction == SaveInstruction::Xsaves {
+                    // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
+                    // registers free (C10).
+                    return refused(unsafe { insn::xrstors(area, mask) });
+                } else if $plan.instruction != SaveInstruction::Fxsave {
+                    // SAFETY: N1: a CPU with any XSAVE has XRSTOR; valid area (C9). N2: registers free (C10).
+                    return refused(unsafe { insn::xrstor(area, mask) });
+                }
+            }
+            // SAFETY: N1: every 64-bit CPU has FXRSTOR; valid area (C9). N2: registers free (C10).
+            unsafe { insn::fxrstor(area) }
+        })
+    }};
+}
+
 // SAFETY: B1: the fields are fixed; every instruction used stays within the components of the mask,
 // whose places `Layout` computed, `validate::check` confined, and `measure` tried on the CPU. B2: the mask is XCR0
 // except PKRU (switched apart) and what stays initial (C23); for ring 0 it is XCR0 | IA32_XSS as `enable_on_this_cpu`
@@ -108,38 +142,14 @@ unsafe impl RawFpu for Plan {
 
     #[inline(always)] // a call would cost every path that loads nothing a frame
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
-        let (at, area, mask) = (area, area.as_ptr(), self.mask);
-        // As in `save`.
-        refused(if self.restore_by < RestoreBy::Fxrstor {
-            if self.restore_by == RestoreBy::Xrstor {
-                // SAFETY: N1: the instruction has XRSTOR, for its own format; valid area (C9). N2: registers free
-                // (C10).
-                unsafe { insn::xrstor(area, mask) }
-            } else {
-                // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
-                // registers free (C10).
-                unsafe { insn::xrstors(area, mask) }
+        loads!(self, area, self.restore_by > RestoreBy::Fxrstor, {
+            if self.restore_by > RestoreBy::UnlessInitial {
+                // SAFETY: N2: registers free (C10).
+                unsafe { insn::scrub() };
+            // SAFETY: valid area (C9), and registers free (C10) to be asked about.
+            } else if unsafe { self.both_initial(area) } {
+                return Ok(());
             }
-        } else {
-            if self.restore_by > RestoreBy::Fxrstor {
-                if self.restore_by > RestoreBy::UnlessInitial {
-                    // SAFETY: N2: registers free (C10).
-                    unsafe { insn::scrub() };
-                // SAFETY: valid area (C9), and registers free (C10) to be asked about.
-                } else if unsafe { self.both_initial(at) } {
-                    return Ok(());
-                }
-                if self.instruction == SaveInstruction::Xsaves {
-                    // SAFETY: N1: a plan with XSAVES is for ring 0, and XRSTORS reads its format; valid area (C9). N2:
-                    // registers free (C10).
-                    return refused(unsafe { insn::xrstors(area, mask) });
-                } else if self.instruction != SaveInstruction::Fxsave {
-                    // SAFETY: N1: a CPU with any XSAVE has XRSTOR; valid area (C9). N2: registers free (C10).
-                    return refused(unsafe { insn::xrstor(area, mask) });
-                }
-            }
-            // SAFETY: N1: every 64-bit CPU has FXRSTOR; valid area (C9). N2: registers free (C10).
-            unsafe { insn::fxrstor(area) }
         })
     }
 
@@ -195,6 +205,19 @@ unsafe impl CompareFpu for Plan {
 }
 
 impl Plan {
+    /// Restores, by a plan that does not skip.
+    ///
+    /// # Safety
+    ///
+    /// As for [`RawFpu::restore`].
+    #[inline]
+    pub(crate) unsafe fn load_always(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
+        loads!(self, area, self.restore_by == RestoreBy::Scrubbing, {
+            // SAFETY: N2: registers free (C10).
+            unsafe { insn::scrub() };
+        })
+    }
+
     /// Tells whether a restore of the image would initialise everything, and everything is initial.
     ///
     /// # Safety

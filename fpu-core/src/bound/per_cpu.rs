@@ -48,6 +48,9 @@ use crate::{
 ///
 /// A kernel with [trapped](crate::trap) contexts calls nothing that could carry out a save while the trap is armed (K23).
 ///
+/// A context stays bound to the CPU's number. Before the kernel gives the CPU another number ([`Error::Exhausted`]), it
+/// [unbinds](crate::BoundFpu::unbind) its contexts; later no call reaches them.
+///
 /// # Memory
 ///
 /// The array is inline, as many [slots](BoundSlot) as the kernel chooses; the parameter `S` is their array, and `&BoundCpu<B, A>` is

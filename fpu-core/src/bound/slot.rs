@@ -53,6 +53,8 @@ impl<B, A> BoundSlot<B, A> {
         // SAFETY: nothing else uses the slot, by the caller.
         let room = unsafe { &mut *self.task.get() };
         if old {
+            // First, so that a drop of the area that unwinds is not repeated.
+            self.state.store(EMPTY, Ordering::Release);
             // SAFETY: a context was put in and not taken out.
             unsafe { room.assume_init_drop() };
         }

@@ -118,7 +118,7 @@ impl<B: RawFpu, A: SaveArea> Steps for BoundFpu<'_, B, A> {
         // From here on no deferred save to the area is due.
         context.word.mark_nowhere();
         // SAFETY: C9: checked in `TaskFpu::new` against this backend (K1). The handle, which stays on its CPU, is borrowed
-        // exclusively, and the CPU saves only a context that is live.
+        // exclusively; the CPU saves only a context that is live, and no save of this one is under way (K23).
         unsafe { backend.write_initial(context.base()) };
     }
 

@@ -21,7 +21,7 @@ use fpu_core::{
 // initial by C46). B3: a restore is of all components of the full plan, those without a place in the image to their initial
 // state. B4: what WRMSR or the restore refuses is returned. B5: no image without room for a component has its bit of
 // XSTATE_BV, and IA32_XFD is clear before one with room is restored. B6: no wait, no allocation; the copy of IA32_XFD is the
-// CPU's own. B7, B17: those of `Plan`.
+// CPU's own. B7: that of `Plan`, which skips nothing here.
 unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
     type Image<'a>
         = Image<'a>
@@ -66,19 +66,12 @@ unsafe impl<X: XfdCopy> RawFpu for DynamicPlan<X> {
     }
 
     #[inline]
-    unsafe fn unchanged(&self, area: NonNull<u8>) -> bool {
-        // All components, as a restore is of all: what has no room is initial (B15).
-        // SAFETY: valid area (C9), registers free (C10), the area's registers (C49).
-        unsafe { self.full.unchanged(area) }
-    }
-
-    #[inline]
     unsafe fn restore(&self, area: NonNull<u8>) -> Result<(), RestoreFault> {
         // SAFETY: valid area (C9). C10: nothing is in the registers that code needs.
         unsafe {
             self.let_use(Room::of(area))?;
             // All components, whatever the area has room for: XSTATE_BV and XCOMP_BV say what is read of it.
-            self.full.restore(area)
+            self.full.load_always(area)
         }
     }
 

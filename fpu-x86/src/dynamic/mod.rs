@@ -126,7 +126,9 @@ impl<X: XfdCopy> DynamicPlan<X> {
         Self::with(plan, on_demand, copy)
     }
 
+    /// The plans do not skip what is initial: IA32_XFD has to be written with each restore.
     fn with(full: Plan, on_demand: Components, copy: X) -> Result<Self, PlanError> {
+        let full = full.never_skipping_initial();
         let mut base = full.clone();
         base.mask &= !on_demand.bits();
         base.required = base.required.difference(on_demand);

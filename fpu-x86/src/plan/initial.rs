@@ -32,8 +32,8 @@ impl Plan {
     /// `docs/performance.md` has what that gains.
     ///
     /// It stays as it is where that is not possible: without that XGETBV, with FXSAVE, with supervisor components (of which
-    /// XGETBV says nothing), and with [`scrubbing`](Self::scrubbing). Images, areas and other CPUs' plans have nothing to do
-    /// with it.
+    /// XGETBV says nothing), and with [`scrubbing`](Self::scrubbing). A [`DynamicPlan`](crate::DynamicPlan) does
+    /// not skip. Images, areas and other CPUs' plans have nothing to do with it.
     ///
     /// ```
     /// use fpu_x86::{Components, Plan};
@@ -49,6 +49,17 @@ impl Plan {
     pub fn skipping_initial(mut self) -> Self {
         if self.can_skip_initial(self.instruction) {
             self.restore_by = RestoreBy::UnlessInitial;
+        }
+        self
+    }
+
+    /// This plan, which saves and restores every context.
+    pub(crate) fn never_skipping_initial(mut self) -> Self {
+        if self.skips_initial() {
+            self.restore_by = match self.instruction {
+                SaveInstruction::Xsaves => RestoreBy::Xrstors,
+                _ => RestoreBy::Xrstor,
+            };
         }
         self
     }

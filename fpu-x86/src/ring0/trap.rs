@@ -24,7 +24,8 @@ unsafe impl TrapFpu for Plan {
     fn traps(&self) -> bool {
         self.is_trapped_by_ts()
     }
-    /// On x86: sets CR0.TS.
+    /// On x86: sets CR0.TS, which [`ControlState::verify`](crate::ControlState::verify) reports until
+    /// [`disarm`](Self::disarm).
     unsafe fn arm(&self) {
         // SAFETY: N4: a plan that traps (C50) is for ring 0, where it is enabled (K4). N5: TS is legal with the bits
         // that stand there, and no code of the kernel uses the registers (C50).

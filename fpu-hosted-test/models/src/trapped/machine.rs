@@ -325,7 +325,8 @@ impl Machine {
                 whose(cpu.registers.holds.get()),
             ]);
             state.extend([u8::from(cpu.registers.armed.get()), CpuFpu::gate(&cpu.words) as u8]);
-            state.extend(contexts.iter().map(|c| u8::from(c.1 | 1 == cpu.words.resident() | 1)));
+            let matches = |bits: u64| u8::from(bits | 1 == cpu.words.resident() | 1);
+            state.extend(contexts.iter().flat_map(|c| [matches(c.1), matches(c.0)]));
         }
         for (state_word, word, image, _) in contexts {
             let armed = if state_word > 1 { 2 } else { state_word as u8 };
