@@ -186,7 +186,7 @@ fn play(registers: &mut RegFile, events_are: Vec<Event<'_>>) {
         assert_eq!(code.answer, Ok(()));
     }
     for (dump, expect, when) in found {
-        // SAFETY: as above.
+        // SAFETY: from `into_raw`, and the script, which wrote it, is over.
         let dump = unsafe { Box::from_raw(dump) };
         same(&dump, expect, when);
     }
