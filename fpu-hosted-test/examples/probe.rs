@@ -59,6 +59,32 @@ fpu_core::witness! {
     }
 }
 
+/// What a CPU owns, at a fixed address, as what is behind GS is.
+struct PerCpu {
+    words: CpuFpu,
+    contexts: BoundCpu<Marked, Area<512>, [BoundSlot<Marked, Area<512>>; 4]>,
+}
+impl PerCpu {
+    fn contexts(&self) -> &BoundCpu<Marked, Area<512>> {
+        &self.contexts
+    }
+}
+static CPU: PerCpu = PerCpu { words: CpuFpu::new(), contexts: BoundCpu::new(0) };
+
+/// The same kernel with contexts that are bound to the CPU.
+pub struct OwnerCpu;
+fpu_core::witness! {
+    // SAFETY: K2-K9: never run.
+    unsafe impl Pinned + Exclusive + SoftFloat for OwnerCpu {
+        backend: Marked = |_| {
+            // SAFETY: K1: never run.
+            unsafe { TheBackend::from_ref(&Marked) }
+        },
+        words: CpuFpu = |_| &CPU.words,
+        bound: |_| CPU.contexts(),
+    }
+}
+
 /// The same kernel with the real backend.
 pub struct RealCpu<'a>(&'a CpuFpu, &'a fpu_x86::Plan);
 fpu_core::witness! {
@@ -137,6 +163,14 @@ pub extern "C" fn probe_switch_prepare(task: &TaskFpu<Marked, Area<512>>, cpu: &
 #[no_mangle]
 pub extern "C" fn probe_switch_return(task: &TaskFpu<Marked, Area<512>>, cpu: &CpuFpu) {
     if let Err(why) = task.switch_return(&mut Cpu(cpu)) {
+        refused(why)
+    }
+}
+
+/// The return of a task whose context is bound to the CPU, and which left without a call.
+#[no_mangle]
+pub extern "C" fn probe_bound_switch_return(task: &BoundFpu<'_, Marked, Area<512>>) {
+    if let Err(why) = task.switch_return(&mut OwnerCpu) {
         refused(why)
     }
 }
@@ -271,6 +305,7 @@ fn main() {
     let probes = [
         probe_switch_prepare as *const () as usize,
         probe_switch_return as *const () as usize,
+        probe_bound_switch_return as *const () as usize,
         probe_real_switch_prepare as *const () as usize,
         probe_real_switch_return as *const () as usize,
         probe_cell_switch_prepare as *const () as usize,

@@ -29,7 +29,16 @@ bound! {
     BoundOpenKeepsDeferred, "the deferred save of another context before a session names its own" => [SCENARIO], "I15", "unsaved state lost", At(2),
         "bound/context.rs": "closed.settle();
          owner.last" => "owner.last";
-    BoundUnbindSkipsSave, "the save before a context can move" => [SCENARIO], "I15", "in the image of what was unbound", At(2),
+    BoundUnbindMarkRelaxed, "the release of the mark after the save before a context can move" => bound::UNORDERED, "I1, I15", "Causality violation", 0, Not(ORDERING),
+        "bound/context.rs": "open.and_then(|()| steps::leave(self.task().context(), cpu))" => "open.map(|()| {
+         let (context, stamp) = (self.task().context(), Stamp::of(cpu.words()));
+         if context.word.peek().is_live_under(stamp) {
+         unsafe { cpu.backend().save(context.area) };
+         let saved = crate::protocol::word::Word::both(stamp).bits();
+         context.word.mark_live(Stamp::from_bits(saved));
+         }
+         })";
+    BoundUnbindSkipsSave, "the save before a context can move" => bound::MOVES, "I15", "unsaved state elsewhere", 1, At(2),
         "bound/context.rs": "open.and_then(|()| steps::leave(self.task().context(), cpu))" => "open";
     BoundBindSkipsSave, "the save of a context that is bound while it is live" => [SCENARIO], "I15", "unsaved state lost", At(2),
         "bound/context.rs": "steps::leave(task.context(), cpu)?;" => "";

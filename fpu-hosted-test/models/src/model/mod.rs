@@ -47,6 +47,7 @@
 #![allow(clippy::arc_with_non_send_sync)]
 
 pub mod backend;
+pub mod bound;
 pub mod cover;
 pub mod cpu;
 pub mod explore;

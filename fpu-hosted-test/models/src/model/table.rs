@@ -1,6 +1,7 @@
 //! Which model must catch which fault, and with what words.
 
 use super::{
+    bound,
     fault::{Backend, Embedder, Seeded},
     idle, inside, lifetime, migrate, power, restore, section, stopped, switch, verify, wrong,
     Model,
@@ -205,6 +206,8 @@ pub const MODELS: &[&Model] = &[
     &idle::INTERRUPT,
     &verify::RIGHT,
     &verify::BROKEN,
+    &bound::MOVES,
+    &bound::UNORDERED,
     &wrong::IN,
     &wrong::IN_SECTION,
     &wrong::IN_STEPS,

@@ -13,14 +13,14 @@ use super::{
     Cpu, Machine, Model, Proof, Task,
 };
 
-fn reported(result: Result<(), Error>, what: &str) {
+pub(super) fn reported(result: Result<(), Error>, what: &str) {
     match result {
         Err(Error::LiveElsewhere { cpu: 0 }) => cover("reported"),
         other => panic!("not reported: {what} of a task live on CPU 0: {other:?}"),
     }
 }
 
-const OR_SAVED: &[&str] = &["reported", "had just been saved"];
+pub(super) const OR_SAVED: &[&str] = &["reported", "had just been saved"];
 const AFTER_AN_END: &[&str] = &["ended a claim", "reported", "had just been saved"];
 
 /// CPU 1 switches in a task that is live on CPU 0, which does this.

@@ -1,5 +1,6 @@
 //! The object-code check: reads the code of the hot paths from the disassembly.
 
+mod bound;
 mod disasm;
 pub mod kernel;
 mod on_demand;
@@ -63,6 +64,9 @@ const REFERENCE: &str = "probe_real_";
 /// The probes with tiles on demand. They are compared with the same probe with a plain plan.
 const ON_DEMAND: &str = "probe_demand_";
 
+/// The return of a task whose context is bound to the CPU.
+const BOUND: &str = "probe_bound_switch_return";
+
 /// The switch of protection-key rights.
 const RIGHTS: &str = "probe_rights_switch";
 
@@ -100,6 +104,7 @@ pub fn check(suite: &Suite) -> Outcome {
         Ok(functions) => {
             judge_all(&functions, PROBES, &mut lines);
             lines.extend(on_demand::judge(&functions, ON_DEMAND, REFERENCE));
+            lines.extend(bound::judge(&functions, BOUND));
             lines.extend(rights::judge(&functions, RIGHTS));
             as_short_as_by_reference(&mut lines);
         }
