@@ -306,7 +306,8 @@ pub enum Irq {
 }
 
 impl Op {
-    /// Tells whether the operation is right only while the registers are not the only copy of the current task.
+    /// Tells whether the operation is right only while the registers are not the only copy of the current task: it relies on
+    /// that, or lets others take the registers.
     pub(super) fn wants_saved(self) -> bool {
         matches!(
             self,
@@ -316,6 +317,7 @@ impl Op {
                 | Op::Invalidate(_)
                 | Op::Resume
                 | Op::Adopt(_)
+                | Op::BoundSession(_)
         )
     }
 }
