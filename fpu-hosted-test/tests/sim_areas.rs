@@ -1,13 +1,13 @@
 //! Areas: what each promises of its memory, and the heap's, with an allocator that can refuse.
 
-use core::ptr::NonNull;
+use core::{cell::Cell, ptr::NonNull};
 use fpu_core::{
     align::{AlignTo, Alignment},
     verify::{Scratch, Verified},
-    Area, AreaError, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault, SaveArea, TaskFpu,
-    TheBackend,
+    Area, AreaError, BoundCpu, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault, SaveArea,
+    TaskFpu, TheBackend,
 };
-use fpu_hosted_test::sim::{Registers, SimCpu, SimFpu, AREA_LEN};
+use fpu_hosted_test::sim::{Registers, SimArea, SimCpu, SimFpu, AREA_LEN};
 use std::{alloc::Layout, error::Error};
 
 #[path = "support/allocator.rs"]
@@ -132,4 +132,106 @@ fn an_area_has_the_alignment_of_its_type() {
     of_alignment::<32>(false);
     of_alignment::<64>(true);
     of_alignment::<128>(true);
+}
+
+/// Memory for an image that tells when it is dropped.
+struct Told<'t>(SimArea, &'t Cell<u32>);
+// SAFETY: K17, K18: those of the area inside.
+unsafe impl SaveArea for Told<'_> {
+    fn base(&self) -> NonNull<u8> {
+        self.0.base()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn align(&self) -> usize {
+        self.0.align()
+    }
+}
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.1.set(self.1.get() + 1);
+    }
+}
+/// The same, and unwinds if it is told to.
+struct Unwinds<'t>(Told<'t>, bool);
+// SAFETY: K17, K18: those of the area inside.
+unsafe impl SaveArea for Unwinds<'_> {
+    fn base(&self) -> NonNull<u8> {
+        self.0.base()
+    }
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+    fn align(&self) -> usize {
+        self.0.align()
+    }
+}
+impl Drop for Unwinds<'_> {
+    fn drop(&mut self) {
+        assert!(!self.1, "told to");
+    }
+}
+struct ToldPin<'c, A>(&'c SimCpu, &'c BoundCpu<SimFpu, A>);
+fpu_core::witness! {
+    // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
+    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Told<'_>> {
+        backend: SimFpu = |it| it.0.fpu(),
+        words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
+        bound: |it| it.1,
+    }
+    // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
+    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Unwinds<'_>> {
+        backend: SimFpu = |it| it.0.fpu(),
+        words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
+        bound: |it| it.1,
+    }
+}
+
+#[test]
+fn each_area_is_dropped_once() {
+    let (dropped, of_moved) = (Cell::new(0), Cell::new(0));
+    let cpu = SimCpu::online(0);
+    let new = |told| TaskFpu::new(cpu.fpu(), Told(SimArea::new(), told)).expect("it fits");
+    {
+        let slots = BoundCpu::<_, _, [fpu_core::BoundSlot<_, _>; 2]>::new(0);
+        let slots: &BoundCpu<SimFpu, Told<'_>> = &slots;
+        let mut pin = ToldPin(&cpu, slots);
+        let one = slots.bind(new(&dropped), &mut pin);
+        let two = slots.bind(new(&of_moved), &mut pin);
+        drop(one.expect("free"));
+        assert_eq!(dropped.get(), 0, "the CPU may be saving it");
+        let again = slots.bind(new(&dropped), &mut pin).expect("the slot is free again");
+        assert_eq!(dropped.get(), 1);
+        let out = two.expect("free").unbind(&mut pin).expect("open");
+        assert_eq!(of_moved.get(), 0);
+        drop(out);
+        assert_eq!(of_moved.get(), 1);
+        core::mem::forget(again); // its slot stays taken, and ends with the array
+        assert_eq!(dropped.get(), 1);
+    }
+    assert_eq!((dropped.get(), of_moved.get()), (2, 1), "the slot that was emptied has none");
+}
+
+/// Memory for an image whose drop unwinds, once.
+#[test]
+fn an_area_whose_drop_unwinds_is_not_dropped_again() {
+    let dropped = Cell::new(0);
+    let cpu = SimCpu::online(0);
+    let new = |unwinds| {
+        TaskFpu::new(cpu.fpu(), Unwinds(Told(SimArea::new(), &dropped), unwinds)).expect("it fits")
+    };
+    {
+        let slots = BoundCpu::<_, _, [fpu_core::BoundSlot<_, _>; 1]>::new(0);
+        let slots: &BoundCpu<SimFpu, Unwinds<'_>> = &slots;
+        let mut pin = ToldPin(&cpu, slots);
+        drop(slots.bind(new(true), &mut pin).expect("free"));
+        let bind = || drop(slots.bind(new(false), &mut pin));
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(bind));
+        assert!(unwound.is_err());
+        assert_eq!(dropped.get(), 2, "the one in the slot, and the one that was to be bound");
+        let again = slots.bind(new(false), &mut pin).expect("the slot is empty");
+        drop(again);
+    }
+    assert_eq!(dropped.get(), 3);
 }

@@ -3,14 +3,15 @@
 #![allow(clippy::result_large_err)] // a refused context comes back, area and all
 
 use fpu_core::{
+    observe::EventKind::{Saved, Unloaded},
+    session::TaskState,
     Area, BoundCpu, BoundError, CpuLifecycle, CpuWords, Error, KernelFpu, KernelUnits,
-    PendingGuest, PendingSection, SwitchSteps, TaskFpu,
+    PendingGuest, PendingSection, SwitchSteps,
 };
 use fpu_hosted_test::{
     doc::{new_task, Task},
     sim::{Registers, SimArea, SimCpu, SimFpu},
 };
-use std::cell::Cell;
 
 #[path = "support/bound.rs"]
 mod support;
@@ -156,25 +157,70 @@ const TAKERS: [Taker; 19] = [
     }),
 ];
 
-/// Each saves exactly what it must, before the registers change, and the task finds its own.
+/// Each saves exactly what it must, before the registers change, and the task finds its own: in whichever slot it is, with a
+/// context or none in those before it.
 #[test]
 fn whatever_needs_the_registers_saves_them_first() {
-    for Taker { name, saves, keeps, run } in TAKERS {
-        let machine = Machine::new(3);
-        let (task, mine) = postponed(&machine, EVERY);
-        let totals = machine.cpu.totals();
-        machine.cpu.record_events();
-        run(&machine, &task);
-        let of_mine = |kind| {
+    for (slot, others_stay) in [(0, false), (1, true), (1, false), (SLOTS - 1, false)] {
+        for Taker { name, saves, keeps, run } in TAKERS {
+            let machine = Machine::new(3);
+            let mut others: Vec<_> = (0..slot).map(|_| machine.bind(new_task())).collect();
+            let (task, mine) = postponed(&machine, EVERY);
+            if !others_stay {
+                others.clear();
+            }
+            let totals = machine.cpu.totals();
+            machine.cpu.record_events();
+            run(&machine, &task);
             let events = machine.cpu.take_events();
-            events.iter().filter(|e| e.context == task.address() && e.kind == kind).count() as u64
-        };
-        assert_eq!(of_mine(fpu_core::observe::EventKind::Saved), saves, "{name}");
-        assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
-        let restored = machine.cpu.totals().restored;
-        finds(&machine, &task, &mine, name);
-        assert_eq!(machine.cpu.totals().restored - restored, u64::from(!keeps), "{name}");
-        assert!(machine.cpu.totals().saved >= totals.saved + saves);
+            let of_mine: Vec<_> =
+                events.iter().filter(|e| e.context == task.address()).map(|e| e.kind).collect();
+            // What a session saves for reading is still live.
+            let due: &[_] = match saves {
+                0 => &[],
+                _ if name == "a session of its own" => &[Saved],
+                _ => &[Saved, Unloaded],
+            };
+            assert_eq!(of_mine, due, "{name}, slot {slot}");
+            assert_eq!(task.registers_valid(&machine.irqs_off()), keeps, "{name}");
+            let restored = machine.cpu.totals().restored;
+            finds(&machine, &task, &mine, name);
+            assert_eq!(machine.cpu.totals().restored - restored, u64::from(!keeps), "{name}");
+            assert!(machine.cpu.totals().saved >= totals.saved + saves);
+        }
+    }
+}
+
+/// Each of two slots' contexts is loaded, by a return or by a session, runs, and is saved when the registers are needed.
+#[test]
+fn the_save_that_is_due_is_that_of_the_context_loaded_last() {
+    let loads: [fn(&Machine, &Bound<'_>); 2] = [Machine::enter, |machine, task| {
+        let mut pin = machine.irqs_off();
+        let state = task.open(&mut pin).expect("free");
+        match state {
+            TaskState::MemoryOnly(session) => {
+                drop(session.make_registers_valid().expect("a good image").switch_return());
+            }
+            TaskState::Both(session) => drop(session.switch_return()),
+            TaskState::RegistersOnly(_) => {}
+        }
+    }];
+    for (first, next) in (0..SLOTS).flat_map(|one| (0..SLOTS).map(move |other| (one, other))) {
+        for (load, again) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let machine = Machine::new(0);
+            let tasks: Vec<_> = (0..SLOTS).map(|_| machine.bind(new_task())).collect();
+            let mut held: [_; SLOTS] = [(); SLOTS].map(|()| Registers::initial());
+            for (slot, load, seed) in [(first, load, 70), (next, again, 71)] {
+                loads[load](&machine, &tasks[slot]);
+                assert_eq!(machine.cpu.fpu().registers(), held[slot], "{first}, {next}");
+                held[slot] = Registers::pattern(seed, EVERY);
+                machine.cpu.fpu().load(&held[slot]);
+            }
+            section_of(&machine, None);
+            for (slot, task) in tasks.iter().enumerate() {
+                finds(&machine, task, &held[slot], "after the section");
+            }
+        }
     }
 }
 
@@ -342,106 +388,6 @@ fn a_slot_is_used_again_and_a_stale_claim_matches_nothing() {
         addresses.dedup();
         assert_eq!(addresses.len(), SLOTS);
     }
-}
-
-/// Memory for an image that tells when it is dropped.
-struct Told<'t>(SimArea, &'t Cell<u32>);
-// SAFETY: K17, K18: those of the area inside.
-unsafe impl fpu_core::SaveArea for Told<'_> {
-    fn base(&self) -> core::ptr::NonNull<u8> {
-        self.0.base()
-    }
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn align(&self) -> usize {
-        self.0.align()
-    }
-}
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        self.1.set(self.1.get() + 1);
-    }
-}
-/// The same, and unwinds if it is told to.
-struct Unwinds<'t>(Told<'t>, bool);
-// SAFETY: K17, K18: those of the area inside.
-unsafe impl fpu_core::SaveArea for Unwinds<'_> {
-    fn base(&self) -> core::ptr::NonNull<u8> {
-        self.0.base()
-    }
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-    fn align(&self) -> usize {
-        self.0.align()
-    }
-}
-impl Drop for Unwinds<'_> {
-    fn drop(&mut self) {
-        assert!(!self.1, "told to");
-    }
-}
-struct ToldPin<'c, A>(&'c SimCpu, &'c BoundCpu<SimFpu, A>);
-fpu_core::witness! {
-    // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
-    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Told<'_>> {
-        backend: SimFpu = |it| it.0.fpu(),
-        words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
-        bound: |it| it.1,
-    }
-    // SAFETY: K2-K9: one thread, which plays this CPU; no interrupt strikes.
-    unsafe impl Pinned + Exclusive + SoftFloat for ToldPin<'_, Unwinds<'_>> {
-        backend: SimFpu = |it| it.0.fpu(),
-        words: fpu_hosted_test::sim::SimWords = |it| it.0.words(),
-        bound: |it| it.1,
-    }
-}
-
-#[test]
-fn each_area_is_dropped_once() {
-    let dropped = Cell::new(0);
-    let cpu = SimCpu::online(0);
-    let new = || TaskFpu::new(cpu.fpu(), Told(SimArea::new(), &dropped)).expect("it fits");
-    {
-        let slots = BoundCpu::<_, _, [fpu_core::BoundSlot<_, _>; 2]>::new(0);
-        let slots: &BoundCpu<SimFpu, Told<'_>> = &slots;
-        let mut pin = ToldPin(&cpu, slots);
-        let (one, two) = (slots.bind(new(), &mut pin), slots.bind(new(), &mut pin));
-        drop(one.expect("free"));
-        assert_eq!(dropped.get(), 0, "the CPU may be saving it");
-        let again = slots.bind(new(), &mut pin).expect("the slot is free again");
-        assert_eq!(dropped.get(), 1);
-        let out = two.expect("free").unbind(&mut pin).expect("open");
-        assert_eq!(dropped.get(), 1);
-        drop(out);
-        assert_eq!(dropped.get(), 2);
-        core::mem::forget(again); // its slot stays taken, and ends with the array
-    }
-    assert_eq!(dropped.get(), 3);
-}
-
-/// Memory for an image whose drop unwinds, once.
-#[test]
-fn an_area_whose_drop_unwinds_is_not_dropped_again() {
-    let dropped = Cell::new(0);
-    let cpu = SimCpu::online(0);
-    let new = |unwinds| {
-        TaskFpu::new(cpu.fpu(), Unwinds(Told(SimArea::new(), &dropped), unwinds)).expect("it fits")
-    };
-    {
-        let slots = BoundCpu::<_, _, [fpu_core::BoundSlot<_, _>; 1]>::new(0);
-        let slots: &BoundCpu<SimFpu, Unwinds<'_>> = &slots;
-        let mut pin = ToldPin(&cpu, slots);
-        drop(slots.bind(new(true), &mut pin).expect("free"));
-        let bind = || drop(slots.bind(new(false), &mut pin));
-        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(bind));
-        assert!(unwound.is_err());
-        assert_eq!(dropped.get(), 2, "the one in the slot, and the one that was to be bound");
-        let again = slots.bind(new(false), &mut pin).expect("the slot is empty");
-        drop(again);
-    }
-    assert_eq!(dropped.get(), 3);
 }
 
 /// A static, for per-CPU data that is an array.

@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 use fpu_core::{
+    observe::EventKind,
     trap::{switch, TrapError, Trapped},
     CpuLifecycle, Error, KernelFpu, KernelUnits, Pinned, RestoreFault, SwitchError, TaskFpu,
 };
@@ -168,7 +169,10 @@ fn a_section_of_a_used_context_saves_it() {
     assert!(!cpu.fpu().trap_is_armed());
     task.switch_in(&mut cpu.irqs_off()).unwrap();
     writes(&cpu, &task, 9);
+    cpu.record_events();
     run().unwrap();
+    let told: Vec<_> = cpu.take_events().iter().map(|event| event.kind).collect();
+    assert_eq!(told[..2], [EventKind::Saved, EventKind::Unloaded]);
     assert_eq!(cpu.totals().saved, 1);
     task.switch_in(&mut cpu.irqs_off()).unwrap();
     assert_eq!(cpu.fpu().avx0(), 9);
@@ -308,6 +312,29 @@ fn a_child_and_an_exec_are_as_new_where_the_task_is() {
     kernel_is_well(&cpu);
 }
 
+/// A context that has run before starts anew, whether its registers are still there, are the only copy, or neither.
+#[test]
+fn a_context_that_has_run_begins_as_a_new_one() {
+    for leaves in 0..3 {
+        let cpu = SimCpu::online(0);
+        let context = TaskFpu::new(cpu.fpu(), SimArea::new()).unwrap();
+        drop(context.switch_return(&mut cpu.irqs_off()).unwrap());
+        cpu.fpu().set_avx0(7);
+        if leaves > 0 {
+            context.switch_prepare(&cpu.irqs_off()).unwrap();
+        }
+        if leaves > 1 {
+            cpu.irqs_off().invalidate_registers().unwrap();
+        }
+        // SAFETY: K22, K23: as in `new`.
+        let task = unsafe { Trapped::new(context, cpu.fpu()) }.unwrap();
+        task.switch_in(&mut cpu.irqs_off()).unwrap();
+        task.first_use(&mut cpu.interrupted()).unwrap();
+        assert_eq!(cpu.fpu().avx0(), 0, "{leaves}");
+        kernel_is_well(&cpu);
+    }
+}
+
 /// A debugger that writes makes the context one like any other, stopped or current.
 #[test]
 fn a_debuggers_write_is_what_the_task_runs_with() {
@@ -332,6 +359,11 @@ fn a_debuggers_write_is_what_the_task_runs_with() {
     assert!(!cpu.fpu().trap_is_armed());
     current.switch_in(&mut cpu.irqs_off()).unwrap();
     assert_eq!(cpu.fpu().avx0(), 5);
+    // Of one that is used it is a look alone, while the CPU is closed and in a non-maskable interrupt too.
+    let found = cpu.irqs_off().with_kernel_fpu(None, KernelUnits::NONE, || {
+        [current.used(&mut cpu.interrupted()).err(), current.used(&mut cpu.nmi()).err()]
+    });
+    assert_eq!(found, Ok([None, None]));
     let level = cpu.irqs_off().level();
     assert_eq!(level, fpu_core::Level::Task);
     kernel_is_well(&cpu);

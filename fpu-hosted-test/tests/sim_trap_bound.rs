@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 #[path = "support/bound.rs"]
 mod support;
-use support::{Bound, Machine, SLOTS};
+use support::{section_of, Bound, Machine, SLOTS};
 
 fn trapped(machine: &Machine) -> Trapped<Bound<'_>> {
     let context = machine.bind(new_task());
@@ -191,4 +191,27 @@ fn a_context_that_is_being_saved_does_not_begin_anew() {
         assert_eq!(machine.cpu.fpu().registers(), Registers::initial(), "step {at}");
     }
     assert!(began > 0 && refused > 0, "{began} began, {refused} refused");
+}
+
+/// A bound context that has run starts anew: its registers are the only copy, or it was saved, or both.
+#[test]
+fn a_bound_context_that_has_run_begins_as_a_new_one() {
+    for (saved, live) in [(false, true), (true, false), (true, true)] {
+        let machine = Machine::new(0);
+        let context = machine.bind(new_task());
+        machine.enter(&context);
+        machine.cpu.fpu().set_avx0(7);
+        if saved {
+            section_of(&machine, None);
+        }
+        if live {
+            machine.enter(&context);
+        }
+        // SAFETY: K22, K23: as in `trapped`.
+        let task = unsafe { Trapped::new(context, machine.cpu.fpu()) }.unwrap();
+        task.switch_in(&mut machine.irqs_off()).unwrap();
+        task.first_use(&mut machine.interrupted()).unwrap();
+        assert_eq!(machine.cpu.fpu().avx0(), 0, "{saved}, {live}");
+        kernel_is_well(&machine.cpu);
+    }
 }

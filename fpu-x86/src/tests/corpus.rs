@@ -462,16 +462,22 @@ fn every_quirk_has_a_plan_for_ring_3() {
     }
 }
 
+/// The words of all recorded CPUs, with XCR0 as it was found, or else with x87 and SSE.
+pub(crate) fn machines() -> impl Iterator<Item = (&'static str, Words)> {
+    WITH_XSAVE.lines().chain(WITHOUT_XSAVE.lines()).chain(QUIRKS.lines()).map(|line| {
+        let enabled = field(line, "xcr0").filter(|text| *text != "null").map_or(3, hex);
+        let name = field(line, "brand").or_else(|| field(line, "name")).unwrap_or_default();
+        (name, recorded(line).xcr0(enabled))
+    })
+}
+
 /// The plans of all recorded CPUs, for ring 3 as they were found and for ring 0, by every instruction; one of each
 /// kind: same components, same instruction, same places in both formats.
 pub(crate) fn plans() -> Vec<(String, Plan)> {
     let mut plans: Vec<(String, Plan)> = Vec::new();
     let mut kinds = BTreeSet::new();
-    for line in WITH_XSAVE.lines().chain(WITHOUT_XSAVE.lines()).chain(QUIRKS.lines()) {
-        let words = recorded(line);
-        let enabled = field(line, "xcr0").filter(|text| *text != "null").map_or(3, hex);
-        let name = field(line, "brand").or_else(|| field(line, "name")).unwrap_or_default();
-        for plan in [words.clone().xcr0(enabled).plan(), words.kernel(Components::USER)] {
+    for (name, words) in machines() {
+        for plan in [words.plan(), words.kernel(Components::USER)] {
             for instruction in SaveInstruction::ALL {
                 let Ok(plan) =
                     plan.clone().and_then(|plan| plan.with_save_instruction(instruction))
@@ -483,10 +489,8 @@ pub(crate) fn plans() -> Vec<(String, Plan)> {
                 let pkru = (plan.carries_pkru(), plan.cpuid_info().described(9));
                 let kind = format!("{:?} {instruction:?} {places:?} {pkru:?}", plan.components());
                 if kinds.insert(kind) {
-                    plans.push((
-                        format!("{name}, {instruction:?}, {:?}", plan.is_for_kernel()),
-                        plan,
-                    ));
+                    let name = format!("{name}, {instruction:?}, {:?}", plan.is_for_kernel());
+                    plans.push((name, plan));
                 }
             }
         }
