@@ -111,10 +111,11 @@ pub enum EventKind {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     Unchanged,
-    /// Memory was loaded into registers.
+    /// Memory was loaded into registers, or the backend found that both are initial (on x86: a plan that skips that).
     #[doc(alias = "x86_fpu_after_restore")]
     Restored,
-    /// A restore was not needed: the registers still held the context.
+    /// A restore was not needed: the registers still held the context, and so did memory. A context that is entered while
+    /// the registers are its only copy (again without a switch, or bound and not saved since) tells nothing.
     Skipped,
     /// The registers became the only valid copy (after `Restored` or `Skipped`, or [adopted](crate::TaskFpu::adopt)).
     #[doc(alias = "x86_fpu_regs_activated")]

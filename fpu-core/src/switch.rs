@@ -27,15 +27,16 @@ impl<B: RawFpu, A: SaveArea> TaskFpu<B, A> {
     /// * from this call to the task's next instruction interrupts stay off, and nothing on this CPU calls into the crate; or
     /// * the last step before the task's next instruction, interrupts off, is this call once more. Where nothing
     ///   came between, it loads two words, compares them, and moves no registers. A kernel without user
-    ///   mode does so at the end of each interrupt that ran a section. An interrupt whose section was refused with
-    ///   [`Error::Busy`] has struck inside another call into this crate, and loads nothing (K8).
+    ///   mode does so at the end of each interrupt. There [`Error::Busy`] says that the interrupt has struck inside another
+    ///   call into this crate: nothing is loaded, and the handler returns to that call.
     ///
     /// [`switch_return`](Self::switch_return) says the same by its value, which `enter_user` takes. Use that one
     /// wherever the way to user mode can carry a value.
     ///
     /// # Errors
     ///
-    /// As for [`switch_return`](Self::switch_return). After any of them the task must not run.
+    /// As for [`switch_return`](Self::switch_return). After any of them the task must not run, but for `Busy` at the end of an
+    /// interrupt (above).
     ///
     /// ```
     /// # use fpu_hosted_test::doc::*;

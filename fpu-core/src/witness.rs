@@ -231,9 +231,7 @@ impl Settle<'static> {
 ///
 /// * **K8** while a value lives, no code on this CPU except its holder calls into this crate, apart
 ///   from a non-maskable interrupt that says so (K6) and is refused. A type whose level can be
-///   [`Level::Nmi`] is not `Exclusive`: the hot path does not ask. An interrupt that may have struck inside another call
-///   into this crate loads no context, unless a section has run in it: where that other call has closed the CPU, or is
-///   about to, a section is refused, but a load may not be.
+///   [`Level::Nmi`] is not `Exclusive`: the hot path does not ask.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;

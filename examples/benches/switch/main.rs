@@ -294,7 +294,8 @@ fn measure(plan: &Plan, class: Class, rounds: u64, lines: &mut Vec<Line>) -> Res
         Some(XSAVE) => candidates::<XSAVE>(plan, class)?,
         _ => candidates::<FXSAVE>(plan, class)?,
     };
-    if plan.components().contains(Components::AVX512) {
+    // That class has only the scenarios of the plan that skips, and no plan of tiles on demand skips.
+    if plan.components().contains(Components::AVX512) && class != Class::InitialBesideAvx {
         all.push(candidate(DEMAND, Demand::new(plan, class)?, |way| way, false));
     }
     for one in &all {

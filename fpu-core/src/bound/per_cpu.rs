@@ -32,7 +32,8 @@ use crate::{
 ///
 /// *Who should use it:* kernels whose tasks cannot move at all. A task that is to run on another CPU must first be unbound by a
 /// call on this CPU; if that takes an interrupt to this CPU, a few of a hundred wakes suffice to lose more than the save
-/// costs.
+/// costs. What comes between should have no context, or be [trapped](crate::trap): another bound context takes the registers even if
+/// its task never computes.
 ///
 /// # The witness names it
 ///
@@ -54,7 +55,8 @@ use crate::{
 /// # Memory
 ///
 /// The array is inline, as many [slots](BoundSlot) as the kernel chooses; the parameter `S` is their array, and `&BoundCpu<B, A>` is
-/// what `&BoundCpu<B, A, [BoundSlot<B, A>; N]>` coerces to. The value is not moved while a context is
+/// what `&BoundCpu<B, A, [BoundSlot<B, A>; N]>` coerces to. All calls but [`new`](Self::new) are methods of the first, and a method call
+/// does not coerce: `CPU0.bind(..)` finds no method, so the kernel has a function that returns the first. The value is not moved while a context is
 /// bound, as that context borrows it. It is `Sync`, so that it can be a static; calls with another CPU's witness are
 /// refused with [`Error::BoundElsewhere`].
 ///

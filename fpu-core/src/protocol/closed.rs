@@ -97,8 +97,9 @@ fn refuse_nmi<C: Pinned + ?Sized>(cpu: &C) -> Result<(), Error> {
 
 /// Shuts the gate, and reads the CPU's word behind it.
 ///
-/// An interrupt before the gate is set can run a whole section, or take the CPU offline; an interrupt after
-/// that is refused. So the word is read behind the gate, and a plain load and store are enough.
+/// An interrupt before the gate is set can run a whole section, or take the CPU offline. After that an interrupt is
+/// refused a section, and a load too, which looks at the gate. So the word is read behind the gate, and a plain load and
+/// store are enough.
 #[inline]
 fn shut<W: CpuWords>(cpu: &W, by: u64) -> Result<Stamp, Error> {
     match cpu.gate() {

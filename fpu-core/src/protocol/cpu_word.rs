@@ -34,9 +34,10 @@ const _: () = assert!((MAX_CPUS as u64) << 1 == ID_MASK - 2);
 /// States of a CPU's gate.
 pub(crate) mod gate {
     pub(crate) const OFFLINE: u64 = 0;
-    pub(crate) const OPEN: u64 = 1;
-    pub(crate) const SECTION: u64 = 2;
-    pub(crate) const SESSION: u64 = 3;
+    /// The bit that says so in the other word too, so that a load asks both by one test.
+    pub(crate) const OPEN: u64 = super::OPEN;
+    pub(crate) const SECTION: u64 = 1;
+    pub(crate) const SESSION: u64 = 2;
 }
 
 /// A CPU's word: the stamp under which its registers were loaded last.
@@ -70,6 +71,12 @@ impl Stamp {
     #[inline(always)]
     pub(crate) const fn is_open(self) -> bool {
         (self.0 as i64) < 0
+    }
+    /// Tells whether this stamp can be given to a context now: it is open, and so is the gate, which a call that this code
+    /// has interrupted shuts before it closes the word.
+    #[inline(always)]
+    pub(crate) fn can_be_taken<W: CpuWords>(self, cpu: &W) -> bool {
+        ((self.0 & cpu.gate()) as i64) < 0
     }
     /// Tells whether the CPU of that number issued it.
     #[inline(always)]

@@ -81,7 +81,7 @@ pub(crate) fn due_on_entry<W: CpuWords>(word: &TaskWord, cpu: &W) -> Result<OnEn
         Place::Elsewhere => Err(compared.refusal(cpu)),
         Place::Memory => {
             let fresh = current.next();
-            if !fresh.is_open() {
+            if !fresh.can_be_taken(cpu) {
                 return Err(compared.refusal(cpu));
             }
             TaskWord::before_image();
@@ -165,7 +165,7 @@ pub(crate) fn due_on_switch<W: CpuWords>(
         return Ok((false, None));
     }
     let (word, stamp) = (next.load(), Stamp::of(cpu).next());
-    if !word.in_memory() || !stamp.is_open() {
+    if !word.in_memory() || !stamp.can_be_taken(cpu) {
         return Err(word.refusal(cpu));
     }
     // After everything that can be refused, and before the registers change.

@@ -1,4 +1,4 @@
-// The faults of contexts that are bound to a CPU, as rows of `protocol.rs`.
+// The faults of contexts that are bound to a CPU, and of those whose first use traps, as rows of `protocol.rs`.
 bound! {
     BoundEntryKeepsDeferred, "the deferred save before a load" => [SCENARIO], "I15", "unsaved state lost", At(2),
         "protocol/steps.rs": "settle_before(live, cpu);" => "";
@@ -45,4 +45,27 @@ bound! {
          // Saves the one that was loaded last, by the witness." => "";
     BoundOpenTrustsCpu, "the comparison of CPU numbers before a session" => [SCENARIO], "I15", "not refused on CPU 1", At(1),
         "bound/context.rs": "if !closed.stamp().is_of(owner.number) {" => "if false {";
+    TrapNotArmed, "the trap on the way to a task that was never seen to use a register" => [SCENARIO], "I14", "runs without the trap", At(2),
+        "trap.rs": "unsafe { cpu.backend().arm() };" => "";
+    TrapStaysArmed, "the end of the trap" => [SCENARIO], "I14", "the trap is armed for a context that is used, or for none", At(2),
+        "trap.rs": "unsafe { cpu.backend().disarm() };" => "";
+    TrapForgetsUse, "the mark of a first use" => [SCENARIO], "I14", "counts as never used, and has contents", At(2),
+        "trap.rs": "self.set(USED);\nOk(())\n}\n\n/// Runs `code`" => "Ok(())\n}\n\n/// Runs `code`";
+    TrapFailsDisarmed, "the trap after a first use that cannot load" => [SCENARIO], "I14", "a first use that fails", At(2),
+        "trap.rs": "self.arm(cpu, stamp).map_err(TrapError::Refused)?;" => "let _ = stamp;";
+    TrapInSection, "the end of the trap before a section" => [SCENARIO], "I14", "kernel code meets the trap", At(2),
+        "trap.rs": "disarmed = self.disarm(cpu)?;" => "";
+    TrapLeftBySection, "the trap after a section" => [SCENARIO], "I14", "leaves the trap disarmed", At(2),
+        "trap.rs": "self.arm(closed.cpu(), closed.stamp())?;" => "";
+    TrapKeptForUsed, "the question whether the next task has used its registers" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
+        "trap/switch.rs": "prev.is_armed(stamp) && next.state() == NEVER && stamp.is_open()" => "prev.is_armed(stamp) && stamp.is_open()";
+    TrapUnderDebugger, "the end of the trap when a debugger writes" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
+        "trap.rs": "self.disarm(closed.cpu())?;" => "";
+    TrapUsedOpen, "the closing while a context becomes one like any other" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
+        "trap.rs": "let closed = Closed::new(cpu, gate::SESSION)?;" => "",
+        "trap.rs": "self.disarm(closed.cpu())?;" => "self.disarm(cpu)?;";
+    TrapChildForgets, "the mark of a child that gets a copy" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
+        "trap.rs": "child.set(USED);" => "";
+    TrapResetKeeps, "the initial state at exec" => [SCENARIO], "I14", "a first use that fails", At(4),
+        "trap.rs": "self.context.reset(cpu)?;" => "";
 }

@@ -52,6 +52,8 @@ protocol! {
          context.word.publish(Word::both(live));
          return Err(why);
          }";
+    ReturnIgnoresGate, "the look at the gate, in an interrupt, before a load" => [SCENARIO], "I2", "refused: Lost", At(2),
+        "protocol/cpu_word.rs": "self.0 & cpu.gate()" => "self.0 & (cpu.gate() | OPEN)";
     ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(1),
         "protocol/steps.rs": "fresh.set(cpu);" => "";
     ReturnMovesCpuLate, "the order: the CPU's word moves after the restore" => restore::FAILED, "I4", "undefined registers", 0, At(2),
@@ -168,7 +170,7 @@ protocol! {
     SwitchKeepsStamp, "the new stamp for a switch's load" => restore::STEPS, "I1, I2", "another task's residue", 0, At(2),
         "protocol/steps.rs": "stamp.set(cpu);" => "";
     SwitchTrustsLive, "the refusal by a switch's steps of a task that is live" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
-        "protocol/steps.rs": "if !word.in_memory() || !stamp.is_open() {" => "if !stamp.is_open() {";
+        "protocol/steps.rs": "if !word.in_memory() || !stamp.can_be_taken(cpu) {" => "if !stamp.can_be_taken(cpu) {";
     SavedTrustsRegisters, "the refusal to read the image of a task that is live" => wrong::ELSEWHERE, "I1", "not reported", 0, At(1),
         "session/open.rs":
          "Place::Registers | Place::Elsewhere => Err(closed.refuse(word))," =>
@@ -253,7 +255,7 @@ protocol! {
          "let found = Stamp::of(cpu);
          set_gate(cpu, gate::SESSION);
          compiler_fence(Ordering::SeqCst);";
-    OnlineRefusedStaysClosed, "the gate of a CPU that could not come online" => [SCENARIO], "liveness", "is left with the gate at 3", At(3),
+    OnlineRefusedStaysClosed, "the gate of a CPU that could not come online" => [SCENARIO], "liveness", "is left with the gate at 2", At(3),
         "protocol/closed.rs":
          "set_gate(cpu, gate::OFFLINE);
          return Err(why);" =>
@@ -473,27 +475,4 @@ protocol! {
         "protocol/steps.rs":
          "context.word.publish(Word::both(stamp));" =>
          "context.word.mark_live(Stamp::from_bits(Word::both(stamp).bits()));";
-    TrapNotArmed, "the trap on the way to a task that was never seen to use a register" => [SCENARIO], "I14", "runs without the trap", At(2),
-        "trap.rs": "unsafe { cpu.backend().arm() };" => "";
-    TrapStaysArmed, "the end of the trap" => [SCENARIO], "I14", "the trap is armed for a context that is used, or for none", At(2),
-        "trap.rs": "unsafe { cpu.backend().disarm() };" => "";
-    TrapForgetsUse, "the mark of a first use" => [SCENARIO], "I14", "counts as never used, and has contents", At(2),
-        "trap.rs": "self.set(USED);\nOk(())\n}\n\n/// Runs `code`" => "Ok(())\n}\n\n/// Runs `code`";
-    TrapFailsDisarmed, "the trap after a first use that cannot load" => [SCENARIO], "I14", "a first use that fails", At(2),
-        "trap.rs": "self.arm(cpu, stamp).map_err(TrapError::Refused)?;" => "let _ = stamp;";
-    TrapInSection, "the end of the trap before a section" => [SCENARIO], "I14", "kernel code meets the trap", At(2),
-        "trap.rs": "disarmed = self.disarm(cpu)?;" => "";
-    TrapLeftBySection, "the trap after a section" => [SCENARIO], "I14", "leaves the trap disarmed", At(2),
-        "trap.rs": "self.arm(closed.cpu(), closed.stamp())?;" => "";
-    TrapKeptForUsed, "the question whether the next task has used its registers" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
-        "trap/switch.rs": "prev.is_armed(stamp) && next.state() == NEVER && stamp.is_open()" => "prev.is_armed(stamp) && stamp.is_open()";
-    TrapUnderDebugger, "the end of the trap when a debugger writes" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
-        "trap.rs": "self.disarm(closed.cpu())?;" => "";
-    TrapUsedOpen, "the closing while a context becomes one like any other" => [SCENARIO], "I14", "the trap is armed for a context that is used", At(2),
-        "trap.rs": "let closed = Closed::new(cpu, gate::SESSION)?;" => "",
-        "trap.rs": "self.disarm(closed.cpu())?;" => "self.disarm(cpu)?;";
-    TrapChildForgets, "the mark of a child that gets a copy" => [SCENARIO], "I14", "counts as never used, and has contents", At(3),
-        "trap.rs": "child.set(USED);" => "";
-    TrapResetKeeps, "the initial state at exec" => [SCENARIO], "I14", "a first use that fails", At(4),
-        "trap.rs": "self.context.reset(cpu)?;" => "";
 }

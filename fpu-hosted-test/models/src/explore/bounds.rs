@@ -83,7 +83,7 @@ impl Bounds {
     pub(super) fn irqs(self) -> Vec<Irq> {
         let mut irqs = Vec::new();
         if self.interrupts {
-            irqs.extend([Irq::Section, Irq::SectionThenGuest]);
+            irqs.extend([Irq::Section, Irq::SectionThenGuest, Irq::Loads]);
         }
         if self.lifecycle {
             irqs.extend([Irq::Online, Irq::Offline]);

@@ -8,7 +8,7 @@ use fpu_core::{
 };
 
 use super::{
-    backend::{Context, Cpu, Pin},
+    backend::{Context, Cpu, Off, Pin},
     image::TORN,
     line::Around,
     machine::Machine,
@@ -65,6 +65,12 @@ impl Machine {
                 // SAFETY: K15: the CPU keeps its number to itself. K16: its words are kept.
                 unsafe { pin.fpu_online(number(cpu.words.resident()))? };
                 self.uses_registers(pin, current, guest);
+            }
+            // The task that runs as a guest's thread is not the one that goes on.
+            Irq::Loads => {
+                if let Some(task) = current {
+                    task.switch_in(&mut Off::new(cpu))?;
+                }
             }
             Irq::SectionThenGuest => self.uses_registers(pin, current, guest),
             _ => self.uses_registers(pin, current, None),

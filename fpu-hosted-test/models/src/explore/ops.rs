@@ -282,6 +282,8 @@ pub enum Irq {
     Section,
     /// A section and then the guest, so that the core issues stamps to others.
     SectionThenGuest,
+    /// Loads the current task, as the last step of a handler in a kernel without user mode.
+    Loads,
     /// Opens a session of the guest, loads it three times, and never ends it.
     Forgets,
     /// Brings an offline CPU online; then a section and the guest.
@@ -301,6 +303,21 @@ pub enum Irq {
     },
     /// No interrupt: at every step, another CPU attempts to take what is in use.
     Attempt,
+}
+
+impl Op {
+    /// Tells whether the operation is right only while the registers are not the only copy of the current task.
+    pub(super) fn wants_saved(self) -> bool {
+        matches!(
+            self,
+            Op::Saved(..)
+                | Op::ForkSaved
+                | Op::Finds(_)
+                | Op::Invalidate(_)
+                | Op::Resume
+                | Op::Adopt(_)
+        )
+    }
 }
 
 impl Irq {

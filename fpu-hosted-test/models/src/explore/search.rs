@@ -145,6 +145,10 @@ impl Search {
                 if irq != Irq::Section && (step.op.fails() || step.op.of_guest()) {
                     continue;
                 }
+                // A handler loads no task that the kernel takes for one that is saved.
+                if irq == Irq::Loads && step.op.wants_saved() {
+                    continue;
+                }
                 for at in 1..=steps {
                     self.go(index, &state, step.interrupted(at, irq))?;
                 }

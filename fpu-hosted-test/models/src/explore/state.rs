@@ -154,7 +154,8 @@ impl State {
         let mut pack = Pack(0, 0);
         for &c in &order.cpus[..cpus] {
             let cpu = &self.cpus[usize::from(c)];
-            pack.put(cpu.gate as usize, 2);
+            // The top bit is that of an open gate, the others the kinds of a shut one.
+            pack.put((cpu.gate >> 61 | cpu.gate & 3) as usize, 3);
             pack.put(usize::from(cpu.open), 1);
             pack.put(name(cpu.holds), 3);
             pack.put(cpu.from.map_or(0, |slot| 1 + place(&order.contexts, slot)), 3);
@@ -191,7 +192,8 @@ impl State {
         };
         let mut state = Self::EMPTY;
         for cpu in &mut state.cpus[..cpus] {
-            cpu.gate = from.take(2) as u64;
+            let gate = from.take(3) as u64;
+            cpu.gate = (gate & 4) << 61 | gate & 3;
             cpu.open = from.take(1) != 0;
             cpu.holds = symbol(from.take(3));
             cpu.from = from.take(3).checked_sub(1);
@@ -242,7 +244,7 @@ mod tests {
     fn packing_loses_names_and_nothing_else() {
         let mut state = State::EMPTY;
         state.cpus[0] = CpuState {
-            gate: 1,
+            gate: GATE_OPEN,
             open: true,
             holds: 90,
             from: Some(1),
@@ -252,7 +254,7 @@ mod tests {
             last: 0,
         };
         state.cpus[1] = CpuState {
-            gate: 3,
+            gate: 2,
             open: false,
             holds: 91,
             from: None,
@@ -280,7 +282,7 @@ mod tests {
         assert_eq!(orders.len(), 12);
         let mut state = State::EMPTY;
         state.cpus[2] = CpuState {
-            gate: 1,
+            gate: GATE_OPEN,
             open: true,
             holds: 90,
             from: Some(1),

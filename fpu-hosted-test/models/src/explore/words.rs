@@ -22,7 +22,7 @@ pub(super) const RESERVE: u8 = 3;
 /// The gate of a CPU that is not online.
 pub(super) const GATE_OFFLINE: u64 = 0;
 /// The gate of a CPU that is open.
-pub(super) const GATE_OPEN: u64 = 1;
+pub(super) const GATE_OPEN: u64 = OPEN;
 
 /// The count of stamps in a word.
 fn count(word: u64) -> u64 {

@@ -87,7 +87,7 @@ impl Machine {
     /// Tells whether a right kernel may do this now.
     pub(super) fn allows(&self, Move { cpu, op, which, .. }: Move) -> bool {
         let cpu = &self.cpus[cpu];
-        let (current, online) = (cpu.current.get(), cpu.words.gate() == 1);
+        let (current, online) = (cpu.current.get(), cpu.words.gate() >> 63 == 1);
         let free = !self.is_current(which);
         let task = which != PLAIN;
         let mine = current.is_some_and(|current| current != PLAIN);
@@ -324,7 +324,10 @@ impl Machine {
                 number(from),
                 whose(cpu.registers.holds.get()),
             ]);
-            state.extend([u8::from(cpu.registers.armed.get()), CpuFpu::gate(&cpu.words) as u8]);
+            state.extend([
+                u8::from(cpu.registers.armed.get()),
+                CpuFpu::gate(&cpu.words).rotate_left(1) as u8,
+            ]);
             let matches = |bits: u64| u8::from(bits | 1 == cpu.words.resident() | 1);
             state.extend(contexts.iter().flat_map(|c| [matches(c.1), matches(c.0)]));
         }

@@ -146,7 +146,7 @@ pub fn hex(text: &str) -> Option<u64> {
 }
 
 /// Writes the names of the functions into calls and jumps through a slot that the linker fills, as
-/// `objdump -R` lists the slots.
+/// `objdump -R` lists the slots: directly, or by a register.
 pub fn resolve(functions: &mut Functions, relocations: &str) {
     let starts: BTreeMap<u64, String> = functions
         .iter()
@@ -169,12 +169,10 @@ pub fn resolve(functions: &mut Functions, relocations: &str) {
             slots.insert(slot, name);
         }
     }
-    for insn in functions.values_mut().flatten() {
-        let through_slot = (insn.is_call() || insn.is_jump()) && insn.operands.contains("[rip");
-        if let Some(name) = insn.slot.filter(|_| through_slot).and_then(|slot| slots.get(&slot)) {
-            insn.operands = format!("{} <{name}>", insn.operands);
-        }
-    }
+    name_callees(functions, &|insn| {
+        let slot = insn.slot.filter(|_| insn.operands.contains("[rip"))?;
+        slots.get(&slot).cloned()
+    });
 }
 
 /// `0000000000013ac0 <name>:`
@@ -256,14 +254,19 @@ pub fn resolve_words(functions: &mut Functions, words: &BTreeMap<u64, u64>) {
         .iter()
         .filter_map(|(name, body)| Some((body.first()?.address, name.clone())))
         .collect();
-    let callee = |insn: &Insn| -> Option<String> {
+    name_callees(functions, &|insn| {
         let slot = insn.slot.filter(|_| insn.operands.contains("[rip"))?;
         starts.get(words.get(&slot)?).cloned()
-    };
+    });
+}
+
+/// Writes the name that `callee` gives for an operand into each call and jump with that operand, or by a register that was
+/// loaded from it.
+fn name_callees(functions: &mut Functions, callee: &dyn Fn(&Insn) -> Option<String>) {
     for body in functions.values_mut() {
         let found: Vec<(usize, String)> = (0..body.len())
             .filter(|&at| body[at].is_call() || body[at].is_jump())
-            .filter_map(|at| Some((at, callee(&body[at]).or_else(|| loaded(body, at, &callee))?)))
+            .filter_map(|at| Some((at, callee(&body[at]).or_else(|| loaded(body, at, callee))?)))
             .collect();
         for (at, name) in found {
             body[at].operands = format!("{} <{name}>", body[at].operands);
@@ -287,7 +290,26 @@ fn loaded(body: &[Insn], at: usize, callee: &dyn Fn(&Insn) -> Option<String>) ->
     let within = |address: u64| body[load].address < address && address <= body[at].address;
     let jumps_in = body.iter().filter(|insn| insn.is_jump() && !within(insn.address));
     let alone = !jumps_in.filter_map(Insn::target).any(within);
-    (alone && body[load].last_word() == "mov").then(|| callee(&body[load])).flatten()
+    let certain = alone || (kept && first_and_only(body, load, &writes));
+    (certain && body[load].last_word() == "mov").then(|| callee(&body[load])).flatten()
+}
+
+/// Whether a function writes to a register by the instruction `load` only, which every way through it executes first. What
+/// gives the caller its value back, before a return, does not count.
+fn first_and_only(body: &[Insn], load: usize, writes: &dyn Fn(&Insn) -> bool) -> bool {
+    let gives_back = |at: usize| {
+        let rest = body[at..].iter().take_while(|insn| !insn.is_return());
+        body[at].last_word() == "pop" && !rest.clone().any(|i| i.is_jump() || i.is_call())
+    };
+    let others = (0..body.len()).filter(|&at| at != load && writes(&body[at]));
+    let before = body[load].address;
+    let straight = !body[..load].iter().any(Insn::is_jump)
+        && !body
+            .iter()
+            .filter(|insn| insn.is_jump())
+            .filter_map(Insn::target)
+            .any(|to| to <= before);
+    others.fold(straight, |all, at| all && gives_back(at))
 }
 
 /// One name for `rax`, `eax`, `ax`, `al`, and for `r8`, `r8d`, `r8w`, `r8b`.
@@ -448,6 +470,19 @@ mod tests {
             let mut functions = parse(&text(between, register));
             resolve_words(&mut functions, &words);
             assert_eq!(functions["f"][2].target_name(), name, "{between}");
+        }
+    }
+
+    #[test]
+    fn a_register_that_is_loaded_once_stays_known_in_a_loop() {
+        for (last, name) in [("pop    r13", Some("g")), ("mov    r13,rax", None)] {
+            let text = format!(
+                "1000 <f>:\n 1000:\tmov    r13,QWORD PTR [rip+0x8]        # 2000 <x>\n \
+                 1007:\tcall   r13\n 100a:\tjne    1007 <f+0x7>\n 100c:\t{last}\n 100e:\tret\n1100 <g>:\n 1100:\tret\n"
+            );
+            let mut functions = parse(&text);
+            resolve_words(&mut functions, &BTreeMap::from([(0x2000, 0x1100)]));
+            assert_eq!(functions["f"][1].target_name(), name, "{last}");
         }
     }
 
