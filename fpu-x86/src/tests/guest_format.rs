@@ -13,7 +13,7 @@ use crate::{
     tests::{
         corpus,
         sample::{plans, Random},
-        simulated::{Cpu, Soft, Task, Vector},
+        simulated::{self, Cpu, Soft, Task, Vector},
     },
 };
 
@@ -452,4 +452,40 @@ fn the_structure_with_xcr0_is_taken_or_refused_by_its_field() {
     set(&mut out, 16, 1u64.to_le_bytes());
     let why = GuestError::Xcr0Beyond(Components::X87);
     assert_eq!(format.set_xcrs(&mut guest, &out), Err(why.into()));
+}
+
+/// Every recorded plan with supervisor components: those are in no image, and stay as they were under one that comes in.
+#[test]
+fn supervisor_components_neither_go_out_nor_change() {
+    let (mut random, mut moved) = (Random(0x6B7B), 0);
+    for (name, words) in corpus::machines() {
+        let Ok(plan) = words.kernel(Components::all()) else { continue };
+        let held = plan.components() & Components::SUPERVISOR;
+        let offered = offer(&plan, false).intersection(plan.user_format().components());
+        if held.is_empty() {
+            continue;
+        }
+        let more = GuestFormat::of(plan.user_format(), false, offered | held);
+        assert!(more.is_err(), "{name}: supervisor components are offered");
+        let format = format_of(&plan, false, offered);
+        let cpu = &Cpu::some(&plan, 1)[0];
+        let legal = some(&plan, &mut random) & (offered | Components::LEGACY);
+        let from = random_area(&plan, legal, &mut random);
+        let supervised = random_area(&plan, held, &mut random);
+        let (from, to) = (context(cpu, &from), context(cpu, &supervised));
+        let mut guest = GuestControls::new();
+        let out = write(&format, cpu, &from, &guest);
+        let shown = Components::from_bits_retain(u64_at(&out, XSTATE_BV));
+        assert!(!shown.intersects(Components::SUPERVISOR), "{name}: {shown:?}");
+        set_to(&format, cpu, &to, &mut guest, &out).unwrap();
+        let memory = cpu.memory(&to).unwrap();
+        assert_eq!(
+            simulated::supervisor(&memory, &plan),
+            simulated::supervisor(&supervised, &plan),
+            "{name}"
+        );
+        assert_eq!(write(&format, cpu, &to, &guest), out, "{name}");
+        moved += 1;
+    }
+    assert!(moved >= 5, "{moved}");
 }
