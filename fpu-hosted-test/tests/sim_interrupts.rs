@@ -424,7 +424,6 @@ fn a_handler_may_load_the_task_again_at_every_step() {
                     world.cpu.inject(at, Interrupt::Maskable, &|| (handler.borrow_mut())(), || {
                         run(&world)
                     });
-                drop(handler);
                 assert_eq!(answer, Ok(()), "{name} from {from:?}, at step {at}");
                 world.check(&format!("{name} from {from:?}, a handler that loads at step {at}"));
                 if at > injection.steps {
