@@ -13,6 +13,7 @@ use fpu_x86::{Components, Plan, SaveInstruction};
 
 use crate::{
     args::{self, Args, Command},
+    bound,
     json::{document, Ending},
     report::{self, heading, mismatch, pieces, table, Row, Style},
     run::{overhead, run, verify, verify_eager, Kernel, Machine, Mismatch},
@@ -53,6 +54,8 @@ const ENOUGH: Duration = Duration::from_secs(12);
 #[derive(Default)]
 struct Results {
     rows: Vec<Row>,
+    /// The bound context's.
+    bound: Option<Row>,
     panels: Vec<Panel>,
     end: Option<End>,
 }
@@ -63,15 +66,16 @@ enum End {
     Failure(String),
 }
 
-/// The runs of one scenario, under the two kernels in turn; the fastest run's cycles count.
+/// The runs of one scenario, under this kernel and the eager one in turn; the fastest run's cycles count.
 fn repeat(
     args: &Args,
     machine: &Machine,
     setup: &Setup,
     scenario: &Scenario,
+    tested: Kernel,
     started: Instant,
 ) -> Result<(Row, Panel), End> {
-    let kernels = [Kernel::Deferred(args.fault), Kernel::Eager];
+    let kernels = [tested, Kernel::Eager];
     let mut row = Row::new(scenario.name, scenario.id, &scenario.script);
     let mut flags = Vec::new();
     while row.runs == 0 || (row.runs < args.runs && started.elapsed() < ENOUGH) {
@@ -83,6 +87,7 @@ fn repeat(
             let (side, verified) = match kernel {
                 Kernel::Eager => (&mut row.eager, verify_eager(scenario, &outcome)),
                 Kernel::Deferred(_) => (&mut row.deferred, verify(scenario, &outcome)),
+                Kernel::Bound => (&mut row.deferred, bound::verify(scenario, &outcome)),
             };
             verified.map_err(|why| End::Failure(format!("{}: {why}", scenario.name)))?;
             // Verified, so the counts are the same every time.
@@ -109,15 +114,25 @@ fn run_all(args: &Args, machine: &Machine, setup: &Setup, style: Style) -> Resul
             let _progress = write_out(text);
         }
     };
-    for scenario in scenarios::all(args.seed) {
+    let all = scenarios::all(args.seed).into_iter();
+    let mut all: Vec<_> = all.map(|one| (one, Kernel::Deferred(args.fault))).collect();
+    // The faults are those of the others.
+    if args.fault.is_none() {
+        all.push((bound::scenario(), Kernel::Bound));
+    }
+    for (scenario, kernel) in all {
         say(&format!("  {:<24}", scenario.name));
-        match repeat(args, machine, setup, &scenario, started) {
+        match repeat(args, machine, setup, &scenario, kernel, started) {
             Ok((row, panel)) => {
                 let (ok, about) = (style.good("ok"), style.dim(scenario.about));
                 let narrow = !style.has(report::WIDTH);
                 say(&format!("{ok}{}{about}\n", if narrow { "\n      " } else { "  " }));
-                results.rows.push(row);
-                results.panels.push(panel);
+                if kernel == Kernel::Bound {
+                    results.bound = Some(row);
+                } else {
+                    results.rows.push(row);
+                    results.panels.push(panel);
+                }
             }
             Err(end) => {
                 let word = if matches!(end, End::Mismatch(..)) { "mismatch" } else { "failed" };
@@ -196,7 +211,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             (Some(End::Failure(why)), _) | (None, Err(why)) => end.failure = Some(why),
             (None, Ok(_)) => {}
         }
-        let document = document(&machine, &setup, &results.rows, overhead, &end) + "\n";
+        let (rows, bound) = (&results.rows, results.bound.as_ref());
+        let document = document(&machine, &setup, rows, bound, overhead, &end) + "\n";
         match io::stdout().lock().write_all(document.as_bytes()) {
             Ok(()) => code,
             Err(why) => complain(&format!("standard output: {why}"), 1),
@@ -251,11 +267,13 @@ fn conclusion(results: &Results, overhead: u32, style: Style) -> String {
         }
         Some(End::Failure(why)) => format!("\n{} {why}\n", style.bad("FAILED")),
         None => {
-            let checked = Row::checked(&results.rows);
+            let checked = Row::checked(results.rows.iter().chain(&results.bound));
+            let bound = results.bound.as_ref().map(|row| report::bound(row, overhead, style));
             let verdict = format!("every register of {checked} returns checked, 0 mismatches");
             format!(
-                "\n{}\n{}\n\n{}\n",
+                "\n{}\n{}\n{}\n\n{}\n",
                 table(&results.rows, overhead, style),
+                bound.unwrap_or_default(),
                 pieces(&results.rows, overhead),
                 style.good(&verdict)
             )

@@ -107,6 +107,7 @@ pub fn document(
     machine: &Machine,
     setup: &Setup,
     rows: &[Row],
+    bound: Option<&Row>,
     overhead: u32,
     end: &Ending<'_>,
 ) -> String {
@@ -115,7 +116,7 @@ pub fn document(
     let rung = format!("{:?}", setup.plan.save_instruction()).to_lowercase();
     format!(
         "{{\"cpu\":{},\"registers\":{},\"rung\":{},\"area_bytes\":{},\"cores\":[{},{}],\"seed\":{},\
-         \"overhead_cycles\":{overhead},\"fault\":{},\"scenarios\":[{}],\"total\":{},\
+         \"overhead_cycles\":{overhead},\"fault\":{},\"scenarios\":[{}],\"total\":{},\"bound\":{},\
          \"returns_checked\":{},\"mismatches\":{},\"mismatch\":{},\"failure\":{},\"svg\":{}}}",
         text(&cpu_name()),
         text(setup.classes.describe()),
@@ -127,7 +128,8 @@ pub fn document(
         or_null(end.fault.map(|fault| text(fault.name()))),
         list.join(","),
         row(&total, overhead),
-        Row::checked(rows),
+        or_null(bound.map(|one| row(one, overhead))),
+        Row::checked(rows.iter().chain(bound)),
         u32::from(end.mismatch.is_some()),
         or_null(end.mismatch.map(mismatch)),
         or_null(end.failure.map(text)),

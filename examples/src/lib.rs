@@ -9,6 +9,7 @@
 
 pub mod args;
 pub mod boot;
+pub mod bound;
 pub mod canvas;
 pub mod cooperative;
 pub mod demo;

@@ -80,8 +80,10 @@ impl Row {
     }
     /// Returns to user mode in all runs under both kernels.
     #[must_use]
-    pub fn checked(rows: &[Self]) -> u64 {
-        rows.iter().map(|r| r.runs * (r.deferred.counts.returns + r.eager.counts.returns)).sum()
+    pub fn checked<'r>(rows: impl IntoIterator<Item = &'r Self>) -> u64 {
+        rows.into_iter()
+            .map(|r| r.runs * (r.deferred.counts.returns + r.eager.counts.returns))
+            .sum()
     }
 }
 
@@ -189,6 +191,12 @@ pub fn heading(machine: &Machine, setup: &Setup, tasks: usize) -> String {
     )
 }
 
+/// A ratio in at most five columns.
+fn times(ratio: f64) -> String {
+    let mut texts = [2, 1, 0].into_iter().map(|digits| format!("{ratio:.digits$}x"));
+    texts.find(|text| text.len() <= 5).unwrap_or_else(|| ">999x".into())
+}
+
 fn line(row: &Row, overhead: u32) -> String {
     let (deferred, eager) = (row.deferred.counts, row.eager.counts);
     format!(
@@ -203,7 +211,7 @@ fn line(row: &Row, overhead: u32) -> String {
         eager.restores,
         row.deferred.per_switch(row.switches, overhead),
         row.eager.per_switch(row.switches, overhead),
-        format!("{:.2}x", row.ratio(overhead)),
+        times(row.ratio(overhead)),
     )
 }
 
@@ -222,7 +230,7 @@ fn record(row: &Row, overhead: u32, style: Style) -> String {
         &[
             ("cycles a switch: fpu-core", cycles(&row.deferred)),
             ("eager", cycles(&row.eager)),
-            ("ratio", format!("{:.2}x", row.ratio(overhead))),
+            ("ratio", times(row.ratio(overhead))),
         ],
     ];
     let figures = lines.map(|figures| style.figures(figures));
@@ -261,6 +269,17 @@ pub fn table(rows: &[Row], overhead: u32, style: Style) -> String {
         text += &(line(row, overhead) + "\n");
     }
     text + &rule + "\n" + &style.bold(&line(&Row::total(rows), overhead)) + "\n"
+}
+
+/// The row of the bound context, which is not in the total, in the table's columns.
+#[must_use]
+pub fn bound(row: &Row, overhead: u32, style: Style) -> String {
+    let figures = match style.has(WIDTH) {
+        true => line(row, overhead) + "\n",
+        false => record(row, overhead, style),
+    };
+    let about = "Bound to its CPU, a context is saved only when other code needs the registers:";
+    format!("{}\n{figures}", style.dim(about))
 }
 
 /// The cost of the pieces, over all scenarios.
@@ -307,6 +326,7 @@ pub fn mismatch(found: &Mismatch, kernel: Kernel, style: Style) -> String {
         match kernel {
             Kernel::Deferred(None) => "kernel on fpu-core".into(),
             Kernel::Deferred(Some(fault)) => format!("kernel broken by {}", fault.name()),
+            Kernel::Bound => "kernel on fpu-core, bound context".into(),
             Kernel::Eager => "eager kernel".into(),
         }
     );
@@ -325,6 +345,12 @@ pub fn mismatch(found: &Mismatch, kernel: Kernel, style: Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_leaves_a_blank_before_it() {
+        let of = [0.98, 9.994, 9.996, 23.14, 99.96, 231.4, 1e6].map(times);
+        assert_eq!(of, ["0.98x", "9.99x", "10.0x", "23.1x", "100x", "231x", ">999x"]);
+    }
 
     #[test]
     fn a_ratio_above_one_is_in_favour_of_the_kernel_under_test() {

@@ -75,6 +75,8 @@ fn pin(core: usize) -> io::Result<()> {
 pub enum Kernel {
     /// The one under test, with a seeded fault or none.
     Deferred(Option<Fault>),
+    /// The one under test, with its task bound to the CPU.
+    Bound,
     /// The one to compare with.
     Eager,
 }
@@ -190,7 +192,7 @@ fn work(
     let scratch = RegFile::initial(world.setup.classes);
     let fault = match kernel {
         Kernel::Deferred(fault) => fault,
-        Kernel::Eager => None,
+        Kernel::Bound | Kernel::Eager => None,
     };
     let before = counters.totals();
     let (failed_at, register, refused) = (None, u32::MAX, None);
@@ -210,6 +212,7 @@ fn work(
     match kernel {
         Kernel::Deferred(None) => worker.quiet_deferred::<false>(),
         Kernel::Deferred(Some(_)) => worker.quiet_deferred::<true>(),
+        Kernel::Bound => worker.run_bound()?,
         Kernel::Eager => worker.quiet_eager(),
     }
     // SAFETY: C31: the detected classes. Whoever is in them has been checked, or ends with the script.

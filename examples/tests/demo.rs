@@ -54,6 +54,7 @@ fn every_register_of_every_return_is_as_expected() {
     let stdout = text(&out.stdout);
     assert_eq!(out.status.code(), Some(0), "{stdout}{}", text(&out.stderr));
     assert!(stdout.contains("returns checked, 0 mismatches"), "{stdout}");
+    assert!(stdout.contains("\nbound task, idle, task    40000   20000       0        1   19999 "));
     assert!(stdout.lines().all(|line| line.chars().count() <= 100 || line.starts_with("timeline")));
     assert!(!stdout.contains('\x1b'), "no colour into a pipe");
     let picture = std::fs::read_to_string(&svg).expect("the timeline");
@@ -76,6 +77,7 @@ fn the_counts_add_up() {
     check_structure(&json);
     assert_eq!(number(&json, "\"seed\"", "seed"), 42);
     let rows: Vec<_> = json.match_indices("{\"id\":").map(|(at, _)| &json[at..]).collect();
+    let (bound, rows) = rows.split_last().expect("rows");
     let (total, rows) = rows.split_last().expect("rows");
     assert_eq!(rows.len(), 10);
     for side in ["\"deferred\":", "\"eager\":"] {
@@ -91,7 +93,7 @@ fn the_counts_add_up() {
     let [deferred, eager] =
         ["\"deferred\":", "\"eager\":"].map(|side| number(total, side, "returns"));
     assert_eq!(deferred, eager, "the same scripts");
-    let runs = rows.iter().map(|row| {
+    let runs = rows.iter().chain([bound]).map(|row| {
         let returns =
             number(row, "\"deferred\":", "returns") + number(row, "\"eager\":", "returns");
         assert!((1..=2).contains(&number(row, "{", "runs")));
@@ -99,6 +101,12 @@ fn the_counts_add_up() {
     });
     assert_eq!(number(&json, "\"returns_checked\"", "returns_checked"), runs.sum::<u64>());
     assert_eq!(number(&json, "\"mismatches\"", "mismatches"), 0);
+    // A bound context is loaded once and never saved, an eager kernel's at each of its switches.
+    assert!(json.contains("\"bound\":{\"id\":\"bound-task-idle-task\""), "{json}");
+    let counts = ["returns", "saves", "restores", "skipped"];
+    let of = |side| counts.map(|key| number(bound, side, key));
+    assert_eq!(of("\"deferred\":"), [20_000, 0, 1, 19_999]);
+    assert_eq!(of("\"eager\":"), [20_000, 20_000, 20_000, 0]);
     // What it is for: fewer restores than the eager kernel, and no more saves.
     let skipped = number(total, "\"deferred\":", "skipped");
     assert!(skipped > 20_000, "{skipped}");
