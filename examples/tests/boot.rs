@@ -162,7 +162,7 @@ fn a_pass_is_held_against_what_was_asked_for() {
 }
 
 /// Every goal: its key, the number, what it is called, and a machine that has it.
-const GOALS: [(&str, u64, &str, &str); 47] = [
+const GOALS: [(&str, u64, &str, &str); 49] = [
     ("least_switches", 200, "switches of a task", "max"),
     ("least_migrations", 50, "migrations of a task", "max"),
     ("preemptions", 140, "preemptions", "max"),
@@ -198,6 +198,8 @@ const GOALS: [(&str, u64, &str, &str); 47] = [
     ("vm_refused", 5, "refused values of a virtual CPU's XCR0", "max"),
     ("vm_saves_avoided", 50, "saves of virtual CPUs avoided", "max"),
     ("vm_restores_avoided", 50, "restores of virtual CPUs avoided", "max"),
+    ("first_uses", 2, "first uses", "max"),
+    ("trap_sections", 5, "sections of trapped threads", "max"),
     ("tiles_given", 20, "areas with tiles", "demand"),
     ("tiles_refused", 10, "uses of tiles refused", "demand"),
     ("tiles_retried", 5, "uses of tiles without memory", "demand"),

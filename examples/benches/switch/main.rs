@@ -53,8 +53,8 @@ one run.
 usage: cargo bench -p fpu-examples --bench switch -- [options]
 
   --rounds N      rows of every kind (default 2000)
-  --class NAME    only tasks that have this in use: nothing, nothing beside AVX,
-                  SSE, SSE in a small plan, AVX, once AVX-512, AVX-512
+  --class NAME    only tasks that have this in use: nothing, SSE, AVX, AVX-512,
+                  once AVX-512, nothing beside AVX, SSE in a small plan
   --json          print one JSON document and nothing else
   --svg FILE      draw the ratios, too (paths count from the package)
   --page FILE     write the figures into the tables of this page (repeatable)

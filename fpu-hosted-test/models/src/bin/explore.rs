@@ -75,7 +75,8 @@ explore [OPTIONS]: every order of calls on the real core, within these bounds
                       and off (off)
   --[no-]moves        contexts change places in memory (off)
   --[no-]grows        areas that have more room and less (off)
-  --[no-]unchanged    saves are left out where memory holds the registers already (off)
+  --[no-]unchanged    saves are left out where memory holds the registers
+                      already (off)
   --help              this text
 
 Exit code: 0 if nothing was wrong, 1 if something was, 2 if an option was not
