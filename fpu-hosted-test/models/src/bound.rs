@@ -1,6 +1,6 @@
 // The faults of contexts that are bound to a CPU, and of those whose first use traps, as rows of `protocol.rs`.
 bound! {
-    BoundEntryKeepsDeferred, "the deferred save before a load" => [SCENARIO], "I15", "unsaved state lost", At(2),
+    BoundEntryKeepsDeferred, "the deferred save before a load" => bound::MOVES, "I15", "unsaved state lost", 0, At(2),
         "protocol/steps.rs": "settle_before(live, cpu);" => "";
     BoundStepsKeepDeferred, "the deferred save before the steps to user mode" => [SCENARIO], "I15", "unsaved state lost", At(3),
         "deferred.rs": "settle_before(live, cpu);" => "";
@@ -16,9 +16,9 @@ bound! {
         "deferred/section.rs": "closed.settle();" => "";
     BoundOfflineKeepsDeferred, "the deferred save before a CPU goes offline" => [SCENARIO], "I15", "unsaved state lost", At(2),
         "protocol/closed.rs": "witness.settle(Settle(Asked::Under(found.bits())));" => "";
-    BoundMarksUnsaved, "the save itself, where it was deferred" => [SCENARIO], "I1", "told of too early or too late", At(2),
+    BoundMarksUnsaved, "the save itself, where it was deferred" => bound::MOVES, "I1", "stale registers", 0, At(2),
         "bound/per_cpu.rs": "unsafe { steps::save(context, cpu, Word::both(stamp)) };" => "context.word.publish(Word::both(stamp));";
-    BoundForgetsMark, "the mark after a deferred save" => [SCENARIO], "I15", "refused: Lost", At(1),
+    BoundForgetsMark, "the mark after a deferred save" => bound::MOVES, "I15", "unsaved state lost", 0, At(1),
         "bound/per_cpu.rs": "unsafe { steps::save(context, cpu, Word::both(stamp)) };" => "unsafe { cpu.backend().save(context.area) };";
     BoundReturnForgetsWhom, "the name of the context that was loaded last" => [SCENARIO], "I15", "refused: Lost", At(1),
         "bound/context.rs": "steps::enter(self.task().context(), cpu, drop)?;

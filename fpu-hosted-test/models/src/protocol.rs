@@ -52,7 +52,7 @@ protocol! {
          context.word.publish(Word::both(live));
          return Err(why);
          }";
-    ReturnIgnoresGate, "the look at the gate, in an interrupt, before a load" => [SCENARIO], "I2", "refused: Lost", At(2),
+    ReturnIgnoresGate, "the look at the gate, in an interrupt, before a load" => [SCENARIO], "I2", "a stamp goes back", At(2),
         "protocol/cpu_word.rs": "self.0 & cpu.gate()" => "self.0 & (cpu.gate() | OPEN)";
     ReturnKeepsCpuStamp, "the CPU's half of a claim" => switch::SWITCH, "I1", "unsaved state lost", 0, At(1),
         "protocol/steps.rs": "fresh.set(cpu);" => "";
@@ -442,10 +442,6 @@ protocol! {
          "unsafe { closed.cpu().backend().write_initial(self.base()) };" =>
          "unsafe { closed.cpu().backend().write_initial(self.base()) };
          self.word.mark_nowhere();";
-    LastStampTaken, "one of the stamps of the reserve" => [SCENARIO], "I2", "a stamp goes back", At(5),
-        "protocol/cpu_word.rs": "0u64.wrapping_sub(3 * STEP)" => "0u64.wrapping_sub(2 * STEP)";
-    OfflineTakesNoStep, "the stamp taken by going offline" => [SCENARIO], "I2", "a stamp goes back", At(5),
-        "protocol/cpu_word.rs": "self.another().unwrap_or(self.used_up()).closed()" => "self.closed()";
     OnlineTakesNoStep, "the stamp taken by coming online" => [SCENARIO], "I2", "wrong contents", At(4),
         "protocol/cpu_word.rs": "back.another()" => "Ok(back)";
     OfflineAndBackTakeNoStep, "the stamps taken by going offline and by coming online" => power::OFFLINE, "I2", "undefined registers", 0, At(2),

@@ -50,19 +50,9 @@ pub fn bounds(name: &str, seen: Seen) -> Bounds {
         // It shows where areas have more room and less.
         "ReplaceKeepsClaim" | "ReplaceKeepsArea" => Bounds { depth, ..Bounds::GROWS },
         "AdoptKeepsRoom" => Bounds { interrupts: false, tasks: 2, depth, ..Bounds::GROWS },
-        "LastStampTaken" | "OnlineTakesNoStep" | "OnlineRefusedStaysClosed" => {
+        "OnlineTakesNoStep" | "OnlineRefusedStaysClosed" => {
             Bounds { cpus: 1, tasks: 1, stamps: Some(6), depth, ..Bounds::SUITE }
         }
-        // The task that claims the CPU without a stamp left must be live on another CPU.
-        "OfflineTakesNoStep" => Bounds {
-            tasks: 1,
-            interrupts: false,
-            forgotten: false,
-            lifecycle: false,
-            stamps: Some(1),
-            depth,
-            ..Bounds::SUITE
-        },
         "BoundReturnTrustsCpu" | "BoundOpenTrustsCpu" => {
             Bounds { cpus: 2, bound: 1, interrupts: false, depth, ..Bounds::BOUND }
         }
