@@ -23,7 +23,7 @@ fn is(name: &str, expected: &str) {
 
 fn tables() -> Tables {
     let tables = Tables::of_page(&read("docs/performance.md"));
-    assert!(!tables.cpu.is_empty() && tables.all.len() == 7, "{tables:?}");
+    assert!(!tables.cpu.is_empty() && tables.all.len() == 8, "{tables:?}");
     for table in &tables.all {
         assert!(table.rows.len() > 3 && table.rows[0].0 == "bare instructions", "{table:?}");
     }
