@@ -4,8 +4,8 @@ use core::{cell::Cell, ptr::NonNull};
 use fpu_core::{
     align::{AlignTo, Alignment},
     verify::{Scratch, Verified},
-    Area, AreaError, BoundCpu, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault, SaveArea,
-    TaskFpu, TheBackend,
+    Area, AreaError, BoundCpu, BoundSlot, HeapArea, KernelUnits, NewError, RawFpu, RestoreFault,
+    SaveArea, TaskFpu, TheBackend,
 };
 use fpu_hosted_test::sim::{Registers, SimArea, SimCpu, SimFpu, AREA_LEN};
 use std::{alloc::Layout, error::Error};
@@ -234,4 +234,16 @@ fn an_area_whose_drop_unwinds_is_not_dropped_again() {
         drop(again);
     }
     assert_eq!(dropped.get(), 3);
+}
+
+/// An array of them, one for each CPU, whatever the areas.
+#[test]
+fn no_two_cpus_bound_contexts_share_a_cache_line() {
+    type Of<A> = BoundCpu<SimFpu, A, [BoundSlot<SimFpu, A>; 1]>;
+    for (align, size) in [
+        (align_of::<Of<SimArea>>(), size_of::<Of<SimArea>>()),
+        (align_of::<Of<HeapArea>>(), size_of::<Of<HeapArea>>()),
+    ] {
+        assert_eq!((align % 64, size % 64), (0, 0));
+    }
 }

@@ -58,7 +58,7 @@ use crate::{
 /// what `&BoundCpu<B, A, [BoundSlot<B, A>; N]>` coerces to. All calls but [`new`](Self::new) are methods of the first, and a method call
 /// does not coerce: `CPU0.bind(..)` finds no method, so the kernel has a function that returns the first. The value is not moved while a context is
 /// bound, as that context borrows it. It is `Sync`, so that it can be a static; calls with another CPU's witness are
-/// refused with [`Error::BoundElsewhere`].
+/// refused with [`Error::BoundElsewhere`]. It is aligned to 64 bytes, so that in an array of all CPUs' no two share a cache line.
 ///
 /// ```
 /// # use fpu_hosted_test::doc::*;
@@ -81,7 +81,7 @@ use crate::{
 /// ```
 #[doc(alias = "fpu_owner_task")]
 #[doc(alias = "fpu_lazy_restore")]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct BoundCpu<B, A, S: ?Sized = [BoundSlot<B, A>]> {
     /// The slot of the context that was loaded last. Stored on this CPU only.
     pub(super) last: Own,
