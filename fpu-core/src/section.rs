@@ -191,7 +191,14 @@ pub(crate) fn close<'c, 't, C: Pinned>(
     cpu: &'c mut C,
     current: Option<FpuRef<'t, C::Backend>>,
 ) -> Result<Begun<'c, 't, C>, Error> {
-    let closed = Closed::new(cpu, gate::SECTION)?;
+    decide(Closed::new(cpu, gate::SECTION)?, current)
+}
+
+/// As [`close`], of a CPU that is closed already; on `Err` it is open again.
+pub(crate) fn decide<'c, 't, C: Pinned>(
+    closed: Closed<'c, C>,
+    current: Option<FpuRef<'t, C::Backend>>,
+) -> Result<Begun<'c, 't, C>, Error> {
     let Some(task) = current else { return Ok((closed, None)) };
     let word = task.word.load();
     match closed.place(word) {
@@ -206,14 +213,18 @@ fn begin<'c, C: SoftFloat>(
     cpu: &'c mut C,
     current: Option<FpuRef<'_, C::Backend>>,
 ) -> Result<Closed<'c, C>, Error> {
-    let (closed, saves) = close(cpu, current)?;
+    Ok(saved(close(cpu, current)?))
+}
+
+/// Saves the task of which [`decide`] said so.
+pub(crate) fn saved<'c, C: SoftFloat>((closed, saves): Begun<'c, '_, C>) -> Closed<'c, C> {
     if let Some(task) = saves {
         // SAFETY: C19: one backend (K1), current here (K5). C20: this CPU has been closed since its word was read.
         // C21: compared just now.
         unsafe { steps::save(task, closed.cpu(), Word::both(closed.stamp())) };
         task.tell(closed.cpu(), EventKind::Unloaded);
     }
-    Ok(closed)
+    closed
 }
 
 /// The kernel uses the registers until this value is dropped. The section holds the witness, so

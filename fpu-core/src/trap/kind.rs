@@ -5,14 +5,8 @@ use crate::{
     backend::{KernelUnits, RawFpu, TheBackend},
     bound::BoundFpu,
     error::Error,
-    observe::EventKind,
-    protocol::{
-        closed::Closed,
-        cpu_word::gate,
-        steps,
-        word::{Place, Word},
-    },
-    section::Section,
+    protocol::{closed::Closed, cpu_word::gate, steps},
+    section::{decide, saved, Section},
     task::TaskFpu,
     witness::{Exclusive, Pinned, SoftFloat},
 };
@@ -83,21 +77,8 @@ impl<B: RawFpu, A: SaveArea> Steps for TaskFpu<B, A> {
         C: SoftFloat + Pinned<Backend = B>,
     {
         let closed = Closed::new(cpu, gate::SECTION)?;
-        if is_held(closed.cpu())? {
-            let word = self.word.load();
-            match closed.place(word) {
-                Place::Registers => {
-                    // SAFETY: C19: one backend (K1), current here (K5). C20: this CPU has been closed since its word was
-                    // read. C21: compared just now.
-                    unsafe {
-                        steps::save(self.context(), closed.cpu(), Word::both(closed.stamp()))
-                    };
-                    self.tell(closed.cpu(), EventKind::Unloaded);
-                }
-                Place::Both | Place::Memory => {}
-                Place::Elsewhere => return Err(closed.refuse(word)),
-            }
-        }
+        let current = is_held(closed.cpu())?.then(|| self.context());
+        let closed = saved(decide(closed, current)?);
         // SAFETY: soft-float (K9); the context has been saved just now, if a save was due.
         Ok(unsafe { Section::begin(closed, units) })
     }

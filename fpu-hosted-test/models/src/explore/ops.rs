@@ -305,23 +305,6 @@ pub enum Irq {
     Attempt,
 }
 
-impl Op {
-    /// Tells whether the operation is right only while the registers are not the only copy of the current task: it relies on
-    /// that, or lets others take the registers.
-    pub(super) fn wants_saved(self) -> bool {
-        matches!(
-            self,
-            Op::Saved(..)
-                | Op::ForkSaved
-                | Op::Finds(_)
-                | Op::Invalidate(_)
-                | Op::Resume
-                | Op::Adopt(_)
-                | Op::BoundSession(_)
-        )
-    }
-}
-
 impl Irq {
     /// Tells whether the operation can take the CPU offline, or bring it online.
     pub(super) fn is_lifecycle(self) -> bool {

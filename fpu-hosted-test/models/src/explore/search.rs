@@ -11,6 +11,7 @@ use super::{
     backend::Pin,
     bounds::Bounds,
     found::{Found, Violation},
+    line::Around,
     machine::Machine,
     ops::{on, Irq, Move, Op},
     state::{Order, Packed, State},
@@ -145,8 +146,8 @@ impl Search {
                 if irq != Irq::Section && (step.op.fails() || step.op.of_guest()) {
                     continue;
                 }
-                // A handler loads no task that the kernel takes for one that is saved.
-                if irq == Irq::Loads && step.op.wants_saved() {
+                // A right kernel begins no operation that a load of its current task, just before, would make wrong.
+                if irq == Irq::Loads && !self.allowed_after_load(&state, step) {
                     continue;
                 }
                 for at in 1..=steps {
@@ -155,6 +156,13 @@ impl Search {
             }
         }
         Ok(())
+    }
+
+    /// Tells whether the move would be right too if the interrupt that loads had come before it.
+    fn allowed_after_load(&self, state: &State, step: Move) -> bool {
+        self.machine.load(state);
+        self.machine.struck(usize::from(step.cpu), Irq::Loads);
+        self.machine.allows(step)
     }
 
     /// Moves by what they come to: another CPU sees nothing else of them.
